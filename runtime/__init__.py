@@ -1,0 +1,1 @@
+"""pflx.runtime."""

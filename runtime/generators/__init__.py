@@ -1,0 +1,1 @@
+"""One file per sampling style of the generator."""
