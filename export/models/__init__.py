@@ -1,1 +1,90 @@
-"""Networks of the chain, one file each."""
+"""Networks of the chain, one file each, and how they are made from a state dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pflx.export.errors import ModelNameError, ModelOptionError
+from pflx.export.models import pirender, posnet, reactface
+from pflx.export.models.keys import Keys, Weights, load_strictly, public_shapes
+from pflx.export.models.pirender import PIRender
+from pflx.export.models.posnet import PosNet, PosNetSmoother
+from pflx.export.models.reactface import ReactFace, ReactFaceListener, ReactFaceSpeaker
+from pflx.export.models.weights import fill
+
+__all__ = [
+    "PIRender",
+    "PosNet",
+    "PosNetSmoother",
+    "ReactFace",
+    "ReactFaceListener",
+    "ReactFaceSpeaker",
+    "load_model",
+    "untrained",
+]
+
+
+@dataclass(frozen=True)
+class _Network:
+    build: Callable[..., nn.Module]
+    keys: Keys = Keys()
+    options: tuple[str, ...] = ()
+
+
+_NETWORKS = {
+    "pirender": _Network(lambda: PIRender(coefficients=58)),
+    "pirender73": _Network(lambda: PIRender(coefficients=73)),
+    "posnet": _Network(PosNet, options=("slide",)),
+    "reactface": _Network(ReactFace, reactface.KEYS, options=("window",)),
+}
+
+
+def load_model(name: str, state_dict: Weights, **config: int) -> nn.Module:
+    """Return a network with the weights of a public checkpoint, in eval mode and without gradients.
+
+    Args:
+        name: pirender, pirender73, posnet or reactface.
+        state_dict: arrays or tensors under the public checkpoint's keys, without prefixes. Weight norm is taken in
+            both of PyTorch's spellings. Known keys that the network does not compute with may be there or not.
+        config: reactface takes `window` in frames (8, or another multiple of 8). PosNet's slide is read from `fc3`.
+
+    Raises:
+        ModelNameError: no such network.
+        ModelOptionError: an option that the network does not take, or a value that it cannot work with.
+        StateDictError: every missing or unknown key and every wrong shape, in one error.
+    """
+    network = _network(name, config)
+    if name == "posnet" and "fc3.weight" in state_dict:
+        config = {"slide": state_dict["fc3.weight"].shape[0] // posnet.POSE, **config}
+    module = network.build(**config)
+    load_strictly(name, module, network.keys, state_dict)
+    return module.eval().requires_grad_(False)
+
+
+def untrained(name: str, seed: int, **config: int) -> dict[str, Tensor]:
+    """Return seeded, well-scaled weights under the public checkpoint's keys, float32, to try things out with.
+
+    Args:
+        name: as for `load_model`.
+        seed: each tensor depends on it, its key and its shape only.
+        config: posnet takes `slide` in frames (default 25).
+    """
+    network = _network(name, config)
+    with torch.device("meta"):
+        shapes = public_shapes(network.build(**config), network.keys)
+    return {key: torch.from_numpy(value) for key, value in fill(shapes, seed).items()}
+
+
+def _network(name: str, config: Mapping[str, int]) -> _Network:
+    if name not in _NETWORKS:
+        raise ModelNameError(name, _NETWORKS)
+    network = _NETWORKS[name]
+    for option in config:
+        if option not in network.options:
+            takes = " and ".join(network.options) or "no options"
+            raise ModelOptionError(f"{name} takes {takes}, got '{option}'.")
+    return network
