@@ -25,6 +25,7 @@ from pflx.export.models.layers import (
     sinusoid,
 )
 from pflx.export.models.video_encoder import FRAME_SIZE, VideoEncoder
+from pflx.export.models.video_window import WindowVideoEncoder
 from pflx.export.models.wav2vec2 import HIDDEN, Wav2Vec2, n_tokens
 
 DIM = 128
@@ -252,7 +253,7 @@ class ReactFaceSpeaker(nn.Module):
     def __init__(self, network: ReactFace) -> None:
         super().__init__()
         self.timing = network.timing
-        self.video_encoder = network.video_encoder
+        self.video_encoder = WindowVideoEncoder(network.video_encoder, network.window)
         self.speaker_reaction_decoder = copy.deepcopy(network.speaker_reaction_decoder)
         positions = self.speaker_reaction_decoder.audio_encoder.wav2vec2.encoder.pos_conv_embed
         positions.trim(n_tokens(SAMPLES_PER_FRAME * network.window))
@@ -264,7 +265,7 @@ class ReactFaceSpeaker(nn.Module):
             video: uint8 [B, W, 224, 224, 3] RGB, 25 fps.
             audio: float32 [B, 640·W], 16 kHz mono, zero mean and unit variance.
         """
-        dtype = self.video_encoder.fc.weight.dtype
+        dtype = self.speaker_reaction_decoder.audio_feature_map.weight.dtype
         frames = (video.permute(0, 1, 4, 2, 3).float() / 255 - 0.5) / 0.5
         features = self.video_encoder(frames.to(dtype))
         motion, speech = self.speaker_reaction_decoder(features, audio.to(dtype), self.timing)
