@@ -5,8 +5,25 @@ Heavy backends are imported by the engine that needs them, when it is constructe
 
 from __future__ import annotations
 
+from pflx.engines.bundle import Bundle
 from pflx.engines.fake import FakeEngine
+from pflx.engines.manifest import (
+    BundleCorruptError,
+    BundleError,
+    BundleMissingError,
+    BundleVersionError,
+    FileInfo,
+    GeneratorInfo,
+    GraphInfo,
+    Manifest,
+    MeanFace,
+    PflInfo,
+    Provenance,
+    RendererInfo,
+    SmootherInfo,
+)
 from pflx.engines.ort import OrtEngine
+from pflx.engines.passport import Passport, PassportError
 from pflx.engines.protocol import (
     Array,
     BackendMissingError,
@@ -19,18 +36,46 @@ from pflx.engines.protocol import (
     TensorSpec,
     check_feeds,
 )
+from pflx.engines.writer import (
+    OutputError,
+    OutputExistsError,
+    bundle_writer,
+    require_space,
+    write_manifest,
+)
 
 __all__ = [
     "Array",
     "BackendMissingError",
+    "Bundle",
+    "BundleCorruptError",
+    "BundleError",
+    "BundleMissingError",
+    "BundleVersionError",
     "DeviceError",
     "Engine",
     "EngineError",
     "FakeEngine",
     "FeedError",
+    "FileInfo",
+    "GeneratorInfo",
+    "GraphInfo",
+    "Manifest",
+    "MeanFace",
     "OrtEngine",
+    "OutputError",
+    "OutputExistsError",
+    "Passport",
+    "PassportError",
+    "PflInfo",
     "PflxError",
+    "Provenance",
+    "RendererInfo",
     "ShapeError",
+    "SmootherInfo",
     "TensorSpec",
+    "bundle_writer",
     "check_feeds",
+    "require_space",
+    "write_manifest",
 ]

@@ -1,0 +1,307 @@
+"""Feed checks, and what every engine promises, over the fake and over ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from pflx.engines import (
+    BackendMissingError,
+    DeviceError,
+    Engine,
+    EngineError,
+    FakeEngine,
+    FeedError,
+    OrtEngine,
+    ShapeError,
+    TensorSpec,
+    check_feeds,
+)
+from pflx.engines.protocol import import_backend
+
+F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
+
+
+def pick_graph(path: Path) -> Path:
+    """`picked[p, k] = motion[p, frames[k]] * 2`: motion [P, T, 3], frames [K]."""
+    nodes = [
+        helper.make_node("Gather", ["motion", "frames"], ["rows"], axis=1),
+        helper.make_node("Add", ["rows", "rows"], ["picked"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pick",
+        [
+            helper.make_tensor_value_info("motion", TensorProto.FLOAT, ["P", "T", 3]),
+            helper.make_tensor_value_info("frames", TensorProto.INT64, ["K"]),
+        ],
+        [helper.make_tensor_value_info("picked", TensorProto.FLOAT, ["P", "K", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def pick(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    return {"picked": feeds["motion"][:, feeds["frames"]] * np.float32(2)}
+
+
+PICK_INPUTS = {"motion": TensorSpec(("P", "T", 3), F32), "frames": TensorSpec(("K",), I64)}
+PICK_OUTPUTS = {"picked": TensorSpec(("P", "K", 3), F32)}
+
+
+@pytest.fixture(params=["fake", "ort"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    made: Engine
+    if request.param == "fake":
+        made = FakeEngine(pick, PICK_INPUTS, PICK_OUTPUTS)
+    else:
+        made = OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=1)
+    with closing(made):
+        yield made
+
+
+def pick_feeds(samples: int = 2, frames: int = 5) -> dict[str, Any]:
+    motion = np.random.default_rng(0).standard_normal((samples, frames, 3), np.float32)
+    return {"motion": motion, "frames": np.array([0, frames - 1], np.int64)}
+
+
+def test_an_engine_describes_its_inputs_and_outputs(engine: Engine) -> None:
+    assert engine.inputs == PICK_INPUTS
+    assert engine.outputs == PICK_OUTPUTS
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_an_engine_returns_named_arrays(engine: Engine, samples: int) -> None:
+    feeds = pick_feeds(samples)
+    results = engine.run(feeds)
+    assert list(results) == ["picked"]
+    np.testing.assert_array_equal(results["picked"], pick(feeds)["picked"])
+
+
+def test_equal_feeds_give_equal_bytes(engine: Engine) -> None:
+    feeds = pick_feeds()
+    assert engine.run(feeds)["picked"].tobytes() == engine.run(feeds)["picked"].tobytes()
+
+
+def test_a_strided_feed_gives_what_its_copy_gives(engine: Engine) -> None:
+    feeds = pick_feeds(4)
+    feeds["motion"] = feeds["motion"][::2, ::-1]
+    strided = engine.run(feeds)["picked"]
+    feeds["motion"] = feeds["motion"].copy()
+    np.testing.assert_array_equal(strided, engine.run(feeds)["picked"])
+
+
+def test_a_closed_engine_says_so_and_closes_twice(engine: Engine) -> None:
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(pick_feeds())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": None}, r"missing frames.*takes motion, frames"),
+        ({"frames": None, "frame": np.zeros(1)}, "missing frames; unknown frame"),
+        ({"frames": [0, 1]}, r"'frames' takes an array, int64 \[K\], got list"),
+        ({"frames": np.zeros(2, np.int32)}, r"'frames' takes int64 \[K\], got int32 \[2\]"),
+        ({"motion": np.zeros((2, 5), np.float32)}, r"takes float32 \[P, T, 3\], got float32 \[2, 5\]"),
+        ({"motion": np.zeros((2, 5, 4), np.float32)}, "axis 2 must be 3"),
+        ({"motion": np.zeros((2, 5, 3), ">f4")}, "takes float32"),
+        ({"frames": np.zeros(0, np.int64)}, "K must be at least 1"),
+    ],
+)
+def test_every_engine_refuses_wrong_feeds_in_the_same_words(
+    engine: Engine, change: dict[str, Any], message: str
+) -> None:
+    feeds = {name: array for name, array in (pick_feeds() | change).items() if array is not None}
+    with pytest.raises(FeedError, match=message) as caught:
+        engine.run(feeds)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_named_dimension_has_one_size_in_all_inputs() -> None:
+    inputs = {"past": TensorSpec(("M", 6), F32), "eps": TensorSpec(("M", 128), F32)}
+    feeds = {"past": np.zeros((2, 6), F32), "eps": np.zeros((3, 128), F32)}
+    with pytest.raises(ShapeError, match="M is 2 in another input"):
+        check_feeds(inputs, feeds)
+
+
+dimensions = st.one_of(st.integers(1, 4), st.sampled_from(["B", "T", "K"]))
+specs = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=3),
+    st.builds(
+        TensorSpec,
+        st.lists(dimensions, max_size=4).map(tuple),
+        st.sampled_from([F32, I64, np.dtype(bool), np.dtype(np.uint8)]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+sizes = st.fixed_dictionaries({name: st.integers(1, 5) for name in "BTK"})
+
+
+def feeds_for(inputs: Mapping[str, TensorSpec], sizes: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        name: np.zeros([sizes[d] if isinstance(d, str) else d for d in spec.shape], spec.dtype)
+        for name, spec in inputs.items()
+    }
+
+
+@given(inputs=specs, sizes=sizes)
+def test_feeds_made_from_the_specs_pass_and_bind_their_dimensions(
+    inputs: dict[str, TensorSpec], sizes: dict[str, int]
+) -> None:
+    bound = check_feeds(inputs, feeds_for(inputs, sizes))
+    named = {d for spec in inputs.values() for d in spec.shape if isinstance(d, str)}
+    assert bound == {name: sizes[name] for name in named}
+
+
+@given(inputs=specs, sizes=sizes, data=st.data())
+def test_any_single_change_to_good_feeds_is_refused(
+    inputs: dict[str, TensorSpec], sizes: dict[str, int], data: st.DataObject
+) -> None:
+    feeds = feeds_for(inputs, sizes)
+    name = data.draw(st.sampled_from(sorted(inputs)))
+    good = feeds[name]
+    changes: dict[str, Callable[[], object]] = {
+        "missing": lambda: feeds.pop(name),
+        "unknown": lambda: feeds.update({name + "_": good}),
+        "dtype": lambda: feeds.update({name: good.astype(np.complex64)}),
+        "rank": lambda: feeds.update({name: good[None]}),
+        "list": lambda: feeds.update({name: good.tolist()}),
+    }
+    changes[data.draw(st.sampled_from(sorted(changes)))]()
+    with pytest.raises(FeedError):
+        check_feeds(inputs, feeds)
+
+
+def test_the_fake_counts_its_calls_and_a_refused_call_is_none() -> None:
+    fake = FakeEngine(pick, PICK_INPUTS, PICK_OUTPUTS)
+    fake.run(pick_feeds())
+    with pytest.raises(FeedError):
+        fake.run({})
+    assert fake.calls == 1
+
+
+@pytest.mark.parametrize(
+    "results",
+    [{}, {"picked": np.zeros((2, 2, 4), F32)}, {"picked": np.zeros((9, 2, 3), F32)}, {"picked": 1.0}],
+)
+def test_the_fake_refuses_a_function_that_breaks_its_promise(results: dict[str, Any]) -> None:
+    fake = FakeEngine(lambda _: results, PICK_INPUTS, PICK_OUTPUTS)
+    with pytest.raises(EngineError, match="returned"):
+        fake.run(pick_feeds())
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "uint8", "int8", "int32", "int64", "bool"]
+)
+def test_onnx_runtime_keeps_each_dtype(tmp_path: Path, dtype: str) -> None:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "same",
+        [helper.make_tensor_value_info("x", kind, [None, 2])],
+        [helper.make_tensor_value_info("y", kind, [None, 2])],
+    )
+    path = tmp_path / "same.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    engine = OrtEngine(path, threads=1)
+    assert engine.inputs["x"] == TensorSpec(("x:0", 2), np.dtype(dtype))
+    values = np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype)
+    returned = engine.run({"x": values})["y"]
+    assert returned.dtype == values.dtype
+    np.testing.assert_array_equal(returned, values)
+
+
+def test_a_failure_inside_the_backend_names_the_graph(tmp_path: Path) -> None:
+    engine = OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=1)
+    feeds = pick_feeds(frames=5) | {"frames": np.array([99], np.int64)}
+    with pytest.raises(EngineError, match=r"'pick' failed: .*(?i:gather)") as caught:
+        engine.run(feeds)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_graph_and_a_broken_one_are_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"absent\.onnx: no such file"):
+        OrtEngine(tmp_path / "absent.onnx")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"\x08garbage")
+    with pytest.raises(EngineError, match=r"broken\.onnx could not be loaded"):
+        OrtEngine(broken)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", ""])
+def test_an_unknown_device_is_refused(tmp_path: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match="cpu, cuda or cuda:N"):
+        OrtEngine(pick_graph(tmp_path / "pick.onnx"), device)
+
+
+def test_threads_below_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="threads is 0"):
+        OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=0)
+
+
+needs_cpu_wheel = pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this onnxruntime has CUDA"
+)
+
+
+@needs_cpu_wheel
+def test_cuda_is_never_replaced_by_the_cpu_unasked(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="Asked for cuda:0"):
+        OrtEngine(pick_graph(tmp_path / "pick.onnx"), "cuda:0")
+
+
+@needs_cpu_wheel
+def test_a_provider_that_is_listed_but_not_used_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU package lists CUDA on every machine, and falls back without a word."""
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    with (
+        pytest.warns(UserWarning, match="provider"),
+        pytest.raises(DeviceError, match="took CPUExecutionProvider"),
+    ):
+        OrtEngine(pick_graph(tmp_path / "pick.onnx"), "cuda")
+
+
+@needs_cpu_wheel
+def test_a_fallback_that_was_asked_for_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        engine = OrtEngine(pick_graph(tmp_path / "pick.onnx"), "cuda:0", fallback=True, threads=1)
+    assert engine.providers == ("CPUExecutionProvider",)
+    assert "running on the CPU" in caplog.text
+
+
+def test_a_missing_package_comes_with_its_install_line() -> None:
+    with pytest.raises(BackendMissingError, match=r"no_such_backend.*pip install 'pflx\[x\]'") as caught:
+        import_backend("no_such_backend", "pip install 'pflx[x]'")
+    assert isinstance(caught.value, ImportError)
+
+
+def test_importing_the_engines_loads_no_backend_and_no_torch() -> None:
+    code = (
+        "import sys, pflx.engines, pflx.engines.build, pflx.engines.bundle; "
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'cv2'}; "
+        "sys.exit(', '.join(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
