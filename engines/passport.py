@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -69,7 +69,7 @@ class Mismatch(msgspec.Struct, frozen=True):
     here: str
 
 
-def import_tensorrt(backend: Backend) -> object:
+def import_tensorrt(backend: Backend) -> Any:
     """Import the library of a backend.
 
     Raises:

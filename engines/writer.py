@@ -87,7 +87,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     files = {relative: file_info(folder / relative) for relative in sorted(list_files(folder))}
     sealed = msgspec.structs.replace(manifest, files=files)
     check_references(sealed, folder.name)
-    _write_whole(folder / MANIFEST, encode_manifest(sealed))
+    write_whole(folder / MANIFEST, encode_manifest(sealed))
     return sealed
 
 
@@ -119,8 +119,8 @@ def install_engine(root: Path, passport: Passport, engine: bytes | memoryview) -
         new = _with_engine(old, placed, FileInfo(bytes=len(engine), sha256=digest))
         check_references(new, root.name)
         (root / "engines").mkdir(exist_ok=True)
-        _write_whole(root / file, engine)
-        _write_whole(root / MANIFEST, encode_manifest(new))
+        write_whole(root / file, engine)
+        write_whole(root / MANIFEST, encode_manifest(new))
         for replaced in old.files.keys() - new.files.keys():
             (root / replaced).unlink(missing_ok=True)
     return placed
@@ -240,7 +240,12 @@ def _beside(target: Path, kind: str) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{kind}")
 
 
-def _write_whole(path: Path, data: bytes | memoryview) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that it appears at its path complete and on the disk, or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     partial = _beside(path, "partial")
     try:
         with partial.open("xb") as stream:
@@ -248,6 +253,8 @@ def _write_whole(path: Path, data: bytes | memoryview) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(path.parent)

@@ -1,0 +1,176 @@
+"""ONNX graphs to TensorRT engines: of one file, and of a whole bundle. ONNX travels, engines do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from pflx.engines.bundle import Bundle, file_info
+from pflx.engines.compiler import EngineBuildError, Progress, compile_graph
+from pflx.engines.manifest import Manifest
+from pflx.engines.passport import Backend, Passport, Profile, operating_system, this_machine
+from pflx.engines.protocol import TensorSpec
+from pflx.engines.writer import OutputError, install_engine, require_space, write_whole
+
+Ranges: TypeAlias = Mapping[str, tuple[int, int, int]]
+"""For each named dimension: its smallest, usual and largest size."""
+
+
+def build_engine(
+    onnx_path: str | Path,
+    out_path: str | Path,
+    *,
+    backend: Backend,
+    profile: Profile,
+    precision: str,
+    compute_capabilities: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Passport:
+    """Compile one ONNX file to an engine file, which appears whole or not at all.
+
+    Args:
+        onnx_path: the graph; its file name without the ending is the graph's name in the passport.
+        out_path: the engine; replaced if it is there.
+        backend: which library.
+        profile: shapes of every input, see `profile_for`.
+        precision: what the passport says of the graph; the graph itself decides what is built.
+        compute_capabilities: GPU generations like `sm_89`, `tensorrt-rtx` only.
+        progress: told about every step; raising in it stops the build.
+
+    Raises:
+        EngineBuildError: the file is missing, or the library rejects the graph.
+        OutputError: `out_path` cannot be written.
+        BackendMissingError, DeviceError: see `compile_graph`.
+    """
+    source, target = Path(onnx_path), Path(out_path)
+    if not source.is_file():
+        raise EngineBuildError(f"{source}: no such file. Give the path of an ONNX graph.")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target.parent} is no folder. Make it, or write {target.name} elsewhere.")
+    engine, capabilities = compile_graph(source, backend, profile, compute_capabilities, progress)
+    require_space(target.parent, engine.nbytes)
+    write_whole(target, engine)
+    return _passport(
+        source.stem, target.name, backend, precision, profile, capabilities, file_info(source).sha256
+    )
+
+
+def build_bundle_engines(
+    path: str | Path,
+    backend: Backend,
+    precision: str | None = None,
+    *,
+    ranges: Ranges | None = None,
+    compute_capabilities: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> list[Passport]:
+    """Compile every graph of a bundle and put the engines in, each as soon as it is built.
+
+    Stopped at any point, the bundle is valid and holds the engines that were finished.
+
+    Args:
+        path: the bundle.
+        backend: which library.
+        precision: which variant; None takes the bundle's own.
+        ranges: sizes of the named dimensions, in place of those of `default_ranges`.
+        compute_capabilities: GPU generations like `sm_89`, `tensorrt-rtx` only.
+        progress: told `graph: phase` and its steps; raising in it stops the build.
+
+    Returns:
+        The passports, in the order of the manifest's graphs.
+
+    Raises:
+        BundleError: the bundle is damaged or has no such variant.
+        EngineBuildError: the library rejects a graph, or a dimension has no range.
+        OutputError: not enough space.
+        BackendMissingError, DeviceError: see `compile_graph`.
+    """
+    bundle = Bundle.open(path)
+    chosen = precision or bundle.manifest.precision
+    sources = {name: bundle.graph_path(name, chosen) for name in bundle.manifest.graphs}
+    sizes = {**default_ranges(bundle.manifest), **(ranges or {})}
+    profiles = {name: profile_for(graph.inputs, sizes) for name, graph in bundle.manifest.graphs.items()}
+    passports = []
+    for name, source in sources.items():
+        report = _named(progress, name)
+        engine, capabilities = compile_graph(source, backend, profiles[name], compute_capabilities, report)
+        sha256 = bundle.manifest.files[bundle.manifest.graphs[name].files[chosen]].sha256
+        passport = _passport(name, "", backend, chosen, profiles[name], capabilities, sha256)
+        passports.append(install_engine(bundle.path, passport, engine))
+    return passports
+
+
+def default_ranges(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
+    """Sizes for the named dimensions of a bundle's graphs.
+
+    One to four samples (`B`, `M`, `P`), up to a segment of frames (`K`), and the coefficients that
+    such frames look at (`T`: 13 before and 13 after), for up to two segments.
+    """
+    hop, window = manifest.generator.hop, manifest.generator.window
+    size, slide = manifest.renderer.size, manifest.smoother.slide
+    samples = (1, 1, 4)
+    return {
+        "B": samples,
+        "M": samples,
+        "P": samples,
+        "K": (1, 1, hop),
+        "T": (1, hop + 26, 2 * hop + 26),
+        "W": (window, window, window),
+        "S": (slide, slide, slide),
+        "H": (size, size, size),
+    }
+
+
+def profile_for(inputs: Mapping[str, TensorSpec], ranges: Ranges) -> Profile:
+    """Smallest, usual and largest shape of every input.
+
+    Raises:
+        EngineBuildError: a named dimension has no range.
+    """
+    return {name: _shapes(name, spec.shape, ranges) for name, spec in inputs.items()}
+
+
+def _shapes(
+    name: str, shape: Iterable[int | str], ranges: Ranges
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    axes = [(size,) * 3 if isinstance(size, int) else ranges.get(size, size) for size in shape]
+    unknown = [axis for axis in axes if isinstance(axis, str)]
+    if unknown:
+        raise EngineBuildError(
+            f"Dimension '{unknown[0]}' of input '{name}' has no range; there are {', '.join(ranges)}."
+        )
+    smallest, usual, largest = (tuple(int(axis[n]) for axis in axes) for n in range(3))
+    return smallest, usual, largest
+
+
+def _passport(
+    graph: str,
+    file: str,
+    backend: Backend,
+    precision: str,
+    profile: Profile,
+    compute_capabilities: list[str],
+    onnx_sha256: str,
+) -> Passport:
+    machine = this_machine(backend)
+    return Passport(
+        file=file,
+        graph=graph,
+        precision=precision,
+        backend=backend,
+        backend_version=machine.backend_version,
+        onnx_sha256=onnx_sha256,
+        compute_capabilities=compute_capabilities,
+        profile=profile,
+        driver=machine.driver,
+        os=operating_system(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _named(progress: Progress | None, graph: str) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda phase, step, total: progress(f"{graph}: {phase}", step, total)
