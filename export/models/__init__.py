@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pflx.export.errors import ModelNameError, ModelOptionError
-from pflx.export.models import pirender, posnet, reactface
+from pflx.export.models import posnet, reactface
 from pflx.export.models.keys import Keys, Weights, load_strictly, public_shapes
 from pflx.export.models.pirender import PIRender
 from pflx.export.models.posnet import PosNet, PosNetSmoother
@@ -28,10 +28,13 @@ __all__ = [
 ]
 
 
+_PLAIN = Keys()
+
+
 @dataclass(frozen=True)
 class _Network:
     build: Callable[..., nn.Module]
-    keys: Keys = Keys()
+    keys: Keys = _PLAIN
     options: tuple[str, ...] = ()
 
 
@@ -48,9 +51,10 @@ def load_model(name: str, state_dict: Weights, **config: int) -> nn.Module:
 
     Args:
         name: pirender, pirender73, posnet or reactface.
-        state_dict: arrays or tensors under the public checkpoint's keys, without prefixes. Weight norm is taken in
-            both of PyTorch's spellings. Known keys that the network does not compute with may be there or not.
-        config: reactface takes `window` in frames (8, or another multiple of 8). PosNet's slide is read from `fc3`.
+        state_dict: arrays or tensors under the public checkpoint's keys, without prefixes. Weight norm is
+            taken in both of PyTorch's spellings. Known keys that no step computes with may be there or not.
+        config: reactface takes `window` in frames (8, or another multiple of 8). PosNet's slide is read
+            from its last layer.
 
     Raises:
         ModelNameError: no such network.

@@ -15,7 +15,10 @@ from pflx.export.errors import StateDictError
 Weights = Mapping[str, "npt.NDArray[np.generic] | Tensor"]
 Shape = tuple[int, ...]
 
-_NEW_SPELLING = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+_NEW_SPELLING = {
+    "parametrizations.weight.original0": "weight_g",
+    "parametrizations.weight.original1": "weight_v",
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Keys:
 
     Attributes:
         unused: keys that may be present and are then only checked for their shape.
-        weight_norm: parameters stored as direction and magnitude: key → the axis that keeps its own magnitude.
+        weight_norm: parameters stored as direction and magnitude; the axis that has its own magnitudes.
     """
 
     unused: Mapping[str, Shape] = field(default_factory=dict)
@@ -46,7 +49,7 @@ def public_shapes(module: nn.Module, keys: Keys) -> dict[str, Shape]:
 
 
 def load_strictly(name: str, module: nn.Module, keys: Keys, weights: Weights) -> None:
-    """Copy `weights` into `module`; a key or shape that does not fit is a StateDictError that lists all of them."""
+    """Copy `weights` into `module`; one StateDictError lists every key and shape that does not fit."""
     required = public_shapes(module, keys)
     given, twice = _old_spelling(weights, required)
     problems = [*twice, *_mismatches(given, required, keys.unused)]
@@ -73,7 +76,9 @@ def _old_spelling(weights: Weights, required: Mapping[str, Shape]) -> tuple[dict
     return given, twice
 
 
-def _mismatches(given: Mapping[str, object], required: Mapping[str, Shape], unused: Mapping[str, Shape]) -> Iterator[str]:
+def _mismatches(
+    given: Mapping[str, object], required: Mapping[str, Shape], unused: Mapping[str, Shape]
+) -> Iterator[str]:
     for key in required:
         if key not in given:
             yield f"missing {key}"
@@ -89,6 +94,7 @@ def _mismatches(given: Mapping[str, object], required: Mapping[str, Shape], unus
 
 
 def _fold_weight_norm(direction: Tensor, magnitude: Tensor, axis: int) -> Tensor:
-    """Return the plain weight (Salimans and Kingma 2016, equation 2), norm taken over every axis but `axis`."""
+    """Return the plain weight, norm over all axes but `axis` (Salimans and Kingma 2016, equation 2)."""
     others = [i for i in range(direction.ndim) if i != axis]
-    return magnitude * direction / torch.linalg.vector_norm(direction, dim=others, keepdim=True)
+    folded: Tensor = magnitude * direction / torch.linalg.vector_norm(direction, dim=others, keepdim=True)
+    return folded

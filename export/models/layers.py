@@ -1,7 +1,8 @@
 """Pieces shared by the transformer networks, written so that `module.half()` exports a sound FP16 graph.
 
-Weights and matrix products follow the dtype of the parameters. What FP16 cannot hold safely is computed in float32
-whatever that dtype is: normalisation statistics, softmax and its biases. In a float32 module these casts vanish.
+Weights and matrix products follow the dtype of the parameters. What FP16 cannot hold safely is computed in
+float32 whatever that dtype is: normalisation statistics, softmax and its biases. In a float32 module these
+casts vanish.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 N_HEADS = 8
 PERIOD = 8
-# exp(MASKED + anything the scores can be) is exactly 0 in float32, and unlike -inf it survives a cast to FP16.
+# exp(MASKED + any score) is exactly 0 in float32, and unlike -inf it survives a cast to FP16.
 MASKED = -1e4
 
 
@@ -29,7 +30,8 @@ class LayerNorm(nn.LayerNorm):
 
 def split_heads(tokens: Tensor, n_heads: int) -> Tensor:
     """[B, T, D] → [B, heads, T, D/heads]."""
-    return tokens.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+    n_batch, n_tokens, dim = tokens.shape
+    return tokens.reshape(n_batch, n_tokens, n_heads, dim // n_heads).transpose(1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, n_heads: int, bias: Tensor | None = None) -> Tensor:
@@ -53,7 +55,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, n_heads: int, bias: Tensor
 
 
 class Attention(nn.Module):
-    """Multi-head attention with the packed projection of `nn.MultiheadAttention` (rows: query, key, value)."""
+    """Multi-head attention with the packed projection of `nn.MultiheadAttention`: query, key, value."""
 
     def __init__(self, dim: int, n_heads: int) -> None:
         super().__init__()
@@ -86,7 +88,11 @@ class DecoderLayer(nn.Module):
         self.norm1, self.norm2, self.norm3 = LayerNorm(dim), LayerNorm(dim), LayerNorm(dim)
 
     def forward(
-        self, tokens: Tensor, memory: Tensor, self_bias: Tensor | None = None, memory_bias: Tensor | None = None
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        self_bias: Tensor | None = None,
+        memory_bias: Tensor | None = None,
     ) -> Tensor:
         """Return float [B, T, D] from `tokens` [B or 1, T, D] and `memory` [B or 1, S, D]."""
         x = self.norm1(tokens + self.self_attn(tokens, tokens, self_bias))
@@ -128,7 +134,11 @@ class DecoderStack(LayerStack):
         super().__init__(*(DecoderLayer(dim, 2 * dim) for _ in range(n_layers)))
 
     def forward(
-        self, tokens: Tensor, memory: Tensor, self_bias: Tensor | None = None, memory_bias: Tensor | None = None
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        self_bias: Tensor | None = None,
+        memory_bias: Tensor | None = None,
     ) -> Tensor:
         """Return float [B, T, D]; see `DecoderLayer.forward`."""
         for layer in self.layers:
@@ -148,9 +158,9 @@ def sinusoid(n_positions: int, dim: int) -> Tensor:
 
 
 def periodic_bias(n_queries: int, n_keys: int) -> Tensor:
-    """Return the causal, periodic attention bias, float32 [heads, n_queries, n_keys], aligned to the last key.
+    """Return the causal, periodic attention bias, float32 [heads, n_queries, n_keys], aligned at the end.
 
-    With d frames between query and key, head h adds -2^-(h+1) * floor(d / 8); keys after the query are masked.
+    With d steps between query and key, head h adds -2^-(h+1) * floor(d / 8); later keys are masked.
 
     Source: FaceFormer (Fan et al. 2022), equation 6; ReactFace, `init_biased_mask`.
     """

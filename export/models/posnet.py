@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pflx.export.errors import InputError
+
 POSE = 6
 COEFFICIENTS = 58
 HIDDEN = 512
@@ -20,7 +22,12 @@ class PosNet(nn.Module):
     def __init__(self, slide: int = 25) -> None:
         super().__init__()
         self.slide = slide
-        convs = (nn.Conv1d(POSE, HIDDEN, 3, padding=1), nn.ReLU(), nn.Conv1d(HIDDEN, HIDDEN, 3, padding=1), nn.ReLU())
+        convs = (
+            nn.Conv1d(POSE, HIDDEN, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(HIDDEN, HIDDEN, 3, padding=1),
+            nn.ReLU(),
+        )
         self.encoder = nn.Sequential(*convs)
         self.fc1 = nn.Linear(POSE + HIDDEN, HIDDEN)
         self.fc2 = nn.Linear(HIDDEN, HIDDEN)
@@ -38,22 +45,31 @@ class PosNet(nn.Module):
         joined = torch.cat((last_pose.float(), encoded), dim=-1).to(dtype)
         hidden = F.relu(self.fc2(F.relu(self.fc1(joined))))
         pose = F.linear(hidden.float(), self.fc3.weight.float(), self.fc3.bias.float())
-        return pose.unflatten(-1, (self.slide, POSE))
+        return pose.reshape(-1, self.slide, POSE)
 
     def forward(self, past: Tensor, current: Tensor) -> Tensor:
         """Return the corrected pose window.
 
         Args:
             past: float32 [B, K, w, 6], the corrected pose of the previous window, w >= slide.
-            current: float32 [B, K, w, 6], the generator's pose of this window; only its last `slide` frames count.
+            current: float32 [B, K, w, 6], the generator's pose of this window; its last `slide` frames count.
 
         Returns:
             float32 [B, K, w, 6]: the last w - slide frames of `past`, then `slide` new ones.
+
+        Raises:
+            InputError: the windows differ in shape, or are shorter than the slide.
         """
         n_batch, n_candidates, n_frames, _ = past.shape
+        if past.shape != current.shape or n_frames < self.slide:
+            raise InputError(
+                f"PosNet takes two windows of one shape [B, K, {self.slide} or more, {POSE}], "
+                f"got {list(past.shape)} and {list(current.shape)}."
+            )
         fresh = current[:, :, n_frames - self.slide :].flatten(0, 1)
         new = self.new_pose(past[:, :, -1].flatten(0, 1), fresh)
-        return torch.cat((past[:, :, self.slide :], new.unflatten(0, (n_batch, n_candidates))), dim=2)
+        new = new.reshape(n_batch, n_candidates, self.slide, POSE)
+        return torch.cat((past[:, :, self.slide :], new), dim=2)
 
 
 class PosNetSmoother(nn.Module):
@@ -73,6 +89,6 @@ class PosNetSmoother(nn.Module):
         Returns:
             float32 [M, slide, 58] with expression untouched and new pose, and float32 [M, 6].
         """
-        expression, pose = segment.split((COEFFICIENTS - POSE, POSE), dim=-1)
+        expression, pose = torch.split(segment, [COEFFICIENTS - POSE, POSE], dim=-1)
         new = self.network.new_pose(last_pose, pose)
         return torch.cat((expression, new), dim=-1), new[:, -1]

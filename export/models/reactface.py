@@ -1,7 +1,8 @@
 """ReactFace: the online listener reaction model.
 
-Source: Luo et al., "ReactFace: Online Multiple Appropriate Facial Reaction Generation in Dyadic Interactions";
-public code ReactFace fa4b3a4, inference configuration (feature size 128, period 8, momentum 0.9).
+Source: Luo et al., "ReactFace: Online Multiple Appropriate Facial Reaction Generation in Dyadic
+Interactions"; public code ReactFace fa4b3a4, inference configuration (feature size 128, period 8, momentum
+0.9).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Timing(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Timing:
         kept = dict(self.named_buffers())
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in kept.items():
             setattr(self, name, value.to(getattr(self, name).device))
         return self
@@ -77,7 +78,7 @@ class AudioEncoder(nn.Module):
         self.wav2vec2 = Wav2Vec2()
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Return hidden states [B, 2T, 768] from `audio` [B, 640·T]: two tokens a frame, the last one all zero."""
+        """Return hidden states [B, 2T, 768] from `audio` [B, 640·T]; the last token is all zero."""
         hidden: Tensor = self.wav2vec2(audio)
         return F.pad(hidden, (0, 0, 0, 1))
 
@@ -118,7 +119,8 @@ class InteractionVAE(nn.Module):
         x = torch.cat((tokens, self.linear(past)), dim=1)
         first, last = self.seqTransEncoder.layers
         mu, logvar = last(first(x), n_kept=2).float().unbind(dim=1)
-        return mu + eps * logvar.exp().sqrt()
+        sample: Tensor = mu + eps * logvar.exp().sqrt()
+        return sample
 
 
 class ListenerReactionDecoder(nn.Module):
@@ -131,9 +133,11 @@ class ListenerReactionDecoder(nn.Module):
         self.transformer_fusion_decode2 = DecoderStack(DIM)
         self.listener_reaction_3dmm_map_layer = nn.Linear(DIM, COEFFICIENTS)
 
-    def forward(self, memory: Tensor, speaker_motion: Tensor, speaker_audio: Tensor, timing: Timing) -> Tensor:
+    def forward(
+        self, memory: Tensor, speaker_motion: Tensor, speaker_audio: Tensor, timing: Timing
+    ) -> Tensor:
         """Return the reaction, float32 [M, W, 58], from `memory` [M, W, 128]."""
-        # The queries hold positions only, the same for every sample: what depends on nothing else folds at export.
+        # The queries hold positions only, one set for all samples: what depends on nothing else is constant.
         x = timing.query_positions.to(memory.dtype)[None]
         x = self.transformer_decoder(x, memory)
         x = self.transformer_fusion_decode1(x, speaker_audio, timing.self_bias, timing.past_to_audio)
@@ -230,13 +234,17 @@ class ReactFace(nn.Module):
         # The reference adds the position-coded past to the past: the content counts twice, the table once.
         past = 2 * past + timing.periodic_positions.to(past.dtype)
         past = self.transformer_fusion_plm2sa(past, speaker_audio, timing.self_bias, timing.past_to_audio)
-        fused: Tensor = self.transformer_fusion_plm2sm(past, speaker_motion, timing.self_bias, timing.past_to_motion)
+        fused: Tensor = self.transformer_fusion_plm2sm(
+            past, speaker_motion, timing.self_bias, timing.past_to_motion
+        )
         return fused
 
     def _check(self, video: Tensor, audio: Tensor) -> None:
         n_frames = video.shape[1]
         if tuple(video.shape[2:]) != (3, FRAME_SIZE, FRAME_SIZE):
-            raise InputError(f"ReactFace's video is [B, T, 3, {FRAME_SIZE}, {FRAME_SIZE}], got {list(video.shape)}.")
+            raise InputError(
+                f"ReactFace's video is [B, T, 3, {FRAME_SIZE}, {FRAME_SIZE}], got {list(video.shape)}."
+            )
         if n_frames < self.window or n_frames % PERIOD:
             raise InputError(
                 f"ReactFace takes at least {self.window} frames, a multiple of {PERIOD}; got {n_frames}."
@@ -295,9 +303,11 @@ class ReactFaceListener(nn.Module):
 
 
 def _unused_keys() -> dict[str, tuple[int, ...]]:
-    """Return what public checkpoints hold but one streaming step never reads (training heads, analytic tables)."""
+    """Return what public checkpoints hold and no step reads: training heads and analytic tables."""
     with torch.device("meta"):
-        heads = nn.ModuleDict({"transformer_listener_vectors": DecoderStack(DIM, 2), "speaker_decoder": DecoderStack(DIM)})
+        heads = nn.ModuleDict(
+            {"transformer_listener_vectors": DecoderStack(DIM, 2), "speaker_decoder": DecoderStack(DIM)}
+        )
         heads["speaker_vector_map_layer"] = nn.Linear(DIM, COEFFICIENTS)
     encoder = "speaker_reaction_decoder.audio_encoder"
     periodic = ("PPE.pe", "speaker_reaction_decoder.PPE.pe")

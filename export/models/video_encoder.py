@@ -10,7 +10,7 @@ FRAME_SIZE = 224
 
 
 def joint_instance_norm(features: Tensor) -> Tensor:
-    """Return `features` [B, C, T, H, W] normalised over T, H and W jointly, then ReLU; statistics in float32."""
+    """Return `features` [B, C, T, H, W] normalised over T, H, W jointly, then ReLU; float32 statistics."""
     return F.relu(F.instance_norm(features.float(), eps=1e-5).to(features.dtype))
 
 

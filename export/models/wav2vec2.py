@@ -1,6 +1,6 @@
 """Wav2vec 2.0 base as an audio encoder: only what its hidden states need.
 
-Source: Baevski et al. 2020; layer layout and keys of `transformers` 4.39, `Wav2Vec2Model`, base-960h configuration.
+Source: Baevski et al. 2020; layers and keys of `transformers` 4.39, `Wav2Vec2Model`, base-960h configuration.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class PositionConv(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(HIDDEN, HIDDEN, POSITION_KERNEL, padding=POSITION_KERNEL // 2, groups=POSITION_GROUPS)
+        self.conv = nn.Conv1d(
+            HIDDEN, HIDDEN, POSITION_KERNEL, padding=POSITION_KERNEL // 2, groups=POSITION_GROUPS
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return GELU of the convolution, [B, tokens, 768]."""
@@ -100,7 +102,7 @@ class PositionConv(nn.Module):
 
     @torch.no_grad()
     def trim(self, n_tokens: int) -> None:
-        """Drop the taps that meet only padding when the input has `n_tokens` tokens: 29 of 128 remain for 15."""
+        """Drop the taps that meet only padding in an input of `n_tokens`: of 128, 29 remain for 15 tokens."""
         reach = n_tokens - 1
         centre = POSITION_KERNEL // 2
         if reach >= centre:
