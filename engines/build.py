@@ -105,21 +105,17 @@ def build_bundle_engines(
 def default_ranges(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
     """Sizes for the named dimensions of a bundle's graphs.
 
-    One to four samples (`B`, `M`, `P`), up to a segment of frames (`K`), and the coefficients that
-    such frames look at (`T`: 13 before and 13 after), for up to two segments.
+    One to four speakers, samples and portraits; one frame rendered at a time, up to a segment; and the
+    coefficient track that such frames look at, 13 before and 13 after, for up to two segments.
     """
-    hop, window = manifest.generator.hop, manifest.generator.window
-    size, slide = manifest.renderer.size, manifest.smoother.slide
-    samples = (1, 1, 4)
+    hop = manifest.generator.hop
+    batch = (1, 1, 4)
     return {
-        "B": samples,
-        "M": samples,
-        "P": samples,
-        "K": (1, 1, hop),
-        "T": (1, hop + 26, 2 * hop + 26),
-        "W": (window, window, window),
-        "S": (slide, slide, slide),
-        "H": (size, size, size),
+        "speakers": batch,
+        "samples": batch,
+        "portraits": batch,
+        "frames": (1, 1, hop),
+        "track": (1, hop + 26, 2 * hop + 26),
     }
 
 

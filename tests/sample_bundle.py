@@ -30,8 +30,8 @@ ROLES = {
 
 
 def sample_manifest(precisions: tuple[str, ...] = ("fp32",)) -> Manifest:
-    """A manifest of five graphs that take and return `x` and `y` [P, 4]."""
-    spec = TensorSpec(("P", 4), F32)
+    """A manifest of five graphs that take and return `x` and `y` [samples, 4]."""
+    spec = TensorSpec(("samples", 4), F32)
     graphs = {
         name: GraphInfo(
             inputs={"x": spec},

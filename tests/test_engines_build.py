@@ -324,7 +324,7 @@ def write_bundle(target: Path) -> Path:
         for info in manifest.graphs.values():
             for file in info.files.values():
                 graph = Graph()
-                x = graph.take("x", F, "P", 4)
+                x = graph.take("x", F, "samples", 4)
                 graph.save(folder / file, graph("Add", x, x), F, 2)
         write_manifest(folder, manifest)
     return target
@@ -374,7 +374,7 @@ def test_a_variant_that_the_bundle_lacks_is_refused_before_anything_is_built(tmp
 
 def test_the_default_ranges_cover_the_graphs_of_a_bundle() -> None:
     ranges = default_ranges(sample_manifest())
-    specs = {"coefficients": TensorSpec(("P", "T", 58), np.dtype(np.float32))}
+    specs = {"coefficients": TensorSpec(("portraits", "track", 58), np.dtype(np.float32))}
     assert profile_for(specs, ranges) == {"coefficients": ((1, 1, 58), (1, 34, 58), (4, 42, 58))}
     with pytest.raises(EngineBuildError, match="Dimension 'Q' of input 'x' has no range"):
         profile_for({"x": TensorSpec(("Q",), np.dtype(np.float32))}, ranges)
