@@ -32,7 +32,8 @@ SAMPLE_RATE_HZ = 16_000
 """Audio samples per second of everything inside pflx."""
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
 
-_TIME_TOLERANCE_S = 0.001  # Matroska and FLV round time stamps to 1 ms
+_TIME_TOLERANCE_S = 0.0006  # Matroska and FLV round time stamps to the nearest millisecond
+_SHORTEST_PICTURE_S = 0.002  # files of uneven rate often state one tick as the duration of every picture
 _AUDIO_TOLERANCE_S = 0.02  # half a frame; below it, uneven stamps are jitter and the samples are contiguous
 _LONGEST_OVERLAP_S = 1.0  # audio that goes back further did not overlap: its clock was reset
 _LONGEST_GAP_S = 60.0  # a longer step forward is taken for a broken clock, not for a pause
@@ -244,8 +245,9 @@ class _PictureClock:
     def place(self, frame: av.VideoFrame) -> float:
         raw = _stamp_s(frame)
         start = self._start(None if raw is None else raw - self.origin_s)
-        if frame.duration and frame.time_base:
-            self.gap_s = float(frame.duration * frame.time_base)
+        duration_s = float((frame.duration or 0) * (frame.time_base or 0))
+        if duration_s > _SHORTEST_PICTURE_S:
+            self.gap_s = duration_s
         elif self.last_s is not None and start > self.last_s:
             self.gap_s = start - self.last_s
         self.last_s = start

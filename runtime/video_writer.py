@@ -64,6 +64,7 @@ class VideoWriter:
             with self._failures():
                 self._video = _add_video(self._container, size, fps)
                 self._audio = _add_audio(self._container) if audio else None
+                self._container.start_encoding()  # opens the file: a bad place is found here, not later
         except BaseException:
             self._discard()
             raise
