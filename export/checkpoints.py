@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -151,7 +152,9 @@ def _read_torch(path: Path) -> object:
     try:
         if is_zip:
             _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on pickle protocols, before it is refused
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         if is_zip or _starts_like_pickle(path):
             raise CheckpointError(path, _needs_pickle(error)) from error

@@ -274,7 +274,8 @@ class ReactFaceSpeaker(nn.Module):
             audio: float32 [B, 640·W], 16 kHz mono, zero mean and unit variance.
         """
         dtype = self.speaker_reaction_decoder.audio_feature_map.weight.dtype
-        frames = (video.permute(0, 1, 4, 2, 3).float() / 255 - 0.5) / 0.5
+        # To float first: TensorRT casts uint8 and does nothing else with it.
+        frames = (video.float().permute(0, 1, 4, 2, 3) / 255 - 0.5) / 0.5
         features = self.video_encoder(frames.to(dtype))
         motion, speech = self.speaker_reaction_decoder(features, audio.to(dtype), self.timing)
         return motion.float(), speech.float()
