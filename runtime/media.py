@@ -152,11 +152,12 @@ def open_speaker(path: str | Path) -> SpeakerFile:
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
     import av
+    from av.error import FFmpegError
 
     try:
         # Absolute: FFmpeg would take "a:b.mp4" for an address.
         container = av.open(str(path.absolute()), metadata_errors="ignore")
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"{path} is no video that FFmpeg can read ({reason}).") from error
     with container:
@@ -206,15 +207,15 @@ class _Stream:
     skipped: int = 0
 
     def __iter__(self) -> Iterator[Any]:
-        import av
+        from av.error import FFmpegError
 
         with _opened(self.path) as container:
             stream = _stream_of(container, self.kind)
             packets = container.demux(stream)
-            while (packet := self._next(packets, av.FFmpegError)) is not None:
+            while (packet := self._next(packets, FFmpegError)) is not None:
                 try:
                     frames = packet.decode()
-                except av.FFmpegError:
+                except FFmpegError:
                     self._skip()
                     continue
                 yield from (frame for frame in frames if not (frame.is_corrupt and self._skip()))

@@ -126,9 +126,9 @@ class VideoWriter:
 
     def _discard(self) -> None:
         """Close and remove what is left; a failure here would hide the one that led here."""
-        import av
+        from av.error import FFmpegError
 
-        with suppress(av.FFmpegError, OSError):
+        with suppress(FFmpegError, OSError):
             self._container.close()
         with suppress(OSError):
             self._partial.unlink(missing_ok=True)
@@ -139,11 +139,11 @@ class VideoWriter:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        import av
+        from av.error import FFmpegError
 
         try:
             yield
-        except (av.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             if isinstance(error, MediaError):
                 raise
             reason = getattr(error, "strerror", None) or error

@@ -222,10 +222,21 @@ def test_a_gap_in_the_sound_is_silence_and_what_follows_keeps_its_time(tmp_path:
     assert not audio[15_900:26_000].any()
 
 
-def test_time_stamps_that_leap_or_run_back_do_not_stretch_the_clip(tmp_path: Path) -> None:
+def test_time_stamps_that_leap_do_not_stretch_the_clip(tmp_path: Path) -> None:
     leap = [i / 25 for i in range(10)] + [5000 + i / 25 for i in range(10)]
     video = read(open_speaker(write_clip(tmp_path / "leap.mkv", leap))).video
     assert shown(video) == list(range(20))
+
+
+def test_a_clock_that_starts_anew_in_the_middle_goes_on(tmp_path: Path) -> None:
+    times = [i / 25 for i in range(25)]
+    once = write_clip(tmp_path / "once.ts", times, sound=click_train(1.0, 16_000), codec="libx264")
+    twice = tmp_path / "twice.ts"
+    twice.write_bytes(once.read_bytes() * 2)
+    whole = read(open_speaker(twice))
+    assert abs(len(whole.video) - 50) <= 2
+    assert shown(whole.video)[30:49] == [(index - 27) % 24 for index in range(30, 49)]
+    assert len(onsets(whole.audio)) == 4
 
 
 def test_a_rotated_clip_is_turned_upright(tmp_path: Path) -> None:
