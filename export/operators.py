@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -11,8 +13,7 @@ from onnx import AttributeProto, TensorProto, shape_inference
 
 from pflx.engines import PflxError
 
-# Every operator here was built by TensorRT for RTX 1.7.1 from a one-operator graph with a dynamic
-# first dimension, and is in the operator table of TensorRT 10 and 11.
+# Every operator here was built by TensorRT for RTX 1.7.1 from a small graph of its own.
 ALLOWED_OPERATORS = frozenset(
     """
     Abs Add And ArgMax Atan AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant
@@ -26,6 +27,12 @@ ALLOWED_OPERATORS = frozenset(
     ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905 - a hundred lines of quoted words are harder to read
 )
+_ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
 _SMALL = 4096  # elements: shapes and indices are below, weights above
 
 
@@ -116,25 +123,51 @@ def _byte_faults(graph: onnx.GraphProto) -> list[str]:
 
 
 def _shapes(model: onnx.ModelProto, dimensions: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor whose shape follows from the dimensions."""
+    """Shape of every tensor; 0 stands for an axis that does not follow from the dimensions.
+
+    The exporter writes shapes like `[portraits*frames, 64, 256, 256]`, which say more than inference finds.
+    """
     graph = _without_weights(model.graph)
     for value in graph.input:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param:
-                axis.dim_value = _size(axis.dim_param, value.name, dimensions)
+                axis.dim_value = _given(axis.dim_param, value.name, dimensions)
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
     inferred = shape_inference.infer_shapes(light, data_prop=True).graph
-    shapes = {
-        value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
-        for value in (*inferred.input, *inferred.value_info, *inferred.output)
-    }
+    found = (*inferred.input, *inferred.value_info, *inferred.output)
+    shapes = {value.name: _sizes(value, dimensions) for value in found}
+    for value in (*model.graph.value_info, *model.graph.output):
+        written = _sizes(value, dimensions)
+        if written and all(written):
+            shapes[value.name] = written
     return shapes | {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
 
 
-def _size(name: str, tensor: str, dimensions: Mapping[str, int]) -> int:
+def _given(name: str, tensor: str, dimensions: Mapping[str, int]) -> int:
     if name not in dimensions:
         raise FlopsError(f"Dimension '{name}' of input '{tensor}' has no size; give it.")
     return dimensions[name]
+
+
+def _sizes(value: onnx.ValueInfoProto, dimensions: Mapping[str, int]) -> tuple[int, ...]:
+    axes = value.type.tensor_type.shape.dim
+    return tuple(axis.dim_value or _evaluate(axis.dim_param, dimensions) for axis in axes)
+
+
+def _evaluate(expression: str, dimensions: Mapping[str, int]) -> int:
+    """Value of a dimension written as sums and products of named ones; 0 where it is anything else."""
+
+    def value(node: ast.expr) -> int:
+        if isinstance(node, ast.BinOp):
+            return _ARITHMETIC[type(node.op)](value(node.left), value(node.right))
+        if isinstance(node, ast.Constant):
+            return int(str(node.value))
+        return dimensions[ast.unparse(node)]
+
+    try:
+        return value(ast.parse(expression, mode="eval").body)
+    except (SyntaxError, KeyError, ValueError, ArithmeticError):
+        return 0
 
 
 def _without_weights(graph: onnx.GraphProto) -> onnx.GraphProto:
