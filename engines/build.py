@@ -52,9 +52,7 @@ def build_engine(
     engine, capabilities = compile_graph(source, backend, profile, compute_capabilities, progress)
     require_space(target.parent, engine.nbytes)
     write_whole(target, engine)
-    return _passport(
-        source.stem, target.name, backend, precision, profile, capabilities, file_info(source).sha256
-    )
+    return _passport(source.stem, target.name, backend, precision, profile, capabilities, file_info(source).sha256)
 
 
 def build_bundle_engines(

@@ -121,9 +121,7 @@ def _target(trt: Any, config: Any, compute_capabilities: Sequence[str] | None) -
     return chosen
 
 
-def _build(
-    trt: Any, builder: Any, network: Any, config: Any, progress: Progress | None, what: str
-) -> memoryview:
+def _build(trt: Any, builder: Any, network: Any, config: Any, progress: Progress | None, what: str) -> memoryview:
     # No timing cache: on RTX it has no effect and makes the build ask for a GPU.
     monitor = _monitor(trt, progress) if progress else None
     if monitor:

@@ -256,9 +256,7 @@ def _broken_references(manifest: Manifest) -> Iterator[str]:
     for name, graph in manifest.graphs.items():
         if manifest.precision not in graph.files:
             yield f"graph '{name}' has no {manifest.precision} variant"
-        yield from (
-            f"'{file}' is not in files" for file in graph.files.values() if file not in manifest.files
-        )
+        yield from (f"'{file}' is not in files" for file in graph.files.values() if file not in manifest.files)
     for passport in manifest.engines:
         if passport.file not in manifest.files or passport.graph not in manifest.graphs:
             yield f"engine '{passport.file}' of graph '{passport.graph}' is not there"

@@ -156,8 +156,7 @@ def _spec(node: Any) -> tuple[str, TensorSpec]:
     if node.type not in _DTYPES:
         raise EngineError(f"Tensor '{node.name}' has type {node.type}; pflx takes {', '.join(_DTYPES)}.")
     shape: tuple[int | str, ...] = tuple(
-        size if isinstance(size, int) else size or f"{node.name}:{axis}"
-        for axis, size in enumerate(node.shape)
+        size if isinstance(size, int) else size or f"{node.name}:{axis}" for axis, size in enumerate(node.shape)
     )
     return node.name, TensorSpec(shape, _DTYPES[node.type])
 

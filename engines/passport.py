@@ -132,9 +132,7 @@ def compare(passport: Passport, machine: Machine, onnx_sha256: str | None = None
     return found
 
 
-def require_match(
-    passport: Passport, machine: Machine, bundle_name: str, onnx_sha256: str | None = None
-) -> None:
+def require_match(passport: Passport, machine: Machine, bundle_name: str, onnx_sha256: str | None = None) -> None:
     """Refuse an engine that was not built for this machine and graph.
 
     Args:

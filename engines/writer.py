@@ -134,9 +134,7 @@ def require_space(folder: Path, n_bytes: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
-        raise OutputError(
-            f"{folder} needs {n_bytes / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB free. Free some."
-        )
+        raise OutputError(f"{folder} needs {n_bytes / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB free. Free some.")
 
 
 def _with_engine(manifest: Manifest, passport: Passport, info: FileInfo) -> Manifest:
@@ -170,9 +168,7 @@ def _check_replaceable(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputExistsError(f"{target} exists. Give another name, or ask to overwrite it.")
     if target.is_symlink() or not (target / MANIFEST).is_file():
-        raise OutputExistsError(
-            f"{target} is no bundle, and is not replaced. Remove it, or give another name."
-        )
+        raise OutputExistsError(f"{target} is no bundle, and is not replaced. Remove it, or give another name.")
 
 
 def _new_folder(target: Path, stack: ExitStack) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pflx.export.checkpoints import Checkpoint, detect_component, load_component, read_checkpoint
+from pflx.export.components import ComponentError, Components, load_components, untrained_components
 from pflx.export.errors import (
     CheckpointError,
     InputError,
@@ -12,20 +13,29 @@ from pflx.export.errors import (
     UnknownComponentError,
     WrongComponentError,
 )
+from pflx.export.exporter import ExportOptions, export_bundle
 from pflx.export.models import load_model, untrained
+from pflx.export.parity import ParityError
 
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "ComponentError",
+    "Components",
+    "ExportOptions",
     "InputError",
     "ModelNameError",
     "ModelOptionError",
+    "ParityError",
     "StateDictError",
     "UnknownComponentError",
     "WrongComponentError",
     "detect_component",
+    "export_bundle",
     "load_component",
+    "load_components",
     "load_model",
     "read_checkpoint",
     "untrained",
+    "untrained_components",
 ]

@@ -141,9 +141,7 @@ def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            path, f"is damaged, or no safetensors file ({_first_line(error)}); {_AGAIN}"
-        ) from error
+        raise CheckpointError(path, f"is damaged, or no safetensors file ({_first_line(error)}); {_AGAIN}") from error
 
 
 def _read_torch(path: Path) -> object:
@@ -203,16 +201,12 @@ def _unwrap(path: Path, content: object) -> tuple[dict[str, Tensor], str, tuple[
 
 
 def _clean(path: Path, content: Mapping[object, object], notes: list[str]) -> dict[str, Tensor]:
-    tensors = {
-        key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(path, "holds no named tensors")
     others = [str(key) for key in content if key not in tensors]
     notes += [f"no tensors: {', '.join(others)}"] if others else []
-    weights = {
-        ".".join(part for part in key.split(".") if part != _WRAPPER): value for key, value in tensors.items()
-    }
+    weights = {".".join(part for part in key.split(".") if part != _WRAPPER): value for key, value in tensors.items()}
     if len(weights) < len(tensors):
         raise CheckpointError(path, f"holds keys that differ only by '{_WRAPPER}.'; remove one of each pair")
     if weights.keys() != tensors.keys():

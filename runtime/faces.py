@@ -140,9 +140,7 @@ def _open_model() -> Engine:
 def _check_frame(frame: UInt8Array) -> None:
     shape, dtype = getattr(frame, "shape", None), getattr(frame, "dtype", type(frame).__name__)
     if shape is None or dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise FrameError(
-            f"A frame is uint8 [H, W, 3] RGB, got {dtype} {list(shape or ())}. Convert it first."
-        )
+        raise FrameError(f"A frame is uint8 [H, W, 3] RGB, got {dtype} {list(shape or ())}. Convert it first.")
 
 
 def _starts(length: int, side: int) -> list[int]:
@@ -238,9 +236,7 @@ class FaceWatch:
             known = self.state is not FaceState.LOST
             return FaceWatch(FaceState.LOCKED if known else FaceState.REACQUIRED)
         unseen = self.unseen_frames + frames_since_last_look
-        coasting = self.state is FaceState.LOCKED or (
-            self.state is FaceState.COASTING and unseen < LOST_AFTER_FRAMES
-        )
+        coasting = self.state is FaceState.LOCKED or (self.state is FaceState.COASTING and unseen < LOST_AFTER_FRAMES)
         return FaceWatch(FaceState.COASTING if coasting else FaceState.LOST, unseen)
 
     def to_array(self) -> npt.NDArray[np.int64]:

@@ -356,9 +356,7 @@ class _Stretch:
         """What is ready after one more frame; the rest after None."""
         if frame is not None:
             frame.pts = None  # the samples are contiguous here, whatever the stamps say
-        ready = [
-            np.asarray(part.to_ndarray(), np.float32).ravel() for part in self._resampler.resample(frame)
-        ]
+        ready = [np.asarray(part.to_ndarray(), np.float32).ravel() for part in self._resampler.resample(frame)]
         samples = np.concatenate([np.zeros(0, np.float32), *ready])
         skipped, self._skip = self._skip, max(0, self._skip - len(samples))
         return samples[skipped:]

@@ -93,9 +93,7 @@ def _rows(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
     rows = np.asarray(boxes, np.float64)
     rows = rows.reshape(0, 4) if rows.size == 0 else rows
     if rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all():
-        raise PflError(
-            f"Boxes are finite numbers [N, 4] (x, y, width, height), got shape {list(rows.shape)}."
-        )
+        raise PflError(f"Boxes are finite numbers [N, 4] (x, y, width, height), got shape {list(rows.shape)}.")
     return rows
 
 

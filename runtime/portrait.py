@@ -44,8 +44,7 @@ def load_portrait(source: str | Path | npt.NDArray[Any], size: int = 256) -> UIn
     short = min(picture.size)
     if short < SMALLEST_SIDE:
         raise PortraitError(
-            f"The portrait is {picture.width}x{picture.height} px. "
-            f"Take one of at least {SMALLEST_SIDE} px a side."
+            f"The portrait is {picture.width}x{picture.height} px. Take one of at least {SMALLEST_SIDE} px a side."
         )
     return _square(_on_white(picture), size)
 
@@ -74,14 +73,8 @@ def _from_array(array: npt.NDArray[Any]) -> Image:
         array = array[:, :, 0]
     if array.dtype == np.uint16:
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if (
-        array.dtype != np.uint8
-        or array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] not in (3, 4))
-    ):
-        raise PortraitError(
-            f"A portrait is uint8 or uint16, grey, RGB or RGBA, got {array.dtype} {list(array.shape)}."
-        )
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise PortraitError(f"A portrait is uint8 or uint16, grey, RGB or RGBA, got {array.dtype} {list(array.shape)}.")
     return Image.fromarray(np.ascontiguousarray(array))
 
 

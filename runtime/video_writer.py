@@ -45,9 +45,7 @@ class VideoWriter:
             when the block ends and no frame was written.
     """
 
-    def __init__(
-        self, path: str | Path, size: tuple[int, int], *, fps: int = FPS, audio: bool = False
-    ) -> None:
+    def __init__(self, path: str | Path, size: tuple[int, int], *, fps: int = FPS, audio: bool = False) -> None:
         self._path = Path(path)
         self._size = size
         self._frames = self._samples = 0
@@ -147,9 +145,7 @@ class VideoWriter:
             if isinstance(error, MediaError):
                 raise
             reason = getattr(error, "strerror", None) or error
-            raise MediaError(
-                f"Cannot write {self._path}: {reason}. Check the folder and its space."
-            ) from error
+            raise MediaError(f"Cannot write {self._path}: {reason}. Check the folder and its space.") from error
 
 
 def _new_mp4(path: Path) -> OutputContainer:

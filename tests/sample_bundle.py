@@ -54,9 +54,7 @@ def sample_manifest(precisions: tuple[str, ...] = ("fp32",)) -> Manifest:
             graphs={role: ROLES[role] for role in ("speaker", "listener")},
         ),
         smoother=SmootherInfo(name="posnet", slide=8, graphs={"smooth": "posnet"}),
-        renderer=RendererInfo(
-            name="pirender", size=256, graphs={role: ROLES[role] for role in ("portrait", "frame")}
-        ),
+        renderer=RendererInfo(name="pirender", size=256, graphs={role: ROLES[role] for role in ("portrait", "frame")}),
         pfl=PflInfo(mode="release", window=256, padding=20),
         mean_face=MeanFace(source="zero", values=[0.0] * 58),
         graphs=graphs,
@@ -66,9 +64,7 @@ def sample_manifest(precisions: tuple[str, ...] = ("fp32",)) -> Manifest:
     )
 
 
-def fill_bundle(
-    folder: Path, content: bytes = b"graph ", precisions: tuple[str, ...] = ("fp32",)
-) -> Manifest:
+def fill_bundle(folder: Path, content: bytes = b"graph ", precisions: tuple[str, ...] = ("fp32",)) -> Manifest:
     """Fill a folder with five small files that stand for graphs, a report, and the manifest."""
     (folder / "graphs").mkdir()
     manifest = sample_manifest(precisions)

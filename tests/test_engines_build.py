@@ -252,9 +252,7 @@ def test_a_rejected_graph_names_its_node_and_operator(
 def test_a_file_that_is_no_graph_does_not_parse(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"garbage")
     with pytest.raises(EngineBuildError, match=r"x\.onnx does not parse"):
-        build_engine(
-            tmp_path / "x.onnx", tmp_path / "x.plan", backend="tensorrt-rtx", profile={}, precision="fp32"
-        )
+        build_engine(tmp_path / "x.onnx", tmp_path / "x.plan", backend="tensorrt-rtx", profile={}, precision="fp32")
 
 
 @needs_rtx
@@ -293,9 +291,7 @@ def test_an_engine_that_cannot_be_written_is_known_before_it_is_built(tmp_path: 
 
 def test_a_missing_graph_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineBuildError, match=r"x\.onnx: no such file"):
-        build_engine(
-            tmp_path / "x.onnx", tmp_path / "x.plan", backend="tensorrt-rtx", profile={}, precision="fp32"
-        )
+        build_engine(tmp_path / "x.onnx", tmp_path / "x.plan", backend="tensorrt-rtx", profile={}, precision="fp32")
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")

@@ -50,9 +50,7 @@ def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> N
 def test_a_written_bundle_opens_with_what_was_written(bundle: Path) -> None:
     opened = Bundle.open(bundle)
     assert msgspec.structs.replace(opened.manifest, files={}) == sample_manifest()
-    assert set(opened.manifest.files) == {f"graphs/{g}.fp32.onnx" for g in opened.manifest.graphs} | {
-        "report.json"
-    }
+    assert set(opened.manifest.files) == {f"graphs/{g}.fp32.onnx" for g in opened.manifest.graphs} | {"report.json"}
     assert opened.graph_path("posnet").read_bytes() == b"graph posnet"
 
 
@@ -73,9 +71,7 @@ def test_a_manifest_survives_encoding(inputs: dict[str, TensorSpec], note: str, 
     manifest = msgspec.structs.replace(
         plain,
         graphs={n: msgspec.structs.replace(g, inputs=inputs) for n, g in plain.graphs.items()},
-        files={
-            file: FileInfo(bytes=1, sha256="0") for g in plain.graphs.values() for file in g.files.values()
-        },
+        files={file: FileInfo(bytes=1, sha256="0") for g in plain.graphs.values() for file in g.files.values()},
         versions={note: note},
         mean_face=MeanFace(source=note, values=values),
     )
@@ -205,9 +201,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     assert "\n" not in str(caught.value)
 
 
-MANIFEST_BYTES = encode_manifest(
-    msgspec.structs.replace(sample_manifest(), files={}, graphs={}, precision="fp32")
-)
+MANIFEST_BYTES = encode_manifest(msgspec.structs.replace(sample_manifest(), files={}, graphs={}, precision="fp32"))
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=200)

@@ -208,9 +208,7 @@ def test_the_fake_refuses_a_function_that_breaks_its_promise(results: dict[str, 
         fake.run(pick_feeds())
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float16", "float32", "float64", "uint8", "int8", "int32", "int64", "bool"]
-)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int8", "int32", "int64", "bool"])
 def test_onnx_runtime_keeps_each_dtype(tmp_path: Path, dtype: str) -> None:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = helper.make_graph(
@@ -269,9 +267,7 @@ def test_cuda_is_never_replaced_by_the_cpu_unasked(tmp_path: Path) -> None:
 
 
 @needs_cpu_wheel
-def test_a_provider_that_is_listed_but_not_used_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_provider_that_is_listed_but_not_used_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The GPU package lists CUDA on every machine, and falls back without a word."""
     listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)

@@ -272,9 +272,7 @@ def test_an_engine_replaces_the_one_before_it(tmp_path: Path) -> None:
     assert bundle.passport("posnet", "tensorrt-rtx") == second
     assert bundle.passport("posnet", "tensorrt-rtx", "fp16") == other
     assert bundle.passport("posnet", "tensorrt") is None
-    assert sorted(f"engines/{name}" for name in entries(target / "engines")) == sorted(
-        [other.file, second.file]
-    )
+    assert sorted(f"engines/{name}" for name in entries(target / "engines")) == sorted([other.file, second.file])
 
 
 @pytest.mark.parametrize("step", ["engine", "manifest", "replaced"])

@@ -76,9 +76,7 @@ def test_weights_are_found_wherever_training_code_puts_them(
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors", "-legacy.pth"])
-def test_every_file_format_gives_the_same_weights(
-    tmp_path: Path, weights: dict[str, Tensor], suffix: str
-) -> None:
+def test_every_file_format_gives_the_same_weights(tmp_path: Path, weights: dict[str, Tensor], suffix: str) -> None:
     path = tmp_path / f"it{suffix}"
     if suffix == ".safetensors":
         save_file(weights, path)
@@ -170,20 +168,13 @@ def test_unknown_keys_are_shown(tmp_path: Path) -> None:
         load_component(path, "posnet")
 
 
-def test_a_component_in_the_wrong_slot_is_told_where_to_go(
-    tmp_path: Path, weights: dict[str, Tensor]
-) -> None:
+def test_a_component_in_the_wrong_slot_is_told_where_to_go(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     generator = save(tmp_path / "g.pth", {"video_encoder.Conv3D.conv1.weight": torch.zeros(1)})
     with pytest.raises(WrongComponentError) as raised:
         load_component(generator, "posnet")
-    assert (
-        str(raised.value)
-        == f"--posnet {generator} holds a ReactFace generator, not PosNet: pass it to --generator."
-    )
+    assert str(raised.value) == f"--posnet {generator} holds a ReactFace generator, not PosNet: pass it to --generator."
     original = save(tmp_path / "r.pth", {"mapping_net.first.0.weight": torch.zeros(1)})
-    with pytest.raises(
-        WrongComponentError, match=r"\(73 coefficients\), not .*\(58 coefficients\): pass one with"
-    ):
+    with pytest.raises(WrongComponentError, match=r"\(73 coefficients\), not .*\(58 coefficients\): pass one with"):
         load_component(original, "pirender")
 
 

@@ -71,18 +71,14 @@ def test_reactface_gives_the_published_reactions(
         assert max_error(motion, case[f"motion_samples_{mode}"][step]) <= 2e-4
 
 
-def test_the_encoders_give_the_published_features(
-    reactface: ReactFace, speaker: tuple[Tensor, Tensor]
-) -> None:
+def test_the_encoders_give_the_published_features(reactface: ReactFace, speaker: tuple[Tensor, Tensor]) -> None:
     case, (video, audio) = golden("reactface"), speaker
     hidden = reactface.speaker_reaction_decoder.audio_encoder(audio[:, :5120])
     assert max_error(hidden[..., ::4], case["wav2vec_hidden"]) <= 1e-3
     assert max_error(reactface.video_encoder(video[:, :8]), case["video_features"]) <= 2e-4
 
 
-def test_the_exported_speaker_side_equals_the_network(
-    reactface: ReactFace, speaker: tuple[Tensor, Tensor]
-) -> None:
+def test_the_exported_speaker_side_equals_the_network(reactface: ReactFace, speaker: tuple[Tensor, Tensor]) -> None:
     pixels = tensor(unpack_pixels(golden("reactface")["video_packed"])).reshape(2, 8, 224, 224, 3)
     video, audio = speaker
     expected = reactface.speaker(video.reshape(2, 8, 3, 224, 224), audio.reshape(2, 5120))
@@ -154,9 +150,7 @@ def test_biases_hide_the_future_and_align_speech(n_frames: int) -> None:
     visible = periodic_bias(n_frames, 2 * n_frames).softmax(-1) > 0
     assert [int(row.nonzero().max()) for row in visible[0]] == list(range(n_frames, 2 * n_frames))
     spoken = alignment_bias(n_frames).softmax(-1)
-    assert [row.nonzero().flatten().tolist() for row in spoken] == [
-        [2 * i, 2 * i + 1] for i in range(n_frames)
-    ]
+    assert [row.nonzero().flatten().tolist() for row in spoken] == [[2 * i, 2 * i + 1] for i in range(n_frames)]
 
 
 def test_the_self_bias_falls_by_the_head_slope_every_eight_frames() -> None:
@@ -336,9 +330,7 @@ def test_the_same_parameter_in_both_spellings_is_refused() -> None:
     keys = Keys(weight_norm={"weight": 0})
     weights = {"weight_g": torch.ones(2, 1), "weight_v": torch.ones(2, 2), "bias": torch.ones(2)}
     wrapped, again = nn.Sequential(nn.Linear(2, 2)), torch.ones(2, 1)
-    both = {f"0.{key}": value for key, value in weights.items()} | {
-        "0.parametrizations.weight.original0": again
-    }
+    both = {f"0.{key}": value for key, value in weights.items()} | {"0.parametrizations.weight.original0": again}
     with pytest.raises(StateDictError, match=r"0\.weight_g is there in both weight-norm spellings"):
         load_strictly(
             "it",

@@ -157,9 +157,7 @@ def test_shapes_that_the_exporter_wrote_down_are_used() -> None:
     assert count_flops(graph, {"portraits": 2, "frames": 3}) == 2 * 12 * 6 * 4
 
 
-@pytest.mark.parametrize(
-    "expression", ["n**2", "floor(n)", "n/2", "__import__('os')", "n n", "1.5*n", "n//0"]
-)
+@pytest.mark.parametrize("expression", ["n**2", "floor(n)", "n/2", "__import__('os')", "n n", "1.5*n", "n//0"])
 def test_a_dimension_that_is_no_plain_arithmetic_counts_as_unknown(expression: str) -> None:
     nodes = [
         helper.make_node("Reshape", ["x", "shape"], ["a"]),

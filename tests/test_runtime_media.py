@@ -159,9 +159,7 @@ def test_any_frame_rate_keeps_its_length(tmp_path: Path, fps: int) -> None:
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16_000, 1), (44_100, 2), (48_000, 6)])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_any_sound_becomes_16_khz_mono_without_a_shift(
-    tmp_path: Path, rate: int, channels: int, suffix: str
-) -> None:
+def test_any_sound_becomes_16_khz_mono_without_a_shift(tmp_path: Path, rate: int, channels: int, suffix: str) -> None:
     if suffix == ".mp4" and rate == 8000:
         rate = 22_050
     clip = write_clip(
@@ -184,9 +182,7 @@ def test_sound_that_starts_late_stays_late(tmp_path: Path) -> None:
 
 
 def test_pictures_that_start_late_begin_with_the_first_one(tmp_path: Path) -> None:
-    clip = write_clip(
-        tmp_path / "late.mkv", [0.4 + i / 25 for i in range(20)], sound=click_train(1.2, 16_000)
-    )
+    clip = write_clip(tmp_path / "late.mkv", [0.4 + i / 25 for i in range(20)], sound=click_train(1.2, 16_000))
     whole = read(open_speaker(clip))
     assert shown(whole.video) == [0] * 10 + list(range(20))
     np.testing.assert_allclose(onsets(whole.audio)[-1], 1.0, atol=0.004)
@@ -202,9 +198,7 @@ def test_a_clip_that_does_not_start_at_zero_does_here(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.5, 3.0])
 def test_the_pictures_decide_the_length(tmp_path: Path, seconds: float) -> None:
-    clip = write_clip(
-        tmp_path / "clip.mkv", [i / 25 for i in range(40)], sound=0.5 + 0 * click_train(seconds, 16_000)
-    )
+    clip = write_clip(tmp_path / "clip.mkv", [i / 25 for i in range(40)], sound=0.5 + 0 * click_train(seconds, 16_000))
     whole = read(open_speaker(clip))
     assert len(whole.video) == 40
     assert np.abs(whole.audio[round(min(seconds, 1.6) * 16_000) + 100 :]).sum() == 0

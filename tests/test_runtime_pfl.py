@@ -88,9 +88,7 @@ def test_a_released_region_is_a_window_inside_the_frame(boxes: list[tuple[int, i
 
 
 @given(boxes=inner_boxes, dx=st.integers(-100, 100), dy=st.integers(-60, 60))
-def test_a_released_region_moves_with_the_face(
-    boxes: list[tuple[int, int, int, int]], dx: int, dy: int
-) -> None:
+def test_a_released_region_moves_with_the_face(boxes: list[tuple[int, int, int, int]], dx: int, dy: int) -> None:
     region = fixed_region(boxes, FRAME)
     moved = fixed_region([(x + dx, y + dy, w, h) for x, y, w, h in boxes], FRAME)
     assert edges(moved) == [region.left + dx, region.top + dy, region.right + dx, region.bottom + dy]
@@ -148,9 +146,7 @@ def test_a_region_outside_the_frame_repeats_the_border() -> None:
     region = fixed_region([[60, 40, 90, 90]], (240, 200))
     cut = crop(frames, region)
     top, left = -region.top, -region.left
-    expected = cv2.copyMakeBorder(
-        frames[0], top, region.bottom - 200, left, region.right - 240, cv2.BORDER_REPLICATE
-    )
+    expected = cv2.copyMakeBorder(frames[0], top, region.bottom - 200, left, region.right - 240, cv2.BORDER_REPLICATE)
     np.testing.assert_array_equal(cut[0], expected)
 
 

@@ -114,9 +114,7 @@ def build(source: onnx.ModelProto) -> onnx.ModelProto:
 
 def main() -> None:
     """Convert and write; the source's hash is checked first."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("runtime/data/blazeface_short_range.onnx"))
     arguments = parser.parse_args()

@@ -64,9 +64,7 @@ class MappingNet(nn.Module):
             self.pre = nn.Conv1d(coefficients, 73, 1)
         self.first = nn.Sequential(nn.Conv1d(73, DESCRIPTOR, 7))
         for i in range(3):
-            block = nn.Sequential(
-                nn.LeakyReLU(NEGATIVE_SLOPE), nn.Conv1d(DESCRIPTOR, DESCRIPTOR, 3, dilation=3)
-            )
+            block = nn.Sequential(nn.LeakyReLU(NEGATIVE_SLOPE), nn.Conv1d(DESCRIPTOR, DESCRIPTOR, 3, dilation=3))
             setattr(self, f"encoder{i}", block)
 
     def forward(self, window: Tensor) -> Tensor:
@@ -159,9 +157,7 @@ class Hourglass(nn.Module):
 
 def corner_aligned_grid(height: int, width: int) -> Tensor:
     """Sampling grid [1, 2, height, width], x before y, -1 and 1 on the outer pixel centres."""
-    ys, xs = torch.meshgrid(
-        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
-    )
+    ys, xs = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
     return torch.stack([xs, ys])[None]
 
 
@@ -183,9 +179,7 @@ class WarpingNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.hourglass = Hourglass()
-        self.flow_out = nn.Sequential(
-            LayerNorm2d(256), nn.LeakyReLU(NEGATIVE_SLOPE), nn.Conv2d(256, 2, 7, padding=3)
-        )
+        self.flow_out = nn.Sequential(LayerNorm2d(256), nn.LeakyReLU(NEGATIVE_SLOPE), nn.Conv2d(256, 2, 7, padding=3))
 
     def forward(self, source: Tensor, descriptor: Tensor) -> tuple[Tensor, Tensor]:
         flow = self.flow_out(self.hourglass(source, descriptor))

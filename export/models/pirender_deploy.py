@@ -91,9 +91,7 @@ class UpsampledConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        folded = [
-            _sum_taps(_sum_taps(conv.weight.detach(), 2, row), 3, column) for row in (0, 1) for column in (0, 1)
-        ]
+        folded = [_sum_taps(_sum_taps(conv.weight.detach(), 2, row), 3, column) for row in (0, 1) for column in (0, 1)]
         self.phases = nn.ParameterList(nn.Parameter(weight, requires_grad=False) for weight in folded)
         self.bias = conv.bias
 
@@ -177,13 +175,17 @@ class FrameRenderer(nn.Module):
         self.edit_warped = nn.Conv2d(3, first[0].out_channels, 7, padding=3, bias=False)
         self.edit_warped.weight = nn.Parameter(first[0].weight.detach()[:, 3:].clone(), requires_grad=False)
         self.ups = nn.ModuleList(
-            UpsampledConv(getattr(network.editing_net.decoder, f"up{i}").model[0])
-            for i, _, _ in EditingDecoder.STAGES
+            UpsampledConv(getattr(network.editing_net.decoder, f"up{i}").model[0]) for i, _, _ in EditingDecoder.STAGES
         )
         self.final = BlockConv(network.editing_net.decoder.final.model[0])
 
     def forward(
-        self, source: Tensor, warp_features: Tensor, edit_features: Tensor, coefficients: Tensor, frames: Tensor
+        self,
+        source: Tensor,
+        warp_features: Tensor,
+        edit_features: Tensor,
+        coefficients: Tensor,
+        frames: Tensor,
     ) -> Tensor:
         """Render frames.
 

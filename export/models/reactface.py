@@ -133,9 +133,7 @@ class ListenerReactionDecoder(nn.Module):
         self.transformer_fusion_decode2 = DecoderStack(DIM)
         self.listener_reaction_3dmm_map_layer = nn.Linear(DIM, COEFFICIENTS)
 
-    def forward(
-        self, memory: Tensor, speaker_motion: Tensor, speaker_audio: Tensor, timing: Timing
-    ) -> Tensor:
+    def forward(self, memory: Tensor, speaker_motion: Tensor, speaker_audio: Tensor, timing: Timing) -> Tensor:
         """Return the reaction, float32 [M, W, 58], from `memory` [M, W, 128]."""
         # The queries hold positions only, one set for all samples: what depends on nothing else is constant.
         x = timing.query_positions.to(memory.dtype)[None]
@@ -234,21 +232,15 @@ class ReactFace(nn.Module):
         # The reference adds the position-coded past to the past: the content counts twice, the table once.
         past = 2 * past + timing.periodic_positions.to(past.dtype)
         past = self.transformer_fusion_plm2sa(past, speaker_audio, timing.self_bias, timing.past_to_audio)
-        fused: Tensor = self.transformer_fusion_plm2sm(
-            past, speaker_motion, timing.self_bias, timing.past_to_motion
-        )
+        fused: Tensor = self.transformer_fusion_plm2sm(past, speaker_motion, timing.self_bias, timing.past_to_motion)
         return fused
 
     def _check(self, video: Tensor, audio: Tensor) -> None:
         n_frames = video.shape[1]
         if tuple(video.shape[2:]) != (3, FRAME_SIZE, FRAME_SIZE):
-            raise InputError(
-                f"ReactFace's video is [B, T, 3, {FRAME_SIZE}, {FRAME_SIZE}], got {list(video.shape)}."
-            )
+            raise InputError(f"ReactFace's video is [B, T, 3, {FRAME_SIZE}, {FRAME_SIZE}], got {list(video.shape)}.")
         if n_frames < self.window or n_frames % PERIOD:
-            raise InputError(
-                f"ReactFace takes at least {self.window} frames, a multiple of {PERIOD}; got {n_frames}."
-            )
+            raise InputError(f"ReactFace takes at least {self.window} frames, a multiple of {PERIOD}; got {n_frames}.")
         if audio.shape[-1] != SAMPLES_PER_FRAME * n_frames:
             raise InputError(
                 f"{n_frames} frames need {SAMPLES_PER_FRAME * n_frames} audio samples, got {audio.shape[-1]}."

@@ -91,9 +91,7 @@ class PositionConv(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(
-            HIDDEN, HIDDEN, POSITION_KERNEL, padding=POSITION_KERNEL // 2, groups=POSITION_GROUPS
-        )
+        self.conv = nn.Conv1d(HIDDEN, HIDDEN, POSITION_KERNEL, padding=POSITION_KERNEL // 2, groups=POSITION_GROUPS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return GELU of the convolution, [B, tokens, 768]."""

@@ -1,0 +1,124 @@
+"""`pflx doctor`: what this machine has, what works on it, and what to install."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import typer
+from rich.table import Table
+
+from pflx.cli.console import out
+from pflx.engines.driver import find_gpus
+
+Verdict = Literal["ok", "missing", "broken"]
+_COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        subject: what was looked at.
+        verdict: `broken` makes the command fail; `missing` is a choice.
+        detail: what was found.
+        fix: what to do, empty if nothing.
+    """
+
+    subject: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+def doctor() -> None:
+    """Show what this machine can run and what is missing. Exit code 1 if something installed is broken."""
+    findings = list(examine())
+    table = Table("", "", "found", "what to do", show_header=True, box=None)
+    for finding in findings:
+        colour = _COLOURS[finding.verdict]
+        table.add_row(
+            finding.subject,
+            f"[{colour}]{finding.verdict}[/]",
+            finding.detail,
+            finding.fix.replace("[", r"\["),
+        )
+    out.print(table)
+    if any(finding.verdict == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, cheap things first."""
+    yield Finding("machine", "ok", f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs")
+    gpus = find_gpus()
+    for gpu in gpus:
+        yield Finding("GPU", "ok", f"{gpu.name}, {gpu.compute_capability}, driver for CUDA {gpu.driver}")
+    if not gpus:
+        yield Finding("GPU", "missing", "no NVIDIA driver, or no GPU", "none needed: the CPU runs everything, slower")
+    yield onnxruntime_finding(_version("onnxruntime"), _version("onnxruntime-gpu"))
+    for name, package, needed_for in (
+        ("tensorrt", "tensorrt", "pflx build --engine tensorrt"),
+        ("tensorrt_rtx", "tensorrt-rtx", "pflx build --engine tensorrt-rtx"),
+        ("torch", "export", "pflx export"),
+        ("onnxscript", "export", "pflx export"),
+    ):
+        yield _importable(name, package, needed_for)
+    yield _encoder()
+
+
+def onnxruntime_finding(cpu: str | None, gpu: str | None) -> Finding:
+    """Judge the pair of ONNX Runtime packages, which overwrite one another's files.
+
+    Args:
+        cpu: installed version of `onnxruntime`, or None.
+        gpu: installed version of `onnxruntime-gpu`, or None.
+    """
+    if cpu and gpu:
+        return Finding(
+            "ONNX Runtime",
+            "broken",
+            f"onnxruntime {cpu} and onnxruntime-gpu {gpu} overwrite one another",
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'pflx[cpu]' or 'pflx[gpu]'",
+        )
+    if not cpu and not gpu:
+        return Finding("ONNX Runtime", "missing", "nothing runs graphs", "pip install 'pflx[cpu]' or 'pflx[gpu]'")
+    try:
+        providers = import_module("onnxruntime").get_available_providers()
+    except (ImportError, AttributeError) as error:
+        fix = f"pip install --force-reinstall onnxruntime{'-gpu' if gpu else ''}"
+        return Finding("ONNX Runtime", "broken", f"installed, but does not load: {error}", fix)
+    names = ", ".join(provider.removesuffix("ExecutionProvider") for provider in providers)
+    return Finding("ONNX Runtime", "ok", f"{gpu or cpu}, compiled for {names}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _importable(module: str, extra: str, needed_for: str) -> Finding:
+    install = f"for `{needed_for}`: pip install 'pflx[{extra}]'"
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError:
+        return Finding(module, "missing", "not installed", install)
+    except ImportError as error:
+        return Finding(module, "broken", f"does not load: {error}", install)
+    return Finding(module, "ok", str(getattr(found, "__version__", "")))
+
+
+def _encoder() -> Finding:
+    import av
+
+    if "libx264" in av.codecs_available or "libopenh264" in av.codecs_available:
+        return Finding("H.264 encoder", "ok", f"PyAV {av.__version__}")
+    return Finding("H.264 encoder", "missing", f"PyAV {av.__version__} has none", "pip install --force-reinstall av")

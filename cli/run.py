@@ -1,0 +1,176 @@
+"""`pflx run`: a speaker's clip → the listener's video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import numpy as np
+import typer
+
+from pflx.cli.console import Report, out, print_untrained, progress_bar
+from pflx.engines import Array, Manifest, PflxError
+
+if TYPE_CHECKING:
+    from pflx.runtime import Listener, ListenerFrame, Region, SpeakerFile
+    from pflx.runtime.video_writer import VideoWriter
+
+
+class OutputPathError(PflxError, OSError):
+    """A result cannot be written where it was asked for."""
+
+
+def run(
+    speaker: Annotated[Path, typer.Argument(help="Clip of the speaker.")],
+    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="Bundle made by `pflx export`.")],
+    portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Video to write, .mp4.")],
+    samples: Annotated[int, typer.Option(min=1, help="Reactions to make; more than one are numbered.")] = 1,
+    lookahead: Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")] = 13,
+    seed: Annotated[int, typer.Option(help="Of the reactions.")] = 0,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Speaker and all reactions in one video.")
+    ] = False,
+    coefficients: Annotated[Path | None, typer.Option(help="Also write the coefficients, .npz.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    precision: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the bundle's own.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+) -> None:
+    """Render a listener's reaction to a clip."""
+    from pflx.runtime import Listener, open_speaker
+
+    _check_coefficients_path(coefficients)
+    clip = open_speaker(speaker)
+    track = _Track(samples)
+    with Listener.open(
+        bundle, portrait, device=device, precision=precision, threads=threads, lookahead=lookahead
+    ) as listener:
+        print_untrained(listener.manifest)
+        film = _Film(output, clip, listener.manifest.renderer.size, samples, side_by_side)
+        with film, progress_bar() as report:
+            region = listener.find_region(clip, progress=lambda n: report("finding the face", n, clip.frames))
+            frames = listener.react(clip, samples=samples, seed=seed, region=region)
+            film.shoot(track.record(frames) if coefficients else frames, report)
+        if coefficients:
+            track.write(coefficients, region, listener.manifest)
+    for path in [*film.paths, *([coefficients] if coefficients else [])]:
+        out.print(f"Wrote {path}", soft_wrap=True)
+    out.print(f"The reaction trails the speaker by {listener.algorithmic_delay_ms:.0f} ms at most, computing aside.")
+
+
+class _Film:
+    """The videos of one run: one per sample, or one with the speaker on the left. Opened before any work is done."""
+
+    def __init__(self, output: Path, clip: SpeakerFile, size: int, samples: int, side_by_side: bool) -> None:
+        self._clip, self._size, self._samples, self._side_by_side = clip, size, samples, side_by_side
+        numbered = [output.with_stem(f"{output.stem}-{sample}") for sample in range(samples)]
+        self._stack = ExitStack()
+        self.paths = [output] if side_by_side or samples == 1 else numbered
+
+    def __enter__(self) -> Self:
+        self._writers = [self._stack.enter_context(self._writer(path)) for path in self.paths]
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.__exit__(*failure)
+
+    def shoot(self, frames: Iterator[ListenerFrame], report: Report) -> None:
+        """Write every frame as it comes, with the speaker's sound."""
+        for index, (picture, sound) in enumerate(_speaker_frames(self._clip)):
+            reactions = [frame.image for frame in islice(frames, self._samples)]
+            images = [self._beside(picture, reactions)] if self._side_by_side else reactions
+            for writer, image in zip(self._writers, images, strict=True):
+                writer.write(image[None])
+                if self._clip.has_audio:
+                    writer.write_audio(sound)
+            report("rendering", index + 1, self._clip.frames)
+
+    def _writer(self, path: Path) -> VideoWriter:
+        from pflx.runtime.video_writer import VideoWriter
+
+        width = self._size * (1 + self._samples) if self._side_by_side else self._size
+        return VideoWriter(path, size=(width, self._size), audio=self._clip.has_audio)
+
+    def _beside(self, picture: Array, reactions: list[Array]) -> Array:
+        """The speaker, fitted into a square, and every reaction to the right of it."""
+        return np.concatenate([_fit(picture, self._size), *reactions], axis=1)
+
+
+def _speaker_frames(clip: SpeakerFile) -> Iterator[tuple[Array, Array]]:
+    """Picture and sound of every frame of the clip."""
+    from pflx.runtime.media import SAMPLES_PER_FRAME
+
+    for chunk in clip.chunks():
+        yield from zip(chunk.video, chunk.audio.reshape(-1, SAMPLES_PER_FRAME), strict=True)
+
+
+def _fit(picture: Array, size: int) -> Array:
+    """A picture of any shape, whole, in a black square."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    scale = size / max(height, width)
+    small = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    square = np.zeros((size, size, 3), np.uint8)
+    top, left = (size - small.shape[0]) // 2, (size - small.shape[1]) // 2
+    square[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return square
+
+
+class _Track:
+    """Collects what `--coefficients` writes, as frames pass by."""
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._coefficients: list[Array] = []
+        self._generated_pose: list[Array] = []
+        self._times: list[float] = []
+        self._faces: list[int] = []
+
+    def record(self, frames: Iterator[ListenerFrame]) -> Iterator[ListenerFrame]:
+        """The same frames, remembered without their pictures."""
+        for frame in frames:
+            self._coefficients.append(frame.coefficients)
+            self._generated_pose.append(frame.generated_pose)
+            if frame.sample == 0:
+                self._times.append(frame.time_s)
+                self._faces.append(frame.face)
+            yield frame
+
+    def write(self, path: Path, region: Region, manifest: Manifest) -> None:
+        """Write all tracks, `[sample, frame, …]`, whole or not at all."""
+        partial = path.with_name(f".{path.name}.part")
+        untrained = -1 if manifest.untrained is None else manifest.untrained
+        try:
+            with partial.open("wb") as stream:
+                np.savez_compressed(
+                    stream,
+                    coefficients=self._by_sample(self._coefficients),
+                    generated_pose=self._by_sample(self._generated_pose),
+                    time_s=np.array(self._times),
+                    face=np.array(self._faces),
+                    region=np.array([region.left, region.top, region.right, region.bottom]),
+                    fps=np.array(manifest.fps),
+                    hop=np.array(manifest.generator.hop),
+                    untrained=np.array(untrained),
+                )
+            partial.replace(path)
+        except OSError as error:
+            raise OutputPathError(f"Cannot write {path}: {error.strerror}. Check the folder and its space.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _by_sample(self, rows: list[Array]) -> Array:
+        return np.stack(rows).reshape(-1, self._samples, rows[0].size).swapaxes(0, 1)
+
+
+def _check_coefficients_path(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix != ".npz":
+        raise OutputPathError(f"{path} does not end in .npz. Try {path.with_suffix('.npz')}.")
+    if not path.parent.is_dir():
+        raise OutputPathError(f"There is no folder {path.parent}. Make it, or choose another place.")

@@ -1,0 +1,92 @@
+"""ReactFace in window mode: constant cost per step, unlimited length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pflx.engines import Array, Engine, GeneratorInfo
+
+if TYPE_CHECKING:
+    from pflx.runtime.generators import SpeakerWindow, State
+
+VARIANCE_FLOOR = 1e-7
+"""Added to the audio variance. Source: ReactFace fa4b3a4, wav2vec2 feature extractor."""
+
+
+class ReactFaceGenerator:
+    """M listener reactions from the speaker's picture and sound.
+
+    The speaker's side, where nearly all of the work is, runs once for all samples.
+
+    The public code normalises the whole audio file with its own mean and variance. A live session cannot know them, so
+    the running mean and variance up to and including the current window stand in; they come close to the file's
+    within seconds of speech and differ most in the first window.
+
+    Source: ReactFace fa4b3a4, dyadic inference.
+    """
+
+    def __init__(self, info: GeneratorInfo, engines: Mapping[str, Engine]) -> None:
+        self.window = info.window
+        self.hop = info.hop
+        self._speaker, self._listener = engines["speaker"], engines["listener"]
+        self.noise_size = _fixed(self._listener, "eps", axis=1)
+        self._coefficients = _fixed(self._listener, "past_reaction", axis=2)
+
+    def start(self, samples: int) -> State:
+        """The state before the first step."""
+        return {
+            "past_reaction": np.zeros((samples, self.window, self._coefficients), np.float32),
+            "past_motion": np.zeros((samples, self.noise_size), np.float32),
+            "first": np.ones(1, np.bool_),
+            "audio_moments": np.zeros(3, np.float64),
+        }
+
+    def step(self, window: SpeakerWindow, state: State, noise: Array) -> tuple[Array, State]:
+        """One step; see `Generator.step`."""
+        moments = add_moments(state["audio_moments"], window.audio)
+        speaker = self._speaker.run({"video": window.video[None], "audio": normalise(window.audio, moments)[None]})
+        listener = self._listener.run(
+            {
+                **speaker,
+                "past_reaction": state["past_reaction"],
+                "past_motion": state["past_motion"],
+                "first": state["first"],
+                "eps": noise,
+            }
+        )
+        reaction = listener["reaction"]
+        after = {
+            "past_reaction": reaction,
+            "past_motion": listener["motion"],
+            "first": np.zeros(1, np.bool_),
+            "audio_moments": moments,
+        }
+        return reaction, after
+
+
+def add_moments(moments: Array, audio: Array) -> Array:
+    """Running count, mean and sum of squared deviations, float64 [3], extended by `audio`.
+
+    Source: Chan, Golub, LeVeque 1983, pairwise update.
+    """
+    count, mean, deviations = moments
+    values = audio.astype(np.float64)
+    total = count + values.size
+    shift = values.mean() - mean
+    spread = np.square(values - values.mean()).sum() + shift * shift * count * values.size / total
+    return np.array([total, mean + shift * values.size / total, deviations + spread])
+
+
+def normalise(audio: Array, moments: Array) -> Array:
+    """`audio` with zero mean and unit variance by running moments, float32 [N]."""
+    count, mean, deviations = moments
+    return ((audio - mean) / np.sqrt(deviations / count + VARIANCE_FLOOR)).astype(np.float32)
+
+
+def _fixed(engine: Engine, name: str, *, axis: int) -> int:
+    size = engine.inputs[name].shape[axis]
+    assert isinstance(size, int), f"{name} has a dynamic axis {axis}"
+    return size

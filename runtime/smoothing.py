@@ -1,0 +1,43 @@
+"""PosNet across segments: the pose of a new segment continues the last emitted pose."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pflx.engines import Array, Engine
+from pflx.runtime.generators import State
+
+POSE = slice(52, 58)
+"""Rotation (3, rad) and translation (3, FaceVerse units) in a coefficient vector."""
+
+
+class Smoother:
+    """PosNet on one segment at a time, one pose of state per sample.
+
+    The first segment passes unchanged; from then on the six pose numbers of every segment are rewritten and the
+    expression is left alone.
+
+    Source: PFLPosNet (ACM MM 2025), Eq. 11-13.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def start(self) -> State:
+        """The state before the first segment: no pose yet."""
+        return {}
+
+    def step(self, segment: Array, state: State) -> tuple[Array, State]:
+        """Smooth one segment.
+
+        Args:
+            segment: float32 [M, slide, 58], mean face subtracted.
+            state: of `start`, or of the last step.
+
+        Returns:
+            The smoothed segment, of the same shape, and the next state.
+        """
+        if not state:
+            return segment, {"last_pose": np.ascontiguousarray(segment[:, -1, POSE])}
+        smoothed = self._engine.run({"segment": segment, "last_pose": state["last_pose"]})
+        return smoothed["smoothed"], {"last_pose": smoothed["pose"]}

@@ -1,0 +1,183 @@
+"""The speaker's side of a session: where the face is, and the crop that the generator sees."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pflx.engines import Array, PflInfo
+from pflx.runtime.faces import FaceDetector, FaceWatch
+from pflx.runtime.pfl import (
+    Box,
+    Mode,
+    Region,
+    UInt8Array,
+    centre_crop,
+    centre_square,
+    choose_face,
+    crop,
+    fixed_region,
+)
+
+log = logging.getLogger(__name__)
+
+CROP_SIZE = 256
+"""Side of the PFL crop in pixels. Source: PFLPosNet, Eq. 8."""
+GENERATOR_SIDE = 224
+"""Side of what the generator sees: the middle of the crop. Source: ReactFace fa4b3a4, pre-processing."""
+CALIBRATION_FRAMES = 50
+"""Frames with a face that an online session gathers before its region is frozen: 2 s, one window of PFLPosNet."""
+WATCH_FRAMES = 25
+"""Once the region is frozen, one frame a second is searched for the face."""
+SEARCH_FRAMES = 5
+"""While no face is there, one frame in five is searched: a frame without a face is the most expensive to search."""
+
+
+def session_region(boxes: npt.ArrayLike, frame_size: tuple[int, int], pfl: PflInfo) -> Region:
+    """The region of a session, from the boxes of its face.
+
+    `pfl.mode` decides the arithmetic, with the window fitted to the picture first: grown where the face with its
+    padding is larger than the window (the released arithmetic would cut it off), shrunk where the frame is smaller
+    (it would read outside). Without any box it is the largest centred square.
+
+    Args:
+        boxes: [N, 4] x, y, w, h in pixels.
+        frame_size: width and height in pixels.
+        pfl: mode, window and padding of the bundle.
+    """
+    rows = np.asarray(boxes, np.float64).reshape(-1, 4)
+    if not len(rows):
+        return centre_square(frame_size)
+    face = int(np.ceil(rows[:, 2:].mean(axis=0).max())) + 2 * pfl.padding
+    window = min(max(pfl.window, face), *frame_size)
+    return fixed_region(rows, frame_size, mode=cast(Mode, pfl.mode), window=window, padding=pfl.padding)
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """What is known of the speaker's face so far; a value.
+
+    Attributes:
+        region: the frozen region, None while it is calibrated.
+        boxes: x, y, w, h of the followed face per frame with a face, while calibrating.
+        watch: the face state.
+        frames: speaker frames seen so far.
+        last_look: index of the frame last searched, -1 for none.
+    """
+
+    region: Region | None = None
+    boxes: tuple[Box, ...] = ()
+    watch: FaceWatch = field(default_factory=FaceWatch)
+    frames: int = 0
+    last_look: int = -1
+
+    def to_arrays(self) -> dict[str, Array]:
+        """As plain arrays, for a snapshot."""
+        region = self.region
+        edges = [] if region is None else [region.left, region.top, region.right, region.bottom]
+        return {
+            "region": np.array(edges, np.int64),
+            "boxes": np.array(self.boxes, np.float64).reshape(-1, 4),
+            "watch": self.watch.to_array(),
+            "seen": np.array([self.frames, self.last_look], np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> FaceTrack:
+        """What `to_arrays` wrote."""
+        edges = [int(edge) for edge in arrays["region"]]
+        frames, last_look = (int(value) for value in arrays["seen"])
+        return cls(
+            region=Region(*edges) if edges else None,
+            boxes=tuple(tuple(map(float, row)) for row in arrays["boxes"]),
+            watch=FaceWatch.from_array(arrays["watch"]),
+            frames=frames,
+            last_look=last_look,
+        )
+
+
+class SpeakerView:
+    """Crops the speaker, calibrating the region first where none is given.
+
+    Until `CALIBRATION_FRAMES` frames with a face are gathered every frame is searched (every fifth while no face is
+    there), and each segment uses the
+    region of the boxes so far. Then the region is frozen, for head translation must show, and one frame a second is
+    searched to watch whether the face is still there. Which frames are searched depends on their place in the stream
+    alone, never on how they were pushed.
+    """
+
+    def __init__(self, detector: FaceDetector, pfl: PflInfo) -> None:
+        self._detector = detector
+        self._pfl = pfl
+        self._warned = False
+
+    def step(self, frames: UInt8Array, track: FaceTrack) -> tuple[UInt8Array, FaceTrack]:
+        """Crop the frames of one segment.
+
+        Args:
+            frames: uint8 [T, H, W, 3] RGB, whole frames.
+            track: what is known so far.
+
+        Returns:
+            uint8 [T, 224, 224, 3] and what is known now.
+        """
+        size = (frames.shape[2], frames.shape[1])
+        for frame in frames:
+            track = self._look(frame, size, track)
+        region = track.region or session_region(track.boxes, size, self._pfl)
+        if not track.boxes and track.region is None:
+            self._warn_once(region)
+        pictures = crop(frames, region, CROP_SIZE)
+        return np.ascontiguousarray(centre_crop(pictures, GENERATOR_SIDE)), track
+
+    def _look(self, frame: UInt8Array, size: tuple[int, int], track: FaceTrack) -> FaceTrack:
+        index = track.frames
+        track = replace(track, frames=index + 1)
+        if track.last_look >= 0 and index - track.last_look < _pause(track):
+            return track
+        boxes = [face.box for face in self._detector.detect(frame)]
+        watch = track.watch.next(bool(boxes), index - track.last_look)
+        track = replace(track, watch=watch, last_look=index)
+        if track.region is None and boxes:
+            track = replace(track, boxes=(*track.boxes, _follow(boxes, track.boxes)))
+            if len(track.boxes) == CALIBRATION_FRAMES:
+                track = replace(track, region=session_region(track.boxes, size, self._pfl))
+        return track
+
+    def _warn_once(self, region: Region) -> None:
+        if not self._warned:
+            log.warning("No face in the speaker's first frames: using the middle of the frame, %s.", region)
+            self._warned = True
+
+
+def _pause(track: FaceTrack) -> int:
+    """Frames from one look to the next."""
+    if track.region is not None:
+        return WATCH_FRAMES
+    return 1 if track.watch.unseen_frames == 0 else SEARCH_FRAMES
+
+
+def _follow(boxes: Sequence[Box], chosen: Sequence[Box]) -> Box:
+    index = choose_face(boxes, chosen[-1] if chosen else None)
+    assert index is not None
+    return boxes[index]
+
+
+class BoxCollector:
+    """Gathers the boxes of a whole clip, for the first of the two passes over a file."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self._detector = detector
+        self.boxes: list[Box] = []
+
+    def add(self, frames: UInt8Array) -> None:
+        """Search uint8 [T, H, W, 3] RGB."""
+        for frame in frames:
+            faces = [face.box for face in self._detector.detect(frame)]
+            if faces:
+                self.boxes.append(_follow(faces, self.boxes))
