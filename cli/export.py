@@ -10,6 +10,7 @@ import typer
 
 from pflx.cli.console import out, print_untrained, progress_bar
 from pflx.engines import BackendMissingError, Bundle, PflInfo, PflxError
+from pflx.engines.passport import Backend
 
 if TYPE_CHECKING:
     from pflx.export import Components
@@ -28,6 +29,13 @@ class Engine(StrEnum):
     NONE = "none"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
+
+
+_BACKENDS: dict[Engine, Backend | None] = {
+    Engine.NONE: None,
+    Engine.TENSORRT: "tensorrt",
+    Engine.TENSORRT_RTX: "tensorrt-rtx",
+}
 
 
 class PflMode(StrEnum):
@@ -73,7 +81,7 @@ def export(
         precision=precision.value,
         size=size,
         pfl=PflInfo(mode=pfl.value, window=256, padding=20),
-        engine=None if engine is Engine.NONE else engine.value,
+        engine=_BACKENDS[engine],
     )
     with progress_bar() as report:
         report("reading weights", 0, None)
@@ -97,8 +105,7 @@ def _components(given: dict[str, Path | None], untrained: int | None, mean_face:
 
     if untrained is not None:
         return untrained_components(untrained, mean_face=mean_face, window=window)
-    generator, posnet, renderer = given.values()
-    assert generator and posnet and renderer
+    generator, posnet, renderer = (path for path in given.values() if path is not None)
     return load_components(generator=generator, posnet=posnet, renderer=renderer, mean_face=mean_face, window=window)
 
 

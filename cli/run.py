@@ -15,7 +15,7 @@ from pflx.cli.console import Report, out, print_untrained, progress_bar
 from pflx.engines import Array, Manifest, PflxError
 
 if TYPE_CHECKING:
-    from pflx.runtime import Listener, ListenerFrame, Region, SpeakerFile
+    from pflx.runtime import ListenerFrame, Region, SpeakerFile
     from pflx.runtime.video_writer import VideoWriter
 
 

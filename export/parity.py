@@ -170,7 +170,8 @@ def run_graphs(paths: Mapping[str, Path], given: ChainInput) -> Array:
     portrait = _run(paths["pirender_portrait"], {"portrait": given.portrait})
     track = np.concatenate(segments, axis=1)
     frames = _run(paths["pirender_frame"], {**portrait, "coefficients": track, "frames": given.frames})
-    return frames["image"][0]
+    images: Array = frames["image"][0]
+    return images
 
 
 def _listen(paths: Mapping[str, Path], speaker: list[dict[str, Array]], eps: Array) -> list[Array]:

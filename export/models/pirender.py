@@ -8,6 +8,8 @@ Source: PIRender (ICCV 2021, RenYurui/PIRender 9e59f19) and its 58-coefficient v
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +34,7 @@ class LayerNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Normalise [B, C, H, W]."""
         return F.layer_norm(features, features.shape[1:], eps=EPSILON) * self.weight + self.bias
 
 
@@ -50,6 +53,7 @@ class AdaIN(nn.Module):
         return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden)
 
     def forward(self, features: Tensor, descriptor: Tensor) -> Tensor:
+        """Normalise and modulate [B, C, H, W]."""
         scale, shift = self.modulation(descriptor)
         normalised = F.instance_norm(features, eps=EPSILON)
         return normalised * scale[:, :, None, None] + shift[:, :, None, None]
@@ -67,12 +71,18 @@ class MappingNet(nn.Module):
             block = nn.Sequential(nn.LeakyReLU(NEGATIVE_SLOPE), nn.Conv1d(DESCRIPTOR, DESCRIPTOR, 3, dilation=3))
             setattr(self, f"encoder{i}", block)
 
+    @property
+    def dilated(self) -> list[nn.Conv1d]:
+        """The convolutions of the three residual blocks."""
+        return [cast(nn.Conv1d, getattr(self, f"encoder{i}")[1]) for i in range(3)]
+
     def forward(self, window: Tensor) -> Tensor:
+        """Return the descriptor of each window."""
         if hasattr(self, "pre"):
             window = self.pre(window)
-        features = self.first(window)
-        for i in range(3):
-            features = getattr(self, f"encoder{i}")(features) + features[:, :, 3:-3]
+        features: Tensor = self.first(window)
+        for conv in self.dilated:
+            features = conv(_act(features)) + features[:, :, 3:-3]
         return features.mean(dim=2)
 
 
@@ -87,8 +97,10 @@ class EncoderBlock(nn.Module):
         self.norm_1 = AdaIN(cout)
 
     def forward(self, features: Tensor, descriptor: Tensor) -> Tensor:
+        """Return features of half the resolution."""
         features = self.conv_0(_act(self.norm_0(features, descriptor)))
-        return self.conv_1(_act(self.norm_1(features, descriptor)))
+        halved: Tensor = self.conv_1(_act(self.norm_1(features, descriptor)))
+        return halved
 
 
 class DecoderBlock(nn.Module):
@@ -104,9 +116,11 @@ class DecoderBlock(nn.Module):
         self.norm_s = AdaIN(cin)
 
     def forward(self, features: Tensor, descriptor: Tensor) -> Tensor:
+        """Return features of twice the resolution."""
         residual = self.conv_0(_act(self.norm_0(features, descriptor)))
         residual = self.conv_1(_act(self.norm_1(residual, descriptor)))
-        return self.conv_s(_act(self.norm_s(features, descriptor))) + residual
+        doubled: Tensor = self.conv_s(_act(self.norm_s(features, descriptor))) + residual
+        return doubled
 
 
 class HourglassEncoder(nn.Module):
@@ -120,10 +134,16 @@ class HourglassEncoder(nn.Module):
         for i, (cin, cout) in enumerate(zip(self.WIDTHS[:-1], self.WIDTHS[1:], strict=True)):
             setattr(self, f"encoder{i}", EncoderBlock(cin, cout))
 
+    @property
+    def blocks(self) -> list[EncoderBlock]:
+        """The five blocks in the order they run."""
+        return [cast(EncoderBlock, getattr(self, f"encoder{i}")) for i in range(5)]
+
     def forward(self, source: Tensor, descriptor: Tensor) -> list[Tensor]:
+        """Return the input layer's features and those of the five blocks."""
         features = [self.input_layer(source)]
-        for i in range(5):
-            features.append(getattr(self, f"encoder{i}")(features[-1], descriptor))
+        for block in self.blocks:
+            features.append(block(features[-1], descriptor))
         return features
 
 
@@ -136,10 +156,16 @@ class HourglassDecoder(nn.Module):
         self.decoder3 = DecoderBlock(512, 256)
         self.decoder2 = DecoderBlock(512, 128)
 
+    @property
+    def blocks(self) -> list[DecoderBlock]:
+        """The three blocks in the order they run."""
+        return [self.decoder4, self.decoder3, self.decoder2]
+
     def forward(self, features: list[Tensor], descriptor: Tensor) -> Tensor:
+        """Return the joined features, from those of `HourglassEncoder`."""
         out = features[5]
-        for i in (4, 3, 2):
-            out = torch.cat([getattr(self, f"decoder{i}")(out, descriptor), features[i]], dim=1)
+        for block, skip in zip(self.blocks, features[4:1:-1], strict=True):
+            out = torch.cat([block(out, descriptor), skip], dim=1)
         return out
 
 
@@ -152,7 +178,9 @@ class Hourglass(nn.Module):
         self.decoder = HourglassDecoder()
 
     def forward(self, source: Tensor, descriptor: Tensor) -> Tensor:
-        return self.decoder(self.encoder(source, descriptor), descriptor)
+        """Return [B, 256, H/4, W/4]."""
+        features: Tensor = self.decoder(self.encoder(source, descriptor), descriptor)
+        return features
 
 
 def corner_aligned_grid(height: int, width: int) -> Tensor:
@@ -181,7 +209,18 @@ class WarpingNet(nn.Module):
         self.hourglass = Hourglass()
         self.flow_out = nn.Sequential(LayerNorm2d(256), nn.LeakyReLU(NEGATIVE_SLOPE), nn.Conv2d(256, 2, 7, padding=3))
 
+    @property
+    def flow_norm(self) -> LayerNorm2d:
+        """The norm before the flow's convolution."""
+        return cast(LayerNorm2d, self.flow_out[0])
+
+    @property
+    def flow_conv(self) -> nn.Conv2d:
+        """The convolution that yields the flow."""
+        return cast(nn.Conv2d, self.flow_out[2])
+
     def forward(self, source: Tensor, descriptor: Tensor) -> tuple[Tensor, Tensor]:
+        """Return flow and warped source."""
         flow = self.flow_out(self.hourglass(source, descriptor))
         grid = deformation(flow, (source.shape[2], source.shape[3])).permute(0, 2, 3, 1)
         return flow, F.grid_sample(source, grid, align_corners=False)
@@ -196,8 +235,20 @@ class ConvBlock(nn.Module):
             nn.Conv2d(cin, cout, kernel, padding=kernel // 2), LayerNorm2d(cout), nn.LeakyReLU(NEGATIVE_SLOPE)
         )
 
+    @property
+    def conv(self) -> nn.Conv2d:
+        """The convolution."""
+        return cast(nn.Conv2d, self.model[0])
+
+    @property
+    def norm(self) -> LayerNorm2d:
+        """The norm."""
+        return cast(LayerNorm2d, self.model[1])
+
     def forward(self, features: Tensor) -> Tensor:
-        return self.model(features)
+        """Return activated features of the same resolution."""
+        activated: Tensor = self.model(features)
+        return activated
 
 
 class EditingEncoder(nn.Module):
@@ -210,9 +261,15 @@ class EditingEncoder(nn.Module):
         self.down1 = ConvBlock(128, 256)
         self.down2 = ConvBlock(256, 256)
 
+    @property
+    def downs(self) -> list[ConvBlock]:
+        """The blocks whose output is pooled."""
+        return [self.down0, self.down1, self.down2]
+
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Return features at full, half, quarter and eighth resolution."""
         features = [self.first(images)]
-        for block in (self.down0, self.down1, self.down2):
+        for block in self.downs:
             features.append(F.avg_pool2d(block(features[-1]), 2))
         return features
 
@@ -232,7 +289,9 @@ class ResidualBlock(nn.Module):
         self.norm2 = AdaIN(channels)
 
     def forward(self, features: Tensor, descriptor: Tensor) -> Tensor:
-        return features + self.norm2(self.conv2(features), descriptor)
+        """Return features of the same shape."""
+        updated: Tensor = features + self.norm2(self.conv2(features), descriptor)
+        return updated
 
 
 class ResidualPair(nn.Module):
@@ -243,15 +302,24 @@ class ResidualPair(nn.Module):
         self.res0 = ResidualBlock(channels)
         self.res1 = ResidualBlock(channels)
 
+    @property
+    def blocks(self) -> list[ResidualBlock]:
+        """The two blocks in the order they run."""
+        return [self.res0, self.res1]
+
     def forward(self, features: Tensor, descriptor: Tensor) -> Tensor:
-        return self.res1(self.res0(features, descriptor), descriptor)
+        """Return features of the same shape."""
+        for block in self.blocks:
+            features = block(features, descriptor)
+        return features
 
 
 class UpBlock(ConvBlock):
     """Nearest ×2, then a ConvBlock."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.model(F.interpolate(features, scale_factor=2, mode="nearest"))
+        """Return activated features of twice the resolution."""
+        return super().forward(F.interpolate(features, scale_factor=2, mode="nearest"))
 
 
 class EditingDecoder(nn.Module):
@@ -265,15 +333,32 @@ class EditingDecoder(nn.Module):
             setattr(self, f"up{i}", UpBlock(cin, cout))
             setattr(self, f"res{i}", ResidualPair(cin))
             setattr(self, f"jump{i}", ConvBlock(cout, cout))
-        self.final = nn.Module()
-        self.final.model = nn.Sequential(nn.Conv2d(64, 3, 7, padding=3), nn.Tanh())
+        self.final = nn.ModuleDict({"model": nn.ModuleList([nn.Conv2d(64, 3, 7, padding=3)])})
+
+    @property
+    def stages(self) -> list[tuple[ResidualPair, UpBlock, ConvBlock]]:
+        """Residual pair, upsampling and skip of each stage, in the order they run."""
+        names = [(f"res{i}", f"up{i}", f"jump{i}") for i, _, _ in self.STAGES]
+        return [
+            (
+                cast(ResidualPair, getattr(self, res)),
+                cast(UpBlock, getattr(self, up)),
+                cast(ConvBlock, getattr(self, jump)),
+            )
+            for res, up, jump in names
+        ]
+
+    @property
+    def image_conv(self) -> nn.Conv2d:
+        """The convolution that yields the image."""
+        return cast(nn.Conv2d, cast(nn.ModuleList, self.final["model"])[0])
 
     def forward(self, features: list[Tensor], descriptor: Tensor) -> Tensor:
+        """Return the image, from features of `EditingEncoder`."""
         out = features[3]
-        for i, _, _ in self.STAGES:
-            out = getattr(self, f"res{i}")(out, descriptor)
-            out = getattr(self, f"up{i}")(out) + getattr(self, f"jump{i}")(features[i])
-        return self.final.model(out)
+        for (pair, up, jump), skip in zip(self.stages, features[2::-1], strict=True):
+            out = up(pair(out, descriptor)) + jump(skip)
+        return torch.tanh(self.image_conv(out))
 
 
 class EditingNet(nn.Module):
@@ -285,7 +370,9 @@ class EditingNet(nn.Module):
         self.decoder = EditingDecoder()
 
     def forward(self, images: Tensor, descriptor: Tensor) -> Tensor:
-        return self.decoder(self.encoder(images), descriptor)
+        """Return the image from [B, 6, H, W]."""
+        image: Tensor = self.decoder(self.encoder(images), descriptor)
+        return image
 
 
 class PIRender(nn.Module):

@@ -29,10 +29,8 @@ from pflx.export.models.pirender import (
     AdaIN,
     ConvBlock,
     DecoderBlock,
-    EditingDecoder,
     EncoderBlock,
     LayerNorm2d,
-    MappingNet,
     PIRender,
     ResidualBlock,
     deformation,
@@ -40,13 +38,17 @@ from pflx.export.models.pirender import (
 
 
 def uint8_to_image(pixels: Tensor) -> Tensor:
-    """uint8 [N, H, W, 3] → float32 [N, 3, H, W] in [-1, 1]. The cast comes first: TensorRT has uint8 only at the edge."""
+    """uint8 [N, H, W, 3] → float32 [N, 3, H, W] in [-1, 1].
+
+    The cast comes first: TensorRT takes uint8 only at the edge of a graph.
+    """
     return (pixels.float().permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
 
 
 def _run(layer: nn.Module, features: Tensor) -> Tensor:
     """Run a convolution or linear layer in its own precision; float32 out, a no-op cast for float32 layers."""
-    return layer(features.to(next(layer.parameters()).dtype)).float()
+    out: Tensor = layer(features.to(next(layer.parameters()).dtype))
+    return out.float()
 
 
 def _modulation(norm: AdaIN, descriptor: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,6 +103,7 @@ class UpsampledConv(nn.Module):
         return F.conv2d(padded, self.phases[2 * row + column], self.bias)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return [N, cout, 2H, 2W] from [N, cin, H, W]."""
         rows = [
             torch.stack([self._phase(features, row, 0), self._phase(features, row, 1)], dim=4).flatten(3)
             for row in (0, 1)
@@ -127,7 +130,18 @@ class BlockConv(nn.Module):
         self.padding = size // 2
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return [N, 4·cout, H/2, W/2]."""
         return F.conv2d(features, self.weight, self.bias, stride=2, padding=self.padding)
+
+
+def _input_half(conv: nn.Conv2d, channels: slice, *, bias: bool) -> nn.Conv2d:
+    """A convolution restricted to some of its input channels, with its bias or without."""
+    weight = conv.weight.detach()[:, channels].clone()
+    half = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], padding=weight.shape[2] // 2, bias=bias)
+    half.weight = nn.Parameter(weight, requires_grad=False)
+    if bias:
+        half.bias = conv.bias
+    return half
 
 
 class PortraitFeatures(nn.Module):
@@ -136,10 +150,7 @@ class PortraitFeatures(nn.Module):
     def __init__(self, network: PIRender) -> None:
         super().__init__()
         self.warp_input = network.warpping_net.hourglass.encoder.input_layer
-        first = network.editing_net.encoder.first.model[0]
-        self.edit_input = nn.Conv2d(3, first.out_channels, 7, padding=3)
-        self.edit_input.weight = nn.Parameter(first.weight.detach()[:, :3].clone(), requires_grad=False)
-        self.edit_input.bias = first.bias
+        self.edit_input = _input_half(network.editing_net.encoder.first.conv, slice(0, 3), bias=True)
 
     def forward(self, portrait: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Portrait uint8 [P, H, W, 3] → source [P, 3, H, W], warp and edit features [P, 32 | 64, H, W], float32."""
@@ -156,36 +167,23 @@ class FrameRenderer(nn.Module):
         mean_face: float32 [58], added to the coefficients.
     """
 
+    mean_face: Tensor
+    offsets: Tensor
+
     def __init__(self, network: PIRender, mean_face: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean_face", mean_face.float(), persistent=False)
         self.register_buffer("offsets", torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1), persistent=False)
-        self.mapping: MappingNet = network.mapping_net
-        hourglass = network.warpping_net.hourglass
-        self.encoder: list[EncoderBlock] = nn.ModuleList(  # type: ignore[assignment]
-            getattr(hourglass.encoder, f"encoder{i}") for i in range(5)
-        )
-        self.decoder: list[DecoderBlock] = nn.ModuleList(  # type: ignore[assignment]
-            getattr(hourglass.decoder, f"decoder{i}") for i in (4, 3, 2)
-        )
-        self.flow_norm: LayerNorm2d = network.warpping_net.flow_out[0]
-        self.flow_conv = BlockConv(network.warpping_net.flow_out[2])
+        self.mapping, self.hourglass = network.mapping_net, network.warpping_net.hourglass
         self.editing = network.editing_net
-        first = network.editing_net.encoder.first.model
-        self.edit_warped = nn.Conv2d(3, first[0].out_channels, 7, padding=3, bias=False)
-        self.edit_warped.weight = nn.Parameter(first[0].weight.detach()[:, 3:].clone(), requires_grad=False)
-        self.ups = nn.ModuleList(
-            UpsampledConv(getattr(network.editing_net.decoder, f"up{i}").model[0]) for i, _, _ in EditingDecoder.STAGES
-        )
-        self.final = BlockConv(network.editing_net.decoder.final.model[0])
+        self.flow_norm = network.warpping_net.flow_norm
+        self.flow_conv = BlockConv(network.warpping_net.flow_conv)
+        self.edit_warped = _input_half(network.editing_net.encoder.first.conv, slice(3, 6), bias=False)
+        self.ups = nn.ModuleList(UpsampledConv(up.conv) for _, up, _ in network.editing_net.decoder.stages)
+        self.image_conv = BlockConv(network.editing_net.decoder.image_conv)
 
     def forward(
-        self,
-        source: Tensor,
-        warp_features: Tensor,
-        edit_features: Tensor,
-        coefficients: Tensor,
-        frames: Tensor,
+        self, source: Tensor, warp_features: Tensor, edit_features: Tensor, coefficients: Tensor, frames: Tensor
     ) -> Tensor:
         """Render frames.
 
@@ -200,8 +198,7 @@ class FrameRenderer(nn.Module):
             uint8 [P, K, H, W, 3] RGB.
         """
         descriptor = self._descriptor(coefficients, frames)
-        flow = self._flow(warp_features, descriptor)
-        warped = self._warp(source, flow)
+        warped = self._warp(source, self._flow(warp_features, descriptor))
         image = self._edit(edit_features, warped, descriptor)
         return self._to_uint8(image, source.shape[0])
 
@@ -211,23 +208,19 @@ class FrameRenderer(nn.Module):
         track = (coefficients + self.mean_face).index_select(1, rows)
         windows = track.view(-1, len(self.offsets), track.shape[2]).transpose(1, 2)
         features = _run(self.mapping.first, _run(self.mapping.pre, windows))
-        for i in range(3):
-            block = getattr(self.mapping, f"encoder{i}")
-            features = _run(block[1], _act(features)) + features[:, :, 3:-3]
+        for conv in self.mapping.dilated:
+            features = _run(conv, _act(features)) + features[:, :, 3:-3]
         return features.mean(dim=2)
 
     def _flow(self, warp_features: Tensor, descriptor: Tensor) -> Tensor:
-        levels = []
-        for i, block in enumerate(self.encoder):
-            if i == 0:
-                features = self._first_adain(warp_features, block.norm_0, descriptor)
-            else:
-                features = _adain(features, block.norm_0, descriptor)
-            features = _run(block.conv_0, _act(features))
-            features = _run(block.conv_1, _act(_adain(features, block.norm_1, descriptor)))
-            levels.append(features)
-        for block, skip in zip(self.decoder, levels[3:0:-1], strict=True):
-            features = torch.cat([self._decode(features, block, descriptor), skip], dim=1)
+        first, *deeper = self.hourglass.encoder.blocks
+        modulated = self._first_adain(warp_features, first.norm_0, descriptor)
+        levels = [self._encode(modulated, first, descriptor)]
+        for block in deeper:
+            levels.append(self._encode(_adain(levels[-1], block.norm_0, descriptor), block, descriptor))
+        features = levels[-1]
+        for decoder, skip in zip(self.hourglass.decoder.blocks, levels[3:0:-1], strict=True):
+            features = torch.cat([self._decode(features, decoder, descriptor), skip], dim=1)
         blocks = _run(self.flow_conv, _layer_norm_act(features, self.flow_norm))
         return F.pixel_shuffle(blocks, 2)
 
@@ -237,6 +230,12 @@ class FrameRenderer(nn.Module):
         shape = (normalised.shape[0], -1, normalised.shape[1], 1, 1)
         scale, shift = _modulation(norm, descriptor)
         return (normalised[:, None] * scale.view(shape) + shift.view(shape)).flatten(0, 1)
+
+    @staticmethod
+    def _encode(modulated: Tensor, block: EncoderBlock, descriptor: Tensor) -> Tensor:
+        """An encoder block from behind its first norm."""
+        features = _run(block.conv_0, _act(modulated))
+        return _run(block.conv_1, _act(_adain(features, block.norm_1, descriptor)))
 
     @staticmethod
     def _decode(features: Tensor, block: DecoderBlock, descriptor: Tensor) -> Tensor:
@@ -257,17 +256,15 @@ class FrameRenderer(nn.Module):
         portraits, channels, height, width = edit_features.shape
         from_warped = _run(self.edit_warped, warped).view(portraits, -1, channels, height, width)
         first = (from_warped + edit_features[:, None]).flatten(0, 1)
-        levels = [_layer_norm_act(first, encoder.first.model[1])]
-        for block in (encoder.down0, encoder.down1, encoder.down2):
+        levels = [_layer_norm_act(first, encoder.first.norm)]
+        for block in encoder.downs:
             levels.append(F.avg_pool2d(_conv_block(levels[-1], block), 2))
         out = levels[3]
-        for (i, _, _), up in zip(EditingDecoder.STAGES, self.ups, strict=True):
-            pair = getattr(decoder, f"res{i}")
-            for residual in (pair.res0, pair.res1):
+        for (pair, up, jump), folded, skip in zip(decoder.stages, self.ups, levels[2::-1], strict=True):
+            for residual in pair.blocks:
                 out = _residual(out, residual, descriptor)
-            out = _layer_norm_act(_run(up, out), getattr(decoder, f"up{i}").model[1])
-            out = out + _conv_block(levels[i], getattr(decoder, f"jump{i}"))
-        return torch.tanh(_run(self.final, out))
+            out = _layer_norm_act(_run(folded, out), up.norm) + _conv_block(skip, jump)
+        return torch.tanh(_run(self.image_conv, out))
 
     @staticmethod
     def _to_uint8(blocks: Tensor, portraits: int) -> Tensor:
@@ -279,7 +276,7 @@ class FrameRenderer(nn.Module):
 
 
 def _conv_block(features: Tensor, block: ConvBlock) -> Tensor:
-    return _layer_norm_act(_run(block.model[0], features), block.model[1])
+    return _layer_norm_act(_run(block.conv, features), block.norm)
 
 
 def _residual(features: Tensor, block: ResidualBlock, descriptor: Tensor) -> Tensor:

@@ -278,7 +278,7 @@ class ReactFaceListener(nn.Module):
 
     def __init__(self, network: ReactFace) -> None:
         super().__init__()
-        self.network = network
+        self.network = _without(network, "video_encoder", "speaker_reaction_decoder")
 
     def forward(
         self,
@@ -293,6 +293,13 @@ class ReactFaceListener(nn.Module):
         dtype = self.network.past_motion_linear.weight.dtype
         motion, audio = speaker_motion.to(dtype), speaker_audio.to(dtype)
         return self.network.listener(motion, audio, past_reaction, past_motion, eps, first)
+
+
+def _without(network: ReactFace, *names: str) -> ReactFace:
+    """Share all of a network but some parts, so that an export does not carry 94 M weights it never reads."""
+    lean = copy.copy(network)
+    lean._modules = {name: part for name, part in network._modules.items() if name not in names}
+    return lean
 
 
 def _unused_keys() -> dict[str, tuple[int, ...]]:

@@ -83,7 +83,7 @@ def add_moments(moments: Array, audio: Array) -> Array:
 def normalise(audio: Array, moments: Array) -> Array:
     """`audio` with zero mean and unit variance by running moments, float32 [N]."""
     count, mean, deviations = moments
-    return ((audio - mean) / np.sqrt(deviations / count + VARIANCE_FLOOR)).astype(np.float32)
+    return np.asarray((audio - mean) / np.sqrt(deviations / count + VARIANCE_FLOOR), np.float32)
 
 
 def _fixed(engine: Engine, name: str, *, axis: int) -> int:
