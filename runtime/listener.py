@@ -163,7 +163,7 @@ class Listener:
         Raises:
             StreamError: the arrays are no snapshot.
         """
-        samples = int(snapshot["samples"][0]) if "samples" in snapshot else 1
+        samples = int(snapshot["samples"][0]) if np.size(snapshot.get("samples", ())) else 1
         stream = self.stream(samples=samples, seed=seed, noise=noise)
         stream.restore(snapshot)
         return stream

@@ -26,7 +26,7 @@ class Renderer:
 
     def __init__(self, engines: Mapping[str, Engine], portraits: Sequence[npt.NDArray[np.uint8]]) -> None:
         self._engine = engines["frame"]
-        self._features = [engines["portrait"].run({"portrait": portrait[None]}) for portrait in portraits]
+        self._features = [_kept(engines["portrait"].run({"portrait": portrait[None]})) for portrait in portraits]
 
     def render(self, track: Array, frame: int, sample: int) -> npt.NDArray[np.uint8]:
         """Render one frame.
@@ -41,5 +41,10 @@ class Renderer:
         """
         features = self._features[sample % len(self._features)]
         feeds = {**features, "coefficients": track[None], "frames": np.array([frame])}
-        image: npt.NDArray[np.uint8] = self._engine.run(feeds)["image"][0, 0]
+        image: npt.NDArray[np.uint8] = self._engine.run(feeds)["image"][0, 0].copy()
         return image
+
+
+def _kept(results: Mapping[str, Array]) -> dict[str, Array]:
+    """Copies of what an engine returned and may reuse in its next call."""
+    return {name: value.copy() for name, value in results.items()}

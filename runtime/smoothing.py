@@ -40,4 +40,5 @@ class Smoother:
         if not state:
             return segment, {"last_pose": np.ascontiguousarray(segment[:, -1, POSE])}
         smoothed = self._engine.run({"segment": segment, "last_pose": state["last_pose"]})
-        return smoothed["smoothed"], {"last_pose": smoothed["pose"]}
+        # Copies, for an engine may reuse what it returns.
+        return smoothed["smoothed"].copy(), {"last_pose": smoothed["pose"].copy()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +90,13 @@ class _Segment:
 
 
 def seeded_noise(seed: int) -> Noise:
-    """Noise that depends on seed, segment and sample only: sample m is the same whatever M is."""
+    """Noise that depends on seed, segment and sample only: sample m is the same whatever M is.
+
+    Raises:
+        FeedError: the seed is negative.
+    """
+    if seed < 0:
+        raise FeedError(f"seed is {seed}; take 0 or more.")
 
     def noise(segment: int, sample: int, size: int) -> Float32Array:
         return np.random.default_rng((seed, sample, segment)).standard_normal(size, np.float32)
@@ -154,7 +160,8 @@ class Stream:
     def finish(self) -> None:
         """Tell that the speaker's input is over: the rest comes out of the next `pull`.
 
-        The pictures decide the length. Missing sound is silence, a window that is not full repeats the last picture.
+        The pictures decide the length. Missing sound is silence, sound after the last picture is dropped, and a window
+        that is not full repeats the last picture.
         """
         if self._n_speaker is None:
             self._n_speaker = self._n_closed * self._chain.generator.hop + self._inbox.n_frames
@@ -190,30 +197,34 @@ class Stream:
         return {name: np.array(value) for name, value in arrays.items()}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Take over a snapshot.
+        """Take over a snapshot; one that is refused changes nothing.
 
         Raises:
-            StreamError: it is of another number of samples, or not a snapshot of this pflx.
+            StreamError: it is of another number of samples or another generator, or not a snapshot of this pflx.
         """
         try:
             samples = int(arrays["samples"][0])
-            if samples != self._samples:
-                raise StreamError(f"The snapshot holds {samples} samples, the stream {self._samples}.")
-            self._n_closed, self._n_emitted, n_speaker = (int(count) for count in arrays["counts"])
-            self._n_speaker = None if n_speaker < 0 else n_speaker
-            self._start_s = float(arrays["start_s"][0])
-            self._face = FaceTrack.from_arrays(_unprefixed("face", arrays))
-            self._generator_state = _unprefixed("generator", arrays)
-            self._smoother_state = _unprefixed("smoother", arrays)
-            self._inbox = _Inbox.from_arrays(_unprefixed("inbox", arrays), self._chain.clock())
+            n_closed, n_emitted, n_speaker = (int(count) for count in arrays["counts"])
+            start_s = float(arrays["start_s"][0])
+            face = FaceTrack.from_arrays(_unprefixed("face", arrays))
+            inbox = _Inbox.from_arrays(_unprefixed("inbox", arrays), self._chain.clock())
             kept = sorted({int(name.split(".")[0][7:]) for name in arrays if name.startswith("segment")})
-            self._segments = {index: _segment(_unprefixed(f"segment{index}", arrays)) for index in kept}
+            segments = {index: _segment(_unprefixed(f"segment{index}", arrays)) for index in kept}
         except (KeyError, ValueError, IndexError) as error:
             raise StreamError(f"This is no snapshot of a stream ({error}). Take one with Stream.snapshot.") from error
+        if samples != self._samples:
+            raise StreamError(f"The snapshot holds {samples} samples, the stream {self._samples}.")
+        state = _unprefixed("generator", arrays)
+        if _shapes(state) != _shapes(self._chain.generator.start(samples)):
+            raise StreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
+        self._generator_state, self._smoother_state = state, _unprefixed("smoother", arrays)
+        self._n_closed, self._n_emitted = n_closed, n_emitted
+        self._n_speaker = None if n_speaker < 0 else n_speaker
+        self._start_s, self._face, self._inbox, self._segments = start_s, face, inbox, segments
 
     def close(self) -> None:
-        """Drop what the stream holds; the engines belong to the listener."""
-        self._n_speaker = self._n_speaker or 0
+        """Drop what the stream holds and end it; the engines belong to the listener."""
+        self._n_speaker = 0
         self._inbox = _Inbox(silent=False)
         self._segments.clear()
 
@@ -286,7 +297,7 @@ class _Inbox:
         self._silent = silent
         self._frames: list[UInt8Array] = []
         self._audio = np.zeros(0, np.float32)
-        self._received = 0
+        self._marks: list[tuple[int, int, int]] = []  # frames and samples waiting after each push, and its time
         self._frame_shape: tuple[int, ...] | None = None
 
     @property
@@ -296,32 +307,36 @@ class _Inbox:
     def add(self, video: UInt8Array | None, audio: Float32Array | None, now: int) -> None:
         if video is not None:
             self._check_video(video)
-            self._frames.extend(np.array(video))
         if audio is not None:
+            self._check_audio(audio)
+        if video is not None:
+            self._frames.extend(np.array(video))
+            self._frame_shape = video.shape[1:]
             if self._silent:
-                raise FeedError("The stream was opened with audio=False, and was given sound. Open it with audio=True.")
-            _check_audio(audio)
+                audio = np.zeros(SAMPLES_PER_FRAME * len(video), np.float32)
+        if audio is not None:
             self._audio = np.concatenate([self._audio, audio])
-        elif self._silent and video is not None:
-            self._audio = np.concatenate([self._audio, np.zeros(SAMPLES_PER_FRAME * len(video), np.float32)])
-        self._received = now
+        self._marks.append((len(self._frames), len(self._audio), now))
 
     def has(self, n_frames: int) -> bool:
         return len(self._frames) >= n_frames and len(self._audio) >= n_frames * SAMPLES_PER_FRAME
 
     def take(self, n_frames: int) -> tuple[UInt8Array, Float32Array, int]:
-        frames, self._frames = self._frames[:n_frames], self._frames[n_frames:]
+        """Frames, their sound, and when the push came that completed them."""
         n_samples = n_frames * SAMPLES_PER_FRAME
+        received = next((at for v, a, at in self._marks if v >= n_frames and a >= n_samples), self._marks[-1][2])
+        self._marks = [(v - n_frames, a - n_samples, at) for v, a, at in self._marks if at >= received]
+        frames, self._frames = self._frames[:n_frames], self._frames[n_frames:]
         audio, self._audio = self._audio[:n_samples], self._audio[n_samples:]
-        return np.stack(frames), audio, self._received
+        return np.stack(frames), audio, received
 
     def complete(self, n_frames: int) -> None:
-        """Fill up to whole windows: the last picture repeated, sound padded with silence or cut."""
+        """Cut the sound where the pictures end, then fill up to whole windows with silence and the last picture."""
+        heard = self._audio[: len(self._frames) * SAMPLES_PER_FRAME]
         if self._frames:
             self._frames += [self._frames[-1]] * (-len(self._frames) % n_frames)
-        n_samples = len(self._frames) * SAMPLES_PER_FRAME
-        missing = np.zeros(max(0, n_samples - len(self._audio)), np.float32)
-        self._audio = np.concatenate([self._audio, missing])[:n_samples]
+        self._audio = np.zeros(len(self._frames) * SAMPLES_PER_FRAME, np.float32)
+        self._audio[: len(heard)] = heard
 
     def to_arrays(self) -> dict[str, Array]:
         video = np.stack(self._frames) if self._frames else np.zeros((0, *(self._frame_shape or (0, 0, 3))), np.uint8)
@@ -333,11 +348,11 @@ class _Inbox:
         inbox._frames = list(arrays["video"])
         inbox._audio = np.asarray(arrays["audio"], np.float32)
         inbox._frame_shape = arrays["video"].shape[1:] if arrays["video"].shape[1] else None
-        inbox._received = now
+        inbox._marks = [(len(inbox._frames), len(inbox._audio), now)]
         return inbox
 
     def _check_video(self, video: UInt8Array) -> None:
-        shape, dtype = getattr(video, "shape", None), getattr(video, "dtype", None)
+        shape, dtype = _described(video)
         if shape is None or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:]:
             raise FeedError(f"Speaker frames are uint8 [T, H, W, 3] RGB, got {dtype} {list(shape or ())}.")
         if self._frame_shape not in (None, shape[1:]):
@@ -345,15 +360,20 @@ class _Inbox:
             raise FeedError(
                 f"Speaker frames were {old[1]}x{old[0]}, now {new[1]}x{new[0]}. Resize them, or open a new stream."
             )
-        self._frame_shape = shape[1:]
+
+    def _check_audio(self, audio: Float32Array) -> None:
+        if self._silent:
+            raise FeedError("The stream was opened with audio=False, and was given sound. Open it with audio=True.")
+        shape, dtype = _described(audio)
+        if shape is None or dtype != np.float32 or len(shape) != 1:
+            raise FeedError(f"Sound is float32 [N], 16 kHz mono in [-1, 1], got {dtype} {list(shape or ())}.")
+        if not np.isfinite(audio).all():
+            raise FeedError("Sound holds NaN or infinite samples; replace them with 0.")
 
 
-def _check_audio(audio: Float32Array) -> None:
-    shape, dtype = getattr(audio, "shape", None), getattr(audio, "dtype", None)
-    if shape is None or dtype != np.float32 or len(shape) != 1:
-        raise FeedError(f"Sound is float32 [N], 16 kHz mono in [-1, 1], got {dtype} {list(shape or ())}.")
-    if not np.isfinite(audio).all():
-        raise FeedError("Sound holds NaN or infinite samples; replace them with 0.")
+def _described(given: object) -> tuple[tuple[int, ...] | None, Any]:
+    """Shape and dtype, or None and the type of what is no array."""
+    return getattr(given, "shape", None), getattr(given, "dtype", type(given).__name__)
 
 
 def _segment_arrays(segment: _Segment) -> dict[str, Array]:
@@ -369,6 +389,10 @@ def _segment(arrays: Mapping[str, Array]) -> _Segment:
     received, generated, smoothed = (int(stamp) for stamp in arrays["stamps"])
     face = FaceState(int(arrays["face"][0]))
     return _Segment(arrays["coefficients"], arrays["generated_pose"], face, received, generated, smoothed)
+
+
+def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -57,10 +57,10 @@ class ReactFaceGenerator:
                 "eps": noise,
             }
         )
-        reaction = listener["reaction"]
+        reaction = listener["reaction"].copy()  # an engine may reuse what it returns
         after = {
             "past_reaction": reaction,
-            "past_motion": listener["motion"],
+            "past_motion": listener["motion"].copy(),
             "first": np.zeros(1, np.bool_),
             "audio_moments": moments,
         }
