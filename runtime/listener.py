@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from pflx.runtime.rendering import WINDOW_RADIUS, Renderer
 from pflx.runtime.smoothing import Smoother
 from pflx.runtime.speaker import BoxCollector, FaceTrack, SpeakerView, session_region
 from pflx.runtime.stream import Chain, Clock, ListenerFrame, Noise, Stream, seeded_noise
+
+log = logging.getLogger(__name__)
 
 Portrait: TypeAlias = str | Path | npt.NDArray[np.uint8]
 
@@ -185,7 +188,10 @@ class Listener:
             done += len(chunk.video)
             if progress:
                 progress(done)
-        return session_region(collector.boxes, (clip.width, clip.height), self.manifest.pfl)
+        region = session_region(collector.boxes, (clip.width, clip.height), self.manifest.pfl)
+        if not collector.boxes:
+            log.warning("No face in %s: using the middle of the frame, %s.", clip.path, region)
+        return region
 
     def react(
         self,

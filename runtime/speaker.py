@@ -43,7 +43,8 @@ def session_region(boxes: npt.ArrayLike, frame_size: tuple[int, int], pfl: PflIn
 
     `pfl.mode` decides the arithmetic, with the window fitted to the picture first: grown where the face with its
     padding is larger than the window (the released arithmetic would cut it off), shrunk where the frame is smaller
-    (it would read outside). Without any box it is the largest centred square.
+    (it would read outside); what still leaves the frame, of a face about as large as the frame, is shifted back.
+    Without any box it is the largest centred square.
 
     Args:
         boxes: [N, 4] x, y, w, h in pixels.
@@ -55,7 +56,10 @@ def session_region(boxes: npt.ArrayLike, frame_size: tuple[int, int], pfl: PflIn
         return centre_square(frame_size)
     face = int(np.ceil(rows[:, 2:].mean(axis=0).max())) + 2 * pfl.padding
     window = min(max(pfl.window, face), *frame_size)
-    return fixed_region(rows, frame_size, mode=cast(Mode, pfl.mode), window=window, padding=pfl.padding)
+    region = fixed_region(rows, frame_size, mode=cast(Mode, pfl.mode), window=window, padding=pfl.padding)
+    left = min(max(region.left, 0), frame_size[0] - region.width)
+    top = min(max(region.top, 0), frame_size[1] - region.height)
+    return Region(left, top, left + region.width, top + region.height)
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,9 @@ class SpeakerView:
     """Crops the speaker, calibrating the region first where none is given.
 
     Until `CALIBRATION_FRAMES` frames with a face are gathered every frame is searched (every fifth while no face is
-    there), and each segment uses the
-    region of the boxes so far. Then the region is frozen, for head translation must show, and one frame a second is
-    searched to watch whether the face is still there. Which frames are searched depends on their place in the stream
-    alone, never on how they were pushed.
+    there), and each segment uses the region of the boxes so far. Then the region is frozen, for head translation must
+    show, and one frame a second is searched to watch whether the face is still there. Which frames are searched depends
+    on their place in the stream alone, never on how they were pushed.
     """
 
     def __init__(self, detector: FaceDetector, pfl: PflInfo) -> None:
