@@ -31,6 +31,7 @@ def run(
     samples: Annotated[int, typer.Option(min=1, help="Reactions to make; more than one are numbered.")] = 1,
     lookahead: Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")] = 13,
     seed: Annotated[int, typer.Option(help="Of the reactions.")] = 0,
+    duration: Annotated[float | None, typer.Option(metavar="S", help="Stop after S seconds of the clip.")] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Speaker and all reactions in one video.")
     ] = False,
@@ -44,6 +45,8 @@ def run(
 
     _check_coefficients_path(coefficients)
     clip = open_speaker(speaker)
+    if duration is not None:
+        clip = clip.limited(duration)
     track = _Track(samples)
     with Listener.open(
         bundle, portrait, device=device, precision=precision, threads=threads, lookahead=lookahead

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pflx.engines import PflxError
+from pflx.engines import FeedError, PflxError
 
 if TYPE_CHECKING:
     import av
@@ -76,6 +76,7 @@ class SpeakerFile:
         frames: expected number of 25 fps frames, from `duration_s`.
         has_audio: whether there is sound.
         origin_s: time stamp of the earlier of the two streams' first frames: the zero of all other times.
+        max_frames: 25 fps frames after which the clip is taken to end, if not at its own end.
     """
 
     path: Path
@@ -87,6 +88,18 @@ class SpeakerFile:
     frames: int | None
     has_audio: bool
     origin_s: float
+    max_frames: int | None = None
+
+    def limited(self, seconds: float) -> SpeakerFile:
+        """The start of the clip: `seconds` of it, rounded to whole frames, or all if it is shorter.
+
+        Raises:
+            FeedError: not a number above 0.
+        """
+        if not 0 < seconds < math.inf:
+            raise FeedError(f"A clip cannot be cut to {seconds} s. Give a number above 0.")
+        limit = max(1, round(seconds * FPS))
+        return replace(self, max_frames=limit, frames=min(self.frames or limit, limit))
 
     def chunks(self, frames_per_chunk: int = FPS) -> Iterator[SpeakerChunk]:
         """The clip from its start, in order.
@@ -102,7 +115,7 @@ class SpeakerFile:
         """
         video = _Stream(self.path, "video")
         audio = _Stream(self.path, "audio")
-        pictures = _pictures(video, self.origin_s, (self.width, self.height))
+        pictures = islice(_pictures(video, self.origin_s, (self.width, self.height)), self.max_frames)
         sound = _Track(_sound(audio, self.origin_s) if self.has_audio else iter(()))
         shown = 0
         while batch := list(islice(pictures, frames_per_chunk)):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pflx.engines import FeedError
 from pflx.runtime.media import MediaError, SpeakerChunk, SpeakerFile, open_speaker
 from pflx.runtime.video_writer import VideoWriter
 
@@ -194,6 +195,18 @@ def test_a_clip_that_does_not_start_at_zero_does_here(tmp_path: Path) -> None:
     whole = read(open_speaker(clip))
     assert shown(whole.video) == list(range(20))
     np.testing.assert_allclose(onsets(whole.audio), [0.5], atol=0.004)
+
+
+def test_a_limited_clip_is_the_start_of_the_whole_one() -> None:
+    speaker = open_speaker(MEDIA / "podium_speech_8s.mp4")
+    start, whole = read(speaker.limited(1.5)), read(speaker)
+    assert speaker.limited(1.5).frames == len(start.video) == 38
+    np.testing.assert_array_equal(start.video, whole.video[:38])
+    np.testing.assert_array_equal(start.audio, whole.audio[: 38 * 640])
+    assert speaker.limited(60).frames == speaker.frames
+    for seconds in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(FeedError, match="above 0"):
+            speaker.limited(seconds)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3.0])
