@@ -258,10 +258,9 @@ def _roles(*names: str) -> dict[str, str]:
 
 def fake_listener(engines: Mapping[str, Engine] | None = None, **options: Any) -> Listener:
     """A listener on fake engines and a detector that sees one face; `options` are those of `Listener`."""
-    portrait = options.pop("portrait", portrait_of())
-    options = {"detector": ONE_FACE, "lookahead": 0} | options
-    manifest = options.pop("manifest", None) or fake_manifest()
-    return Listener(manifest, engines or fake_engines(), portrait, **options)
+    given: dict[str, Any] = {"detector": ONE_FACE, "lookahead": 0, "portrait": portrait_of()} | options
+    manifest = given.pop("manifest", None) or fake_manifest()
+    return Listener(manifest, engines or fake_engines(), **given)
 
 
 def write_fake_bundle(folder: Path, **changes: Any) -> Path:

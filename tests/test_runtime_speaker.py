@@ -30,7 +30,8 @@ def moving(index: int) -> list[Box]:
 
 def walk(detector: Faces, frames: int, steps: Sequence[int] = (8,), pfl: PflInfo = PFL) -> list[FaceTrack]:
     """What is known after each step; the steps repeat until all frames are seen."""
-    view, track, tracks, start = SpeakerView(detector, pfl), FaceTrack(), [], 0
+    tracks: list[FaceTrack] = []
+    view, track, start = SpeakerView(detector, pfl), FaceTrack(), 0
     video = frames_of(frames)
     while start < frames:
         length = steps[len(tracks) % len(steps)]
