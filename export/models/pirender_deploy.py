@@ -18,6 +18,8 @@ statistics, flow and grid arithmetic, and the last layer's activation.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,9 +76,8 @@ def _layer_norm_act(features: Tensor, norm: LayerNorm2d) -> Tensor:
 
     The moments are taken per channel first: summing eight million float32 values in one go loses three digits.
     """
-    pixels = features.shape[2] * features.shape[3]
     mean = features.mean(dim=(2, 3), keepdim=True).mean(dim=1, keepdim=True)
-    power = torch.linalg.vector_norm(features, dim=(2, 3), keepdim=True).square().mean(dim=1, keepdim=True) / pixels
+    power = (features * features).mean(dim=(2, 3), keepdim=True).mean(dim=1, keepdim=True)
     scale = norm.weight.float() * torch.rsqrt(power - mean.square() + EPSILON)
     return _act(features * scale + (norm.bias.float() - mean * scale))
 
@@ -240,8 +241,9 @@ class FrameRenderer(nn.Module):
     @staticmethod
     def _decode(features: Tensor, block: DecoderBlock, descriptor: Tensor) -> Tensor:
         residual = _run(block.conv_0, _act(_adain(features, block.norm_0, descriptor)))
-        residual = _run(block.conv_1, _act(_adain(residual, block.norm_1, descriptor)))
-        return _run(block.conv_s, _act(_adain(features, block.norm_s, descriptor))) + residual
+        residual = _act(_adain(residual, block.norm_1, descriptor))
+        shortcut = _act(_adain(features, block.norm_s, descriptor))
+        return _transposed_sum((residual, block.conv_1), (shortcut, block.conv_s))
 
     @staticmethod
     def _warp(source: Tensor, flow: Tensor) -> Tensor:
@@ -273,6 +275,14 @@ class FrameRenderer(nn.Module):
         pixels = (blocks * 127.5 + 127.5).clamp(0, 255).view(portraits, -1, 3, 2, 2, height, width)
         rows = pixels.permute(0, 1, 5, 3, 6, 4, 2)
         return rows.reshape(portraits, -1, 2 * height, 2 * width, 3).to(torch.uint8)
+
+
+def _transposed_sum(*terms: tuple[Tensor, nn.ConvTranspose2d]) -> Tensor:
+    """The sum of transposed convolutions of one geometry, as a single one over joined channels."""
+    weight = torch.cat([conv.weight for _, conv in terms])
+    bias = torch.stack([cast(Tensor, conv.bias) for _, conv in terms]).sum(dim=0)
+    joined = torch.cat([features for features, _ in terms], dim=1).to(weight.dtype)
+    return F.conv_transpose2d(joined, weight, bias, stride=2, padding=1, output_padding=1).float()
 
 
 def _conv_block(features: Tensor, block: ConvBlock) -> Tensor:
