@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from types import FrameType
+from typing import Any, cast
 
 import typer
 
@@ -13,7 +14,10 @@ from pflx.cli import build, doctor, export, inspect, run
 from pflx.cli.console import print_error
 from pflx.engines import PflxError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
+"""Any mistake on the command line: `ClickException`, of Click itself or of the copy that later Typers carry."""
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 app.command("export")(export.export)
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
@@ -30,13 +34,24 @@ def _pflx(
 
 
 def main() -> None:
-    """Run the command; an error of the user's making is one line on stderr and exit code 1."""
+    """Run the command; an error of the user's making is one line on stderr and an exit code above 0."""
     signal.signal(signal.SIGTERM, _stop)
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except PflxError as error:
         print_error(str(error))
         sys.exit(1)
+    except _UsageError as error:
+        print_error(_usage(error))
+        sys.exit(2)
+
+
+def _usage(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "pflx"
+    return f"{error.format_message().rstrip('.')}. See `{command} --help`."
 
 
 def _stop(_: int, __: FrameType | None) -> None:

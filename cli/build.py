@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pflx.cli.console import out, progress_bar
+from pflx.cli.console import print_line, progress_bar
 from pflx.engines import Bundle
 from pflx.engines.build import build_bundle_engines
 
@@ -37,5 +37,5 @@ def build(
     for passport in passports:
         where = " ".join(passport.compute_capabilities)
         megabytes = files[passport.file].bytes / 1e6
-        out.print(f"{passport.graph}: {megabytes:.0f} MB, {passport.precision}, for {where}", soft_wrap=True)
-    out.print(f"Built {len(passports)} engines with {passports[0].backend} {passports[0].backend_version}.")
+        print_line(f"{passport.graph}: {megabytes:.0f} MB, {passport.precision}, for {where}")
+    print_line(f"Built {len(passports)} engines with {passports[0].backend} {passports[0].backend_version}.")

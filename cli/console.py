@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,7 +27,12 @@ Report = Callable[[str, int, int | None], None]
 
 def print_error(message: str) -> None:
     """One line on stderr."""
-    err.print(f"[bold red]pflx:[/] {_plain(message)}", soft_wrap=True)
+    err.print(f"[bold red]pflx:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+
+
+def print_line(text: str) -> None:
+    """One line on stdout, however long, with brackets as they are."""
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def print_untrained(manifest: Manifest) -> None:
@@ -40,7 +46,7 @@ def print_untrained(manifest: Manifest) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Report]:
-    """A bar on stderr with what is being done, steps, elapsed and remaining time."""
+    """A bar on stderr with what is being done, steps, elapsed and remaining time; only on a terminal, while at work."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -49,15 +55,10 @@ def progress_bar() -> Iterator[Report]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err) as bar:
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=None)
 
         def report(doing: str, done: int, total: int | None) -> None:
-            bar.update(task, description=_plain(doing), completed=done, total=total)
+            bar.update(task, description=escape(doing), completed=done, total=total)
 
         yield report
-
-
-def _plain(text: str) -> str:
-    """Text that may hold brackets, as rich must print it."""
-    return text.replace("[", r"\[")

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pflx.cli.console import out
@@ -46,8 +47,8 @@ def doctor() -> None:
         table.add_row(
             finding.subject,
             f"[{colour}]{finding.verdict}[/]",
-            finding.detail,
-            finding.fix.replace("[", r"\["),
+            escape(finding.detail),
+            escape(finding.fix),
         )
     out.print(table)
     if any(finding.verdict == "broken" for finding in findings):
@@ -91,7 +92,7 @@ def onnxruntime_finding(cpu: str | None, gpu: str | None) -> Finding:
         return Finding("ONNX Runtime", "missing", "nothing runs graphs", "pip install 'pflx[cpu]' or 'pflx[gpu]'")
     try:
         providers = import_module("onnxruntime").get_available_providers()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, OSError) as error:
         fix = f"pip install --force-reinstall onnxruntime{'-gpu' if gpu else ''}"
         return Finding("ONNX Runtime", "broken", f"installed, but does not load: {error}", fix)
     names = ", ".join(provider.removesuffix("ExecutionProvider") for provider in providers)
@@ -111,7 +112,7 @@ def _importable(module: str, extra: str, needed_for: str) -> Finding:
         found = import_module(module)
     except ModuleNotFoundError:
         return Finding(module, "missing", "not installed", install)
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         return Finding(module, "broken", f"does not load: {error}", install)
     return Finding(module, "ok", str(getattr(found, "__version__", "")))
 

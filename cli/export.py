@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import out, print_untrained, progress_bar
+from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.engines import BackendMissingError, Bundle, PflInfo, PflxError
 from pflx.engines.passport import Backend
+from pflx.engines.writer import check_target
 
 if TYPE_CHECKING:
     from pflx.export import Components
@@ -59,7 +60,7 @@ def export(
     ] = None,
     untrained: Annotated[
         int | None,
-        typer.Option(metavar="SEED", help="Made-up weights in place of checkpoints, to try things out."),
+        typer.Option(metavar="SEED", min=0, help="Made-up weights in place of checkpoints, to try things out."),
     ] = None,
     precision: Annotated[
         Precision, typer.Option(help="fp16 adds FP16 graphs and uses them by default.")
@@ -73,6 +74,7 @@ def export(
     """Export checkpoints to a bundle, checked against PyTorch graph by graph and end to end."""
     given = {"--generator": generator, "--posnet": posnet, "--renderer": renderer}
     _check_sources(given, untrained)
+    check_target(output, overwrite)
     try:
         from pflx.export import ExportOptions, export_bundle
     except ModuleNotFoundError as error:
@@ -114,11 +116,10 @@ def _print_result(bundle: Bundle) -> None:
 
     print_untrained(bundle.manifest)
     size = sum(info.bytes for info in bundle.manifest.files.values())
-    out.print(f"Wrote {bundle.path} ({size / 1e6:.0f} MB), graphs in {bundle.manifest.precision}.", soft_wrap=True)
+    print_line(f"Wrote {bundle.path} ({size / 1e6:.0f} MB), graphs in {bundle.manifest.precision}.")
     report = json.loads((bundle.path / "report.json").read_text())
     for precision, result in report["end_to_end"].items():
-        out.print(
+        print_line(
             f"{precision} frames against {result['against']}: at most {result['max_levels']} levels apart, "
-            f"{result['equal_share']:.4%} equal, {result['psnr_db']:.1f} dB.",
-            soft_wrap=True,
+            f"{result['equal_share']:.4%} equal, {result['psnr_db']:.1f} dB."
         )

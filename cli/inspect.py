@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pflx.cli.console import out, print_untrained
+from pflx.cli.console import print_line, print_untrained
 from pflx.engines import Bundle, GraphInfo, Manifest, TensorSpec
 from pflx.engines.manifest import encode_manifest
 
@@ -26,8 +25,10 @@ def inspect(
         return
     print_untrained(manifest)
     _print_head(opened)
-    out.print(_graph_table(manifest))
-    out.print(_provenance_table(manifest))
+    print_line("\nGraphs")
+    for name, graph in manifest.graphs.items():
+        _print_graph(manifest, name, graph)
+    _print_weights(manifest)
     _print_parity(opened)
     _print_engines(manifest)
 
@@ -36,7 +37,7 @@ def _print_head(bundle: Bundle) -> None:
     manifest = bundle.manifest
     generator, pfl = manifest.generator, manifest.pfl
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-    lines = (
+    for line in (
         f"{bundle.path}, schema {manifest.schema}, written {manifest.created} by pflx {manifest.pflx} ({versions})",
         f"generator  {generator.name}: window {generator.window}, hop {generator.hop} frames at {manifest.fps} fps; "
         f"needs {', '.join(generator.needs)}",
@@ -45,79 +46,53 @@ def _print_head(bundle: Bundle) -> None:
         f"crop       {pfl.mode}: window {pfl.window} px, padding {pfl.padding} px",
         f"mean face  {manifest.mean_face.source}",
         f"precision  {manifest.precision} unless asked otherwise",
-    )
-    for line in lines:
-        out.print(line, markup=False, soft_wrap=True)
+    ):
+        print_line(line)
 
 
-def _graph_table(manifest: Manifest) -> Table:
-    table = Table("graph", "takes", "gives", "weights", "GFLOP", "files", title="Graphs", title_justify="left")
-    for name, graph in manifest.graphs.items():
-        gflop = "?" if graph.flops is None else f"{graph.flops / 1e9:.2f}"
-        table.add_row(
-            name,
-            _tensors(graph.inputs),
-            _tensors(graph.outputs),
-            f"{graph.parameters / 1e6:.2f} M",
-            gflop,
-            _files(manifest, graph),
-        )
-    return table
+def _print_graph(manifest: Manifest, name: str, graph: GraphInfo) -> None:
+    cost = "operations not counted" if graph.flops is None else f"{graph.flops / 1e9:.2f} GFLOP at the smallest sizes"
+    print_line(f"  {name}  {graph.parameters / 1e6:.2f} M weights, {cost}, opset {graph.opset}")
+    for label, specs in (("takes", graph.inputs), ("gives", graph.outputs)):
+        print_line(f"    {label}  {_tensors(specs)}")
+    for precision, file in graph.files.items():
+        kept = graph.fp32_nodes.get(precision, [])
+        note = f", {len(kept)} nodes kept in fp32" if kept else ""
+        print_line(f"    {precision}   {manifest.files[file].bytes / 1e6:.2f} MB{note}")
 
 
 def _tensors(specs: dict[str, TensorSpec]) -> str:
-    return "\n".join(f"{name} {spec}" for name, spec in specs.items()).replace("[", r"\[")
+    return ", ".join(f"{name} {spec}" for name, spec in specs.items())
 
 
-def _files(manifest: Manifest, graph: GraphInfo) -> str:
-    rows = []
-    for precision, file in graph.files.items():
-        kept = len(graph.fp32_nodes.get(precision, []))
-        note = f", {kept} nodes in fp32" if kept else ""
-        rows.append(f"{precision} {manifest.files[file].bytes / 1e6:.1f} MB{note}")
-    return "\n".join(rows)
-
-
-def _provenance_table(manifest: Manifest) -> Table:
-    table = Table("slot", "source", "sha256", "tensors", "note", title="Weights", title_justify="left")
+def _print_weights(manifest: Manifest) -> None:
+    print_line("\nWeights")
     for entry in manifest.provenance:
-        table.add_row(entry.slot, entry.source, entry.sha256[:12], str(entry.keys), entry.note)
-    return table
+        facts = (entry.source, entry.sha256 and f"sha256 {entry.sha256[:12]}", f"{entry.keys} tensors", entry.note)
+        print_line(f"  {entry.slot}  {', '.join(filter(None, facts))}")
 
 
 def _print_parity(bundle: Bundle) -> None:
-    report = json.loads((bundle.path / "report.json").read_text())
-    for precision, result in report["end_to_end"].items():
-        out.print(
-            f"end to end {precision} against {result['against']}: {result['max_levels']} levels, "
-            f"{result['psnr_db']:.1f} dB",
-            soft_wrap=True,
+    path = bundle.path / "report.json"
+    report = json.loads(path.read_text()) if path.is_file() else {}
+    if not (chain := report.get("end_to_end")):
+        return
+    print_line("\nFrames end to end")
+    for precision, result in chain.items():
+        print_line(
+            f"  {precision} against {result['against']}: at most {result['max_levels']} levels apart, "
+            f"{result['psnr_db']:.1f} dB"
         )
 
 
 def _print_engines(manifest: Manifest) -> None:
+    print_line("\nEngines")
     if not manifest.engines:
-        out.print("No engines. Build them where they will run: pflx build BUNDLE")
-        return
-    table = Table(
-        "graph",
-        "backend",
-        "precision",
-        "built for",
-        "driver",
-        "os",
-        "MB",
-        title="Engines",
-        title_justify="left",
-    )
+        print_line("  none; build them where they will run: pflx build BUNDLE")
     for passport in manifest.engines:
-        table.add_row(
-            passport.graph,
-            f"{passport.backend} {passport.backend_version}",
-            passport.precision,
-            " ".join(passport.compute_capabilities),
-            passport.driver or "none",
-            passport.os,
-            f"{manifest.files[passport.file].bytes / 1e6:.1f}",
+        print_line(
+            f"  {passport.graph} {passport.precision}  {passport.backend} {passport.backend_version}, "
+            f"{manifest.files[passport.file].bytes / 1e6:.2f} MB, for {' '.join(passport.compute_capabilities)}, "
+            f"driver {passport.driver or 'none'}, {passport.os}, built {passport.created}, "
+            f"of ONNX sha256 {passport.onnx_sha256[:12]}"
         )
-    out.print(table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import numpy as np
 import typer
 
-from pflx.cli.console import Report, out, print_untrained, progress_bar
+from pflx.cli.console import Report, print_line, print_untrained, progress_bar
 from pflx.engines import Array, Manifest, PflxError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", help="Video to write, .mp4.")],
     samples: Annotated[int, typer.Option(min=1, help="Reactions to make; more than one are numbered.")] = 1,
     lookahead: Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")] = 13,
-    seed: Annotated[int, typer.Option(help="Of the reactions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the reactions.")] = 0,
     duration: Annotated[float | None, typer.Option(metavar="S", help="Stop after S seconds of the clip.")] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Speaker and all reactions in one video.")
@@ -45,6 +45,8 @@ def run(
 
     _check_coefficients_path(coefficients)
     clip = open_speaker(speaker)
+    if output.exists() and output.samefile(speaker):
+        raise OutputPathError(f"{output} is the speaker's clip, which would be replaced. Give another --output.")
     if duration is not None:
         clip = clip.limited(duration)
     track = _Track(samples)
@@ -60,8 +62,8 @@ def run(
         if coefficients:
             track.write(coefficients, region, listener.manifest)
     for path in [*film.paths, *([coefficients] if coefficients else [])]:
-        out.print(f"Wrote {path}", soft_wrap=True)
-    out.print(f"The reaction trails the speaker by {listener.algorithmic_delay_ms:.0f} ms at most, computing aside.")
+        print_line(f"Wrote {path}")
+    print_line(f"The reaction trails the speaker by {listener.algorithmic_delay_ms:.0f} ms at most, computing aside.")
 
 
 class _Film:
@@ -70,11 +72,12 @@ class _Film:
     def __init__(self, output: Path, clip: SpeakerFile, size: int, samples: int, side_by_side: bool) -> None:
         self._clip, self._size, self._samples, self._side_by_side = clip, size, samples, side_by_side
         numbered = [output.with_stem(f"{output.stem}-{sample}") for sample in range(samples)]
-        self._stack = ExitStack()
         self.paths = [output] if side_by_side or samples == 1 else numbered
 
     def __enter__(self) -> Self:
-        self._writers = [self._stack.enter_context(self._writer(path)) for path in self.paths]
+        with ExitStack() as opened:  # closes the first ones where a later one cannot be opened
+            self._writers = [opened.enter_context(self._writer(path)) for path in self.paths]
+            self._stack = opened.pop_all()
         return self
 
     def __exit__(self, *failure: Any) -> None:
@@ -116,7 +119,8 @@ def _fit(picture: Array, size: int) -> Array:
 
     height, width = picture.shape[:2]
     scale = size / max(height, width)
-    small = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(picture, fitted, interpolation=cv2.INTER_AREA)
     square = np.zeros((size, size, 3), np.uint8)
     top, left = (size - small.shape[0]) // 2, (size - small.shape[1]) // 2
     square[top : top + small.shape[0], left : left + small.shape[1]] = small
@@ -177,3 +181,5 @@ def _check_coefficients_path(path: Path | None) -> None:
         raise OutputPathError(f"{path} does not end in .npz. Try {path.with_suffix('.npz')}.")
     if not path.parent.is_dir():
         raise OutputPathError(f"There is no folder {path.parent}. Make it, or choose another place.")
+    if path.is_dir():
+        raise OutputPathError(f"{path} is a folder. Choose another name.")

@@ -58,7 +58,7 @@ def bundle_writer(target: str | Path, overwrite: bool = False) -> Iterator[Path]
         BundleCorruptError: the block left no valid bundle.
     """
     place = Path(os.path.abspath(target))  # noqa: PTH100 - a link at the target must not be followed
-    _check_target(place, overwrite)
+    check_target(place, overwrite)
     _clear_leftovers(place)
     with ExitStack() as stack:
         folder = _new_folder(place, stack)
@@ -126,6 +126,22 @@ def install_engine(root: Path, passport: Passport, engine: bytes | memoryview) -
     return placed
 
 
+def check_target(target: Path, overwrite: bool = False) -> None:
+    """Check that a bundle can be written, before a long piece of work starts.
+
+    Raises:
+        OutputError, OutputExistsError: as `bundle_writer`.
+    """
+    if target.suffix != ".pflx" or not target.stem:
+        raise OutputError(f"A bundle's name ends in .pflx, '{target.name}' does not. Try {target.name}.pflx.")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target.parent} is no folder. Make it, or write {target.name} elsewhere.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target.parent} is not writable. Write {target.name} elsewhere.")
+    if os.path.lexists(target):
+        _check_replaceable(target, overwrite)
+
+
 def require_space(folder: Path, n_bytes: int) -> None:
     """Check that the disk of `folder` has room before a long piece of work starts.
 
@@ -151,17 +167,6 @@ def _remove_leftovers(root: Path, manifest: Manifest) -> None:
     unlisted = (root / path for path in list_files(root) - manifest.files.keys() if is_leftover(path))
     for path in [*unlisted, *root.glob(".*.partial"), *root.glob("engines/.*.partial")]:
         path.unlink(missing_ok=True)
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.suffix != ".pflx" or not target.stem:
-        raise OutputError(f"A bundle's name ends in .pflx, '{target.name}' does not. Try {target.name}.pflx.")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target.parent} is no folder. Make it, or write {target.name} elsewhere.")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{target.parent} is not writable. Write {target.name} elsewhere.")
-    if os.path.lexists(target):
-        _check_replaceable(target, overwrite)
 
 
 def _check_replaceable(target: Path, overwrite: bool) -> None:
