@@ -55,7 +55,7 @@ def progress_bar() -> Iterator[Report]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def report(doing: str, done: int, total: int | None) -> None:

@@ -53,9 +53,9 @@ def run(
     with Listener.open(
         bundle, portrait, device=device, precision=precision, threads=threads, lookahead=lookahead
     ) as listener:
-        print_untrained(listener.manifest)
         film = _Film(output, clip, listener.manifest.renderer.size, samples, side_by_side)
         with film, progress_bar() as report:
+            print_untrained(listener.manifest)
             region = listener.find_region(clip, progress=lambda n: report("finding the face", n, clip.frames))
             frames = listener.react(clip, samples=samples, seed=seed, region=region)
             film.shoot(track.record(frames) if coefficients else frames, report)
