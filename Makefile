@@ -1,0 +1,63 @@
+# The two commands of the README are `make demo` and `make test`. Each makes .venv and installs what it needs, once:
+# a stamp says what is installed, and a change of pyproject.toml or constraints.txt makes it stale.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint check format clean help
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    export an untrained bundle, render a listener's reaction, draw demo/contact_sheet.png"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff, mypy --strict, pyright"
+	@echo "make check   lint and test"
+	@echo "make format  let ruff put imports and lines in order"
+	@echo "make clean   remove everything that make made (the downloaded clip stays in .cache)"
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp $(VENV)/node.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy $(CHECKED)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Folders beside the package that mypy checks by path.
+CHECKED := tests examples $(patsubst %/,%,$(dir $(wildcard benchmarks/*.py tools/*.py)))
+
+check: lint test
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "pflx needs Python 3.11 or newer. Name one: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing pflx with PyTorch and ONNX Runtime into $(VENV) (once) ..."
+	$(PIP_INSTALL) --editable '.[cpu,export]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing pflx and its development tools into $(VENV) (once) ..."
+	$(PIP_INSTALL) --editable '.[cpu,export,tensorrt-rtx,dev]'
+	@touch $@ $(VENV)/demo.stamp
+
+# pyright runs on node: the one of the machine, or else one that comes as a package.
+$(VENV)/node.stamp: | $(VENV)/dev.stamp
+	@command -v node > /dev/null || $(PIP_INSTALL) 'pyright[nodejs]'
+	@touch $@

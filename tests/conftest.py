@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from exported import exported as exported
+
+_PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "onnxscript")
+
+
+def pytest_report_header() -> list[str]:
+    """What the run really had."""
+    found = [f"{package} {known}" for package in _PACKAGES if (known := _version(package))]
+    return [", ".join(found), f"ONNX Runtime providers: {_providers()}; {_tensorrt()}; {os.cpu_count()} CPUs"]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _providers() -> str:
+    try:
+        return ", ".join(import_module("onnxruntime").get_available_providers())
+    except ImportError:
+        return "none"
+
+
+def _tensorrt() -> str:
+    for module in ("tensorrt", "tensorrt_rtx"):
+        try:
+            return f"{module} {import_module(module).__version__}"
+        except ImportError:
+            continue
+    return "no TensorRT"
