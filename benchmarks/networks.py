@@ -22,6 +22,7 @@ from pflx.engines import Array, Bundle, OrtEngine
 from pflx.export import load_model, untrained
 from pflx.export.models import PIRender
 from pflx.export.models.pirender import ResidualBlock, _act
+from pflx.runtime.listener import CALL_SIZES
 
 
 class ReleasedBlock(ResidualBlock):
@@ -67,7 +68,7 @@ def renderer_runs(bundle: Bundle, threads: int, folder: Path) -> dict[str, Calla
     picture = torch.from_numpy(portrait).permute(0, 3, 1, 2) / 127.5 - 1
     window = torch.from_numpy(track).transpose(1, 2).contiguous()
     plain = plain_export(network, folder, threads)
-    deployed = OrtEngine(bundle.graph_path("pirender_frame", "fp32"), threads=threads)
+    deployed = OrtEngine(bundle.graph_path("pirender_frame", "fp32"), threads=threads, sizes=CALL_SIZES)
     features = OrtEngine(bundle.graph_path("pirender_portrait", "fp32"), threads=threads).run({"portrait": portrait})
     feeds = {**features, "coefficients": track, "frames": np.array([13])}
     return {

@@ -19,6 +19,7 @@ import report
 from pflx.engines import Array, Bundle, Engine, OrtEngine
 from pflx.runtime import BlazeFace, Listener, open_speaker
 from pflx.runtime.faces import MODEL_PATH
+from pflx.runtime.listener import CALL_SIZES
 
 
 class Timed:
@@ -41,7 +42,10 @@ class Timed:
 
 def hop_overhead(args: argparse.Namespace) -> dict[str, object]:
     bundle = Bundle.open(args.bundle)
-    engines = {name: Timed(OrtEngine(bundle.graph_path(name), threads=args.threads)) for name in bundle.manifest.graphs}
+    engines = {
+        name: Timed(OrtEngine(bundle.graph_path(name), threads=args.threads, sizes=CALL_SIZES))
+        for name in bundle.manifest.graphs
+    }
     detector = Timed(OrtEngine(MODEL_PATH, threads=1))
     listener = Listener(bundle.manifest, engines, args.portrait, detector=BlazeFace(engine=detector))
     clip = open_speaker(args.clip)

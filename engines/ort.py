@@ -53,6 +53,7 @@ class OrtEngine:
         device: str = "cpu",
         *,
         threads: int | None = None,
+        sizes: Mapping[str, int] | None = None,
         optimization: GraphOptimization = "all",
         fallback: bool = False,
     ) -> None:
@@ -62,6 +63,8 @@ class OrtEngine:
             path: the ONNX file.
             device: `cpu`, `cuda` or `cuda:N`.
             threads: CPU threads of one operator; None takes one per physical core.
+            sizes: named dimensions that are the same in every call: they become fixed, and what follows from
+                them is computed on loading.
             optimization: how far ONNX Runtime rewrites the graph on loading.
             fallback: accept the CPU, with a logged warning, where `device` cannot be had.
 
@@ -72,7 +75,7 @@ class OrtEngine:
         """
         self._path = Path(path)
         self.name = self._path.stem
-        self._session: Any = self._open(device, _session_options(threads, optimization), fallback)
+        self._session: Any = self._open(device, _session_options(threads, sizes or {}, optimization), fallback)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.inputs: dict[str, TensorSpec] = dict(map(_spec, self._session.get_inputs()))
         self.outputs: dict[str, TensorSpec] = dict(map(_spec, self._session.get_outputs()))
@@ -110,7 +113,7 @@ def _onnxruntime() -> Any:
     return import_backend("onnxruntime", "pip install 'pflx[cpu]' (or 'pflx[gpu]')")
 
 
-def _session_options(threads: int | None, optimization: GraphOptimization) -> Any:
+def _session_options(threads: int | None, sizes: Mapping[str, int], optimization: GraphOptimization) -> Any:
     if threads is not None and threads < 1:
         raise EngineError(f"threads is {threads}; give 1 or more, or None for one per physical core.")
     ort = _onnxruntime()
@@ -118,6 +121,8 @@ def _session_options(threads: int | None, optimization: GraphOptimization) -> An
     options.intra_op_num_threads = threads or 0
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVEL_NAMES[optimization])
     options.use_deterministic_compute = True
+    for name, size in sizes.items():
+        options.add_free_dimension_override_by_name(name, size)
     options.log_severity_level = 3  # errors: what a user must know comes as an exception
     # Several graphs live in one process, each with its own threads, which by default go on spinning
     # after a run and take the cores from the next graph. Four sessions run in turn on 2 cores: 92 to

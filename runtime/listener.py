@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 Portrait: TypeAlias = str | Path | npt.NDArray[np.uint8]
 
 
+CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
+"""Named dimensions of a bundle's graphs that have the same size in every call of a stream."""
+
+
 class Listener:
     """A bundle with its engines open, and the portraits it animates.
 
@@ -106,7 +110,7 @@ class Listener:
         try:
             for graph in opened.manifest.graphs:
                 path = opened.graph_path(graph, precision)
-                engines[graph] = OrtEngine(path, device=device, threads=threads)
+                engines[graph] = OrtEngine(path, device=device, threads=threads, sizes=CALL_SIZES)
             return cls(opened.manifest, engines, portrait, lookahead=lookahead, detector=detector)
         except BaseException:
             _close(engines)

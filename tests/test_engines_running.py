@@ -227,6 +227,16 @@ def test_onnx_runtime_keeps_each_dtype(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(returned, values)
 
 
+def test_a_fixed_size_shows_in_the_specs_and_is_required(tmp_path: Path) -> None:
+    path = pick_graph(tmp_path / "pick.onnx")
+    with closing(OrtEngine(path, threads=1, sizes={"P": 2, "K": 2, "elsewhere": 7})) as fixed:
+        assert fixed.inputs["motion"].shape == (2, "T", 3)
+        with closing(OrtEngine(path, threads=1)) as free:
+            np.testing.assert_array_equal(fixed.run(pick_feeds())["picked"], free.run(pick_feeds())["picked"])
+        with pytest.raises(ShapeError, match="axis 0 must be 2"):
+            fixed.run(pick_feeds(samples=3))
+
+
 def test_a_failure_inside_the_backend_names_the_graph(tmp_path: Path) -> None:
     engine = OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=1)
     feeds = pick_feeds(frames=5) | {"frames": np.array([99], np.int64)}
