@@ -39,7 +39,7 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="pflx", standalone_mode=False))
     except PflxError as error:
         print_error(str(error))
         sys.exit(1)

@@ -1,0 +1,43 @@
+"""The one bundle with real graphs that all tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def exported() -> Iterator[Path]:
+    """What `pflx export --untrained 0 --precision fp16` writes, made once; nobody may change it.
+
+    The environment variable PFLX_TEST_BUNDLE names one that was made before, which saves two minutes.
+    """
+    if made := os.environ.get("PFLX_TEST_BUNDLE"):
+        yield Path(made)
+        return
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "untrained.pflx"
+        command = [sys.executable, "-m", "pflx", "export", "--untrained", "0", "--precision", "fp16", "-o", target]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in Path(folder).iterdir()] == ["untrained.pflx"]
+        yield target
+
+
+def linked_copy(bundle: Path, target: Path) -> Path:
+    """A bundle of its own whose files are those of another, without copying them where the disk allows it."""
+    return Path(shutil.copytree(bundle, target, copy_function=_link))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
