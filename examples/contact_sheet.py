@@ -214,7 +214,7 @@ def _plots(page: Page, run: Run, top: float) -> None:
         panel.draw(track)
         panel.name(quantity, unit, stage, _steps(track, run.hop))
         top += PANEL + GAP
-    panel.label_time()
+    _time_axis(page, run, top - GAP)
 
 
 def _legend(page: Page, y: float) -> None:
@@ -226,6 +226,15 @@ def _legend(page: Page, y: float) -> None:
     x = page.text(x + 16, y, "seam between two segments", 15, SOFT, "lm") + 24
     page.box((x, y - 3, x + 6, y + 3), fill=INK)
     page.text(x + 14, y, "moment of a picture above", 15, SOFT, "lm")
+
+
+def _time_axis(page: Page, run: Run, y: float) -> None:
+    width = COLUMNS * CELL
+    for second in range(int(run.seconds) + 1):
+        x = LEFT + width * second / run.seconds
+        page.line([(x, y), (x, y + 6)], SOFT)
+        page.text(x, y + 10, str(second), 14, SOFT, "ma")
+    page.text(LEFT + width / 2, y + 30, "time on the speaker's clock, s", 14, SOFT, "ma")
 
 
 def _range(*tracks: Array) -> tuple[float, float]:
@@ -273,16 +282,6 @@ class Panel:
         words = f"mean step {seam:.2g} {unit} at seams, {inside:.2g} inside segments"
         self._page.text(max(end + 20, self._left), self._top - 6, words, 14, SOFT, "ls")
         self._page.text(18, (self._top + self._bottom) / 2, unit, 14, SOFT, "lm")
-
-    def label_time(self) -> None:
-        """Seconds under the axis."""
-        for second in range(int(self._run.seconds) + 1):
-            x = self._left + (self._right - self._left) * second / self._run.seconds
-            self._page.line([(x, self._bottom), (x, self._bottom + 6)], SOFT)
-            self._page.text(x, self._bottom + 10, f"{second}", 14, SOFT, "ma")
-        self._page.text(
-            (self._left + self._right) / 2, self._bottom + 30, "time on the speaker's clock, s", 14, SOFT, "ma"
-        )
 
     def _x(self, frame: float) -> float:
         return self._left + (self._right - self._left) * (frame + 0.5) / len(self._run.generated)

