@@ -8,20 +8,25 @@ BUNDLE is one of `pflx export --untrained SEED`: its seed is used for the PyTorc
 from __future__ import annotations
 
 import argparse
+import copy
+import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import report
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pflx.engines import Array, Bundle, OrtEngine
 from pflx.export import load_model, untrained
 from pflx.export.models import PIRender
-from pflx.export.models.pirender import ResidualBlock, _act
+from pflx.export.models.pirender import EPSILON, LayerNorm2d, ResidualBlock, _act
 from pflx.runtime.listener import CALL_SIZES
 
 
@@ -33,10 +38,22 @@ class ReleasedBlock(ResidualBlock):
         return super().forward(features, descriptor)
 
 
+class ReleasedLayerNorm(LayerNorm2d):
+    """The norm as the public code runs it: with its parameters expanded to C×H×W."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        shape = features.shape[1:]
+        return F.layer_norm(features, shape, self.weight.expand(shape), self.bias.expand(shape), EPSILON)
+
+
+_RELEASED: dict[type[nn.Module], type[nn.Module]] = {ResidualBlock: ReleasedBlock, LayerNorm2d: ReleasedLayerNorm}
+
+
 def as_released(network: PIRender) -> PIRender:
+    """A copy that also does what the public code does in vain."""
+    network = copy.deepcopy(network)
     for module in network.modules():
-        if isinstance(module, ResidualBlock):
-            module.__class__ = ReleasedBlock
+        module.__class__ = _RELEASED.get(type(module), type(module))
     return network
 
 
@@ -59,23 +76,65 @@ def plain_export(network: PIRender, folder: Path, threads: int) -> OrtEngine:
     return OrtEngine(path, threads=threads)
 
 
-def renderer_runs(bundle: Bundle, threads: int, folder: Path) -> dict[str, Callable[[], object]]:
+def renderer_feeds(bundle: Bundle, threads: int) -> dict[str, Array]:
     rng = np.random.default_rng(0)
     portrait = rng.integers(0, 256, (1, 256, 256, 3), np.uint8)
+    features = OrtEngine(bundle.graph_path("pirender_portrait", "fp32"), threads=threads).run({"portrait": portrait})
     track = rng.normal(0, 0.3, (1, 27, 58)).astype(np.float32)
+    return {**features, "coefficients": track, "frames": np.array([13])}
+
+
+def renderer_runs(
+    bundle: Bundle, feeds: dict[str, Array], threads: int, folder: Path
+) -> dict[str, Callable[[], object]]:
     network = load_model("pirender", untrained("pirender", bundle.manifest.untrained or 0))
     assert isinstance(network, PIRender)
-    picture = torch.from_numpy(portrait).permute(0, 3, 1, 2) / 127.5 - 1
-    window = torch.from_numpy(track).transpose(1, 2).contiguous()
+    picture = torch.from_numpy(feeds["source"])
+    window = torch.from_numpy(feeds["coefficients"]).transpose(1, 2).contiguous()
     plain = plain_export(network, folder, threads)
     deployed = OrtEngine(bundle.graph_path("pirender_frame", "fp32"), threads=threads, sizes=CALL_SIZES)
-    features = OrtEngine(bundle.graph_path("pirender_portrait", "fp32"), threads=threads).run({"portrait": portrait})
-    feeds = {**features, "coefficients": track, "frames": np.array([13])}
     return {
         "eager_as_released": partial(as_released(network), picture, window),
         "plain_onnx": partial(plain.run, {"portrait": picture.numpy(), "coefficients": window.numpy()}),
         "deploy": partial(deployed.run, feeds),
     }
+
+
+def profile(bundle: Bundle, feeds: dict[str, Array], threads: int, rounds: int) -> dict[str, object]:
+    """Where a frame's time goes: least time of every node, added up per operator, and the share of the cores' peak."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.enable_profiling = threads, True
+    for name, size in CALL_SIZES.items():
+        options.add_free_dimension_override_by_name(name, size)
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = f"{folder}/run"
+        session = onnxruntime.InferenceSession(bundle.graph_path("pirender_frame", "fp32"), options)
+        for _ in range(rounds):
+            session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    least: dict[tuple[str, str], float] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            key = (event["args"]["op_name"], event["name"])
+            least[key] = min(least.get(key, np.inf), event["dur"] / 1e3)
+    gflop = (bundle.manifest.graphs["pirender_frame"].flops or 0) / 1e9
+    by_operator: Counter[str] = Counter()
+    for (operator, _), milliseconds in least.items():
+        by_operator[operator] += milliseconds
+    return {
+        "ms_by_operator": {name: round(ms, 1) for name, ms in by_operator.most_common(12)},
+        "ms_of_all_nodes": round(sum(by_operator.values()), 1),
+        "gflop": round(gflop, 1),
+        "gflop_per_s_in_convolutions": round(1e3 * gflop / (by_operator["Conv"] + by_operator["ConvTranspose"])),
+        "gflop_per_s_of_a_large_matrix_product": round(_matrix_peak(rounds)),
+    }
+
+
+def _matrix_peak(rounds: int) -> float:
+    """What these cores reach in FP32, by PyTorch's matrix product of 2048² with the same threads."""
+    matrix = torch.rand(2048, 2048)
+    seconds = report.interleaved({"product": lambda: matrix @ matrix}, rounds=rounds)["product"]
+    return 2 * 2048**3 / min(seconds) / 1e9
 
 
 def generator_runs(bundle: Bundle, threads: int) -> dict[str, Callable[[], object]]:
@@ -106,7 +165,8 @@ def main() -> None:
     bundle = Bundle.open(args.bundle)
     environment = report.machine(args.threads)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        renderer = report.interleaved(renderer_runs(bundle, args.threads, Path(folder)), rounds=args.rounds)
+        feeds = renderer_feeds(bundle, args.threads)
+        renderer = report.interleaved(renderer_runs(bundle, feeds, args.threads, Path(folder)), rounds=args.rounds)
         generator = report.interleaved(generator_runs(bundle, args.threads), rounds=2 * args.rounds)
     content = {
         "command": f"python benchmarks/networks.py BUNDLE --threads {args.threads} --rounds {args.rounds}",
@@ -115,6 +175,7 @@ def main() -> None:
             **{name: report.summary(seconds) for name, seconds in renderer.items()},
             "deploy_to_eager_as_released": report.ratio(renderer, "deploy", "eager_as_released"),
             "plain_onnx_to_eager_as_released": report.ratio(renderer, "plain_onnx", "eager_as_released"),
+            "profile_of_deploy": profile(bundle, feeds, args.threads, args.rounds),
         },
         "reactface_step": {
             **{name: report.summary(seconds) for name, seconds in generator.items()},
