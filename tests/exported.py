@@ -24,7 +24,7 @@ def exported() -> Iterator[Path]:
         return
     with TemporaryDirectory() as folder:
         target = Path(folder) / "untrained.pflx"
-        command = [sys.executable, "-m", "pflx", "export", "--untrained", "0", "--precision", "fp16", "-o", target]
+        command = [sys.executable, "-m", "pflx", "export", "--untrained", "0", "--precision", "fp16", "-o", str(target)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert [path.name for path in Path(folder).iterdir()] == ["untrained.pflx"]

@@ -57,7 +57,8 @@ def published_pixels(
     rows = torch.arange(frame - 13, frame + 14).clamp(0, len(track) - 1)
     source = (portrait.float() / 255 - 0.5) / 0.5
     image = network(source.permute(2, 0, 1)[None], track[rows].T[None])["fake_image"][0]
-    return ((image.double() * 0.5 + 0.5) * 255).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    levels = ((image.double() * 0.5 + 0.5) * 255).clamp(0, 255)
+    return np.asarray(levels.permute(1, 2, 0).numpy(), np.uint8)
 
 
 @torch.inference_mode()

@@ -64,6 +64,7 @@ def write_clip(
         if rotation:
             video.set_display_rotation(rotation)
         audio: Any = None
+        layout = ""
         if sound is not None:
             layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
             audio = container.add_stream(

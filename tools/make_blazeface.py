@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -59,7 +61,7 @@ def with_free_batch(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-def head_and_tail(source: str) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], dict[str, np.ndarray]]:
+def head_and_tail(source: str) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], dict[str, npt.NDArray[Any] | np.float32]]:
     """uint8 to [-1, 1] before the network; sigmoid and anchors after it."""
     node = helper.make_node
     head = [
