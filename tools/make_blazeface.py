@@ -61,7 +61,7 @@ def with_free_batch(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-def head_and_tail(source: str) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], dict[str, npt.NDArray[Any] | np.float32]]:
+def head_and_tail(source: str) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], dict[str, npt.NDArray[Any]]]:
     """uint8 to [-1, 1] before the network; sigmoid and anchors after it."""
     node = helper.make_node
     head = [
@@ -82,14 +82,14 @@ def head_and_tail(source: str) -> tuple[list[onnx.NodeProto], list[onnx.NodeProt
         node("Concat", ["corner", "size"], ["boxes"], axis=2),
     ]
     constants = {
-        "per_level": np.float32(1 / 127.5),
-        "one": np.float32(1),
-        "low": np.float32(-RAW_SCORE_LIMIT),
-        "high": np.float32(RAW_SCORE_LIMIT),
+        "per_level": np.array(1 / 127.5, np.float32),
+        "one": np.array(1, np.float32),
+        "low": np.array(-RAW_SCORE_LIMIT, np.float32),
+        "high": np.array(RAW_SCORE_LIMIT, np.float32),
         "last": np.array([2], np.int64),
         "parts": np.array([2, 2, 12], np.int64),
         "anchors": anchors(),
-        "half": np.float32(0.5),
+        "half": np.array(0.5, np.float32),
     }
     return head, tail, constants
 
