@@ -12,7 +12,7 @@ from typing import Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pflx.cli.console import out
 from pflx.engines.driver import find_gpus
@@ -41,7 +41,8 @@ class Finding:
 def doctor() -> None:
     """Show what this machine can run and what is missing. Exit code 1 if something installed is broken."""
     findings = list(examine())
-    table = Table("", "", "found", "what to do", show_header=True, box=None)
+    found, fix = (Column(name, overflow="fold") for name in ("found", "what to do"))
+    table = Table("", "", found, fix, box=None)
     for finding in findings:
         colour = _COLOURS[finding.verdict]
         table.add_row(

@@ -84,7 +84,7 @@ class Bundle:
         if wanted not in graph.files:
             raise BundleError(
                 f"Graph '{name}' of {self.path} has no {wanted} variant; it has {', '.join(graph.files)}. "
-                f"Export with --precision {wanted}."
+                "Ask for one of these, or export the bundle in another precision."
             )
         return self.path / graph.files[wanted]
 

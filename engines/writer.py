@@ -171,7 +171,7 @@ def _remove_leftovers(root: Path, manifest: Manifest) -> None:
 
 def _check_replaceable(target: Path, overwrite: bool) -> None:
     if not overwrite:
-        raise OutputExistsError(f"{target} exists. Give another name, or ask to overwrite it.")
+        raise OutputExistsError(f"{target} exists. Give another name, or replace it with --overwrite.")
     if target.is_symlink() or not (target / MANIFEST).is_file():
         raise OutputExistsError(f"{target} is no bundle, and is not replaced. Remove it, or give another name.")
 

@@ -104,7 +104,7 @@ def test_the_place_is_checked_before_any_weight_is_read(work: Path, monkeypatch:
         ("me.onnx", "A bundle's name ends in .pflx, 'me.onnx' does not. Try me.onnx.pflx."),
         ("lost/me.pflx", "lost is no folder. Make it, or write me.pflx elsewhere."),
         ("file/me.pflx", "file is no folder. Make it, or write me.pflx elsewhere."),
-        ("old.pflx", "old.pflx exists. Give another name, or ask to overwrite it."),
+        ("old.pflx", "old.pflx exists. Give another name, or replace it with --overwrite."),
     ):
         assert said in refused(work, "--untrained", "0", "-o", output)
     assert "is no bundle, and is not replaced" in refused(work, "--untrained", "0", "-o", "old.pflx", "--overwrite")
