@@ -81,7 +81,7 @@ def head_and_tail(source: str) -> tuple[list[onnx.NodeProto], list[onnx.NodeProt
         node("Sub", ["absolute", "half_size"], ["corner"]),
         node("Concat", ["corner", "size"], ["boxes"], axis=2),
     ]
-    constants = {
+    constants: dict[str, npt.NDArray[Any]] = {
         "per_level": np.array(1 / 127.5, np.float32),
         "one": np.array(1, np.float32),
         "low": np.array(-RAW_SCORE_LIMIT, np.float32),
