@@ -30,6 +30,7 @@ from fakes import (
 import pflx.runtime.listener as listener_module
 from pflx.engines import BundleError, EngineError, FakeEngine, FeedError
 from pflx.runtime import BlazeFace, FaceState, Listener, ListenerFrame, MediaError, PortraitError, Region, open_speaker
+from pflx.runtime.listener import CALL_SIZES
 from pflx.runtime.video_writer import VideoWriter
 
 MEDIA = Path(__file__).parent / "media"
@@ -196,7 +197,7 @@ def test_a_bundle_is_opened_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert listener.lookahead == 2
         assert len(list(listener.react(clip))) == 53
     assert sorted(name for name, _ in opened) == sorted(f"{graph}.fp32.onnx" for graph in fake_engines())
-    assert all(options == {"device": "cuda:1", "threads": 3} for _, options in opened)
+    assert all(options == {"device": "cuda:1", "threads": 3, "sizes": CALL_SIZES} for _, options in opened)
     with pytest.raises(BundleError, match="no fp16 variant; it has fp32"):
         Listener.open(bundle, portrait_of(), precision="fp16")
 
