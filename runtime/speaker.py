@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import Array, PflInfo
-from pflx.runtime.faces import FaceDetector, FaceWatch
+from pflx.runtime.faces import FaceDetector, FaceState, FaceWatch
 from pflx.runtime.pfl import (
     Box,
     Mode,
@@ -33,9 +33,9 @@ GENERATOR_SIDE = 224
 CALIBRATION_FRAMES = 50
 """Frames with a face that an online session gathers before its region is frozen: 2 s, one window of PFLPosNet."""
 WATCH_FRAMES = 25
-"""Once the region is frozen, one frame a second is searched for the face."""
+"""Once the region is frozen and the face is there, one frame a second is searched for it."""
 SEARCH_FRAMES = 5
-"""While no face is there, one frame in five is searched: a frame without a face is the most expensive to search."""
+"""While the face is missed, one frame in five is searched: a frame without a face is the most expensive to search."""
 
 
 def session_region(boxes: npt.ArrayLike, frame_size: tuple[int, int], pfl: PflInfo) -> Region:
@@ -108,10 +108,10 @@ class FaceTrack:
 class SpeakerView:
     """Crops the speaker, calibrating the region first where none is given.
 
-    Until `CALIBRATION_FRAMES` frames with a face are gathered every frame is searched (every fifth while no face is
-    there), and each segment uses the region of the boxes so far. Then the region is frozen, for head translation must
-    show, and one frame a second is searched to watch whether the face is still there. Which frames are searched depends
-    on their place in the stream alone, never on how they were pushed.
+    Until `CALIBRATION_FRAMES` frames with a face are gathered every frame is searched, and each segment uses the region
+    of the boxes so far. Then the region is frozen, for head translation must show, and one frame a second is searched
+    to watch whether the face is still there. While it is missed every fifth frame is searched, and the frame after it
+    is found again. Which frames are searched depends on what is in the stream alone, never on how it was pushed.
     """
 
     def __init__(self, detector: FaceDetector, pfl: PflInfo) -> None:
@@ -160,9 +160,10 @@ class SpeakerView:
 
 def _pause(track: FaceTrack) -> int:
     """Frames from one look to the next."""
-    if track.region is not None:
-        return WATCH_FRAMES
-    return 1 if track.watch.unseen_frames == 0 else SEARCH_FRAMES
+    if track.watch.unseen_frames:
+        return SEARCH_FRAMES
+    confirming = track.watch.state is FaceState.REACQUIRED
+    return 1 if confirming or track.region is None else WATCH_FRAMES
 
 
 def _follow(boxes: Sequence[Box], chosen: Sequence[Box]) -> Box:
