@@ -82,8 +82,9 @@ def opens(bundle: Path) -> bool:
 def pflx(*arguments: object) -> None:
     """Run the command as a user would, and show how."""
     words = [str(argument) for argument in arguments]
-    print("$ pflx", shlex.join(shown(word) for word in words), flush=True)
-    finished = subprocess.run([sys.executable, "-m", "pflx", *words])
+    command = [str(Path(sys.executable).with_name("pflx")), *words]
+    print("$", shlex.join(shown(word) for word in command), flush=True)
+    finished = subprocess.run(command)
     if finished.returncode:
         sys.exit(finished.returncode)
 
