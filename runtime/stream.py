@@ -170,13 +170,14 @@ class Stream:
     def pull(self) -> Iterator[ListenerFrame]:
         """The frames that are due, oldest first and sample by sample within a frame; ends when input is lacking.
 
-        Work is done as frames are taken: what is not taken comes with the next pull.
+        Work is done as frames are taken: what is not taken comes with the next pull. When an engine fails, or Ctrl-C
+        comes, the stream is as it was before that piece of work, and the next pull tries again.
         """
         while True:
             while self._n_emitted < self._n_due() * self._samples:
-                frame, sample = divmod(self._n_emitted, self._samples)
+                rendered = self._render(*divmod(self._n_emitted, self._samples))
                 self._n_emitted += 1
-                yield self._render(frame, sample)
+                yield rendered
             if not self._inbox.has(self._chain.generator.window):
                 return
             self._close_segment()
@@ -242,23 +243,25 @@ class Stream:
         return max(0, known - self._chain.lookahead)
 
     def _close_segment(self) -> None:
+        """Work out the next segment, then take it over in one go."""
         chain, index = self._chain, self._n_closed
-        frames, audio, received = self._inbox.take(chain.generator.window)
-        pictures, self._face = chain.view.step(frames, self._face)
+        frames, audio, received = self._inbox.window(chain.generator.window)
+        pictures, face = chain.view.step(frames, self._face)
         size = chain.generator.noise_size
         noise = np.stack([self._noise(index, sample, size) for sample in range(self._samples)])
-        window = SpeakerWindow(pictures, audio)
-        generated, self._generator_state = chain.generator.step(window, self._generator_state, noise)
+        generated, generator_state = chain.generator.step(SpeakerWindow(pictures, audio), self._generator_state, noise)
         generated_at = chain.clock()
-        smoothed, self._smoother_state = chain.smoother.step(generated, self._smoother_state)
+        smoothed, smoother_state = chain.smoother.step(generated, self._smoother_state)
         self._segments[index] = _Segment(
             coefficients=smoothed,
             generated_pose=np.ascontiguousarray(generated[..., POSE]),
-            face=self._face.watch.state,
+            face=face.watch.state,
             received=received,
             generated=generated_at,
             smoothed=chain.clock(),
         )
+        self._face, self._generator_state, self._smoother_state = face, generator_state, smoother_state
+        self._inbox.drop(chain.generator.window)
         self._n_closed += 1
         self._forget_segments()
 
@@ -321,14 +324,18 @@ class _Inbox:
     def has(self, n_frames: int) -> bool:
         return len(self._frames) >= n_frames and len(self._audio) >= n_frames * SAMPLES_PER_FRAME
 
-    def take(self, n_frames: int) -> tuple[UInt8Array, Float32Array, int]:
-        """Frames, their sound, and when the push came that completed them."""
+    def window(self, n_frames: int) -> tuple[UInt8Array, Float32Array, int]:
+        """The first frames, their sound, and when the push came that completed them."""
         n_samples = n_frames * SAMPLES_PER_FRAME
         received = next((at for v, a, at in self._marks if v >= n_frames and a >= n_samples), self._marks[-1][2])
-        self._marks = [(v - n_frames, a - n_samples, at) for v, a, at in self._marks if at >= received]
-        frames, self._frames = self._frames[:n_frames], self._frames[n_frames:]
-        audio, self._audio = self._audio[:n_samples], self._audio[n_samples:]
-        return np.stack(frames), audio, received
+        return np.stack(self._frames[:n_frames]), self._audio[:n_samples], received
+
+    def drop(self, n_frames: int) -> None:
+        """Forget the first frames and their sound."""
+        n_samples = n_frames * SAMPLES_PER_FRAME
+        self._frames, self._audio = self._frames[n_frames:], self._audio[n_samples:]
+        left = [(v - n_frames, a - n_samples, at) for v, a, at in self._marks]
+        self._marks = [mark for mark in left[:-1] if mark[0] > 0 or mark[1] > 0] + left[-1:]
 
     def complete(self, n_frames: int) -> None:
         """Cut the sound where the pictures end, then fill up to whole windows with silence and the last picture."""

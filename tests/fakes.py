@@ -18,6 +18,7 @@ from sample_bundle import F32, ROLES
 from pflx.engines import (
     Array,
     Engine,
+    EngineError,
     FakeEngine,
     GeneratorInfo,
     GraphInfo,
@@ -177,6 +178,24 @@ class Reusing:
             np.copyto(buffer, value)
             results[name] = buffer
         return results
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class Failing:
+    """Another engine whose n-th call fails, once."""
+
+    def __init__(self, engine: Engine, *, at: int) -> None:
+        self.inputs, self.outputs = engine.inputs, engine.outputs
+        self.calls = 0
+        self._engine, self._at = engine, at
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.calls += 1
+        if self.calls == self._at:
+            raise EngineError("once")
+        return self._engine.run(feeds)
 
     def close(self) -> None:
         self._engine.close()

@@ -138,3 +138,15 @@ def test_a_snapshot_of_another_generator_is_refused() -> None:
     ):
         with pytest.raises(StreamError, match="another generator"):
             listener().resume(snapshot | changed)
+
+
+def test_an_open_npz_file_is_a_snapshot(tmp_path: Path) -> None:
+    stream = listener().stream(seed=5)
+    stream.push(video=VIDEO, audio=SOUND)
+    frames = list(islice(stream.pull(), 10))
+    saved: dict[str, Any] = dict(stream.snapshot())
+    np.savez_compressed(tmp_path / "snapshot.npz", **saved)
+    with np.load(tmp_path / "snapshot.npz", allow_pickle=False) as file:
+        resumed = listener().resume(file, seed=5)
+    resumed.finish()
+    assert [content(frame) for frame in [*frames, *resumed.pull()]] == EXPECTED[1]

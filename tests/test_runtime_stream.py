@@ -14,6 +14,7 @@ from fakes import (
     MEAN_FACE,
     REGION,
     Faces,
+    Failing,
     Recording,
     Reusing,
     fake_engines,
@@ -26,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sessions import ACTIONS, EXPECTED, FRAMES, SOUND, VIDEO, Action, Session, content, listener, whole
 
-from pflx.engines import FeedError
+from pflx.engines import EngineError, FeedError
 from pflx.runtime import FaceState, ListenerFrame, StreamError, seeded_noise
 
 
@@ -302,6 +303,21 @@ def test_what_was_pushed_may_be_overwritten_by_the_caller() -> None:
     video[:], sound[:] = 0, 0
     stream.finish()
     assert [content(frame) for frame in stream.pull()] == EXPECTED[1]
+
+
+@pytest.mark.parametrize("graph", ["reactface_speaker", "reactface_listener", "posnet", "pirender_frame"])
+def test_after_an_engine_failed_the_next_pull_tries_again(graph: str) -> None:
+    engines = fake_engines()
+    engines[graph] = failing = Failing(engines[graph], at=2)
+    stream = listener(engines=engines).stream(seed=5)
+    stream.push(video=VIDEO, audio=SOUND)
+    stream.finish()
+    frames: list[ListenerFrame] = []
+    with pytest.raises(EngineError, match="once"):
+        frames.extend(stream.pull())  # one by one: those before the failure stay
+    frames += stream.pull()
+    assert failing.calls > 2
+    assert [content(frame) for frame in frames] == EXPECTED[1]
 
 
 def test_fewer_than_one_sample_is_refused() -> None:
