@@ -18,7 +18,7 @@ help:
 	@echo "make clean   remove everything that make made (the downloaded clip stays in .cache)"
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/run_demo.py
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import contact_sheet
-import demo
 import numpy as np
 import pytest
+import run_demo
 from fakes import ONE_FACE, fake_listener
 from PIL import Image
 
@@ -121,8 +121,8 @@ def test_the_demo_takes_the_clip_from_its_cache_and_knows_it_by_its_hash(
     monkeypatch.setattr("subprocess.run", download)
     cached = tmp_path / "obama_speech.mp4"
     shutil.copy(CLIP, cached)
-    assert demo.fetch_clip(tmp_path) == cached
-    assert hashlib.sha256(cached.read_bytes()).hexdigest() == demo.CLIP_SHA256
+    assert run_demo.fetch_clip(tmp_path) == cached
+    assert hashlib.sha256(cached.read_bytes()).hexdigest() == run_demo.CLIP_SHA256
     cached.write_bytes(b"another")
     with pytest.raises(ConnectionError):
-        demo.fetch_clip(tmp_path)
+        run_demo.fetch_clip(tmp_path)
