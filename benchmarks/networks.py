@@ -11,10 +11,11 @@ import argparse
 import copy
 import json
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -65,13 +66,14 @@ class Image(nn.Module):
         self.network = network
 
     def forward(self, portrait: Tensor, coefficients: Tensor) -> Tensor:
-        return self.network(portrait, coefficients)["fake_image"]
+        image: Tensor = self.network(portrait, coefficients)["fake_image"]
+        return image
 
 
 def plain_export(network: PIRender, folder: Path, threads: int) -> OrtEngine:
     path = folder / "plain.onnx"
     example = (torch.zeros(1, 3, 256, 256), torch.zeros(1, 58, 27))
-    names = {"input_names": ["portrait", "coefficients"], "output_names": ["image"]}
+    names: dict[str, Any] = {"input_names": ["portrait", "coefficients"], "output_names": ["image"]}
     torch.onnx.export(Image(network), example, path, dynamo=True, opset_version=20, verbose=False, **names)
     return OrtEngine(path, threads=threads)
 
@@ -118,11 +120,12 @@ def profile(bundle: Bundle, feeds: dict[str, Array], threads: int, rounds: int) 
             key = (event["args"]["op_name"], event["name"])
             least[key] = min(least.get(key, np.inf), event["dur"] / 1e3)
     gflop = (bundle.manifest.graphs["pirender_frame"].flops or 0) / 1e9
-    by_operator: Counter[str] = Counter()
+    by_operator: dict[str, float] = defaultdict(float)
     for (operator, _), milliseconds in least.items():
         by_operator[operator] += milliseconds
+    slowest = sorted(by_operator, key=by_operator.__getitem__, reverse=True)
     return {
-        "ms_by_operator": {name: round(ms, 1) for name, ms in by_operator.most_common(12)},
+        "ms_by_operator": {name: round(by_operator[name], 1) for name in slowest[:12]},
         "ms_of_all_nodes": round(sum(by_operator.values()), 1),
         "gflop": round(gflop, 1),
         "gflop_per_s_in_convolutions": round(1e3 * gflop / (by_operator["Conv"] + by_operator["ConvTranspose"])),
