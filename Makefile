@@ -27,11 +27,8 @@ lint: $(VENV)/dev.stamp $(VENV)/node.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy $(CHECKED)
+	$(BIN)/mypy tests examples benchmarks tools
 	$(BIN)/pyright --pythonpath $(BIN)/python
-
-# Folders beside the package that mypy checks by path.
-CHECKED := tests examples $(patsubst %/,%,$(dir $(wildcard benchmarks/*.py tools/*.py)))
 
 check: lint test
 
