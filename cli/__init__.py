@@ -17,6 +17,9 @@ from pflx.engines import PflxError
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
 """Any mistake on the command line: `ClickException`, of Click itself or of the copy that later Typers carry."""
 
+_INTERRUPTED = 130
+"""What Typer returns after Ctrl-C: 128 + SIGINT, as shells have it."""
+
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 app.command("export")(export.export)
 app.command("build")(build.build)
@@ -39,13 +42,16 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        sys.exit(app(prog_name="pflx", standalone_mode=False))
+        code = app(prog_name="pflx", standalone_mode=False)
     except PflxError as error:
         print_error(str(error))
         sys.exit(1)
     except _UsageError as error:
         print_error(_usage(error))
         sys.exit(2)
+    if code == _INTERRUPTED:
+        print_error("Stopped. Nothing half-written was left.")
+    sys.exit(code)
 
 
 def _usage(error: Any) -> str:

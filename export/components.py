@@ -150,12 +150,14 @@ def read_mean_face(given: str | None) -> tuple[Tensor, str]:
         return torch.zeros(COEFFICIENTS), "zero"
     path = Path(given)
     try:
-        values = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            values = np.lib.format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ComponentError(f"Mean face {path} cannot be read: {error}. Pass a .npy file with 58 numbers.") from error
-    if not isinstance(values, np.ndarray) or values.size != COEFFICIENTS or values.dtype.kind not in "fiu":
-        shape = list(getattr(values, "shape", ()))
-        raise ComponentError(f"Mean face {path} has shape {shape}, not 58 numbers. Pass the .npy of the training data.")
+    if values.size != COEFFICIENTS or values.dtype.kind not in "fiu":
+        raise ComponentError(
+            f"Mean face {path} is {values.dtype} {list(values.shape)}, not 58 numbers. Pass the .npy of the training data."
+        )
     if not np.isfinite(values).all():
         raise ComponentError(f"Mean face {path} holds NaN or infinite values. Pass the .npy of the training data.")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

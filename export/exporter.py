@@ -67,12 +67,19 @@ class ExportOptions:
         size: side of the rendered frame in pixels, 256 or 224.
         pfl: how the checkpoint's training crops were cut.
         engine: the TensorRT flavour to build engines for, or None.
+
+    Raises:
+        ComponentError: no frames of that size.
     """
 
     precision: Precision = "fp32"
     size: int = 256
     pfl: PflInfo = PflInfo(mode="release", window=256, padding=20)  # noqa: RUF009 (frozen)
     engine: Backend | None = None
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ComponentError(f"Frames of {self.size} px cannot be rendered. Choose one of {SIZES}.")
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -98,14 +105,11 @@ def export_bundle(
         progress: told about every step.
 
     Raises:
-        ComponentError: an option the networks cannot serve.
         ParityError: a graph differs from its network by more than allowed.
         OutputError: the folder cannot be written.
         EngineError, BackendMissingError, DeviceError: an engine could not be built.
     """
     options = options or ExportOptions()
-    if options.size not in SIZES:
-        raise ComponentError(f"Frames of {options.size} px cannot be rendered. Choose one of {SIZES}.")
     with bundle_writer(target, overwrite=overwrite) as folder:
         require_space(folder, _expected_bytes(components, options))
         write_manifest(folder, _Export(folder, components, options, progress).run())
