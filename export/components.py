@@ -156,7 +156,8 @@ def read_mean_face(given: str | None) -> tuple[Tensor, str]:
         raise ComponentError(f"Mean face {path} cannot be read: {error}. Pass a .npy file with 58 numbers.") from error
     if values.size != COEFFICIENTS or values.dtype.kind not in "fiu":
         raise ComponentError(
-            f"Mean face {path} is {values.dtype} {list(values.shape)}, not 58 numbers. Pass the .npy of the training data."
+            f"Mean face {path} is {values.dtype} {list(values.shape)}, not 58 numbers. "
+            "Pass the .npy of the training data."
         )
     if not np.isfinite(values).all():
         raise ComponentError(f"Mean face {path} holds NaN or infinite values. Pass the .npy of the training data.")
