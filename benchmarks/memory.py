@@ -35,7 +35,7 @@ def open_with_fake_renderer(path: Path, portrait: Path, **_: object) -> Listener
     bundle = Bundle.open(path)
     graphs = bundle.manifest.graphs
     engines: dict[str, Engine] = {
-        name: OrtEngine(bundle.graph_path(name)) for name in graphs if name != "pirender_frame"
+        name: OrtEngine(bundle.graph_path(name, "fp32")) for name in graphs if name != "pirender_frame"
     }
     size = bundle.manifest.renderer.size
     image: dict[str, Array] = {"image": np.zeros((1, 1, size, size, 3), np.uint8)}

@@ -43,7 +43,7 @@ class Timed:
 def hop_overhead(args: argparse.Namespace) -> dict[str, object]:
     bundle = Bundle.open(args.bundle)
     engines = {
-        name: Timed(OrtEngine(bundle.graph_path(name), threads=args.threads, sizes=CALL_SIZES))
+        name: Timed(OrtEngine(bundle.graph_path(name, "fp32"), threads=args.threads, sizes=CALL_SIZES))
         for name in bundle.manifest.graphs
     }
     detector = Timed(OrtEngine(MODEL_PATH, threads=1))
@@ -78,7 +78,7 @@ start = time.perf_counter()
 import pflx.runtime
 imported = time.perf_counter()
 from pflx.runtime import Listener, open_speaker
-listener = Listener.open(sys.argv[1], sys.argv[3], threads=int(sys.argv[4]), lookahead=0, verify=sys.argv[5] == "1")
+listener = Listener.open(sys.argv[1], sys.argv[3], threads=int(sys.argv[4]), precision="fp32", lookahead=0, verify=sys.argv[5] == "1")
 opened = time.perf_counter()
 clip = open_speaker(sys.argv[2])
 stream = listener.stream()

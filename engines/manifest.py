@@ -87,8 +87,8 @@ class PflInfo(_Record, frozen=True, kw_only=True):
     """The crop that the checkpoint was trained on.
 
     Attributes:
-        mode: `release`, `paper` or `floating`.
-        window: frames over which the region is found.
+        mode: `release` or `paper`.
+        window: side of the crop in pixels of the speaker's frame.
         padding: pixels added around the face.
     """
 
@@ -101,7 +101,7 @@ class MeanFace(_Record, frozen=True, kw_only=True):
     """What is subtracted from coefficients inside the networks.
 
     Attributes:
-        source: `file` with the hash of the file, or `zero`.
+        source: `sha256:` and the hash of the file, or `zero`.
         values: 58 coefficients.
     """
 
