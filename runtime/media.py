@@ -19,6 +19,7 @@ from pflx.engines import FeedError, PflxError
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
 
 log = logging.getLogger(__name__)
 
@@ -277,11 +278,17 @@ class _PictureClock:
 
 def _pictures(stream: _Stream, origin_s: float, size: tuple[int, int]) -> Iterator[UInt8Array]:
     """The picture shown at 0, 1/25, 2/25 … s, uint8 [H, W, 3] each; only what is shown is made RGB."""
+    from av.video.reformatter import VideoReformatter
+
+    # One converter for all, and one look at the side data: asking a frame for either makes a reference cycle with it,
+    # and hundreds of whole pictures would wait for Python's garbage collector.
+    reformatter, orientation = VideoReformatter(), None
     index = 0
     for frame, until_s in _spans(stream, _PictureClock(origin_s)):
+        orientation = orientation or _orientation(frame)
         rgb = None
         while index / FPS + _TIME_TOLERANCE_S < until_s:
-            rgb = _upright(frame, size) if rgb is None else rgb
+            rgb = _upright(frame, size, orientation, reformatter) if rgb is None else rgb
             yield rgb
             index += 1
 
@@ -310,11 +317,14 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return (True, c < 0, b < 0) if abs(a) < abs(b) else (False, a < 0, d < 0)
 
 
-def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> UInt8Array:
+def _upright(
+    frame: av.VideoFrame, size: tuple[int, int], orientation: tuple[bool, bool, bool], reformatter: VideoReformatter
+) -> UInt8Array:
     """The picture as uint8 [H, W, 3] RGB of `size` (width, height), as a player would show it."""
-    transpose, mirror, flip = _orientation(frame)
+    transpose, mirror, flip = orientation
     width, height = size[::-1] if transpose else size
-    rgb = np.asarray(frame.reformat(width=width, height=height, format="rgb24").to_ndarray(), np.uint8)
+    converted = reformatter.reformat(frame, width=width, height=height, format="rgb24")
+    rgb = np.asarray(converted.to_ndarray(), np.uint8)
     rgb = rgb.swapaxes(0, 1) if transpose else rgb
     rgb = rgb[:, ::-1] if mirror else rgb
     return rgb[::-1] if flip else rgb
