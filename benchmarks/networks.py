@@ -7,7 +7,6 @@ BUNDLE is one of `pflx export --untrained SEED`: its seed is used for the PyTorc
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import tempfile
@@ -159,11 +158,7 @@ def generator_runs(bundle: Bundle, threads: int) -> dict[str, Callable[[], objec
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=10)
-    args = parser.parse_args()
+    args = report.bundle_arguments(__doc__)
     torch.set_num_threads(args.threads)
     bundle = Bundle.open(args.bundle)
     environment = report.machine(args.threads)

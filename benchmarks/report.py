@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -14,6 +15,15 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("pflx", "torch", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "av")
+
+
+def bundle_arguments(description: str | None) -> argparse.Namespace:
+    """What benchmarks of a bundle's graphs take: `bundle`, `--threads`, `--rounds`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10)
+    return parser.parse_args()
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:

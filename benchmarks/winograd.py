@@ -9,7 +9,6 @@ package depends on one that can report usage over the network.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -64,11 +63,7 @@ def mnn_run(path: Path, feeds: Mapping[str, Array], threads: int) -> Callable[[]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=10)
-    args = parser.parse_args()
+    args = report.bundle_arguments(__doc__)
     bundle = Bundle.open(args.bundle)
     environment = report.machine(args.threads)
     feeds = renderer_feeds(bundle, args.threads)
