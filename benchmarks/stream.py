@@ -78,7 +78,8 @@ start = time.perf_counter()
 import pflx.runtime
 imported = time.perf_counter()
 from pflx.runtime import Listener, open_speaker
-listener = Listener.open(sys.argv[1], sys.argv[3], threads=int(sys.argv[4]), precision="fp32", lookahead=0, verify=sys.argv[5] == "1")
+threads, verify = int(sys.argv[4]), sys.argv[5] == "1"
+listener = Listener.open(sys.argv[1], sys.argv[3], threads=threads, precision="fp32", lookahead=0, verify=verify)
 opened = time.perf_counter()
 clip = open_speaker(sys.argv[2])
 stream = listener.stream()

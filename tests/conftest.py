@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from exported import exported as exported
 
 _PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "onnxscript")
+
+
+def pytest_configure() -> None:
+    """Shells let background jobs ignore Ctrl-C, and every child inherits that; the tests press it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
