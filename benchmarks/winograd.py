@@ -41,7 +41,7 @@ def converted(bundle: Bundle, folder: Path) -> Path:
 
 
 def mnn_run(path: Path, feeds: Mapping[str, Array], threads: int) -> Callable[[], Array]:
-    import MNN
+    import MNN  # pyright: ignore[reportMissingImports]
 
     expr: Any = MNN.expr
     config = {"backend": "CPU", "precision": "high", "numThread": threads}
