@@ -91,7 +91,7 @@ def draw_contact_sheet(speaker: Path, video: Path, coefficients: Path, sheet: Pa
     page = Page(LEFT + COLUMNS * CELL + RIGHT, plots_top + 4 * PANEL + 3 * GAP + BOTTOM)
     _title(page, run, speaker.name)
 
-    _row_label(page, TOP + picture_height / 2, "speaker", "and the crop")
+    _row_label(page, TOP + picture_height / 2, "speaker", "crop, face state")
     for column, picture in enumerate(_frames(clip, run.instants)):
         left = LEFT + column * CELL
         _paste(page, _with_region(picture, run.region), (left, TOP, left + CELL, TOP + picture_height))
