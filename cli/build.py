@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pflx.cli.console import print_line, progress_bar
+from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.engines import Bundle
 from pflx.engines.build import build_bundle_engines
 
@@ -33,9 +33,10 @@ def build(
         passports = build_bundle_engines(
             bundle, engine.value, precision, compute_capabilities=capability, progress=report
         )
-    files = Bundle.open(bundle, verify=False).manifest.files
+    manifest = Bundle.open(bundle, verify=False).manifest
+    print_untrained(manifest)
     for passport in passports:
         where = " ".join(passport.compute_capabilities)
-        megabytes = files[passport.file].bytes / 1e6
+        megabytes = manifest.files[passport.file].bytes / 1e6
         print_line(f"{passport.graph}: {megabytes:.0f} MB, {passport.precision}, for {where}")
     print_line(f"Built {len(passports)} engines with {passports[0].backend} {passports[0].backend_version}.")

@@ -28,6 +28,7 @@ def built(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = linked_copy(exported, tmp_path_factory.mktemp("built") / "me.pflx")
     outcome = pflx("build", bundle)
     assert outcome.code == 0, outcome.err
+    assert "Untrained weights (seed 0)" in outcome.err
     lines = outcome.out.splitlines()
     assert [line.split(":")[0] for line in lines[:-1]] == list(FUNCTIONS)
     assert lines[-1].startswith("Built 5 engines with tensorrt-rtx ")
