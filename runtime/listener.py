@@ -16,11 +16,11 @@ from pflx.engines import Array, Bundle, Engine, FeedError, Manifest, OrtEngine
 from pflx.runtime.faces import BlazeFace, FaceDetector
 from pflx.runtime.generators import Generator, make_generator
 from pflx.runtime.media import FPS, SpeakerFile, open_speaker
-from pflx.runtime.pfl import Region
+from pflx.runtime.pfl import Box, Region
 from pflx.runtime.portrait import load_portrait
 from pflx.runtime.rendering import WINDOW_RADIUS, Renderer
 from pflx.runtime.smoothing import Smoother
-from pflx.runtime.speaker import BoxCollector, FaceTrack, SpeakerView, session_region
+from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
 from pflx.runtime.stream import Chain, Clock, ListenerFrame, Noise, Stream, seeded_noise
 
 log = logging.getLogger(__name__)
@@ -185,15 +185,17 @@ class Listener:
             progress: called with the number of frames searched so far.
         """
         clip = speaker if isinstance(speaker, SpeakerFile) else open_speaker(speaker)
-        collector = BoxCollector(self._detector)
+        boxes: list[Box] = []
         done = 0
         for chunk in clip.chunks():
-            collector.add(chunk.video)
+            for frame in chunk.video:
+                box = find_face(self._detector, frame, boxes[-1] if boxes else None)
+                boxes += [] if box is None else [box]
             done += len(chunk.video)
             if progress:
                 progress(done)
-        region = session_region(collector.boxes, (clip.width, clip.height), self.manifest.pfl)
-        if not collector.boxes:
+        region = session_region(boxes, (clip.width, clip.height), self.manifest.pfl)
+        if not boxes:
             log.warning("No face in %s: using the middle of the frame, %s.", clip.path, region)
         return region
 

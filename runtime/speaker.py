@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -143,11 +142,11 @@ class SpeakerView:
         track = replace(track, frames=index + 1)
         if track.last_look >= 0 and index - track.last_look < _pause(track):
             return track
-        boxes = [face.box for face in self._detector.detect(frame)]
-        watch = track.watch.next(bool(boxes), index - track.last_look)
+        box = find_face(self._detector, frame, track.boxes[-1] if track.boxes else None)
+        watch = track.watch.next(box is not None, index - track.last_look)
         track = replace(track, watch=watch, last_look=index)
-        if track.region is None and boxes:
-            track = replace(track, boxes=(*track.boxes, _follow(boxes, track.boxes)))
+        if track.region is None and box is not None:
+            track = replace(track, boxes=(*track.boxes, box))
             if len(track.boxes) == CALIBRATION_FRAMES:
                 track = replace(track, region=session_region(track.boxes, size, self._pfl))
         return track
@@ -166,22 +165,8 @@ def _pause(track: FaceTrack) -> int:
     return 1 if confirming or track.region is None else WATCH_FRAMES
 
 
-def _follow(boxes: Sequence[Box], chosen: Sequence[Box]) -> Box:
-    index = choose_face(boxes, chosen[-1] if chosen else None)
-    assert index is not None
-    return boxes[index]
-
-
-class BoxCollector:
-    """Gathers the boxes of a whole clip, for the first of the two passes over a file."""
-
-    def __init__(self, detector: FaceDetector) -> None:
-        self._detector = detector
-        self.boxes: list[Box] = []
-
-    def add(self, frames: UInt8Array) -> None:
-        """Search uint8 [T, H, W, 3] RGB."""
-        for frame in frames:
-            faces = [face.box for face in self._detector.detect(frame)]
-            if faces:
-                self.boxes.append(_follow(faces, self.boxes))
+def find_face(detector: FaceDetector, frame: UInt8Array, previous: Box | None) -> Box | None:
+    """The face to follow in uint8 [H, W, 3] RGB, given the last one; None if there is none. See `choose_face`."""
+    boxes = [face.box for face in detector.detect(frame)]
+    index = choose_face(boxes, previous)
+    return None if index is None else boxes[index]

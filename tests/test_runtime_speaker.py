@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pflx.engines import PflInfo
 from pflx.runtime import FaceState, Region
 from pflx.runtime.pfl import centre_crop, crop
-from pflx.runtime.speaker import BoxCollector, FaceTrack, SpeakerView, session_region
+from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
 
 Box = tuple[float, float, float, float]
 SIZE = (48, 40)
@@ -132,10 +132,9 @@ def test_of_several_faces_the_largest_is_followed_wherever_it_goes() -> None:
 
     track = walk(Faces(crowd), 24)[-1]
     assert [box[:2] for box in track.boxes] == [(4.0 + index, 6.0) for index in range(24)]
-    collector = BoxCollector(Faces(crowd))
-    for frame in frames_of(24):
-        collector.add(frame[None])
-    assert tuple(collector.boxes) == track.boxes
+    detector, found = Faces(crowd), None
+    boxes = [found := find_face(detector, frame, found) for frame in frames_of(24)]
+    assert tuple(boxes) == track.boxes
 
 
 def test_a_track_survives_its_arrays() -> None:
