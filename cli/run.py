@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -12,15 +13,12 @@ import numpy as np
 import typer
 
 from pflx.cli.console import Report, print_line, print_untrained, progress_bar
-from pflx.engines import Array, Manifest, PflxError
+from pflx.engines import Array, Manifest, OutputError
+from pflx.engines.writer import write_whole
 
 if TYPE_CHECKING:
     from pflx.runtime import ListenerFrame, Region, SpeakerFile
     from pflx.runtime.video_writer import VideoWriter
-
-
-class OutputPathError(PflxError, OSError):
-    """A result cannot be written where it was asked for."""
 
 
 def run(
@@ -46,7 +44,7 @@ def run(
     _check_coefficients_path(coefficients)
     clip = open_speaker(speaker)
     if output.exists() and output.samefile(speaker):
-        raise OutputPathError(f"{output} is the speaker's clip, which would be replaced. Give another --output.")
+        raise OutputError(f"{output} is the speaker's clip, which would be replaced. Give another --output.")
     if duration is not None:
         clip = clip.limited(duration)
     track = _Track(samples)
@@ -149,26 +147,19 @@ class _Track:
 
     def write(self, path: Path, region: Region, manifest: Manifest) -> None:
         """Write all tracks, `[sample, frame, …]`, whole or not at all."""
-        partial = path.with_name(f".{path.name}.part")
-        untrained = -1 if manifest.untrained is None else manifest.untrained
-        try:
-            with partial.open("wb") as stream:
-                np.savez_compressed(
-                    stream,
-                    coefficients=self._by_sample(self._coefficients),
-                    generated_pose=self._by_sample(self._generated_pose),
-                    time_s=np.array(self._times),
-                    face=np.array(self._faces),
-                    region=np.array([region.left, region.top, region.right, region.bottom]),
-                    fps=np.array(manifest.fps),
-                    hop=np.array(manifest.generator.hop),
-                    untrained=np.array(untrained),
-                )
-            partial.replace(path)
-        except OSError as error:
-            raise OutputPathError(f"Cannot write {path}: {error.strerror}. Check the folder and its space.") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        content = BytesIO()
+        np.savez_compressed(
+            content,
+            coefficients=self._by_sample(self._coefficients),
+            generated_pose=self._by_sample(self._generated_pose),
+            time_s=np.array(self._times),
+            face=np.array(self._faces),
+            region=np.array([region.left, region.top, region.right, region.bottom]),
+            fps=np.array(manifest.fps),
+            hop=np.array(manifest.generator.hop),
+            untrained=np.array(-1 if manifest.untrained is None else manifest.untrained),
+        )
+        write_whole(path, content.getbuffer())
 
     def _by_sample(self, rows: list[Array]) -> Array:
         return np.stack(rows).reshape(-1, self._samples, rows[0].size).swapaxes(0, 1)
@@ -178,8 +169,8 @@ def _check_coefficients_path(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix != ".npz":
-        raise OutputPathError(f"{path} does not end in .npz. Try {path.with_suffix('.npz')}.")
+        raise OutputError(f"{path} does not end in .npz. Try {path.with_suffix('.npz')}.")
     if not path.parent.is_dir():
-        raise OutputPathError(f"There is no folder {path.parent}. Make it, or choose another place.")
+        raise OutputError(f"There is no folder {path.parent}. Make it, or choose another place.")
     if path.is_dir():
-        raise OutputPathError(f"{path} is a folder. Choose another name.")
+        raise OutputError(f"{path} is a folder. Choose another name.")
