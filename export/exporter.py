@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -44,7 +45,7 @@ from pflx.export.parity import (
     run_published,
 )
 from pflx.export.recipes import OPSET, Recipe, recipes
-from pflx.export.trace import fp32_nodes, trace
+from pflx.export.trace import fp32_nodes, stored_parameters, trace
 
 Precision = Literal["fp32", "fp16"]
 Progress = Callable[[str, int, int], None]
@@ -160,27 +161,30 @@ class _Export:
     def _graph(self, recipe: Recipe) -> GraphInfo:
         module = self._modules[recipe.graph].eval()
         paths = {precision: self._path(recipe.graph, precision) for precision in self._options.precisions}
+        parameters = 0
+        islands: dict[str, list[str]] = {}
         for precision, path in paths.items():
             self._step(f"{recipe.graph} {precision}")
-            trace(module, recipe, path, precision=precision)
+            model = trace(module, recipe, path, precision=precision)
             self._check_graph(module, recipe, path, precision)
+            if precision == "fp32":
+                parameters = stored_parameters(model)
+            else:
+                islands[precision] = fp32_nodes(model)
         return GraphInfo(
             inputs=dict(recipe.inputs),
             outputs=dict(recipe.outputs),
-            parameters=_stored_parameters(paths["fp32"]),
+            parameters=parameters,
             flops=count_flops(module, recipe),
             opset=OPSET,
             files={precision: path.relative_to(self._folder).as_posix() for precision, path in paths.items()},
-            fp32_nodes={precision: fp32_nodes(path) for precision, path in paths.items() if precision != "fp32"},
+            fp32_nodes=islands,
         )
 
     def _check_graph(self, module: nn.Module, recipe: Recipe, path: Path, precision: str) -> None:
-        engine = OrtEngine(path)
-        try:
-            sizes = recipe.size_sets if precision == "fp32" else recipe.size_sets[-1:]
+        sizes = recipe.size_sets if precision == "fp32" else recipe.size_sets[-1:]
+        with closing(OrtEngine(path)) as engine:
             errors = graph_errors(module, engine, recipe, sizes)
-        finally:
-            engine.close()
         if precision == "fp32":
             check_graph(recipe, errors)
         entry = self._report["graphs"].setdefault(recipe.graph, {"tolerance_fp32": dict(recipe.tolerance)})
@@ -240,17 +244,3 @@ class _Export:
             provenance=list(components.provenance),
             versions={"python": platform.python_version()} | {p: version(p) for p in ("torch", "onnx", "onnxruntime")},
         )
-
-
-def _stored_parameters(path: Path) -> int:
-    """Numbers that the graph stores: its weights, without what its module holds but never computes with."""
-    import onnx
-
-    return sum(_size(tensor.dims) for tensor in onnx.load(str(path)).graph.initializer)
-
-
-def _size(dims: Any) -> int:
-    size = 1
-    for dim in dims:
-        size *= dim
-    return size

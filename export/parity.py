@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,42 +161,39 @@ def _render_published(components: Components, track: torch.Tensor, given: ChainI
 def run_graphs(paths: Mapping[str, Path], given: ChainInput) -> Array:
     """The chain on exported graphs, with ONNX Runtime on the CPU: uint8 frames [K, size, size, 3].
 
-    One graph is open at a time, since the largest takes several hundred MB.
+    Each stage is closed before the next is opened, since the largest takes several hundred MB.
     """
-    speaker = [
-        _run(paths["reactface_speaker"], {"video": video, "audio": audio})
-        for video, audio in zip(given.video, given.audio, strict=True)
-    ]
-    segments = _listen(paths, speaker, given.eps)
-    portrait = _run(paths["pirender_portrait"], {"portrait": given.portrait})
-    track = np.concatenate(segments, axis=1)
-    frames = _run(paths["pirender_frame"], {**portrait, "coefficients": track, "frames": given.frames})
-    images: Array = frames["image"][0]
+    with _opened(paths, "reactface_speaker") as speaker:
+        features = [
+            speaker.run({"video": video, "audio": audio}) for video, audio in zip(given.video, given.audio, strict=True)
+        ]
+    with _opened(paths, "reactface_listener") as listener, _opened(paths, "posnet") as posnet:
+        track = np.concatenate(_listen(listener, posnet, features, given.eps), axis=1)
+    with _opened(paths, "pirender_portrait") as painter:
+        portrait = painter.run({"portrait": given.portrait})
+    with _opened(paths, "pirender_frame") as renderer:
+        images: Array = renderer.run({**portrait, "coefficients": track, "frames": given.frames})["image"][0]
     return images
 
 
-def _listen(paths: Mapping[str, Path], speaker: list[dict[str, Array]], eps: Array) -> list[Array]:
+def _opened(paths: Mapping[str, Path], graph: str) -> closing[OrtEngine]:
+    return closing(OrtEngine(paths[graph]))
+
+
+def _listen(listener: Engine, posnet: Engine, speaker: list[dict[str, Array]], eps: Array) -> list[Array]:
     window = speaker[0]["speaker_motion"].shape[1]
     reaction, motion = np.zeros((1, window, COEFFICIENTS), np.float32), np.zeros((1, FEATURES), np.float32)
     segments: list[Array] = []
     for hop, features in enumerate(speaker):
         state = {"past_reaction": reaction, "past_motion": motion, "first": np.array([hop == 0])}
-        step = _run(paths["reactface_listener"], {**features, **state, "eps": eps[hop]})
+        step = listener.run({**features, **state, "eps": eps[hop]})
         reaction, motion = step["reaction"], step["motion"]
         if not segments:
             segments.append(reaction)
             continue
         last_pose = np.ascontiguousarray(segments[-1][:, -1, -6:])
-        segments.append(_run(paths["posnet"], {"segment": reaction, "last_pose": last_pose})["smoothed"])
+        segments.append(posnet.run({"segment": reaction, "last_pose": last_pose})["smoothed"])
     return segments
-
-
-def _run(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    engine = OrtEngine(path)
-    try:
-        return engine.run(feeds)
-    finally:
-        engine.close()
 
 
 @dataclass(frozen=True)

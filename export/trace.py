@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ _SLACK_BYTES = 256 * 1024
 """Room for what is no weight: shapes, index tables, masks."""
 
 
-def trace(module: nn.Module, recipe: Recipe, path: Path, *, precision: str) -> None:
+def trace(module: nn.Module, recipe: Recipe, path: Path, *, precision: str) -> onnx.ModelProto:
     """Export `module` as the recipe says.
 
     Args:
@@ -32,6 +33,9 @@ def trace(module: nn.Module, recipe: Recipe, path: Path, *, precision: str) -> N
         path: the file to write.
         precision: "fp32", or "fp16": parameters in float16, what the module casts to float32 stays there. Inputs
             and outputs have the recipe's dtypes either way.
+
+    Returns:
+        The graph as written.
 
     Raises:
         EngineError: the result is not what the recipe promises (a dynamic axis became fixed, another opset, a
@@ -64,6 +68,7 @@ def trace(module: nn.Module, recipe: Recipe, path: Path, *, precision: str) -> N
     _describe(model, recipe, precision)
     _check(model, module, recipe)
     onnx.save_model(model, str(path))
+    return model
 
 
 def _half(module: nn.Module) -> nn.Module:
@@ -131,9 +136,14 @@ def _bytes(tensors: Mapping[str, Any]) -> dict[int, int]:
     return {id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors.values()}
 
 
-def fp32_nodes(path: Path) -> list[str]:
+def stored_parameters(model: onnx.ModelProto) -> int:
+    """Numbers that a graph stores: its weights, without what its module holds but never computes with."""
+    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+
+
+def fp32_nodes(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that compute in float32: those with a float32 output that are not casts."""
-    model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
+    model = onnx.shape_inference.infer_shapes(model)
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
     return [
