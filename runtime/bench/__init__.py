@@ -1,0 +1,1 @@
+"""What `pflx bench-latency` measures with, and the report that it writes."""
