@@ -7,26 +7,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest, OrtEngine
 from pflx.runtime.faces import BlazeFace, FaceDetector
 from pflx.runtime.generators import Generator, make_generator
 from pflx.runtime.media import FPS, SpeakerFile, open_speaker
 from pflx.runtime.pfl import Box, Region
-from pflx.runtime.portrait import load_portrait
-from pflx.runtime.rendering import WINDOW_RADIUS, Renderer
+from pflx.runtime.rendering import WINDOW_RADIUS, Portrait, Renderer
 from pflx.runtime.smoothing import Smoother
 from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
 from pflx.runtime.stream import Chain, Clock, ListenerFrame, Noise, Stream, seeded_noise
 
 log = logging.getLogger(__name__)
-
-Portrait: TypeAlias = str | Path | npt.NDArray[np.uint8]
-
 
 CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
 """Named dimensions of a bundle's graphs that have the same size in every call of a stream."""
@@ -66,12 +61,14 @@ class Listener:
         self.manifest = manifest
         self._engines = engines
         self._detector = detector or BlazeFace()
-        renderer = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
+        render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
+        renderer = Renderer(render_engines, manifest.renderer.size)
         self._chain = Chain(
             view=SpeakerView(self._detector, manifest.pfl),
             generator=make_generator(manifest.generator, engines),
             smoother=Smoother(engines[manifest.smoother.graphs["smooth"]]),
-            renderer=Renderer(renderer, _portraits(portrait, manifest.renderer.size)),
+            renderer=renderer,
+            portraits=[renderer.prepare(picture) for picture in _several(portrait)],
             mean_face=np.array(manifest.mean_face.values, np.float32),
             lookahead=lookahead,
             clock=clock,
@@ -243,11 +240,11 @@ class Listener:
         self.close()
 
 
-def _portraits(given: Portrait | Sequence[Portrait], size: int) -> list[npt.NDArray[np.uint8]]:
+def _several(given: Portrait | Sequence[Portrait]) -> Sequence[Portrait]:
     several = [given] if isinstance(given, str | Path | np.ndarray) else list(given)
     if not several:
         raise FeedError("No portrait was given; the listener needs at least one.")
-    return [load_portrait(portrait, size) for portrait in several]
+    return several
 
 
 def _close(engines: Mapping[str, Engine]) -> None:

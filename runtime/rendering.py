@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import Array, Engine
+from pflx.runtime.portrait import load_portrait
+
+Portrait: TypeAlias = str | Path | npt.NDArray[np.uint8]
+Features: TypeAlias = Mapping[str, Array]
+"""What the renderer keeps of one portrait, by name."""
 
 WINDOW_RADIUS = 13
 """Coefficient frames that a rendered frame reads on each side. Source: PIRender, semantic radius."""
 
 
 class Renderer:
-    """PIRender for one or more portraits.
-
-    What depends on a portrait alone is computed here, once. Frames are rendered one at a time: on a CPU a batch is
-    no faster, costs memory for every frame in it, and delays the first.
+    """PIRender. Frames are rendered one at a time: on a CPU a batch is no faster, costs memory, and delays the first.
 
     Args:
         engines: the `portrait` and `frame` graphs.
-        portraits: uint8 [size, size, 3] RGB each; sample m shows portrait m modulo their number.
+        size: side of a picture in pixels.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], portraits: Sequence[npt.NDArray[np.uint8]]) -> None:
-        self._engine = engines["frame"]
-        self._features = [_kept(engines["portrait"].run({"portrait": portrait[None]})) for portrait in portraits]
+    def __init__(self, engines: Mapping[str, Engine], size: int) -> None:
+        self._portrait, self._frame = engines["portrait"], engines["frame"]
+        self._size = size
 
-    def render(self, track: Array, frame: int, sample: int) -> npt.NDArray[np.uint8]:
+    def prepare(self, portrait: Portrait) -> Features:
+        """What depends on a portrait alone, computed once.
+
+        Args:
+            portrait: a picture file, or uint8 [H, W, 3] RGB.
+
+        Raises:
+            PortraitError: it cannot be read.
+        """
+        picture = load_portrait(portrait, self._size)
+        # Copies, for an engine may reuse what it returns.
+        return {name: value.copy() for name, value in self._portrait.run({"portrait": picture[None]}).items()}
+
+    def render(self, track: Array, frame: int, features: Features) -> npt.NDArray[np.uint8]:
         """Render one frame.
 
         Args:
-            track: float32 [T, 58] of this sample, mean face subtracted.
+            track: float32 [T, 58], mean face subtracted.
             frame: index into `track`; the window around it is clamped to the track's ends.
-            sample: chooses the portrait.
+            features: of the portrait, from `prepare`.
 
         Returns:
-            uint8 [size, size, 3] RGB.
+            uint8 [size, size, 3] RGB, which the engine may reuse in its next call.
         """
-        features = self._features[sample % len(self._features)]
         feeds = {**features, "coefficients": track[None], "frames": np.array([frame])}
-        image: npt.NDArray[np.uint8] = self._engine.run(feeds)["image"][0, 0].copy()
+        image: npt.NDArray[np.uint8] = self._frame.run(feeds)["image"][0, 0]
         return image
-
-
-def _kept(results: Mapping[str, Array]) -> dict[str, Array]:
-    """Copies of what an engine returned and may reuse in its next call."""
-    return {name: value.copy() for name, value in results.items()}

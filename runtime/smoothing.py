@@ -27,6 +27,10 @@ class Smoother:
         """The state before the first segment: no pose yet."""
         return {}
 
+    def resume(self, segment: Array) -> State:
+        """The state after a segment that is shown as it is, float32 [M, slide, 58]."""
+        return {"last_pose": np.ascontiguousarray(segment[:, -1, POSE])}
+
     def step(self, segment: Array, state: State) -> tuple[Array, State]:
         """Smooth one segment.
 
@@ -38,7 +42,7 @@ class Smoother:
             The smoothed segment, of the same shape, and the next state.
         """
         if not state:
-            return segment, {"last_pose": np.ascontiguousarray(segment[:, -1, POSE])}
+            return segment, self.resume(segment)
         smoothed = self._engine.run({"segment": segment, "last_pose": state["last_pose"]})
         # Copies, for an engine may reuse what it returns.
         return smoothed["smoothed"].copy(), {"last_pose": smoothed["pose"].copy()}

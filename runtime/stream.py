@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,13 @@ import numpy.typing as npt
 from pflx.engines import Array, FeedError, PflxError
 from pflx.runtime.faces import FaceState
 from pflx.runtime.generators import Generator, SpeakerWindow, State
-from pflx.runtime.latency import Ledger
-from pflx.runtime.media import FPS, SAMPLES_PER_FRAME
-from pflx.runtime.rendering import WINDOW_RADIUS, Renderer
+from pflx.runtime.inbox import Arrival, Inbox
+from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.rendering import WINDOW_RADIUS, Features, Portrait, Renderer
 from pflx.runtime.smoothing import POSE, Smoother
 from pflx.runtime.speaker import FaceTrack, SpeakerView
+
+log = logging.getLogger(__name__)
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -36,13 +39,13 @@ class ListenerFrame:
     """One frame of one reaction.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB.
+        image: uint8 [H, W, 3] RGB. Frames that show one picture share the array.
         coefficients: float32 [58] that it shows, mean face added.
         generated_pose: float32 [6], the generator's own pose before PosNet, mean face added.
         time_s: on the speaker's media clock.
         sample: which of the M reactions.
         face: whether the speaker's face was there when the segment was made.
-        ledger: when each stage finished with the frame.
+        ledger: what happened to the frame, and when.
     """
 
     image: UInt8Array
@@ -52,6 +55,41 @@ class ListenerFrame:
     sample: int
     face: FaceState
     ledger: Ledger
+
+    @property
+    def degraded(self) -> Rung:
+        """How it was made; `Rung.FULL` unless a live session ran short of time."""
+        return self.ledger.rung
+
+
+class Pace(Protocol):
+    """Decides, piece by piece, how much work `Stream.pull` may put into what is due."""
+
+    def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
+        """Denoising steps for the segment that begins with `frame`; None takes the most."""
+        ...
+
+    def rung(self, frame: int, *, last: bool) -> Rung:
+        """How to make `frame`: FULL, HALF_RATE (one picture for it and the next) or HOLD (no picture).
+
+        Args:
+            frame: its number.
+            last: whether it is the last one that can be rendered now.
+        """
+        ...
+
+
+class _Unhurried:
+    """Everything in full: no deadline."""
+
+    def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
+        return None
+
+    def rung(self, frame: int, *, last: bool) -> Rung:
+        return Rung.FULL
+
+
+_UNHURRIED = _Unhurried()
 
 
 @dataclass(frozen=True)
@@ -63,6 +101,7 @@ class Chain:
         generator: speaker window → segment.
         smoother: segment → segment without a jump.
         renderer: track → picture.
+        portraits: what the renderer needs of each portrait; sample m shows portrait m modulo their number.
         mean_face: float32 [58], added at the edge.
         lookahead: coefficient frames to wait for before a frame is rendered, 0…13.
         clock: stamps the ledgers.
@@ -72,6 +111,7 @@ class Chain:
     generator: Generator
     smoother: Smoother
     renderer: Renderer
+    portraits: Sequence[Features]
     mean_face: Float32Array
     lookahead: int
     clock: Clock
@@ -83,10 +123,38 @@ class _Segment:
 
     coefficients: Array
     generated_pose: Array
+    frames: Array  # int64 [hop], numbers
+    times_s: Array  # float64 [hop]
     face: FaceState
-    received: int
-    generated: int
-    smoothed: int
+    rung: Rung
+    stamps: _SegmentStamps
+
+
+@dataclass(frozen=True)
+class _SegmentStamps:
+    """The part of the ledger that all frames of a segment share."""
+
+    scheduled: int
+    read: int
+    closed: int
+    generator_start: int
+    generator_end: int
+    posnet_end: int
+    av_offset_ns: int
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A rendered picture and what it shows."""
+
+    image: UInt8Array
+    coefficients: Float32Array
+    picture: int
+    rung: Rung
+    render_start: int
+    render_end: int
+    on_host: int
+    newest: int
 
 
 def seeded_noise(seed: int) -> Noise:
@@ -132,8 +200,8 @@ class Stream:
         self._chain = chain
         self._noise = noise
         self._samples = samples
-        self._start_s = start_s
-        self._inbox = _Inbox(silent=not audio)
+        self._inbox = Inbox(silent=not audio, start_s=start_s)
+        self._portraits = list(chain.portraits)
         self._face = track
         self._generator_state: State = chain.generator.start(samples)
         self._smoother_state: State = chain.smoother.start()
@@ -141,13 +209,25 @@ class Stream:
         self._n_closed = 0
         self._n_emitted = 0
         self._n_speaker: int | None = None
+        self._rung = Rung.FULL
+        self._shots: dict[int, _Shot] = {}  # by sample, of a pair of frames that shares its pictures
+        self._second_of_pair = -1
+        self._repaired = 0
 
-    def push(self, *, video: UInt8Array | None = None, audio: Float32Array | None = None) -> None:
+    @property
+    def repaired(self) -> int:
+        """Coefficient frames that were not finite, for which the last good ones were held."""
+        return self._repaired
+
+    def push(
+        self, *, video: UInt8Array | None = None, audio: Float32Array | None = None, arrival: Arrival | None = None
+    ) -> None:
         """Add speaker frames, sound, or both; neither has to fit the other yet.
 
         Args:
             video: uint8 [T, H, W, 3] RGB at 25 fps, whole frames of one size.
             audio: float32 [N], 16 kHz mono in [-1, 1]. Sample 640·k belongs to the start of frame k.
+            arrival: numbers, time and stamps of `video`; by default they follow the last frames, and came now.
 
         Raises:
             FeedError: another dtype or shape, a frame size that changed, or NaN in the sound.
@@ -155,7 +235,7 @@ class Stream:
         """
         if self._n_speaker is not None:
             raise StreamError("The stream was finished; open another one for more input.")
-        self._inbox.add(video, audio, self._chain.clock())
+        self._inbox.add(video, audio, self._chain.clock(), arrival)
 
     def finish(self) -> None:
         """Tell that the speaker's input is over: the rest comes out of the next `pull`.
@@ -167,27 +247,59 @@ class Stream:
             self._n_speaker = self._n_closed * self._chain.generator.hop + self._inbox.n_frames
             self._inbox.complete(self._chain.generator.window)
 
-    def pull(self) -> Iterator[ListenerFrame]:
+    def pull(self, pace: Pace = _UNHURRIED) -> Iterator[ListenerFrame]:
         """The frames that are due, oldest first and sample by sample within a frame; ends when input is lacking.
 
         Work is done as frames are taken: what is not taken comes with the next pull. When an engine fails, or Ctrl-C
         comes, the stream is as it was before that piece of work, and the next pull tries again.
+
+        Args:
+            pace: may have work left out to save time; frames on HOLD do not come out at all.
         """
         while True:
             while self._n_emitted < self._n_due() * self._samples:
-                rendered = self._render(*divmod(self._n_emitted, self._samples))
+                position, sample = divmod(self._n_emitted, self._samples)
+                if sample == 0:
+                    self._rung = self._choose(position, pace)
+                if self._rung is Rung.HOLD:
+                    self._n_emitted += self._samples
+                    continue
+                rendered = self._render(position, sample)
                 self._n_emitted += 1
                 yield rendered
             if not self._inbox.has(self._chain.generator.window):
                 return
-            self._close_segment()
+            self._close_segment(pace)
+
+    def flush(self) -> None:
+        """Forget the input that waits and the frames not rendered yet; the next segment continues the motion."""
+        self._inbox.clear()
+        self._n_emitted = self._n_closed * self._chain.generator.hop * self._samples
+        if self._n_speaker is not None:
+            self._n_speaker = self._n_closed * self._chain.generator.hop
+
+    def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
+        """Show another portrait from the next frame on; it is no part of snapshots.
+
+        Args:
+            portrait: a picture file, or uint8 [H, W, 3] RGB.
+            sample: whose; None for all reactions.
+
+        Raises:
+            PortraitError: it cannot be read.
+            FeedError: there is no such sample.
+        """
+        if sample is not None and not 0 <= sample < self._samples:
+            raise FeedError(f"sample is {sample}; this stream has 0 to {self._samples - 1}.")
+        features = self._chain.renderer.prepare(portrait)
+        shown = [self._portraits[index % len(self._portraits)] for index in range(self._samples)]
+        self._portraits = [features if sample in (None, index) else old for index, old in enumerate(shown)]
 
     def snapshot(self) -> dict[str, Array]:
         """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process."""
         arrays = {
             "samples": np.array([self._samples]),
             "counts": np.array([self._n_closed, self._n_emitted, -1 if self._n_speaker is None else self._n_speaker]),
-            "start_s": np.array([self._start_s]),
             **_prefixed("face", self._face.to_arrays()),
             **_prefixed("generator", self._generator_state),
             **_prefixed("smoother", self._smoother_state),
@@ -206,9 +318,8 @@ class Stream:
         try:
             samples = int(arrays["samples"][0])
             n_closed, n_emitted, n_speaker = (int(count) for count in arrays["counts"])
-            start_s = float(arrays["start_s"][0])
             face = FaceTrack.from_arrays(_unprefixed("face", arrays))
-            inbox = _Inbox.from_arrays(_unprefixed("inbox", arrays), self._chain.clock())
+            inbox = Inbox.from_arrays(_unprefixed("inbox", arrays), self._chain.clock())
             kept = sorted({int(name.split(".")[0][7:]) for name in arrays if name.startswith("segment")})
             segments = {index: _segment(_unprefixed(f"segment{index}", arrays)) for index in kept}
         except (KeyError, ValueError, IndexError) as error:
@@ -221,12 +332,12 @@ class Stream:
         self._generator_state, self._smoother_state = state, _unprefixed("smoother", arrays)
         self._n_closed, self._n_emitted = n_closed, n_emitted
         self._n_speaker = None if n_speaker < 0 else n_speaker
-        self._start_s, self._face, self._inbox, self._segments = start_s, face, inbox, segments
+        self._face, self._inbox, self._segments = face, inbox, segments
 
     def close(self) -> None:
         """Drop what the stream holds and end it; the engines belong to the listener."""
         self._n_speaker = 0
-        self._inbox = _Inbox(silent=False)
+        self._inbox.clear()
         self._segments.clear()
 
     def __enter__(self) -> Self:
@@ -242,28 +353,57 @@ class Stream:
             return self._n_speaker
         return max(0, known - self._chain.lookahead)
 
-    def _close_segment(self) -> None:
+    def _close_segment(self, pace: Pace) -> None:
         """Work out the next segment, then take it over in one go."""
         chain, index = self._chain, self._n_closed
-        frames, audio, received = self._inbox.window(chain.generator.window)
-        pictures, face = chain.view.step(frames, self._face)
+        window = self._inbox.window(chain.generator.window)
+        steps = pace.steps(int(window.frames[0]), chain.generator.steps)
         size = chain.generator.noise_size
         noise = np.stack([self._noise(index, sample, size) for sample in range(self._samples)])
-        generated, generator_state = chain.generator.step(SpeakerWindow(pictures, audio), self._generator_state, noise)
+        pictures, face = chain.view.step(window.video, self._face)
+        started = chain.clock()
+        speaker = SpeakerWindow(pictures, window.audio)
+        generated, generator_state = chain.generator.step(speaker, self._generator_state, noise, steps)
         generated_at = chain.clock()
+        generated, n_bad = self._repair(generated)
+        if n_bad or not _finite(generator_state):
+            generator_state = self._generator_state  # what is not finite would spoil every segment after it
         smoothed, smoother_state = chain.smoother.step(generated, self._smoother_state)
+        smoothed, n_bad_poses = self._repair(smoothed)
+        if n_bad_poses or not _finite(smoother_state):
+            smoother_state = chain.smoother.resume(smoothed)
+        few = steps is not None and steps < max(chain.generator.steps)
         self._segments[index] = _Segment(
             coefficients=smoothed,
             generated_pose=np.ascontiguousarray(generated[..., POSE]),
+            frames=window.frames[: chain.generator.hop],
+            times_s=window.times_s[: chain.generator.hop],
             face=face.watch.state,
-            received=received,
-            generated=generated_at,
-            smoothed=chain.clock(),
+            rung=Rung.FEWER_STEPS if few else Rung.FULL,
+            stamps=_SegmentStamps(
+                window.scheduled, window.read, window.closed, started, generated_at, chain.clock(), window.av_offset_ns
+            ),
         )
         self._face, self._generator_state, self._smoother_state = face, generator_state, smoother_state
+        self._repaired += n_bad + n_bad_poses
         self._inbox.drop(chain.generator.window)
         self._n_closed += 1
         self._forget_segments()
+
+    def _repair(self, segment: Array) -> tuple[Array, int]:
+        """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
+        bad: Array = ~np.isfinite(segment).all(axis=-1, keepdims=True)
+        if not bad.any():
+            return segment, 0
+        if not self._repaired:
+            log.warning("The generator's coefficients are not finite; the last good ones are held. Said once.")
+        before = self._segments.get(self._n_closed - 1)
+        last = np.zeros_like(segment[:, 0]) if before is None else before.coefficients[:, -1]
+        repaired = segment.copy()
+        for row in range(segment.shape[1]):
+            last = np.where(bad[:, row], last, segment[:, row])
+            repaired[:, row] = last
+        return repaired, int(bad.sum())
 
     def _forget_segments(self) -> None:
         """Keep the segments that the window of the next frame to render can reach."""
@@ -271,18 +411,79 @@ class Stream:
         for index in [i for i in self._segments if (i + 1) * self._chain.generator.hop <= oldest_frame]:
             del self._segments[index]
 
-    def _render(self, frame: int, sample: int) -> ListenerFrame:
-        chain, hop = self._chain, self._chain.generator.hop
-        segment, row = self._segments[frame // hop], frame % hop
-        image = chain.renderer.render(self._track(frame, sample), WINDOW_RADIUS, sample)
+    def _choose(self, position: int, pace: Pace) -> Rung:
+        """How to make a frame; the second of a pair is made already."""
+        if position == self._second_of_pair:
+            return Rung.HALF_RATE
+        last = position == self._n_due() - 1 and not self._inbox.has(self._chain.generator.window)
+        rung = pace.rung(self._number(position), last=last)
+        if rung is Rung.HALF_RATE:
+            self._second_of_pair = position + 1
+        return rung
+
+    def _number(self, position: int) -> int:
+        """The number of the frame at a position: they differ where input was left out."""
+        hop = self._chain.generator.hop
+        return int(self._segments[position // hop].frames[position % hop])
+
+    def _render(self, position: int, sample: int) -> ListenerFrame:
+        segment, row = self._segments[position // self._chain.generator.hop], position % self._chain.generator.hop
+        shot = self._shots.pop(sample, None) if position == self._second_of_pair else None
+        if shot is None:
+            shot = self._shoot(position, sample)
+        if self._rung is Rung.HALF_RATE and position != self._second_of_pair:
+            self._shots[sample] = shot
+        stamps = segment.stamps
+        ledger = Ledger(
+            frame=int(segment.frames[row]),
+            sample=sample,
+            segment=position // self._chain.generator.hop,
+            picture=shot.picture,
+            rung=max(shot.rung, segment.rung),
+            time_s=float(segment.times_s[row]),
+            scheduled=stamps.scheduled,
+            read=stamps.read,
+            closed=stamps.closed,
+            generator_start=stamps.generator_start,
+            generator_end=stamps.generator_end,
+            posnet_end=stamps.posnet_end,
+            render_start=shot.render_start,
+            render_end=shot.render_end,
+            on_host=shot.on_host,
+            newest=shot.newest,
+            av_offset_ns=stamps.av_offset_ns,
+        )
         return ListenerFrame(
-            image=image,
-            coefficients=segment.coefficients[sample, row] + chain.mean_face,
-            generated_pose=segment.generated_pose[sample, row] + chain.mean_face[POSE],
-            time_s=self._start_s + frame / FPS,
+            image=shot.image,
+            coefficients=shot.coefficients,
+            generated_pose=segment.generated_pose[sample, row] + self._chain.mean_face[POSE],
+            time_s=ledger.time_s,
             sample=sample,
             face=segment.face,
-            ledger=Ledger(segment.received, segment.generated, segment.smoothed, chain.clock()),
+            ledger=ledger,
+        )
+
+    def _shoot(self, position: int, sample: int) -> _Shot:
+        """Render a frame; on HALF_RATE, the mean of it and the next, which it then stands for."""
+        chain = self._chain
+        track = self._track(position, sample)
+        if self._rung is Rung.HALF_RATE:
+            track = (track + self._track(position + 1, sample)) / np.float32(2)
+        portrait = self._portraits[sample % len(self._portraits)]
+        started = chain.clock()
+        image = chain.renderer.render(track, WINDOW_RADIUS, portrait)
+        rendered = chain.clock()
+        image = image.copy()
+        newest = min((position + WINDOW_RADIUS) // chain.generator.hop, self._n_closed - 1)
+        return _Shot(
+            image=image,
+            coefficients=track[WINDOW_RADIUS] + chain.mean_face,
+            picture=self._number(position),
+            rung=self._rung,
+            render_start=started,
+            render_end=rendered,
+            on_host=chain.clock(),
+            newest=self._segments[newest].stamps.scheduled,
         )
 
     def _track(self, frame: int, sample: int) -> Array:
@@ -293,109 +494,32 @@ class Stream:
         return np.stack([self._segments[row // hop].coefficients[sample, row % hop] for row in rows.tolist()])
 
 
-class _Inbox:
-    """Speaker input that no window has taken yet."""
-
-    def __init__(self, *, silent: bool) -> None:
-        self._silent = silent
-        self._frames: list[UInt8Array] = []
-        self._audio = np.zeros(0, np.float32)
-        self._marks: list[tuple[int, int, int]] = []  # frames and samples waiting after each push, and its time
-        self._frame_shape: tuple[int, ...] | None = None
-
-    @property
-    def n_frames(self) -> int:
-        return len(self._frames)
-
-    def add(self, video: UInt8Array | None, audio: Float32Array | None, now: int) -> None:
-        if video is not None:
-            self._check_video(video)
-        if audio is not None:
-            self._check_audio(audio)
-        if video is not None:
-            self._frames.extend(np.array(video))
-            self._frame_shape = video.shape[1:]
-            if self._silent:
-                audio = np.zeros(SAMPLES_PER_FRAME * len(video), np.float32)
-        if audio is not None:
-            self._audio = np.concatenate([self._audio, audio])
-        self._marks.append((len(self._frames), len(self._audio), now))
-
-    def has(self, n_frames: int) -> bool:
-        return len(self._frames) >= n_frames and len(self._audio) >= n_frames * SAMPLES_PER_FRAME
-
-    def window(self, n_frames: int) -> tuple[UInt8Array, Float32Array, int]:
-        """The first frames, their sound, and when the push came that completed them."""
-        n_samples = n_frames * SAMPLES_PER_FRAME
-        received = next((at for v, a, at in self._marks if v >= n_frames and a >= n_samples), self._marks[-1][2])
-        return np.stack(self._frames[:n_frames]), self._audio[:n_samples], received
-
-    def drop(self, n_frames: int) -> None:
-        """Forget the first frames and their sound."""
-        n_samples = n_frames * SAMPLES_PER_FRAME
-        self._frames, self._audio = self._frames[n_frames:], self._audio[n_samples:]
-        left = [(v - n_frames, a - n_samples, at) for v, a, at in self._marks]
-        self._marks = [mark for mark in left[:-1] if mark[0] > 0 or mark[1] > 0] + left[-1:]
-
-    def complete(self, n_frames: int) -> None:
-        """Cut the sound where the pictures end, then fill up to whole windows with silence and the last picture."""
-        heard = self._audio[: len(self._frames) * SAMPLES_PER_FRAME]
-        if self._frames:
-            self._frames += [self._frames[-1]] * (-len(self._frames) % n_frames)
-        self._audio = np.zeros(len(self._frames) * SAMPLES_PER_FRAME, np.float32)
-        self._audio[: len(heard)] = heard
-
-    def to_arrays(self) -> dict[str, Array]:
-        video = np.stack(self._frames) if self._frames else np.zeros((0, *(self._frame_shape or (0, 0, 3))), np.uint8)
-        return {"video": video, "audio": self._audio, "silent": np.array([self._silent])}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array], now: int) -> _Inbox:
-        inbox = cls(silent=bool(arrays["silent"][0]))
-        inbox._frames = list(arrays["video"])
-        inbox._audio = np.asarray(arrays["audio"], np.float32)
-        inbox._frame_shape = arrays["video"].shape[1:] if arrays["video"].shape[1] else None
-        inbox._marks = [(len(inbox._frames), len(inbox._audio), now)]
-        return inbox
-
-    def _check_video(self, video: UInt8Array) -> None:
-        shape, dtype = _described(video)
-        if shape is None or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:]:
-            raise FeedError(f"Speaker frames are uint8 [T, H, W, 3] RGB, got {dtype} {list(shape or ())}.")
-        if self._frame_shape not in (None, shape[1:]):
-            old, new = self._frame_shape, shape[1:]
-            raise FeedError(
-                f"Speaker frames were {old[1]}x{old[0]}, now {new[1]}x{new[0]}. Resize them, or open a new stream."
-            )
-
-    def _check_audio(self, audio: Float32Array) -> None:
-        if self._silent:
-            raise FeedError("The stream was opened with audio=False, and was given sound. Open it with audio=True.")
-        shape, dtype = _described(audio)
-        if shape is None or dtype != np.float32 or len(shape) != 1:
-            raise FeedError(f"Sound is float32 [N], 16 kHz mono in [-1, 1], got {dtype} {list(shape or ())}.")
-        if not np.isfinite(audio).all():
-            raise FeedError("Sound holds NaN or infinite samples; replace them with 0.")
-
-
-def _described(given: object) -> tuple[tuple[int, ...] | None, Any]:
-    """Shape and dtype, or None and the type of what is no array."""
-    return getattr(given, "shape", None), getattr(given, "dtype", type(given).__name__)
+def _finite(state: State) -> bool:
+    return all(np.isfinite(array).all() for array in state.values() if array.dtype.kind == "f")
 
 
 def _segment_arrays(segment: _Segment) -> dict[str, Array]:
     return {
         "coefficients": segment.coefficients,
         "generated_pose": segment.generated_pose,
-        "face": np.array([segment.face]),
-        "stamps": np.array([segment.received, segment.generated, segment.smoothed]),
+        "frames": segment.frames,
+        "times_s": segment.times_s,
+        "made": np.array([segment.face, segment.rung]),
+        "stamps": np.array(astuple(segment.stamps)),
     }
 
 
 def _segment(arrays: Mapping[str, Array]) -> _Segment:
-    received, generated, smoothed = (int(stamp) for stamp in arrays["stamps"])
-    face = FaceState(int(arrays["face"][0]))
-    return _Segment(arrays["coefficients"], arrays["generated_pose"], face, received, generated, smoothed)
+    face, rung = (int(value) for value in arrays["made"])
+    return _Segment(
+        coefficients=arrays["coefficients"],
+        generated_pose=arrays["generated_pose"],
+        frames=arrays["frames"],
+        times_s=arrays["times_s"],
+        face=FaceState(face),
+        rung=Rung(rung),
+        stamps=_SegmentStamps(*(int(stamp) for stamp in arrays["stamps"])),
+    )
 
 
 def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:

@@ -47,17 +47,23 @@ class Generator(Protocol):
         """Standard normal numbers that one step of one sample takes."""
         ...
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Numbers of denoising steps it can run with, most first; none for a generator that does not denoise."""
+        ...
+
     def start(self, samples: int) -> State:
         """The state before the first step, for M parallel reactions."""
         ...
 
-    def step(self, window: SpeakerWindow, state: State, noise: Array) -> tuple[Array, State]:
+    def step(self, window: SpeakerWindow, state: State, noise: Array, steps: int | None = None) -> tuple[Array, State]:
         """One step.
 
         Args:
             window: the newest speaker frames.
             state: of `start`, or of the last step.
             noise: float32 [M, noise_size].
+            steps: one of `steps`; None takes the most.
 
         Returns:
             The segment, float32 [M, hop, 58], mean face subtracted, and the next state.

@@ -28,6 +28,8 @@ class ReactFaceGenerator:
     Source: ReactFace fa4b3a4, dyadic inference.
     """
 
+    steps: tuple[int, ...] = ()
+
     def __init__(self, info: GeneratorInfo, engines: Mapping[str, Engine]) -> None:
         self.window = info.window
         self.hop = info.hop
@@ -44,7 +46,7 @@ class ReactFaceGenerator:
             "audio_moments": np.zeros(3, np.float64),
         }
 
-    def step(self, window: SpeakerWindow, state: State, noise: Array) -> tuple[Array, State]:
+    def step(self, window: SpeakerWindow, state: State, noise: Array, steps: int | None = None) -> tuple[Array, State]:
         """One step; see `Generator.step`."""
         moments = add_moments(state["audio_moments"], window.audio)
         speaker = self._speaker.run({"video": window.video[None], "audio": normalise(window.audio, moments)[None]})
