@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -306,27 +305,84 @@ def test_a_thread_that_the_clock_did_not_start_is_refused() -> None:
     assert all("'stranger'" in str(error) and isinstance(error, PflxError) for error in errors)
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the platform sends no signal to a thread")
-def test_after_an_interrupted_wait_still_only_one_thread_runs() -> None:
-    clock = VirtualClock()
-    turns = 0
-    caught = False
+class Interrupted:
+    """The lock of a waiting thread, struck by Ctrl-C once (a real signal can be too early to be felt)."""
 
-    def interrupt() -> None:
+    def __init__(self, clock: VirtualClock) -> None:
+        self.seat = clock._baton.me()
+        self.lock = self.seat.turn
+        self.seat.turn = self  # type: ignore[assignment]
+        self.release = self.lock.release
+
+    def acquire(self, blocking: bool = True) -> bool:
+        self.seat.turn = self.lock
+        raise KeyboardInterrupt
+
+
+def test_after_an_interrupted_wait_still_only_one_thread_runs() -> None:
+    clock, stop = VirtualClock(), list[bool]()
+    turns = 0
+
+    def turn() -> None:
         nonlocal turns
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        while not caught:
+        while not stop:
             turns += 1
             clock.sleep(0)
 
-    other = clock.start(interrupt, "other")
+    other = clock.start(turn, "other")
+    Interrupted(clock)
     with pytest.raises(KeyboardInterrupt):
         clock.sleep(100)
     before = turns
     assert sum(range(2_000_000)) > 0  # time enough for another thread, if one could run
-    assert turns == before
-    caught = True
+    assert turns == before > 0
+    stop.append(True)
     assert other.join()
     assert clock() == 0
     clock.sleep(3)
     assert clock() == 3
+
+
+def test_an_interrupt_as_the_wait_ends_leaves_the_clock_in_order() -> None:
+    clock, log = VirtualClock(), list[int]()
+    Interrupted(clock)
+    with pytest.raises(KeyboardInterrupt):
+        clock.sleep(100)
+    other = clock.start(lambda: log.append(clock()), "other")
+    assert log == []
+    clock.sleep(10)
+    assert log == [100]
+    assert other.join()
+    assert clock() == 110
+
+
+@given(
+    programs=st.lists(
+        st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), max_size=6), min_size=1, max_size=4
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_a_monitor_has_one_holder_at_a_time_whatever_happens_within(
+    programs: list[list[tuple[int, int, bool]]],
+) -> None:
+    clock, inside = VirtualClock(), list[int]()
+    monitor = clock.monitor()
+
+    def visit(k: int) -> None:
+        for before, within, waits in programs[k]:
+            clock.sleep(before)
+            with monitor:
+                assert not inside
+                if waits:
+                    monitor.wait(clock() + before)
+                    assert not inside
+                inside.append(k)
+                clock.sleep(within)
+                monitor.notify()
+                assert inside.pop() == k
+        done.append(k)
+
+    done = list[int]()
+    threads = [clock.start(partial(visit, k), f"visitor {k}") for k in range(len(programs))]
+    assert all(thread.join() for thread in threads)
+    assert sorted(done) == list(range(len(programs)))
