@@ -92,4 +92,8 @@ def _changes(here: dict[str, object], there: dict[str, object], prefix: str = ""
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _changes(a, b, f"{name} ")
         elif a != b:
-            yield f"{prefix}{name} {a}, the other {b}"
+            yield f"{prefix}{name} {_said(a)}, the other {_said(b)}"
+
+
+def _said(value: object) -> object:
+    return "none" if value is None else value

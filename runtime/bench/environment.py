@@ -45,10 +45,10 @@ def describe_environment(device: str = "cpu") -> Environment:
         threads_of_machine=psutil.cpu_count() or 1,
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
         frequency=describe_frequency(),
-        gpu=gpu and gpu.name,
+        gpu=gpu.name if gpu else None,
         driver=_nvidia_driver() if gpu else None,
-        sm=gpu and gpu.compute_capability,
-        cuda=gpu and gpu.driver,
+        sm=gpu.compute_capability if gpu else None,
+        cuda=gpu.driver if gpu else None,
         packages={name: known for name in _PACKAGES if (known := _version(name))},
         load=round(psutil.getloadavg()[0], 2),
     )
@@ -107,7 +107,7 @@ def _nvidia_driver(path: Path = _NVIDIA) -> str | None:
         found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", path.read_text())
     except OSError:
         return None
-    return found and found[1]
+    return found[1] if found else None
 
 
 def _cpu_name() -> str:

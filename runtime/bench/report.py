@@ -135,16 +135,15 @@ class Reaction(_Record, frozen=True, kw_only=True):
     Attributes:
         latency: ms from event to emission.
         impulses: how many events.
-        algorithmic_mean_ms: what infinitely fast hardware would leave, on average over phases: S·T/2 + R·T.
-        algorithmic_worst_ms: the same for an event right after a segment closed: S·T + R·T.
-        playout_ms: what the playout delay adds.
+        algorithmic_mean_ms: what infinitely fast hardware would leave, on average over phases: (S/2 + R)·T. The
+            playout delay comes on top.
+        algorithmic_worst_ms: the same for an event right after a segment closed: (S + R)·T.
     """
 
     latency: Distribution
     impulses: int
     algorithmic_mean_ms: float
     algorithmic_worst_ms: float
-    playout_ms: float
 
 
 class FirstFrame(_Record, frozen=True, kw_only=True):

@@ -83,7 +83,7 @@ def read_scalars(report: Report) -> dict[str, Scalar]:
     return dict(
         _scalars(
             report.figures,
-            report.reaction and report.reaction.latency,
+            report.reaction.latency if report.reaction else None,
             report.first_frame,
             report.peak_gflops,
             max(kept, default=0) if report.sessions else None,
@@ -152,7 +152,7 @@ def _of_distribution(name: str, sample: Distribution | None, counted: str) -> It
     unit = _UNITS.get(name, "_ms")
     for percentile in NEEDED:
         yield f"{name}_{percentile}{unit}", _percentile(sample, percentile, counted)
-    yield f"{name}_max{unit}", _or_refused(sample and sample.max)
+    yield f"{name}_max{unit}", _or_refused(sample.max if sample else None)
 
 
 def _percentile(sample: Distribution | None, percentile: str, counted: str) -> Scalar:

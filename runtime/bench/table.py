@@ -15,6 +15,16 @@ def number(value: float) -> str:
     return f"{value:.2f}" if size >= 0.9995 else f"{value:.3g}"
 
 
+def percent(share: float) -> str:
+    """A share of 0…1 in percent."""
+    return f"{number(100 * share)} %"
+
+
+def count(n: int, noun: str) -> str:
+    """A number with its noun: `1 sample`, `2 samples`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of rows: the first column and one past the header's end are flush left, the others right.
 
