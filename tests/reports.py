@@ -1,6 +1,11 @@
-"""Planted reports: made of chosen numbers, not measured."""
+"""Planted reports: made of chosen numbers, not measured.
+
+`python tests/reports.py` writes the text of one to tests/golden.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -16,8 +21,11 @@ from pflx.runtime.bench.report import (
     SessionsRow,
     Setup,
 )
+from pflx.runtime.bench.summary import report_lines
 from pflx.runtime.figures import Distribution, Figures, Quantile
 from pflx.runtime.latency import Rung
+
+GOLDEN = Path(__file__).parent / "golden" / "bench_report.txt"
 
 
 def planted_distribution(median: float, count: int = 1000) -> Distribution:
@@ -96,7 +104,7 @@ FIGURES = Figures(
     dropped=0,
     emit_delay=planted_distribution(0.2, 1488),
     smallest_playout_ms=None,
-    smallest_playout_note="12 frames were not rendered in full",
+    smallest_playout_note="Not every frame was rendered in full and shown.",
     av_offset_ms=1.2,
     av_slope_ms_per_h=0.0,
     drift_ms_per_h=0.03,
@@ -160,3 +168,6 @@ EMPTY = replace(
     REPORT, figures=None, reaction=None, first_frame=None, engines=[], sessions=[], minutes=[], peak_gflops=None
 )
 """What figures could be read from is not there."""
+
+if __name__ == "__main__":
+    GOLDEN.write_text("\n".join(report_lines(REPORT)) + "\n", encoding="utf-8")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 import psutil
+import pytest
 
-from pflx.runtime.bench.environment import describe_environment, describe_frequency, resident_mb
+from pflx.runtime.bench.environment import describe_environment, describe_frequency, nvidia_driver, resident_mb
 
 
 def test_this_machine_is_described() -> None:
@@ -56,6 +57,19 @@ def test_a_clock_that_cannot_move_is_locked(tmp_path: Path) -> None:
 def test_a_machine_that_does_not_state_its_clock_is_not_guessed_at(tmp_path: Path) -> None:
     assert describe_frequency(tmp_path / "none") == "not stated"
     assert describe_frequency(plant_cores(tmp_path, {"governor": "schedutil", "min_freq": "?"})) == "not stated"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\nGCC version:  12.2.0 \n",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.14  Release Build\n",
+    ],
+)
+def test_the_version_of_the_nvidia_driver_is_read_from_the_kernel(tmp_path: Path, text: str) -> None:
+    (tmp_path / "version").write_text(text)
+    assert nvidia_driver(tmp_path / "version") == "550.54.14"
+    assert nvidia_driver(tmp_path / "none") is None
 
 
 def test_memory_is_in_megabytes() -> None:

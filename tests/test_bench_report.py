@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from reports import EMPTY, ENVIRONMENT, FIGURES, REPORT, SETUP, planted_distribution
+from reports import EMPTY, ENVIRONMENT, FIGURES, GOLDEN, REPORT, SETUP, planted_distribution
 
 from pflx.engines import OutputError
 from pflx.runtime.bench.report import (
@@ -27,7 +27,6 @@ from pflx.runtime.bench.table import count, number, table
 from pflx.runtime.bench.verdict import verdict
 from pflx.runtime.figures import Figures
 
-GOLDEN = Path(__file__).parent / "golden" / "bench_report.txt"
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 

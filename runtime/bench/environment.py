@@ -46,7 +46,7 @@ def describe_environment(device: str = "cpu") -> Environment:
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
         frequency=describe_frequency(),
         gpu=gpu.name if gpu else None,
-        driver=_nvidia_driver() if gpu else None,
+        driver=nvidia_driver() if gpu else None,
         sm=gpu.compute_capability if gpu else None,
         cuda=gpu.driver if gpu else None,
         packages={name: known for name in _PACKAGES if (known := _version(name))},
@@ -74,6 +74,15 @@ def describe_frequency(cpus: Path = _CPUS) -> str:
     return f"floating, {low / 1e6:.1f} to {high / 1e6:.1f} GHz by {governors}, {current} now"
 
 
+def nvidia_driver(path: Path = _NVIDIA) -> str | None:
+    """Version of the NVIDIA driver, which CUDA itself does not tell; None where the kernel does not state it."""
+    try:
+        found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", path.read_text())
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
 def resident_mb() -> float:
     """Main memory that this process holds now, in 10^6 bytes."""
     return float(psutil.Process().memory_info().rss) / 1e6
@@ -99,15 +108,6 @@ def _gpu(device: str) -> Gpu | None:
     number = device.partition(":")[2]
     ordinal = int(number) if number.isdecimal() else 0
     return gpus[ordinal] if ordinal < len(gpus) else None
-
-
-def _nvidia_driver(path: Path = _NVIDIA) -> str | None:
-    """Version of the kernel's driver, which CUDA itself does not tell."""
-    try:
-        found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", path.read_text())
-    except OSError:
-        return None
-    return found[1] if found else None
 
 
 def _cpu_name() -> str:

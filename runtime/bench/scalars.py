@@ -106,6 +106,12 @@ def refused_percentile(count: int, counted: str, percentile: str) -> Refused:
     return Refused(f"{count:,} {counted}; {percentile} needs {NEEDED[percentile]:,}")
 
 
+def no_smallest_playout(figures: Figures) -> str:
+    """Why there is no smallest playout delay, as a part of a sentence; empty if there is one."""
+    note = figures.smallest_playout_note
+    return note[:1].lower() + note[1:].removesuffix(".")
+
+
 def _scalars(
     figures: Figures | None,
     reaction: Distribution | None,
@@ -129,16 +135,13 @@ def _scalars(
 
 def _of_frames(figures: Figures | None) -> Iterator[tuple[str, Scalar]]:
     for field in _SCALARS:
-        yield field, _or_refused(getattr(figures, field, None), _note(figures, field))
+        note = no_smallest_playout(figures) if figures and field == "smallest_playout_ms" else ""
+        yield field, _or_refused(getattr(figures, field, None), note)
     for rung in Rung:
         count = figures.rungs.get(rung.name, 0) if figures else None
         yield f"rung_{rung.name.lower()}", _or_refused(count)
     for field, counted in COUNTED.items():
         yield from _of_distribution(field, getattr(figures, field, None), counted)
-
-
-def _note(figures: Figures | None, field: str) -> str:
-    return figures.smallest_playout_note if figures and field == "smallest_playout_ms" else ""
 
 
 def _of_engine(graph: str, engine: EngineFigures | None) -> Iterator[tuple[str, Scalar]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pflx.runtime.bench.report import EngineFigures, Report, Setup
-from pflx.runtime.bench.scalars import COUNTED, NEEDED, memory_slope_mb_per_h, refused_percentile
+from pflx.runtime.bench.scalars import COUNTED, NEEDED, memory_slope_mb_per_h, no_smallest_playout, refused_percentile
 from pflx.runtime.bench.table import count, number, percent, table
 from pflx.runtime.bench.verdict import verdict
 from pflx.runtime.figures import Distribution, Figures, Quantile
@@ -160,7 +160,7 @@ def _delay(report: Report) -> Iterator[str]:
         return
     yield f"  playout           {number(figures.playout_ms)} ms, granted on top"
     if figures.smallest_playout_ms is None:
-        yield f"  smallest playout  n/a ({figures.smallest_playout_note})"
+        yield f"  smallest playout  n/a ({no_smallest_playout(figures)})"
     else:
         yield f"  smallest playout  {number(figures.smallest_playout_ms)} ms, with no missed deadline"
 
