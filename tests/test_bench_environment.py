@@ -62,7 +62,7 @@ def test_a_machine_that_does_not_state_its_clock_is_not_guessed_at(tmp_path: Pat
 @pytest.mark.parametrize(
     "text",
     [
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\nGCC version:  12.2.0 \n",
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\nGCC version 12.2.0\n",
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.14  Release Build\n",
     ],
 )
