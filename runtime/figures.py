@@ -228,10 +228,9 @@ def figures(
     table = _Table(list(ledgers), samples)
     step_ms = 1000 / fps
     algorithmic_ms = (hop + lookahead) * step_ms
-    scheduled_ms = table.deadline / _NS_PER_MS - (algorithmic_ms + playout_ms)
     return Figures(
         frames=table.slots * samples,
-        segments=len(np.unique(table.segment[table.segment >= 0])),
+        segments=_distinct(table.segment[table.segment >= 0]),
         samples=samples,
         duration_s=table.slots / fps,
         algorithmic_ms=algorithmic_ms,
@@ -239,7 +238,7 @@ def figures(
         turnaround=_turnaround(table, hop * samples),
         real_time_factor=_real_time_factor(table, hop, samples, step_ms),
         **_stage_times(table),
-        trail=_known(table.emitted / _NS_PER_MS - scheduled_ms),
+        trail=_known((table.emitted - table.deadline) / _NS_PER_MS + algorithmic_ms + playout_ms),
         lateness=_known(np.maximum(0, table.ready - table.deadline) / _NS_PER_MS),
         age=_known((table.emitted - table.newest) / _NS_PER_MS),
         emit_delay=_known(((table.emitted - table.deadline) / _NS_PER_MS)[table.on_host <= table.deadline]),
@@ -263,7 +262,7 @@ class _Table:
         if not ledgers:
             raise FiguresError("There are no ledgers to compute figures from. Let the session run for longer.")
         names = (*_STAMPS, "frame", "sample", "segment", "picture", "rung", "time_s", "av_offset_ns")
-        columns = dict(zip(names, zip(*map(attrgetter(*names), ledgers), strict=True), strict=True))
+        columns = {name: list(map(attrgetter(name), ledgers)) for name in names}
         if max(columns["sample"]) >= samples:
             raise FiguresError(
                 f"A ledger is of sample {max(columns['sample'])}; there are {samples}. Give all samples."
@@ -309,11 +308,15 @@ class _Table:
 
     def cells(self, among: BoolArray) -> int:
         """How many frames, of all samples, have such a row."""
-        return len(np.unique(self.frame[among] * self.samples + self.sample[among]))
+        return _distinct(self.frame[among] * self.samples + self.sample[among])
 
 
 def _integers(column: Sequence[int | None], missing: int) -> Int64Array:
     return np.array([missing if value is None else value for value in column], np.int64)
+
+
+def _distinct(key: Int64Array) -> int:
+    return int(np.count_nonzero(np.diff(np.sort(key)))) + bool(key.size)  # np.unique is ten times slower
 
 
 def _firsts(key: Int64Array, among: BoolArray) -> Int64Array:
@@ -380,7 +383,7 @@ def _misses(table: _Table, fps: float) -> dict[str, Any]:
     moving = (table.rung != Rung.HOLD) & table.shown
     due, minutes = table.slots * table.samples, table.slots / fps / 60
     missed = due - table.cells(in_time)
-    pictures = len(np.unique(table.picture[moving] * table.samples + table.sample[moving]))
+    pictures = _distinct(table.picture[moving] * table.samples + table.sample[moving])
     return {
         "fps_shown": pictures / (due / fps),
         "dmr": missed / due,
@@ -391,8 +394,7 @@ def _misses(table: _Table, fps: float) -> dict[str, Any]:
 
 
 def _longest_run(table: _Table, in_time: BoolArray) -> int:
-    frames = np.unique(table.frame[in_time])
-    return int(np.diff(frames, prepend=table.first - 1, append=table.first + table.slots).max()) - 1
+    return int(np.diff(table.frame[in_time], prepend=table.first - 1, append=table.first + table.slots).max()) - 1
 
 
 def _smallest_playout(table: _Table, playout_ms: float) -> dict[str, Any]:
