@@ -100,7 +100,9 @@ class _Film:
 
     def _beside(self, picture: Array, reactions: list[Array]) -> Array:
         """The speaker, fitted into a square, and every reaction to the right of it."""
-        return np.concatenate([_fit(picture, self._size), *reactions], axis=1)
+        from pflx.runtime.media import fit_picture
+
+        return np.concatenate([fit_picture(picture, (self._size, self._size)), *reactions], axis=1)
 
 
 def _speaker_frames(clip: SpeakerFile) -> Iterator[tuple[Array, Array]]:
@@ -109,20 +111,6 @@ def _speaker_frames(clip: SpeakerFile) -> Iterator[tuple[Array, Array]]:
 
     for chunk in clip.chunks():
         yield from zip(chunk.video, chunk.audio.reshape(-1, SAMPLES_PER_FRAME), strict=True)
-
-
-def _fit(picture: Array, size: int) -> Array:
-    """A picture of any shape, whole, in a black square."""
-    import cv2
-
-    height, width = picture.shape[:2]
-    scale = size / max(height, width)
-    fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(picture, fitted, interpolation=cv2.INTER_AREA)
-    square = np.zeros((size, size, 3), np.uint8)
-    top, left = (size - small.shape[0]) // 2, (size - small.shape[1]) // 2
-    square[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return square
 
 
 class _Track:

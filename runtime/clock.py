@@ -30,6 +30,11 @@ class Thread(Protocol):
         """Wait for its end, at most so long; True when it has ended."""
         ...
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the thread that asks."""
+        ...
+
 
 class Monitor(Protocol):
     """A lock with a condition, taken by `with`. Like a plain lock it cannot be taken twice by one thread."""
@@ -122,6 +127,30 @@ class _SystemThread(Thread):
     def join(self, timeout_ns: int | None = None) -> bool:
         self._thread.join(None if timeout_ns is None else max(0, timeout_ns) / NS_PER_S)
         return not self._thread.is_alive()
+
+    @property
+    def is_current(self) -> bool:
+        return self._thread is threading.current_thread()
+
+
+class Turn:
+    """A lock that is held while engines work, so that the sessions of one listener use them one after the other."""
+
+    def __init__(self, clock: LiveClock) -> None:
+        self.clock = clock
+        self._monitor = clock.monitor()
+        self._taken = False
+
+    def __enter__(self) -> None:
+        with self._monitor:
+            while self._taken:
+                self._monitor.wait()
+            self._taken = True
+
+    def __exit__(self, *exc: object) -> None:
+        with self._monitor:
+            self._taken = False
+            self._monitor.notify()
 
 
 class VirtualClock(LiveClock):
@@ -351,3 +380,7 @@ class _VirtualThread(Thread):
             finally:
                 self._seat.joiners.pop(me, None)
         return self._seat.ended
+
+    @property
+    def is_current(self) -> bool:
+        return self._seat is self._baton.me()

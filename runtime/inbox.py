@@ -72,6 +72,9 @@ class _Mark:
 class Inbox:
     """Frames and sound in order, with their numbers and times.
 
+    Attributes:
+        next_number: of the next frame that comes without an arrival.
+
     Args:
         silent: sound is made of silence.
         start_s: time of the first frame, where no arrival says otherwise.
@@ -79,7 +82,7 @@ class Inbox:
 
     def __init__(self, *, silent: bool, start_s: float = 0.0) -> None:
         self._silent = silent
-        self._next_number = 0
+        self.next_number = 0
         self._origin = (0, start_s)  # number and time of the frame that the times of later ones are counted from
         self._frame_shape: tuple[int, ...] | None = None
         self.clear()
@@ -105,8 +108,8 @@ class Inbox:
             self._check_video(video)
         if audio is not None:
             self._check_audio(audio)
-        if arrival is not None and arrival.frame < self._next_number:
-            raise FeedError(f"Frame {arrival.frame} comes after frame {self._next_number - 1}; numbers only grow.")
+        if arrival is not None and arrival.frame < self.next_number:
+            raise FeedError(f"Frame {arrival.frame} comes after frame {self.next_number - 1}; numbers only grow.")
         if video is not None:
             self._append(video, arrival)
             if self._silent:
@@ -160,7 +163,7 @@ class Inbox:
             "video": video,
             "audio": self._audio,
             "silent": np.array([self._silent]),
-            "numbers": np.array([*self._numbers, self._next_number], np.int64),
+            "numbers": np.array([*self._numbers, self.next_number], np.int64),
             "times_s": np.array(self._times_s, np.float64),
             "origin": np.array(self._origin, np.float64),
         }
@@ -171,7 +174,7 @@ class Inbox:
         inbox = cls(silent=bool(arrays["silent"][0]))
         inbox._frames = list(arrays["video"])
         inbox._audio = np.asarray(arrays["audio"], np.float32)
-        *inbox._numbers, inbox._next_number = arrays["numbers"].tolist()
+        *inbox._numbers, inbox.next_number = arrays["numbers"].tolist()
         inbox._times_s = arrays["times_s"].tolist()
         number, time_s = arrays["origin"].tolist()
         inbox._origin = (int(number), time_s)
@@ -181,13 +184,13 @@ class Inbox:
 
     def _append(self, video: Sequence[UInt8Array] | UInt8Array, arrival: Arrival | None) -> None:
         if arrival is not None:
-            self._next_number, self._origin = arrival.frame, (arrival.frame, arrival.time_s)
+            self.next_number, self._origin = arrival.frame, (arrival.frame, arrival.time_s)
         count = len(video)
         self._frames.extend(np.array(video))
-        numbers = range(self._next_number, self._next_number + count)
+        numbers = range(self.next_number, self.next_number + count)
         self._numbers += numbers
         self._times_s += [self._origin[1] + (number - self._origin[0]) / FPS for number in numbers]
-        self._next_number += count
+        self.next_number += count
         self._frame_shape = self._frames[-1].shape if self._frames else self._frame_shape
 
     def _check_video(self, video: UInt8Array) -> None:

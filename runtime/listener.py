@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,12 +13,19 @@ from typing import Self
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest, OrtEngine
+from pflx.runtime.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.faces import BlazeFace, FaceDetector
 from pflx.runtime.generators import Generator, make_generator
+from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.live import LiveSession
 from pflx.runtime.media import FPS, SpeakerFile, open_speaker
 from pflx.runtime.pfl import Box, Region
+from pflx.runtime.queues import Policy
 from pflx.runtime.rendering import WINDOW_RADIUS, Portrait, Renderer
+from pflx.runtime.session import LiveSettings
+from pflx.runtime.sinks import Sink, as_sink
 from pflx.runtime.smoothing import Smoother
+from pflx.runtime.sources import Source, Timed, as_source
 from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
 from pflx.runtime.stream import Chain, Clock, ListenerFrame, Noise, Stream, seeded_noise
 
@@ -73,6 +81,7 @@ class Listener:
             lookahead=lookahead,
             clock=clock,
         )
+        self._turn: Turn | None = None
 
     @classmethod
     def open(
@@ -228,6 +237,68 @@ class Listener:
                 yield from stream.pull()
             stream.finish()
             yield from stream.pull()
+
+    def live(
+        self,
+        source: Source | SpeakerFile | str | Path | Iterable[Timed],
+        sink: Sink | Callable[[ListenerFrame], object] | str | Path | None = None,
+        *,
+        playout_ms: float = LiveSettings.playout_ms,
+        samples: int = 1,
+        seed: int = 0,
+        noise: Noise | None = None,
+        region: Region | None = None,
+        floor: Rung = Rung.HOLD,
+        stale_ms: float = LiveSettings.stale_ms,
+        queue_ms: float = LiveSettings.queue_ms,
+        policy: Policy = Policy.DROP_OLDEST,
+        block_ms: float = LiveSettings.block_ms,
+        snapshot: Mapping[str, Array] | None = None,
+        record: Callable[[Ledger], None] | None = None,
+        clock: LiveClock | None = None,
+    ) -> LiveSession:
+        """React in real time. The session has started when this returns; use it in a `with` block.
+
+            with listener.live("speaker.mp4", show) as session:  # or WebcamSource(), or any iterable of Timed
+                session.wait()
+            with listener.live(WebcamSource()) as session:       # without a sink: iterate, also with `async for`
+                for frame in session:
+                    ...
+
+        Args:
+            source: a clip, played at its own pace; a camera; or time-stamped pictures and sound.
+            sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink().
+            playout_ms: time to work in, on top of the algorithmic delay; more misses fewer deadlines, and is later.
+            samples: M parallel reactions.
+            seed: of their noise.
+            noise: in place of `seed`.
+            region: where the speaker's face is; None finds it in the first two seconds.
+            floor: the lowest rung that may be chosen when time runs short; above HOLD, frames come late instead.
+            stale_ms: how late a frame may come, and input may be used, at all.
+            queue_ms: frames laid out for whoever iterates.
+            policy: what happens when they are not taken.
+            block_ms: how long to wait for them to be taken, with the policy BLOCK.
+            snapshot: of a session or stream, to go on from.
+            record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It
+                must return at once and not use the session.
+            clock: what all of it runs on; None is the machine's clock. Sessions of one listener share one.
+
+        Raises:
+            FeedError: a setting out of range, or no source or sink.
+            MediaError: a clip cannot be read, or a file not be written.
+            StreamError: the snapshot is of something else.
+        """
+        settings = LiveSettings(playout_ms, samples, floor, stale_ms, queue_ms, policy, block_ms)
+        if self._turn is None or (clock is not None and clock is not self._turn.clock):
+            self._turn = Turn(clock or SystemClock())
+        chain = replace(self._chain, clock=self._turn.clock)
+        track = FaceTrack(region=region)
+        stream = Stream(chain, samples=samples, noise=noise or seeded_noise(seed), track=track)
+        if snapshot is not None:
+            stream.restore(snapshot)
+            stream.flush()
+        session = LiveSession(chain, stream, as_source(source), as_sink(sink), self._turn, settings, record)
+        return session.start()
 
     def close(self) -> None:
         """Close all engines; closing twice is harmless."""

@@ -163,6 +163,27 @@ def open_speaker(path: str | Path) -> SpeakerFile:
     )
 
 
+def fit_picture(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """A picture, whole, in a black one of another size; as it is where the size is right.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        size: width and height in pixels.
+    """
+    import cv2
+
+    height, width = picture.shape[:2]
+    if (width, height) == size:
+        return picture
+    scale = min(size[0] / width, size[1] / height)
+    fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(picture, fitted, interpolation=cv2.INTER_AREA)
+    whole = np.zeros((size[1], size[0], 3), np.uint8)
+    left, top = (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2
+    whole[top : top + fitted[1], left : left + fitted[0]] = small
+    return whole
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
     import av

@@ -69,13 +69,21 @@ class Pace(Protocol):
         """Denoising steps for the segment that begins with `frame`; None takes the most."""
         ...
 
-    def rung(self, frame: int, *, last: bool) -> Rung:
+    def rung(self, frame: int, *, ahead: int) -> Rung:
         """How to make `frame`: FULL, HALF_RATE (one picture for it and the next) or HOLD (no picture).
 
         Args:
             frame: its number.
-            last: whether it is the last one that can be rendered now.
+            ahead: how many frames after it can be rendered without another segment.
         """
+        ...
+
+    def generated(self, steps: int | None, duration_ns: int) -> None:
+        """Learn what a segment took, from its complete input to PosNet, with so many denoising steps."""
+        ...
+
+    def rendered(self, duration_ns: int) -> None:
+        """Learn what a picture took."""
         ...
 
 
@@ -85,8 +93,14 @@ class _Unhurried:
     def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
         return None
 
-    def rung(self, frame: int, *, last: bool) -> Rung:
+    def rung(self, frame: int, *, ahead: int) -> Rung:
         return Rung.FULL
+
+    def generated(self, steps: int | None, duration_ns: int) -> None:
+        pass
+
+    def rendered(self, duration_ns: int) -> None:
+        pass
 
 
 _UNHURRIED = _Unhurried()
@@ -215,6 +229,11 @@ class Stream:
         self._repaired = 0
 
     @property
+    def next_frame(self) -> int:
+        """Number that the next frame pushed without an arrival gets."""
+        return self._inbox.next_number
+
+    @property
     def repaired(self) -> int:
         """Coefficient frames that were not finite, for which the last good ones were held."""
         return self._repaired
@@ -264,7 +283,7 @@ class Stream:
                 if self._rung is Rung.HOLD:
                     self._n_emitted += self._samples
                     continue
-                rendered = self._render(position, sample)
+                rendered = self._render(position, sample, pace)
                 self._n_emitted += 1
                 yield rendered
             if not self._inbox.has(self._chain.generator.window):
@@ -356,6 +375,7 @@ class Stream:
     def _close_segment(self, pace: Pace) -> None:
         """Work out the next segment, then take it over in one go."""
         chain, index = self._chain, self._n_closed
+        begun = chain.clock()
         window = self._inbox.window(chain.generator.window)
         steps = pace.steps(int(window.frames[0]), chain.generator.steps)
         size = chain.generator.noise_size
@@ -372,6 +392,8 @@ class Stream:
         smoothed, n_bad_poses = self._repair(smoothed)
         if n_bad_poses or not _finite(smoother_state):
             smoother_state = chain.smoother.resume(smoothed)
+        posnet_end = chain.clock()
+        pace.generated(steps, posnet_end - begun)
         few = steps is not None and steps < max(chain.generator.steps)
         self._segments[index] = _Segment(
             coefficients=smoothed,
@@ -381,7 +403,7 @@ class Stream:
             face=face.watch.state,
             rung=Rung.FEWER_STEPS if few else Rung.FULL,
             stamps=_SegmentStamps(
-                window.scheduled, window.read, window.closed, started, generated_at, chain.clock(), window.av_offset_ns
+                window.scheduled, window.read, window.closed, started, generated_at, posnet_end, window.av_offset_ns
             ),
         )
         self._face, self._generator_state, self._smoother_state = face, generator_state, smoother_state
@@ -392,7 +414,7 @@ class Stream:
 
     def _repair(self, segment: Array) -> tuple[Array, int]:
         """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
-        bad: Array = ~np.isfinite(segment).all(axis=-1, keepdims=True)
+        bad: Array = np.asarray(~np.isfinite(segment).all(axis=-1, keepdims=True))
         if not bad.any():
             return segment, 0
         if not self._repaired:
@@ -415,8 +437,7 @@ class Stream:
         """How to make a frame; the second of a pair is made already."""
         if position == self._second_of_pair:
             return Rung.HALF_RATE
-        last = position == self._n_due() - 1 and not self._inbox.has(self._chain.generator.window)
-        rung = pace.rung(self._number(position), last=last)
+        rung = pace.rung(self._number(position), ahead=self._n_due() - 1 - position)
         if rung is Rung.HALF_RATE:
             self._second_of_pair = position + 1
         return rung
@@ -426,11 +447,12 @@ class Stream:
         hop = self._chain.generator.hop
         return int(self._segments[position // hop].frames[position % hop])
 
-    def _render(self, position: int, sample: int) -> ListenerFrame:
+    def _render(self, position: int, sample: int, pace: Pace) -> ListenerFrame:
         segment, row = self._segments[position // self._chain.generator.hop], position % self._chain.generator.hop
         shot = self._shots.pop(sample, None) if position == self._second_of_pair else None
         if shot is None:
             shot = self._shoot(position, sample)
+            pace.rendered(shot.on_host - shot.render_start)
         if self._rung is Rung.HALF_RATE and position != self._second_of_pair:
             self._shots[sample] = shot
         stamps = segment.stamps

@@ -1,0 +1,146 @@
+"""How much work a frame gets: the ladder of a live session under its deadlines."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from pflx.runtime.latency import Rung
+from pflx.runtime.pfl import Region
+from pflx.runtime.speaker import FaceTrack
+from pflx.runtime.stream import Chain, Clock, Stream, seeded_noise
+from pflx.runtime.timeline import FRAME_NS
+
+_REMEMBERED = 64  # calls: a few segments of rendering, so that the prediction follows a machine that slows down
+
+
+class Cost:
+    """What a stage has cost lately, and so what it will cost: the 95th percentile of its last calls."""
+
+    def __init__(self) -> None:
+        self._calls: deque[int] = deque(maxlen=_REMEMBERED)
+
+    def add(self, duration_ns: int) -> None:
+        """Remember a call."""
+        self._calls.append(duration_ns)
+
+    @property
+    def predicted(self) -> int:
+        """In ns; 0 before the first call."""
+        if not self._calls:
+            return 0
+        return sorted(self._calls)[math.ceil(0.95 * len(self._calls)) - 1]
+
+
+class DeadlinePace:
+    """Chooses, for each piece of work, the best rung that is in time.
+
+    A frame is made in full when it and all that can be made now, and then the first frame of the next segment, can be
+    in time; at half rate when only it can; and not at all (HOLD) when it cannot. The floor is the lowest rung that may
+    be chosen: with a floor above HOLD frames come late instead of not at all. Whatever the floor, a frame that would be
+    later than `stale_ns` is not made. And the newest frame is made even if it comes late, for a late picture is better than
+    none, unless input waits for a newer one that is quicker to come by.
+
+    Args:
+        clock: of the session.
+        deadline: of a frame by its number, in ns.
+        samples: pictures of one frame.
+        lookahead: coefficient frames that rendering waits for.
+        floor: see above.
+        stale_ns: see above.
+        waiting: whether input waits that newer frames can be made of.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        deadline: Callable[[int], int],
+        *,
+        samples: int,
+        lookahead: int,
+        floor: Rung,
+        stale_ns: int,
+        waiting: Callable[[], bool],
+    ) -> None:
+        self.render = Cost()
+        self.generate: dict[int | None, Cost] = {}
+        self._clock, self._deadline, self._samples, self._lookahead = clock, deadline, samples, lookahead
+        self._floor, self._stale_ns, self._waiting = floor, stale_ns, waiting
+
+    @property
+    def step_cost(self) -> int:
+        """Predicted for a generator step of any kind, in ns."""
+        return max((known.predicted for known in self.generate.values()), default=0)
+
+    def generated(self, steps: int | None, duration_ns: int) -> None:
+        """See `Pace.generated`."""
+        self.generate.setdefault(steps, Cost()).add(duration_ns)
+
+    def rendered(self, duration_ns: int) -> None:
+        """See `Pace.rendered`."""
+        self.render.add(duration_ns)
+
+    def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
+        """See `Pace.steps`."""
+        if self._floor < Rung.FEWER_STEPS or len(available) < 2:
+            return None
+        # The first frame that waits for the segment lies a look-ahead before it.
+        left = self._left(frame) - self._lookahead * FRAME_NS - self._render_cost()
+        return next((steps for steps in available if self._generate_cost(steps) <= left), available[-1])
+
+    def rung(self, frame: int, *, ahead: int) -> Rung:
+        """See `Pace.rung`."""
+        left, cost = self._left(frame), self._render_cost()
+        # The newest is tried even if it is predicted to be stale: a prediction that is never tested never changes.
+        if left < -self._stale_ns or (ahead and left - cost < -self._stale_ns):
+            return Rung.HOLD
+        if self._floor < Rung.HALF_RATE:
+            return Rung.FULL
+        if cost <= left:
+            in_time = (ahead + 2) * cost + self.step_cost <= left + (ahead + 1) * FRAME_NS
+            return Rung.FULL if in_time else Rung.HALF_RATE
+        if self._floor is Rung.HALF_RATE:
+            return Rung.HALF_RATE
+        newest = ahead == 0 and not (self._waiting() and self.step_cost < cost)
+        return Rung.FULL if newest else Rung.HOLD
+
+    def _left(self, frame: int) -> int:
+        return self._deadline(frame) - self._clock()
+
+    def _render_cost(self) -> int:
+        return self._samples * self.render.predicted
+
+    def _generate_cost(self, steps: int) -> int:
+        """Predicted from calls with as many steps, or else in proportion to calls with another number."""
+        known = self.generate.get(steps)
+        if known is None:
+            rates = [cost.predicted / count for count, cost in self.generate.items() if count]
+            return round(max(rates, default=0.0) * steps)
+        return known.predicted
+
+
+class _Rehearsal:
+    """Everything in full, for a pace that learns what it costs."""
+
+    def __init__(self, pace: DeadlinePace) -> None:
+        self.generated, self.rendered = pace.generated, pace.rendered
+
+    def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
+        return None
+
+    def rung(self, frame: int, *, ahead: int) -> Rung:
+        return Rung.FULL
+
+
+def warm_up(chain: Chain, pace: DeadlinePace, samples: int) -> None:
+    """Run a chain on a blank speaker, once to let the engines settle, once for the pace to learn their cost."""
+    side = 64
+    for rehearsal in ((), (_Rehearsal(pace),)):
+        track = FaceTrack(region=Region(0, 0, side, side))
+        with Stream(chain, samples=samples, noise=seeded_noise(0), track=track, audio=False) as scratch:
+            scratch.push(video=np.zeros((chain.generator.window, side, side, 3), np.uint8))
+            scratch.finish()
+            next(scratch.pull(*rehearsal))
