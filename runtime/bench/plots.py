@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from html import escape
 
 from pflx.runtime.bench.report import Minute, Series
+from pflx.runtime.bench.table import number
 from pflx.runtime.figures import Distribution
 from pflx.runtime.latency import Rung
 
@@ -27,12 +28,6 @@ _SYMBOLS = {
     Rung.HOLD: "m-3.5 -3.5l7 7m-7 0l7 -7",
 }
 _SWATCH = "m-5 -5h10v10h-10z"
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A figure of about three digits, thousands set apart, never in powers of ten."""
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:,.{min(places, 4)}f}".replace(",", "\u202f").replace("-", "\u2212")
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,7 @@ class Axis:
 
     def label(self, tick: float) -> str:
         """As few decimals as the step needs."""
-        text = f"{tick:,.{max(0, -math.floor(math.log10(self.step) + 1e-9))}f}"
-        return text.replace(",", "\u202f").replace("-", "\u2212")
+        return f"{tick:,.{max(0, -math.floor(math.log10(self.step) + 1e-9))}f}"
 
 
 def axis(values: Iterable[float], start: float, end: float, about: int, least: float = 1.0) -> Axis:
@@ -131,12 +125,12 @@ class Drawing:
             self.text(x(tick), y + 16, x.label(tick), anchor="middle" if x(tick) > 10 else "start")
         self.text(self.width, y + 16, f"{x.label(x.high)} {unit}", anchor="end")
 
-    def svg(self, height: float) -> str:
-        """The whole, with a title for who does not see it."""
+    def svg(self, bottom: float, top: float = 0) -> str:
+        """The whole between two heights, with a title for who does not see it."""
         title = escape(self.title)
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {height:.0f}" role="img" '
-            f'aria-label="{title}"><title>{title}</title>{"".join(self.parts)}</svg>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {top:.0f} {self.width:.0f} {bottom - top:.0f}" '
+            f'role="img" aria-label="{title}"><title>{title}</title>{"".join(self.parts)}</svg>'
         )
 
 
@@ -172,7 +166,7 @@ def trail_plot(series: Series, width: float) -> str:
     drawing = Drawing(width, "How far each frame was behind the speaker, over media time, against its deadline")
     points, rungs = _points(series), sorted(set(series.rung))
     symbols = [(f"rung{rung:d}", _SYMBOLS[rung], rung_name(rung.name)) for rung in rungs]
-    top = drawing.legend([*symbols, ("deadline", "m-8 0h16", "deadline"), ("missed", "m0 -5v10", "missed")]) + 22
+    top = drawing.legend([*symbols, ("deadline", "m-8 0h16", "deadline"), ("missed", "m0 -5v10", "missed")]) + 34
     y = axis([series.deadline_ms, *(p.behind_ms for p in points if p.behind_ms is not None)], top + 200, top, 5, 20)
     x = axis([0.0, *(p.time_s for p in points)], 0, width - 10, round(width / 110))
     x = drawing.grid(x, y, "s", "ms behind the speaker")
@@ -207,17 +201,18 @@ def histogram(series: Series, trail: Distribution | None, width: float) -> str:
     marks = [("deadline", series.deadline_ms), *((name, found.value) for name, found in known.items() if found)]
     x = axis([*edges, *(value for _, value in marks)], 0, width - 10, round(width / 110))
     y = axis([0.0, *counts], 270, 96, 4)
-    x = drawing.grid(x, y, "ms", "frames")
+    x = drawing.grid(x, y, "ms", "")
     for count, low, high in zip(counts, edges, edges[1:], strict=False):
         tall = max(y.start - y(count), 2.0) if count else 0.0
         bar = max(x(high) - x(low) - 1, 1.5)
         drawing.box("bar", x(low), y.start - tall, bar, tall, f"{number(low)} to {number(high)} ms: {count} frames")
-    _marks(drawing, marks, x, y)
-    return drawing.svg(y.start + 24)
+    top = _marks(drawing, marks, x, y)
+    drawing.text(0, top - 12, "frames", "label")
+    return drawing.svg(y.start + 24, top - 26)
 
 
-def _marks(drawing: Drawing, marks: Sequence[tuple[str, float]], x: Axis, y: Axis) -> None:
-    """Upright lines with labels, each in the lowest row where it has room."""
+def _marks(drawing: Drawing, marks: Sequence[tuple[str, float]], x: Axis, y: Axis) -> float:
+    """Upright lines with labels, each in the lowest row where it has room; returns where the highest ends."""
     rows = [math.inf] * len(marks)
     for name, value in sorted(marks, key=lambda mark: -mark[1]):
         label, at = f"{name} {number(value)}", x(value)
@@ -228,6 +223,7 @@ def _marks(drawing: Drawing, marks: Sequence[tuple[str, float]], x: Axis, y: Axi
         height = y.end - 14 - 16 * row
         drawing.path("deadline" if name == "deadline" else "mark", f"M{at:.1f} {y.start:.1f}V{height:.1f}")
         drawing.text(left + 5, height + 8, label, "label")
+    return y.end - 14 - 16 * sum(taken < math.inf for taken in rows)
 
 
 def stage_bar(stages: Mapping[str, float], budget_ms: float, width: float) -> str:
