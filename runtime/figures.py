@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -14,28 +13,15 @@ import numpy.typing as npt
 
 from pflx.engines import PflxError
 from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.ledger_table import NS_PER_MS, LedgerTable, distinct
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
-Int64Array: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-_NS_PER_MS = 1_000_000
 _MS_PER_HOUR = 3_600_000
 _CONFIDENCE = 0.95
 _PERMILLE = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p999": 999}
 _FOR_P999 = 100_000  # an interval needs 2995 values only, but then rests on the very largest
-_NEVER = np.iinfo(np.int64).min
-_STAMPS = (
-    "generator_start",
-    "generator_end",
-    "posnet_end",
-    "render_start",
-    "render_end",
-    "on_host",
-    "deadline",
-    "emitted",
-    "newest",
-)
 
 
 class FiguresError(PflxError, ValueError):
@@ -102,17 +88,20 @@ class Figures(msgspec.Struct, frozen=True):
         posnet: over segments.
         render: over frames.
         host_copy: over frames.
-        trail: over frames: emitted − the moment on the schedule that the frame reacts to.
-        lateness: over frames: how long after its deadline the picture was ready, 0 if before.
+        trail: over frames: emitted − the moment on the schedule that the shown picture reacts to.
+        lateness: over frames: how long after its deadline the picture was ready, 0 if before. Where it was not shown
+            for its frame: how long until it, or a newer one, was, or the run ended.
         age: over frames: emitted − scheduled arrival of the newest speaker frame that the picture depends on.
-        jitter_border: over neighbours of different segments: |time between their emissions − T|.
-        jitter_inside: the same within a segment.
+        jitter_border: over neighbours of which the second is the first of a new segment: |time between their
+            emissions − T|.
+        jitter_inside: over all other neighbours.
         jitter_std: standard deviation of (time between the emissions of neighbours − T).
         dmr: deadline-miss rate: missed / frames.
         missed: frames that were not shown in full at their deadline: late, on any rung but FULL, dropped, or never
             made.
         longest_miss_run: most missed frames in a row, in one sample.
-        freeze_ms_per_min: time in which a picture was held or none was shown, per minute and sample.
+        freeze_ms_per_min: time in which an earlier picture was repeated or none was shown, per minute and sample; the
+            second frame of a pair at half rate is no repetition.
         rungs: frames by the name of their rung, those not counted that were dropped.
         dropped: frames that have a ledger and were never emitted.
         emit_delay: over frames that were ready at their deadline: emitted − deadline.
@@ -225,12 +214,17 @@ def figures(
     Raises:
         FiguresError: there are no ledgers, or one is of a sample beyond `samples`.
     """
-    table = _Table(list(ledgers), samples)
+    rows = list(ledgers)
+    if not rows:
+        raise FiguresError("There are no ledgers to compute figures from. Let the session run for longer.")
+    table = LedgerTable(rows, samples)
+    if table.sample.max() >= samples:
+        raise FiguresError(f"A ledger is of sample {table.sample.max()}; there are {samples}. Give all samples.")
     step_ms = 1000 / fps
     algorithmic_ms = (hop + lookahead) * step_ms
     return Figures(
         frames=table.slots * samples,
-        segments=_distinct(table.segment[table.segment >= 0]),
+        segments=distinct(table.segment[table.segment >= 0]),
         samples=samples,
         duration_s=table.slots / fps,
         algorithmic_ms=algorithmic_ms,
@@ -238,10 +232,10 @@ def figures(
         turnaround=_turnaround(table, hop * samples),
         real_time_factor=_real_time_factor(table, hop, samples, step_ms),
         **_stage_times(table),
-        trail=_known((table.emitted - table.deadline) / _NS_PER_MS + algorithmic_ms + playout_ms),
-        lateness=_known(np.maximum(0, table.ready - table.deadline) / _NS_PER_MS),
-        age=_known((table.emitted - table.newest) / _NS_PER_MS),
-        emit_delay=_known(((table.emitted - table.deadline) / _NS_PER_MS)[table.on_host <= table.deadline]),
+        trail=_known(_behind(table, step_ms) + algorithmic_ms + playout_ms),
+        lateness=_known(np.concatenate([_lateness(table, sample) for sample in range(samples)])),
+        age=_known((table.emitted - table.newest) / NS_PER_MS),
+        emit_delay=_known(((table.emitted - table.deadline) / NS_PER_MS)[table.on_host <= table.deadline]),
         **_jitter(table, step_ms),
         **_misses(table, fps),
         rungs={rung.name: int((table.rung == rung)[~table.dropped].sum()) for rung in Rung},
@@ -251,105 +245,31 @@ def figures(
     )
 
 
-class _Table:
-    """Ledgers as columns, sample by sample in the order of the frames.
-
-    Stamps are float64 ns since the first of them, exact for 100 days, NaN for none; a segment or picture that there is
-    not is -1.
-    """
-
-    def __init__(self, ledgers: Sequence[Ledger], samples: int) -> None:
-        if not ledgers:
-            raise FiguresError("There are no ledgers to compute figures from. Let the session run for longer.")
-        names = (*_STAMPS, "frame", "sample", "segment", "picture", "rung", "time_s", "av_offset_ns")
-        columns = {name: list(map(attrgetter(name), ledgers)) for name in names}
-        if max(columns["sample"]) >= samples:
-            raise FiguresError(
-                f"A ledger is of sample {max(columns['sample'])}; there are {samples}. Give all samples."
-            )
-        stamps = np.stack([_integers(columns[name], _NEVER) for name in _STAMPS])
-        order = np.lexsort((stamps[_STAMPS.index("emitted")], columns["frame"], columns["sample"]))
-        self._take_stamps(stamps[:, order])
-        self.frame, self.sample, self.rung = (np.array(columns[name])[order] for name in ("frame", "sample", "rung"))
-        self.segment, self.picture = (_integers(columns[name], -1)[order] for name in ("segment", "picture"))
-        self.time_ms = np.array(columns["time_s"])[order] * 1000
-        self.av_offset_ms = np.array(columns["av_offset_ns"])[order] / _NS_PER_MS
-        self.first = int(self.frame.min())
-        self.slots = int(self.frame.max()) - self.first + 1
-        self.samples = samples
-        self.live = not bool(np.isnan(self.deadline).all())
-        self.shown = ~np.isnan(self.emitted)
-        self.dropped = ~self.shown & self.live
-        self.ready = np.where(np.isnan(self.on_host), self.emitted, self.on_host)
-
-    def _take_stamps(self, stamps: Int64Array) -> None:
-        known = stamps != _NEVER
-        origin = stamps.min(initial=np.iinfo(np.int64).max, where=known)
-        (
-            self.generator_start,
-            self.generator_end,
-            self.posnet_end,
-            self.render_start,
-            self.render_end,
-            self.on_host,
-            self.deadline,
-            self.emitted,
-            self.newest,
-        ) = np.where(known, np.where(known, stamps, origin) - origin, np.nan)
-
-    def segments(self) -> Int64Array:
-        """One row of each segment, for what its frames share."""
-        return _firsts(self.segment, ~np.isnan(self.posnet_end) & (self.segment >= 0))
-
-    def renderings(self) -> Int64Array:
-        """One row of each rendering: on HALF_RATE two frames share one."""
-        picture = np.where(self.picture < 0, self.frame, self.picture)
-        return _firsts(picture * self.samples + self.sample, ~np.isnan(self.render_end))
-
-    def cells(self, among: BoolArray) -> int:
-        """How many frames, of all samples, have such a row."""
-        return _distinct(self.frame[among] * self.samples + self.sample[among])
-
-
-def _integers(column: Sequence[int | None], missing: int) -> Int64Array:
-    return np.array([missing if value is None else value for value in column], np.int64)
-
-
-def _distinct(key: Int64Array) -> int:
-    return int(np.count_nonzero(np.diff(np.sort(key)))) + bool(key.size)  # np.unique is ten times slower
-
-
-def _firsts(key: Int64Array, among: BoolArray) -> Int64Array:
-    """The first row of each key among some rows."""
-    rows = np.flatnonzero(among)
-    return rows[np.unique(key[rows], return_index=True)[1]]
-
-
 def _known(values: Float64Array) -> Distribution | None:
     known = values[~np.isnan(values)]
     return distribution(known) if known.size else None
 
 
-def _stage_times(table: _Table) -> dict[str, Any]:
+def _stage_times(table: LedgerTable) -> dict[str, Any]:
     segments, renderings = table.segments(), table.renderings()
     return {
-        "generator": _known((table.generator_end - table.generator_start)[segments] / _NS_PER_MS),
-        "posnet": _known((table.posnet_end - table.generator_end)[segments] / _NS_PER_MS),
-        "render": _known((table.render_end - table.render_start)[renderings] / _NS_PER_MS),
-        "host_copy": _known((table.on_host - table.render_end)[renderings] / _NS_PER_MS),
+        "generator": _known((table.generator_end - table.generator_start)[segments] / NS_PER_MS),
+        "posnet": _known((table.posnet_end - table.generator_end)[segments] / NS_PER_MS),
+        "render": _known((table.render_end - table.render_start)[renderings] / NS_PER_MS),
+        "host_copy": _known((table.on_host - table.render_end)[renderings] / NS_PER_MS),
     }
 
 
-def _turnaround(table: _Table, n_pictures: int) -> Distribution | None:
+def _turnaround(table: LedgerTable, n_pictures: int) -> Distribution | None:
     """`n_pictures` wait for a segment; of the first one, the earliest pictures may be cut off with the warm-up."""
     ready = ~np.isnan(table.on_host)
     order = np.lexsort((table.on_host[ready], table.newest[ready]))
     newest, first, count = np.unique(table.newest[ready][order], return_index=True, return_counts=True)
-    turnaround = (table.on_host[ready][order][first] - newest) / _NS_PER_MS
+    turnaround = (table.on_host[ready][order][first] - newest) / NS_PER_MS
     return _known(turnaround[1:] if len(count) > 1 and count[0] < n_pictures else turnaround)
 
 
-def _real_time_factor(table: _Table, hop: int, samples: int, step_ms: float) -> Distribution | None:
+def _real_time_factor(table: LedgerTable, hop: int, samples: int, step_ms: float) -> Distribution | None:
     segments, renderings = table.segments(), table.renderings()
     renderings = renderings[table.segment[renderings] >= 0]
     n_segments = int(table.segment.max()) + 1
@@ -358,16 +278,41 @@ def _real_time_factor(table: _Table, hop: int, samples: int, step_ms: float) -> 
     total = np.bincount(table.segment[renderings], render, n_segments)[table.segment[segments]]
     mean = np.divide(total, count, out=np.full(len(segments), np.nan), where=count > 0)
     work = (table.posnet_end - table.generator_start)[segments] + hop * samples * mean
-    return _known(work / _NS_PER_MS / (hop * step_ms))
+    return _known(work / NS_PER_MS / (hop * step_ms))
 
 
-def _jitter(table: _Table, step_ms: float) -> dict[str, Any]:
+def _behind(table: LedgerTable, step_ms: float) -> Float64Array:
+    """Emission after the deadline of the picture that was shown: one that is held is older than its slot."""
+    held = (table.rung == Rung.HOLD) & (table.picture >= 0)
+    behind: Float64Array = (table.emitted - table.deadline) / NS_PER_MS + held * (table.frame - table.picture) * step_ms
+    return behind
+
+
+def _lateness(table: LedgerTable, sample: int) -> Float64Array:
+    """Of each frame of a sample, in ms: waiting for it ends with any picture as new."""
+    held = table.rung == Rung.HOLD
+    mine = table.sample == sample
+    fresh = mine & table.fresh
+    serves = np.where(held, table.picture, table.frame)[fresh]
+    order = np.argsort(serves)
+    soonest = np.minimum.accumulate(np.append(table.emitted[fresh][order], table.end)[::-1])[::-1]
+    frame, rows, place = np.unique(table.frame[mine], return_index=True, return_inverse=True)
+    until: Float64Array = soonest[np.searchsorted(serves[order], frame)]
+    np.fmin.at(until, place, np.where(table.fresh & ~held, table.ready, np.nan)[mine])
+    late: Float64Array = np.maximum(0, until - table.deadline[mine][rows]) / NS_PER_MS
+    return late
+
+
+def _jitter(table: LedgerTable, step_ms: float) -> dict[str, Any]:
     frame, sample, segment, emitted = (
         column[table.shown] for column in (table.frame, table.sample, table.segment, table.emitted)
     )
     neighbours = (np.diff(frame) == 1) & (np.diff(sample) == 0)
-    border = (np.diff(segment) != 0)[neighbours]
-    off = np.diff(emitted)[neighbours] / _NS_PER_MS - step_ms
+    newest = np.maximum.accumulate(
+        segment + sample * (segment.max(initial=0) + 2)
+    )  # a held frame has none or an old one
+    border = (np.diff(newest) > 0)[neighbours]
+    off = np.diff(emitted)[neighbours] / NS_PER_MS - step_ms
     return {
         "jitter_border": _known(np.abs(off[border])),
         "jitter_inside": _known(np.abs(off[~border])),
@@ -375,29 +320,28 @@ def _jitter(table: _Table, step_ms: float) -> dict[str, Any]:
     }
 
 
-def _misses(table: _Table, fps: float) -> dict[str, Any]:
+def _misses(table: LedgerTable, fps: float) -> dict[str, Any]:
     """Counted over all frames that were due, for a frame that was dropped on the way may have left no ledger."""
     if not table.live:
         return dict.fromkeys(("fps_shown", "dmr", "missed", "longest_miss_run", "freeze_ms_per_min"))
     in_time = (table.rung == Rung.FULL) & table.shown & (table.ready <= table.deadline)
-    moving = (table.rung != Rung.HOLD) & table.shown
     due, minutes = table.slots * table.samples, table.slots / fps / 60
     missed = due - table.cells(in_time)
-    pictures = _distinct(table.picture[moving] * table.samples + table.sample[moving])
+    pictures = distinct(table.picture[table.fresh] * table.samples + table.sample[table.fresh])
     return {
         "fps_shown": pictures / (due / fps),
         "dmr": missed / due,
         "missed": missed,
         "longest_miss_run": max(_longest_run(table, in_time & (table.sample == m)) for m in range(table.samples)),
-        "freeze_ms_per_min": (due - table.cells(moving)) * 1000 / fps / (minutes * table.samples),
+        "freeze_ms_per_min": (due - table.cells(table.fresh)) * 1000 / fps / (minutes * table.samples),
     }
 
 
-def _longest_run(table: _Table, in_time: BoolArray) -> int:
+def _longest_run(table: LedgerTable, in_time: BoolArray) -> int:
     return int(np.diff(table.frame[in_time], prepend=table.first - 1, append=table.first + table.slots).max()) - 1
 
 
-def _smallest_playout(table: _Table, playout_ms: float) -> dict[str, Any]:
+def _smallest_playout(table: LedgerTable, playout_ms: float) -> dict[str, Any]:
     spare = table.deadline - table.on_host
     as_planned = (table.rung == Rung.FULL) & table.shown & ~np.isnan(spare)
     note = ""
@@ -405,14 +349,14 @@ def _smallest_playout(table: _Table, playout_ms: float) -> dict[str, Any]:
         note = "No frame had a deadline."
     elif not as_planned.all() or table.cells(as_planned) < table.slots * table.samples:
         note = "Not every frame was rendered in full and shown: with another delay, others would have been."
-    smallest = None if note else max(0.0, playout_ms - float(spare.min()) / _NS_PER_MS)
+    smallest = None if note else max(0.0, playout_ms - float(spare.min()) / NS_PER_MS)
     return {"smallest_playout_ms": smallest, "smallest_playout_note": note}
 
 
-def _slopes(table: _Table) -> dict[str, Any]:
+def _slopes(table: LedgerTable) -> dict[str, Any]:
     segments = table.segments()
     offset = table.av_offset_ms[segments]
-    trail_ms = table.emitted[table.shown] / _NS_PER_MS - table.time_ms[table.shown]
+    trail_ms = table.emitted[table.shown] / NS_PER_MS - table.time_ms[table.shown]
     return {
         "av_offset_ms": float(np.abs(offset).max()) if offset.size else None,
         "av_slope_ms_per_h": _slope_per_hour(table.time_ms[segments], offset),
