@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
 from pflx.runtime.faces import BlazeFace, Face, FaceDetector, FaceState
-from pflx.runtime.latency import Ledger
+from pflx.runtime.inbox import Arrival
+from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.listener import Listener
+from pflx.runtime.live import LiveSession
 from pflx.runtime.media import MediaError, SpeakerChunk, SpeakerFile, open_speaker
 from pflx.runtime.pfl import Region, fixed_region
 from pflx.runtime.portrait import PortraitError, load_portrait
-from pflx.runtime.stream import ListenerFrame, Stream, StreamError, seeded_noise
+from pflx.runtime.queues import Policy, QueueGauge
+from pflx.runtime.session import SessionError, SessionStats
+from pflx.runtime.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink
+from pflx.runtime.sources import FileSource, IterableSource, Source, Timed, WebcamSource
+from pflx.runtime.stream import ListenerFrame, Pace, Stream, StreamError, seeded_noise
 
 __all__ = [
+    "Arrival",
     "BlazeFace",
+    "CallbackSink",
     "Face",
     "FaceDetector",
     "FaceState",
+    "FileSource",
+    "IterableSource",
     "Ledger",
     "Listener",
     "ListenerFrame",
+    "LiveClock",
+    "LiveSession",
     "MediaError",
+    "NullSink",
+    "Pace",
+    "Policy",
     "PortraitError",
+    "QueueGauge",
     "Region",
+    "Rung",
+    "SessionError",
+    "SessionStats",
+    "Sink",
+    "Source",
     "SpeakerChunk",
     "SpeakerFile",
+    "StopWatching",
     "Stream",
     "StreamError",
+    "SystemClock",
+    "Timed",
+    "VideoFileSink",
+    "VirtualClock",
+    "WebcamSource",
+    "WindowSink",
     "fixed_region",
     "load_portrait",
     "open_speaker",
