@@ -17,7 +17,7 @@ from pflx.engines import Array, Manifest, OutputError
 from pflx.engines.writer import write_whole
 
 if TYPE_CHECKING:
-    from pflx.runtime import ListenerFrame, Region, SpeakerFile
+    from pflx.runtime import Ledger, ListenerFrame, Region, SpeakerFile
     from pflx.runtime.video_writer import VideoWriter
 
 
@@ -34,6 +34,7 @@ def run(
         bool, typer.Option("--side-by-side", help="Speaker and all reactions in one video.")
     ] = False,
     coefficients: Annotated[Path | None, typer.Option(help="Also write the coefficients, .npz.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Also write when each stage ran, .json for Perfetto.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     precision: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the bundle's own.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
@@ -41,13 +42,14 @@ def run(
     """Render a listener's reaction to a clip."""
     from pflx.runtime import Listener, open_speaker
 
-    _check_coefficients_path(coefficients)
+    _check_path(coefficients, ".npz")
+    _check_path(trace, ".json")
     clip = open_speaker(speaker)
     if output.exists() and output.samefile(speaker):
         raise OutputError(f"{output} is the speaker's clip, which would be replaced. Give another --output.")
     if duration is not None:
         clip = clip.limited(duration)
-    track = _Track(samples)
+    track, stamps = _Track(samples), _Stamps()
     with Listener.open(
         bundle, portrait, device=device, precision=precision, threads=threads, lookahead=lookahead
     ) as listener:
@@ -56,10 +58,13 @@ def run(
             print_untrained(listener.manifest)
             region = listener.find_region(clip, progress=lambda n: report("finding the face", n, clip.frames))
             frames = listener.react(clip, samples=samples, seed=seed, region=region)
-            film.shoot(track.record(frames) if coefficients else frames, report)
+            frames = track.record(frames) if coefficients else frames
+            film.shoot(stamps.record(frames) if trace else frames, report)
         if coefficients:
             track.write(coefficients, region, listener.manifest)
-    for path in [*film.paths, *([coefficients] if coefficients else [])]:
+        if trace:
+            stamps.write(trace, f"pflx run {speaker.name}")
+    for path in filter(None, [*film.paths, coefficients, trace]):
         print_line(f"Wrote {path}")
     print_line(f"The reaction trails the speaker by {listener.algorithmic_delay_ms:.0f} ms at most, computing aside.")
 
@@ -153,11 +158,30 @@ class _Track:
         return np.stack(rows).reshape(-1, self._samples, rows[0].size).swapaxes(0, 1)
 
 
-def _check_coefficients_path(path: Path | None) -> None:
+class _Stamps:
+    """Collects what `--trace` writes, as frames pass by."""
+
+    def __init__(self) -> None:
+        self._ledgers: list[Ledger] = []
+
+    def record(self, frames: Iterator[ListenerFrame]) -> Iterator[ListenerFrame]:
+        """The same frames, of which the ledgers are remembered."""
+        for frame in frames:
+            self._ledgers.append(frame.ledger)
+            yield frame
+
+    def write(self, path: Path, name: str) -> None:
+        """Write the trace, whole or not at all."""
+        from pflx.runtime.trace import write_trace
+
+        write_trace(path, self._ledgers, name=name)
+
+
+def _check_path(path: Path | None, suffix: str) -> None:
     if path is None:
         return
-    if path.suffix != ".npz":
-        raise OutputError(f"{path} does not end in .npz. Try {path.with_suffix('.npz')}.")
+    if path.suffix != suffix:
+        raise OutputError(f"{path} does not end in {suffix}. Try {path.with_suffix(suffix)}.")
     if not path.parent.is_dir():
         raise OutputError(f"There is no folder {path.parent}. Make it, or choose another place.")
     if path.is_dir():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,6 +150,24 @@ def test_the_coefficients_are_those_of_the_frames(scene: Scene) -> None:
     assert len(list(path.parent.iterdir())) == 3
 
 
+def test_the_trace_has_every_frame_and_segment(scene: Scene) -> None:
+    path = scene.folder / "out" / "run.json"
+    outcome = scene.run(scene.clip(), samples=2, trace=path)
+    assert f"Wrote {path}\n" in outcome.out
+    events = json.loads(path.read_bytes())["traceEvents"]
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    rows = Counter(names[event["tid"]] for event in events if event["ph"] == "X")
+    assert rows == {
+        "generator": -(-FRAMES // HOP),
+        "PosNet": -(-FRAMES // HOP),
+        "render, sample 0": FRAMES,
+        "render, sample 1": FRAMES,
+        "copy to host": 2 * FRAMES,
+    }
+    assert events[0]["args"]["name"].startswith("pflx run clip")
+    assert len(list(path.parent.iterdir())) == 3
+
+
 def test_the_same_seed_writes_the_same_track(scene: Scene) -> None:
     clip, tracks = scene.clip(), []
     for seed in (1, 1, 2):
@@ -229,6 +249,8 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(scene: Scene) -
         ({"output": clip}, "is the speaker's clip, which would be replaced"),
         ({"coefficients": lost / "a.npz"}, f"There is no folder {lost}"),
         ({"coefficients": scene.folder / "a.npy"}, "does not end in .npz. Try"),
+        ({"trace": lost / "a.json"}, f"There is no folder {lost}"),
+        ({"trace": scene.folder / "a.html"}, "does not end in .json. Try"),
     ):
         assert said in scene.refuse(clip, **changes)
     (scene.folder / "out" / "reaction-1.mp4").mkdir()
