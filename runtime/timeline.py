@@ -148,7 +148,7 @@ class Timeline:
         self._base = first
         self._pictures: deque[tuple[int, UInt8Array, int]] = deque()  # slot, picture, when read
         self._last: UInt8Array | None = None
-        self._sound = _SoundTrack()
+        self._sound = _SoundTrack(0)
         self._read = 0
         self._ended = False
 
@@ -159,7 +159,7 @@ class Timeline:
             self._start_s = None
             self._base = self._number
             self._pictures.clear()
-            self._sound = _SoundTrack()
+            self._sound = _SoundTrack(now)
 
     def due(self, item: Timed) -> int:
         """When the last of an item is there by its own time stamps, in ns."""
@@ -234,13 +234,17 @@ class Timeline:
 
 
 class _SoundTrack:
-    """Sound by media time: gaps are silence, overlaps are cut, and drift is worked off."""
+    """Sound by media time: gaps are silence, overlaps are cut, and drift is worked off.
 
-    def __init__(self) -> None:
+    Args:
+        now: in ns; from then on it may take as long to be heard as it may pause.
+    """
+
+    def __init__(self, now: int) -> None:
         self._samples = np.zeros(0, np.float32)
         self._start_s: float | None = None  # media time of the first sample
         self._offset_s = 0.0
-        self._heard: int | None = None
+        self._heard = now
 
     @property
     def offset_ns(self) -> int:
@@ -253,7 +257,7 @@ class _SoundTrack:
 
     def is_gone(self, now: int) -> bool:
         """Whether there is no sound to wait for."""
-        return self._heard is None or now - self._heard > _SOUND_GONE_NS
+        return now - self._heard > _SOUND_GONE_NS
 
     def add(self, time_s: float, samples: Float32Array, now: int) -> None:
         """Append a block by its stamp."""
