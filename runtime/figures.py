@@ -88,6 +88,8 @@ class Figures(msgspec.Struct, frozen=True):
         posnet: over segments.
         render: over frames.
         host_copy: over frames.
+        hop_work: over segments: from its complete input to joined coefficients: crop, generator and PosNet.
+        frame_work: over frames: from the call of the renderer to the picture in host memory.
         trail: over frames: emitted − the moment on the schedule that the shown picture reacts to.
         lateness: over frames: how long after its deadline the picture was ready, 0 if before. Where it was not shown
             for its frame: how long until it, or a newer one, was, or the run ended.
@@ -125,6 +127,8 @@ class Figures(msgspec.Struct, frozen=True):
     posnet: Distribution | None
     render: Distribution | None
     host_copy: Distribution | None
+    hop_work: Distribution | None
+    frame_work: Distribution | None
     trail: Distribution | None
     lateness: Distribution | None
     age: Distribution | None
@@ -232,7 +236,7 @@ def figures(
         turnaround=_turnaround(table, hop * samples),
         real_time_factor=_real_time_factor(table, hop, samples, step_ms),
         **_stage_times(table),
-        trail=_known(_behind(table, step_ms) + algorithmic_ms + playout_ms),
+        trail=_known(behind(table, step_ms) + algorithmic_ms + playout_ms),
         lateness=_known(np.concatenate([_lateness(table, sample) for sample in range(samples)])),
         age=_known((table.emitted - table.newest) / NS_PER_MS),
         emit_delay=_known(((table.emitted - table.deadline) / NS_PER_MS)[table.on_host <= table.deadline]),
@@ -257,6 +261,8 @@ def _stage_times(table: LedgerTable) -> dict[str, Any]:
         "posnet": _known((table.posnet_end - table.generator_end)[segments] / NS_PER_MS),
         "render": _known((table.render_end - table.render_start)[renderings] / NS_PER_MS),
         "host_copy": _known((table.on_host - table.render_end)[renderings] / NS_PER_MS),
+        "hop_work": _known((table.posnet_end - table.closed)[segments] / NS_PER_MS),
+        "frame_work": _known((table.on_host - table.render_start)[renderings] / NS_PER_MS),
     }
 
 
@@ -281,8 +287,8 @@ def _real_time_factor(table: LedgerTable, hop: int, samples: int, step_ms: float
     return _known(work / NS_PER_MS / (hop * step_ms))
 
 
-def _behind(table: LedgerTable, step_ms: float) -> Float64Array:
-    """Emission after the deadline of the picture that was shown: one that is held is older than its slot."""
+def behind(table: LedgerTable, step_ms: float) -> Float64Array:
+    """Emission after the deadline of the picture that was shown, in ms: one that is held is older than its slot."""
     held = (table.rung == Rung.HOLD) & (table.picture >= 0)
     behind: Float64Array = (table.emitted - table.deadline) / NS_PER_MS + held * (table.frame - table.picture) * step_ms
     return behind

@@ -17,6 +17,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 NS_PER_MS = 1_000_000
 _NEVER = np.iinfo(np.int64).min
 _STAMPS = (
+    "closed",
     "generator_start",
     "generator_end",
     "posnet_end",
@@ -72,6 +73,7 @@ class LedgerTable:
         known = stamps != _NEVER
         origin = stamps.min(initial=np.iinfo(np.int64).max, where=known)
         (
+            self.closed,
             self.generator_start,
             self.generator_end,
             self.posnet_end,

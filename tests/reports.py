@@ -90,6 +90,8 @@ FIGURES = Figures(
     posnet=planted_distribution(1.5, 188),
     render=planted_distribution(5.0, 1488),
     host_copy=planted_distribution(0.1, 1488),
+    hop_work=planted_distribution(22.0, 188),
+    frame_work=planted_distribution(5.1, 1488),
     trail=planted_distribution(521.0, 1500),
     lateness=planted_distribution(0.0, 1500),
     age=planted_distribution(300.0, 1500),
@@ -118,7 +120,12 @@ REPORT = Report(
     setup=SETUP,
     figures=FIGURES,
     reaction=Reaction(
-        latency=planted_distribution(410.0, 59), impulses=59, algorithmic_mean_ms=240.0, algorithmic_worst_ms=400.0
+        latency=planted_distribution(310.0, 59),
+        coefficients_latency=planted_distribution(390.0, 59),
+        impulses=59,
+        checked=20,
+        algorithmic_mean_ms=160.0,
+        algorithmic_worst_ms=320.0,
     ),
     first_frame=FirstFrame(cold_ms=9800.0, opening_ms=7500.0, warm_ms=710.0, idle_ms=None),
     engines=[

@@ -118,14 +118,14 @@ def test_the_text_of_a_report_is_as_agreed() -> None:
 def test_algorithmic_delay_stands_apart_from_compute() -> None:
     text = "\n".join(report_lines(REPORT))
     assert "algorithmic       400 ms = (8 of a segment + 2 of look-ahead) x 40 ms, on any hardware" in text
-    assert "(algorithmic 240, compute 60/n/a, playout 120)" in quote(REPORT)
+    assert "(algorithmic 160, compute 60/n/a, playout 120)" in quote(REPORT)
 
 
 def test_a_refused_percentile_is_explained_where_it_is_missing() -> None:
     assert REPORT.reaction
     assert "p99 n/a (59 impulses; p99 needs 299)" in quote(REPORT)
-    enough = replace(REPORT, reaction=replace(REPORT.reaction, latency=planted_distribution(410.0, 299)))
-    assert quote(enough).startswith("reaction p50/p99 = 410/820 ms (algorithmic 240, ")
+    enough = replace(REPORT, reaction=replace(REPORT.reaction, latency=planted_distribution(310.0, 299)))
+    assert quote(enough).startswith("reaction p50/p99 = 310/620 ms (algorithmic 160, ")
 
 
 def test_a_sample_of_many_shows_its_last_percentile() -> None:

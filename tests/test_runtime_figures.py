@@ -58,6 +58,8 @@ def test_a_run_in_time_gives_the_figures_worked_out_by_hand() -> None:
         "posnet": (10, 2),
         "render": (40, 5),
         "host_copy": (40, 1),
+        "hop_work": (10, 10 + 2 - 2),  # counted from the planted `closed`, 2 ms after the segment's end
+        "frame_work": (40, 5 + 1),
         "trail": (40, 160 + 100),
         "lateness": (40, 0),
         "jitter_border": (9, 0),
@@ -174,11 +176,13 @@ def test_a_run_that_showed_nothing_still_has_figures() -> None:
         "posnet",
         "render",
         "host_copy",
+        "hop_work",
+        "frame_work",
         "trail",
         "lateness",
     )
     rest = ("age", "jitter_border", "jitter_inside", "jitter_std", "emit_delay", "av_offset_ms", "drift_ms_per_h")
-    assert [getattr(got, name) for name in (*distributions, *rest)] == [None] * 15
+    assert [getattr(got, name) for name in (*distributions, *rest)] == [None] * 17
 
 
 def test_a_picture_that_came_after_its_slot_is_new_when_it_is_shown_and_late_by_its_own_deadline() -> None:

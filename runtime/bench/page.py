@@ -25,12 +25,15 @@ _MODES = {
 }
 _LABELS = {
     "reaction": "reaction to an event",
+    "reaction_coefficients": "reaction of own coefficients",
     "generator": "generation, per segment",
     "turnaround": "segment turnaround",
     "real_time_factor": "real-time factor, no unit",
     "posnet": "PosNet, per segment",
     "render": "rendering, per frame",
     "host_copy": "copy to host, per frame",
+    "hop_work": "crop to PosNet, per segment",
+    "frame_work": "rendering and copy, per frame",
     "trail": "trail behind the speaker",
     "lateness": "lateness past the deadline",
     "age": "age of information",
@@ -248,6 +251,8 @@ def _plots(report: Report) -> str:
 def _figures(report: Report) -> str:
     figures = report.figures
     rows = {"reaction": report.reaction.latency} if report.reaction else {}
+    if report.reaction and report.reaction.coefficients_latency:
+        rows["reaction_coefficients"] = report.reaction.coefficients_latency
     facts: dict[str, object] = {}
     for name in figures.__struct_fields__ if figures else ():
         value = getattr(figures, name)

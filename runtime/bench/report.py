@@ -130,18 +130,29 @@ class Setup(_Record, frozen=True, kw_only=True):
 
 
 class Reaction(_Record, frozen=True, kw_only=True):
-    """From an event in the speaker's video to the first frame that depends on it, measured with impulses.
+    """From an event in the speaker's behaviour to the first frame that depends on it, measured with impulses.
+
+    A frame is rendered from the coefficients around it. So the first picture that differs is an older frame, which sees
+    the event's segment through its look-ahead; the look-ahead costs it nothing. The first frame whose own coefficients
+    differ comes R·T later.
 
     Attributes:
-        latency: ms from event to emission.
+        latency: ms from event to the emission of the first picture that depends on it.
+        coefficients_latency: ms from event to the emission of the first frame whose own coefficients depend on it; None
+            where no such frame was shown.
         impulses: how many events.
-        algorithmic_mean_ms: what infinitely fast hardware would leave, on average over phases: (S/2 + R)·T. The
-            playout delay comes on top.
-        algorithmic_worst_ms: the same for an event right after a segment closed: (S + R)·T.
+        checked: of how many of them the first picture was confirmed by a run without the event.
+        note: why none was checked; empty if any was.
+        algorithmic_mean_ms: what infinitely fast hardware would leave of `latency`, on average over phases: S·T/2. The
+            playout delay comes on top, and R·T for `coefficients_latency`.
+        algorithmic_worst_ms: the same for an event right after a segment closed: S·T.
     """
 
     latency: Distribution
+    coefficients_latency: Distribution | None = None
     impulses: int
+    checked: int = 0
+    note: str = ""
     algorithmic_mean_ms: float
     algorithmic_worst_ms: float
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pflx.runtime.bench.report import EngineFigures, FirstFrame, Minute, Report
+from pflx.runtime.bench.report import EngineFigures, FirstFrame, Minute, Reaction, Report
 from pflx.runtime.figures import Distribution, Figures
 from pflx.runtime.latency import Rung
 
@@ -17,6 +17,8 @@ COUNTED = {
     "posnet": "segments",
     "render": "frames",
     "host_copy": "frames",
+    "hop_work": "segments",
+    "frame_work": "frames",
     "trail": "frames",
     "lateness": "frames",
     "age": "frames",
@@ -83,7 +85,7 @@ def read_scalars(report: Report) -> dict[str, Scalar]:
     return dict(
         _scalars(
             report.figures,
-            report.reaction.latency if report.reaction else None,
+            report.reaction,
             report.first_frame,
             report.peak_gflops,
             max(kept, default=0) if report.sessions else None,
@@ -114,7 +116,7 @@ def no_smallest_playout(figures: Figures) -> str:
 
 def _scalars(
     figures: Figures | None,
-    reaction: Distribution | None,
+    reaction: Reaction | None,
     first_frame: FirstFrame | None,
     peak_gflops: float | None,
     sessions_kept: int | None,
@@ -123,7 +125,9 @@ def _scalars(
 ) -> Iterator[tuple[str, Scalar]]:
     """All names, whether there are numbers for them or not."""
     yield from _of_frames(figures)
-    yield from _of_distribution("reaction", reaction, "impulses")
+    yield from _of_distribution("reaction", reaction and reaction.latency, "impulses")
+    own = reaction and reaction.coefficients_latency
+    yield from _of_distribution("reaction_coefficients", own, "impulses")
     for field in FirstFrame.__struct_fields__:
         yield f"first_frame_{field}", _or_refused(getattr(first_frame, field, None))
     yield "peak_gflops", _or_refused(peak_gflops)

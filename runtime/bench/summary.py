@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pflx.runtime.bench.report import EngineFigures, Report, Setup
+from pflx.runtime.bench.report import EngineFigures, Reaction, Report, Setup
 from pflx.runtime.bench.scalars import COUNTED, NEEDED, memory_slope_mb_per_h, no_smallest_playout, refused_percentile
 from pflx.runtime.bench.table import count, number, percent, table
 from pflx.runtime.bench.verdict import verdict
@@ -16,9 +16,11 @@ __all__ = ["quote", "report_lines", "verdict"]
 _HEADER = ("ms", "n", "p50 [95 % interval]", "p90", "p95", "p99 [95 % interval]", "max")
 _LABELS = {
     "turnaround": "segment turnaround",
+    "hop_work": "work on a segment",
     "generator": "  generator",
     "posnet": "  PosNet",
-    "render": "  rendering one frame",
+    "frame_work": "work on a frame",
+    "render": "  rendering",
     "host_copy": "  copy to the host",
     "trail": "behind the speaker",
     "lateness": "late by",
@@ -156,6 +158,7 @@ def _delay(report: Report) -> Iterator[str]:
     if report.reaction:
         mean, worst = report.reaction.algorithmic_mean_ms, report.reaction.algorithmic_worst_ms
         yield f"                    of a reaction {number(mean)} ms on average, {number(worst)} ms at worst"
+        yield f"                    {_checked(report.reaction)}"
     if figures.dmr is None:
         return
     yield f"  playout           {number(figures.playout_ms)} ms, granted on top"
@@ -165,10 +168,18 @@ def _delay(report: Report) -> Iterator[str]:
         yield f"  smallest playout  {number(figures.smallest_playout_ms)} ms, with no missed deadline"
 
 
+def _checked(reaction: Reaction) -> str:
+    if not reaction.checked:
+        return f"not checked against a run without the event: {reaction.note}"
+    return f"{count(reaction.checked, 'impulse')} checked against a run without the event"
+
+
 def _distributions(report: Report) -> list[str]:
     rows = []
     if report.reaction:
         rows.append(_row("reaction, by impulses", report.reaction.latency, "impulses"))
+        if report.reaction.coefficients_latency:
+            rows.append(_row("  of own coefficients", report.reaction.coefficients_latency, "impulses"))
     for field, label in _LABELS.items():
         sample = getattr(report.figures, field, None)
         if sample is not None:
