@@ -1,0 +1,192 @@
+"""Each graph alone, run again and again as trtexec does: what it takes, and how near it comes to the peak."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+
+import numpy as np
+from msgspec.structs import replace
+
+from pflx.engines import Array, Bundle, Engine, GraphInfo, Manifest, OrtEngine, TensorSpec
+from pflx.runtime.bench.environment import describe_environment
+from pflx.runtime.bench.peak import open_peak
+from pflx.runtime.bench.plan import Plan, make_report, read_manifest
+from pflx.runtime.bench.report import EngineFigures, Report
+from pflx.runtime.bench.stub import stub_engines
+from pflx.runtime.bench.table import count, number
+from pflx.runtime.figures import distribution
+from pflx.runtime.listener import CALL_SIZES
+from pflx.runtime.rendering import WINDOW_RADIUS
+from pflx.runtime.stream import Clock
+
+LEAST_CALLS = 30
+"""Timed at least, however long they take: enough for a p90."""
+
+_MS = 1_000_000
+_WARM_UP_NS, _WARM_UP_CALLS = 200 * _MS, 50
+_LONGEST_WARM_UP_NS, _FEWEST_CALLS = 5_000 * _MS, 3  # 50 calls of 100 ms; slower ones need not be as many
+
+
+def run_engines(plan: Plan, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Measure every graph of the plan's bundle by itself, each for `duration_s`.
+
+    The machine's peak is measured before each of them and after the last. It is that of the CPU: on another device,
+    and for stubs, there is none.
+
+    Args:
+        plan: of which `samples` is the size of the batches.
+        progress: gets the number of graphs measured, and of all.
+
+    Raises:
+        BundleError, DeviceError, EngineError, BackendMissingError: what cannot be opened.
+    """
+    environment = describe_environment(plan.device)
+    manifest = read_manifest(plan)
+    measured = []
+    with nullcontext() if plan.stub or plan.device != "cpu" else open_peak(plan.threads) as peak:
+        for done, graph in enumerate(manifest.graphs):
+            if progress:
+                progress(done, len(manifest.graphs))
+            if peak:
+                peak.visit()
+            with closing(_open(plan, manifest, graph)) as engine:
+                feeds = make_feeds(engine.inputs, plan.samples)
+                measured.append(measure_engine(graph, engine, feeds, plan.duration_s))
+        if peak:
+            peak.visit()
+    peak_gflops = peak.gflops if peak else None
+    return make_report(
+        plan,
+        "engine",
+        manifest,
+        environment,
+        source="noise into each graph",
+        engines=[add_speed(figures, manifest.graphs[figures.graph], peak_gflops) for figures in measured],
+        peak_gflops=peak_gflops,
+        verdict=engines_verdict(measured, manifest, plan.samples),
+    )
+
+
+def measure_engine(
+    graph: str, engine: Engine, feeds: Mapping[str, Array], duration_s: float, clock: Clock = time.perf_counter_ns
+) -> EngineFigures:
+    """Run one graph on the same feeds, call after call.
+
+    It is warmed up by at least 50 calls and 200 ms, or by 5 s where a call takes more than 100 ms. `compute` is the
+    whole call, from arrays in main memory to arrays in main memory.
+
+    Args:
+        graph: its name.
+        engine: the graph.
+        feeds: of every call.
+        duration_s: how long to go on; at least `LEAST_CALLS` calls are made.
+        clock: in ns.
+    """
+    calls, took, note = _warm_up(engine, feeds, clock)
+    spans: list[int] = []
+    until = clock() + round(duration_s * 1000 * _MS)
+    while len(spans) < LEAST_CALLS or clock() < until:
+        begun = clock()
+        engine.run(feeds)
+        spans.append(clock() - begun)
+    return EngineFigures(
+        graph=graph,
+        calls=len(spans),
+        warmup_calls=calls,
+        warmup_ms=took / _MS,
+        warmup_note=note,
+        feeds={name: list(value.shape) for name, value in feeds.items()},
+        compute=distribution(np.array(spans) / _MS),
+    )
+
+
+def make_feeds(inputs: Mapping[str, TensorSpec], samples: int) -> dict[str, Array]:
+    """Arrays of the sizes that a stream feeds in every call: noise, the same every time.
+
+    Args:
+        inputs: of the graph.
+        samples: reactions at once.
+    """
+    rng = np.random.default_rng(0)
+    return {name: _noise(spec, rng, samples) for name, spec in inputs.items()}
+
+
+def add_speed(figures: EngineFigures, info: GraphInfo, peak_gflops: float | None) -> EngineFigures:
+    """The same with operations a second, unless they were not counted at these sizes.
+
+    Args:
+        figures: of the graph.
+        info: of the same graph; its operations are those of the smallest sizes.
+        peak_gflops: of the machine; None where it is not known.
+    """
+    counted = {name: _shape(spec, samples=1) for name, spec in info.inputs.items()}
+    if info.flops is None or figures.feeds != counted:
+        return figures
+    median_ms = _median_ms(figures)
+    gflops = info.flops / 1e6 / median_ms if median_ms else None
+    share = gflops / peak_gflops if gflops is not None and peak_gflops else None
+    return replace(figures, flops=info.flops, gflops=gflops, share_of_peak=share)
+
+
+def engines_verdict(measured: list[EngineFigures], manifest: Manifest, samples: int) -> list[str]:
+    """Say whether the graphs alone would keep the frame rate.
+
+    Args:
+        measured: all graphs of a bundle.
+        manifest: of the bundle.
+        samples: reactions at once.
+    """
+    medians = {figures.graph: _median_ms(figures) for figures in measured}
+    motion = sum(medians[graph] for part in (manifest.generator, manifest.smoother) for graph in part.graphs.values())
+    pictures = manifest.generator.hop * samples
+    total = motion + pictures * medians[manifest.renderer.graphs["frame"]]
+    segment_ms = manifest.generator.hop * 1000 / manifest.fps
+    outcome = "they would fit" if total <= segment_ms else f"that is {number(total / segment_ms)} times too long"
+    return [
+        f"By their medians, generator, PosNet and {count(pictures, 'rendering')} take {number(total)} ms one after the "
+        f"other; a segment lasts {number(segment_ms)} ms: {outcome}.",
+        "Calls without a pause are the fastest there are, and crop and waiting are left out: realtime measures them.",
+    ]
+
+
+def _open(plan: Plan, manifest: Manifest, graph: str) -> Engine:
+    if plan.stub:
+        return stub_engines(manifest)[graph]
+    assert plan.bundle is not None
+    path = Bundle(plan.bundle, manifest).graph_path(graph, plan.precision)
+    return OrtEngine(path, device=plan.device, threads=plan.threads, sizes=CALL_SIZES)
+
+
+def _warm_up(engine: Engine, feeds: Mapping[str, Array], clock: Clock) -> tuple[int, int, str]:
+    """Calls made, ns they took, and why there were fewer than usual."""
+    begun, calls = clock(), 0
+    while True:
+        engine.run(feeds)
+        calls += 1
+        took = clock() - begun
+        if calls >= _WARM_UP_CALLS and took >= _WARM_UP_NS:
+            return calls, took, ""
+        if _FEWEST_CALLS <= calls < _WARM_UP_CALLS and took >= _LONGEST_WARM_UP_NS:
+            return calls, took, f"not {_WARM_UP_CALLS}, for one takes {number(took / calls / _MS)} ms"
+
+
+def _noise(spec: TensorSpec, rng: np.random.Generator, samples: int) -> Array:
+    shape = _shape(spec, samples)
+    if spec.dtype.kind == "f":
+        return rng.standard_normal(shape, np.float32).astype(spec.dtype)
+    if spec.dtype == np.uint8:
+        return rng.integers(0, 256, shape, np.uint8)
+    # The step is not the first one, and the frame to render is in the middle of its window.
+    return np.full(shape, 0 if spec.dtype.kind == "b" else WINDOW_RADIUS, spec.dtype)
+
+
+def _shape(spec: TensorSpec, samples: int) -> list[int]:
+    sizes = {**CALL_SIZES, "samples": samples}
+    return [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+
+
+def _median_ms(figures: EngineFigures) -> float:
+    median = figures.compute.p50
+    return median.value if median else figures.compute.max
