@@ -125,8 +125,8 @@ def _scalars(
 ) -> Iterator[tuple[str, Scalar]]:
     """All names, whether there are numbers for them or not."""
     yield from _of_frames(figures)
-    yield from _of_distribution("reaction", reaction and reaction.latency, "impulses")
-    own = reaction and reaction.coefficients_latency
+    yield from _of_distribution("reaction", reaction.latency if reaction else None, "impulses")
+    own = reaction.coefficients_latency if reaction else None
     yield from _of_distribution("reaction_coefficients", own, "impulses")
     for field in FirstFrame.__struct_fields__:
         yield f"first_frame_{field}", _or_refused(getattr(first_frame, field, None))
