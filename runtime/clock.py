@@ -134,23 +134,34 @@ class _SystemThread(Thread):
 
 
 class Turn:
-    """A lock that is held while engines work, so that the sessions of one listener use them one after the other."""
+    """A lock that is held while engines work, so that the sessions of one listener use them one after the other.
+
+    First come, first served: a session that always has work left does not keep the others out.
+    """
 
     def __init__(self, clock: LiveClock) -> None:
         self.clock = clock
         self._monitor = clock.monitor()
-        self._taken = False
+        self._line: deque[object] = deque()  # whose turn it is, and who waits
 
     def __enter__(self) -> None:
+        me = object()
         with self._monitor:
-            while self._taken:
-                self._monitor.wait()
-            self._taken = True
+            self._line.append(me)
+            try:
+                while self._line[0] is not me:
+                    self._monitor.wait()
+            except BaseException:
+                self._leave(me)
+                raise
 
     def __exit__(self, *exc: object) -> None:
         with self._monitor:
-            self._taken = False
-            self._monitor.notify()
+            self._leave(self._line[0])
+
+    def _leave(self, who: object) -> None:
+        self._line.remove(who)
+        self._monitor.notify()
 
 
 class VirtualClock(LiveClock):
