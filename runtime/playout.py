@@ -93,6 +93,11 @@ class Playout:
         due = self._queue.peek()
         return None if due is None else due.deadline + self._stale_ns
 
+    def is_short(self, now: int) -> bool:
+        """Whether the oldest slot is due and not all of it is rendered."""
+        due = self._queue.peek()
+        return due is not None and due.deadline <= now and len(due.frames) < self._samples
+
     def take(self, now: int) -> tuple[list[ListenerFrame], list[Ledger]]:
         """What is to be shown now, one frame per sample, and the ledgers of what is not shown any more."""
         gone: list[Ledger] = []
@@ -103,7 +108,9 @@ class Playout:
                 break
             else:
                 shown = self._show(self._queue.take())
-                return shown, gone + self._dropped(due, missing=self._missing(shown))
+                gone += self._dropped(due, missing=self._missing(shown))
+                if shown:
+                    return shown, gone
         return [], gone
 
     def _is_overtaken(self, now: int) -> bool:
@@ -120,16 +127,16 @@ class Playout:
     def _show(self, due: Due) -> list[ListenerFrame]:
         frames = []
         for sample in range(self._samples):
-            frame = due.frames.get(sample) or self._held(due, sample)
+            late = self._late.pop(sample, None)
+            frame = due.frames.get(sample) or self._held(due, sample, late)
             if frame is not None:
                 frame = replace(frame, ledger=replace(frame.ledger, deadline=due.deadline))
                 self._shown[sample] = frame
                 frames.append(frame)
         return frames
 
-    def _held(self, due: Due, sample: int) -> ListenerFrame | None:
-        """The last picture once more, or one that came too late for its own slot; None before the first."""
-        late = self._late.pop(sample, None)
+    def _held(self, due: Due, sample: int, late: ListenerFrame | None) -> ListenerFrame | None:
+        """A picture that came too late for its own slot, or the last one once more; None before the first."""
         if late is not None:  # shown for the first time: what it took to make it is told with it
             ledger = replace(late.ledger, frame=due.slot, rung=Rung.HOLD, time_s=due.time_s)
             return replace(late, time_s=due.time_s, ledger=ledger)
