@@ -19,6 +19,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from types import TracebackType
 from typing import Self
@@ -33,7 +34,7 @@ from pflx.runtime.playout import Due, Playout
 from pflx.runtime.queues import MediaQueue, Policy
 from pflx.runtime.rendering import Portrait
 from pflx.runtime.scheduler import DeadlinePace, warm_up
-from pflx.runtime.session import LiveSettings, SessionError, SessionStats, Tally
+from pflx.runtime.session import Command, LiveSettings, SessionError, SessionStats, Tally
 from pflx.runtime.sinks import Sink, StopWatching
 from pflx.runtime.sources import Source, Timed
 from pflx.runtime.stream import Chain, ListenerFrame, Stream, StreamError
@@ -46,22 +47,6 @@ _MS = 1_000_000
 _FRAME_MS = FRAME_NS / _MS
 _SLACK_MS = 500.0  # of the speaker queue, over the two hops that it needs anyhow
 _JOIN_NS = 1_000 * _MS  # a session stops within it
-
-
-class _Command:
-    """Something to be done by the worker between two pieces of work, and its outcome."""
-
-    def __init__(self, act: Callable[[], object]) -> None:
-        self.done = False
-        self.result: object = None
-        self.error: BaseException | None = None
-        self._act = act
-
-    def run(self) -> None:
-        try:
-            self.result = self._act()
-        except Exception as error:  # told to whoever asked; the session goes on
-            self.error = error
 
 
 class LiveSession:
@@ -137,7 +122,7 @@ class LiveSession:
         self._tally = Tally(record)
         self._av_offset_ns = 0
         self._warned = False
-        self._commands: deque[_Command] = deque()
+        self._commands: deque[Command] = deque()
         self._open_tracks = 0
         self._busy: set[str] = set()  # names of the threads that still work
         self._stopping = False
@@ -175,19 +160,24 @@ class LiveSession:
 
     def start(self) -> Self:
         """Warm the engines up and start; `Listener.live` has done it."""
-        with self._turn:
-            warm_up(self._chain, self._pace, self.settings.samples)
-        tracks = self._source.tracks()
+        try:
+            with self._turn:
+                warm_up(self._chain, self._pace, self.settings.samples)
+            tracks = self._source.tracks()
+        except BaseException as error:
+            self._stop()
+            if self._sink is not None:
+                self._sink.close(error)
+            raise
         self._open_tracks = len(tracks)
-        work: dict[str, tuple[str, Callable[[], None]]] = {
-            "worker": ("chain", self._work),
-            "player": ("sink", self._play),
-        }
-        for index, track in enumerate(tracks):
-            work[f"reader-{index}"] = ("source", _reader(self._read, index, track))
-        self._busy.update(work)
-        for name, (stage, act) in work.items():
-            self._threads.append(self._clock.start(_guard(self, name, stage, act), f"pflx-{name}"))
+        work: list[tuple[str, str, Callable[[], None]]] = [
+            ("worker", "chain", self._work),
+            ("player", "sink", self._play),
+        ]
+        work += [(f"reader-{i}", "source", partial(self._read, i, track)) for i, track in enumerate(tracks)]
+        self._busy.update(name for name, _, _ in work)
+        for name, stage, act in work:
+            self._threads.append(self._clock.start(partial(self._run, name, stage, act), f"pflx-{name}"))
         return self
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -241,7 +231,9 @@ class LiveSession:
         until = self._clock() + _JOIN_NS
         for thread in self._threads:
             if not thread.is_current and not thread.join(max(0, until - self._clock())):
-                log.warning("A thread of the session still waits in its source or sink; it ends when that returns.")
+                log.warning(
+                    "A thread of the session is still in its source, sink or engine; it ends when that returns."
+                )
 
     def __enter__(self) -> Self:
         return self
@@ -370,8 +362,7 @@ class LiveSession:
     def _obey(self) -> None:
         while self._commands:
             command = self._commands.popleft()
-            with self._turn:
-                command.run()
+            command.run()
             with self._monitor:
                 command.done = True
                 self._monitor.notify()
@@ -385,20 +376,19 @@ class LiveSession:
     # Player
 
     def _play(self) -> None:
-        error: BaseException | None = None
         try:
             while self._show_next():
                 pass
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            if self._sink is not None:
-                self._sink.close(error or self._failure)
+        except BaseException as error:
+            self._fail("sink", error)
+        if self._sink is not None:
+            self._sink.close(self._failure)
 
     def _show_next(self) -> bool:
         """Wait for the next deadline and show what there is; False when all is shown, or the session stops."""
         with self._monitor:
+            if self._playout.is_short(self._clock()):
+                self._monitor.wait(self._clock())  # what is ready at the very moment of its deadline is in time
             shown, gone = self._playout.take(self._clock())
             self._tell_dropped(gone)
             if self._stopping:
@@ -410,6 +400,8 @@ class LiveSession:
                 self._monitor.wait(self._playout.patience() if look is not None and look <= self._clock() else look)
                 return True
         for frame in shown:
+            if self._stopping:
+                break
             self._emit(frame)
         return True
 
@@ -435,7 +427,7 @@ class LiveSession:
 
     def _ask(self, act: Callable[[], object]) -> object:
         """Have the worker do something between two pieces of work; after its end, do it here."""
-        command = _Command(act)
+        command = Command(act, self._turn)
         with self._monitor:
             self._commands.append(command)
             self._monitor.notify()
@@ -449,24 +441,29 @@ class LiveSession:
             raise command.error
         return command.result
 
-    def _ended(self, name: str, stage: str, error: BaseException | None) -> None:
-        """A thread has ended: in failure, because nobody watches, or well."""
+    def _run(self, name: str, stage: str, work: Callable[[], None]) -> None:
+        """The whole of a thread."""
+        try:
+            work()
+        except BaseException as error:  # handed to the caller's thread
+            self._fail(stage, error)
         with self._monitor:
             self._busy.discard(name)
-            if error is not None and not isinstance(error, StopWatching) and self._failure is None:
-                self._failure = SessionError(stage, error)
-                self._failure.__cause__ = error
-            if name == "player" or self._failure is not None:
-                self._viewer.end(self._failure)
             self._monitor.notify()
-        if error is not None or name == "player":
+        if name == "player":
             self._stop()
+
+    def _fail(self, stage: str, error: BaseException) -> None:
+        """Stop because of an error, of which the first is told, or because nobody watches."""
+        with self._monitor:
+            if self._failure is None and not isinstance(error, StopWatching):
+                self._failure = error if isinstance(error, SessionError) else SessionError(stage, error)
+        self._stop()
 
     def _stop(self) -> None:
         with self._monitor:
             self._stopping = True
-            self._viewer.end(None)
-            self._monitor.notify()
+            self._viewer.end(self._failure)
         try:
             self._source.close()
         except Exception as error:  # the session ends all the same
@@ -483,21 +480,3 @@ def _parts(item: Timed) -> Iterator[Timed]:
         yield replace(item, audio=None)
     if item.audio is not None:
         yield replace(item, video=None)
-
-
-def _reader(read: Callable[[int, Iterator[Timed]], None], index: int, track: Iterator[Timed]) -> Callable[[], None]:
-    return lambda: read(index, track)
-
-
-def _guard(session: LiveSession, name: str, stage: str, work: Callable[[], None]) -> Callable[[], None]:
-    """`work`, with its end told to the session, however it ends."""
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            work()
-        except BaseException as raised:  # handed to the caller's thread by `_ended`
-            error = raised
-        session._ended(name, stage, error)
-
-    return run

@@ -73,7 +73,7 @@ class DeadlinePace:
     @property
     def step_cost(self) -> int:
         """Predicted for a generator step of any kind, in ns."""
-        return max((known.predicted for known in self.generate.values()), default=0)
+        return max((known.predicted for known in [*self.generate.values()]), default=0)
 
     def generated(self, steps: int | None, duration_ns: int) -> None:
         """See `Pace.generated`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pflx.engines import FeedError, PflxError
+from pflx.runtime.clock import Turn
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.queues import Policy, QueueGauge
 
@@ -15,12 +16,14 @@ class SessionError(PflxError, RuntimeError):
     """A session has failed; `__cause__` is what was raised in it.
 
     Attributes:
-        stage: where: "source", "chain" (crop, generator, PosNet or renderer) or "sink".
+        stage: where: "source", "chain" (crop, generator, PosNet or renderer), "sink", or "record", the callable that
+            gets the ledgers.
     """
 
     def __init__(self, stage: str, cause: BaseException) -> None:
-        super().__init__(f"The session's {stage} failed: {cause or type(cause).__name__}")
+        super().__init__(f"The session's {stage} failed: {str(cause) or type(cause).__name__}")
         self.stage = stage
+        self.__cause__ = cause
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class LiveSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("playout_ms", "stale_ms", "block_ms"):
+        for name in ("playout_ms", "stale_ms", "queue_ms", "block_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise FeedError(f"{name} is {getattr(self, name)}; give 0 or more milliseconds.")
 
@@ -93,12 +96,41 @@ class Tally:
         self.missed += ledger.rung is not Rung.FULL or late
         if ledger.emitted is not None and ledger.newest is not None:
             self.age_ns = ledger.emitted - ledger.newest
-        if self._record is not None:
-            self._record(ledger)
+        self._tell(ledger)
 
     def drop(self, ledger: Ledger) -> None:
         """A frame is never shown."""
         self.dropped += 1
         self.missed += 1
-        if self._record is not None:
+        self._tell(ledger)
+
+    def _tell(self, ledger: Ledger) -> None:
+        if self._record is None:
+            return
+        try:
             self._record(ledger)
+        except Exception as error:
+            raise SessionError("record", error) from error
+
+
+class Command:
+    """Something to be done by the worker between two pieces of work, and its outcome.
+
+    Args:
+        act: what to do; engines may be used.
+        turn: held meanwhile.
+    """
+
+    def __init__(self, act: Callable[[], object], turn: Turn) -> None:
+        self.done = False
+        self.result: object = None
+        self.error: BaseException | None = None
+        self._act, self._turn = act, turn
+
+    def run(self) -> None:
+        """Do it, in whichever thread."""
+        try:
+            with self._turn:
+                self.result = self._act()
+        except Exception as error:  # told to whoever asked; the session goes on
+            self.error = error
