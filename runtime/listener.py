@@ -123,6 +123,11 @@ class Listener:
             raise
 
     @property
+    def chain(self) -> Chain:
+        """The stages that its streams share, for whoever puts another one in the place of one of them."""
+        return self._chain
+
+    @property
     def generator(self) -> Generator:
         """The generator, with its window and hop."""
         return self._chain.generator
