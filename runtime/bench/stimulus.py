@@ -76,7 +76,7 @@ class Stimulus:
     def description(self) -> str:
         """What is fed, in words."""
         width, height = self._size
-        what = f"{self._clip.path.name}, looped" if self._clip else "a made-up speaker"
+        what = f"{self._clip.path.name}, looped" if self._clip else "a face that sways and hums"
         return f"{what}, {width}x{height} px, {len(self.impulse_times_s)} events"
 
     def tracks(self) -> Sequence[Iterator[Timed]]:
