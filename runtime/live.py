@@ -30,6 +30,7 @@ from pflx.engines import Array
 from pflx.runtime.clock import Thread, Turn
 from pflx.runtime.inbox import Arrival
 from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.media import FPS
 from pflx.runtime.playout import Due, Playout
 from pflx.runtime.queues import MediaQueue, Policy
 from pflx.runtime.rendering import Portrait
@@ -322,9 +323,9 @@ class LiveSession:
             self._speaker.drop()
 
     def _push(self, slots: Sequence[Slot]) -> None:
-        """Feed the stream, run by run of consecutive slots."""
+        """Feed the stream, run by run of slots that follow each other without a gap or a leap."""
         self._deadlines = dict([*self._deadlines.items()][-256:])
-        for _, group in groupby(enumerate(slots), lambda place: place[1].number - place[0]):
+        for _, group in groupby(enumerate(slots), _run_of):
             run = [slot for _, slot in group]
             self._deadlines |= {slot.number: self._playout.deadline(slot) for slot in run}
             arrival = Arrival(run[0].number, run[0].time_s, run[-1].scheduled, run[-1].read, run[-1].av_offset_ns)
@@ -472,6 +473,12 @@ class LiveSession:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+def _run_of(place: tuple[int, Slot]) -> tuple[int, float]:
+    """Equal for slots whose numbers and times go on from one to the next."""
+    index, slot = place
+    return slot.number - index, round(slot.time_s - slot.number / FPS, 3)
 
 
 def _parts(item: Timed) -> Iterator[Timed]:
