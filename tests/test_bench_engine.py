@@ -25,6 +25,7 @@ from pflx.runtime.bench.peak import open_peak
 from pflx.runtime.bench.plan import Plan
 from pflx.runtime.bench.report import EngineFigures, decode_report, encode_report
 from pflx.runtime.bench.stub import stub_manifest
+from pflx.runtime.listener import CALL_SIZES
 
 MS = 1_000_000
 
@@ -140,7 +141,7 @@ def test_the_engines_of_a_bundle_are_closed_one_by_one(tmp_path: Path, monkeypat
     plan = Plan(bundle=write_fake_bundle(tmp_path / "me.pflx"), duration_s=0.01, threads=1, device="cuda:0")
     report = run_engines(plan)
     assert len(opened) == 5
-    assert asked[0] == {"device": "cuda:0", "threads": 1, "sizes": engine_module.CALL_SIZES}
+    assert asked[0] == {"device": "cuda:0", "threads": 1, "sizes": CALL_SIZES}
     assert report.peak_gflops is None  # of another device than the CPU nothing is known
     assert report.setup.untrained == 7
 
