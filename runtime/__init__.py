@@ -9,13 +9,14 @@ from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.listener import Listener
 from pflx.runtime.live import LiveSession
 from pflx.runtime.media import MediaError, SpeakerChunk, SpeakerFile, open_speaker
+from pflx.runtime.pace import Pace
 from pflx.runtime.pfl import Region, fixed_region
 from pflx.runtime.portrait import PortraitError, load_portrait
 from pflx.runtime.queues import Policy, QueueGauge
 from pflx.runtime.session import SessionError, SessionStats
 from pflx.runtime.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink
 from pflx.runtime.sources import FileSource, IterableSource, Source, Timed, WebcamSource
-from pflx.runtime.stream import ListenerFrame, Pace, Stream, StreamError, seeded_noise
+from pflx.runtime.stream import ListenerFrame, Stream, StreamError, seeded_noise
 
 __all__ = [
     "Arrival",

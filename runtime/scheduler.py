@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pflx.runtime.latency import Rung
+from pflx.runtime.pace import Unhurried
 from pflx.runtime.pfl import Region
 from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.stream import Chain, Clock, Stream, seeded_noise
@@ -40,9 +41,9 @@ class DeadlinePace:
 
     A frame is made in full when it and all that can be made now, and then the first frame of the next segment, can be
     in time; at half rate when only it can; and not at all (HOLD) when it cannot. The floor is the lowest rung that may
-    be chosen: with a floor above HOLD frames come late instead of not at all. Whatever the floor, a frame that would be
-    later than `stale_ns` is not made. And the newest frame is made even if it comes late, for a late picture is better than
-    none, unless input waits for a newer one that is quicker to come by.
+    be chosen: with a floor above HOLD frames come late instead of not at all. Whatever the floor, a frame that would
+    be later than `stale_ns` is not made. And the newest frame is made even if it comes late, for a late picture is
+    better than none, unless input waits for a newer one that is quicker to come by.
 
     Args:
         clock: of the session.
@@ -122,17 +123,17 @@ class DeadlinePace:
         return known.predicted
 
 
-class _Rehearsal:
+class _Rehearsal(Unhurried):
     """Everything in full, for a pace that learns what it costs."""
 
     def __init__(self, pace: DeadlinePace) -> None:
-        self.generated, self.rendered = pace.generated, pace.rendered
+        self._pace = pace
 
-    def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
-        return None
+    def generated(self, steps: int | None, duration_ns: int) -> None:
+        self._pace.generated(steps, duration_ns)
 
-    def rung(self, frame: int, *, ahead: int) -> Rung:
-        return Rung.FULL
+    def rendered(self, duration_ns: int) -> None:
+        self._pace.rendered(duration_ns)
 
 
 def warm_up(chain: Chain, pace: DeadlinePace, samples: int) -> None:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from pflx.engines import Array, FeedError, PflxError
 from pflx.runtime.faces import FaceState
 from pflx.runtime.generators import Generator, SpeakerWindow, State
-from pflx.runtime.inbox import Arrival, Inbox
+from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array
 from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.pace import UNHURRIED, Pace
 from pflx.runtime.rendering import WINDOW_RADIUS, Features, Portrait, Renderer
+from pflx.runtime.segment import Segment, SegmentStamps, Shot, hold_good, is_finite
 from pflx.runtime.smoothing import POSE, Smoother
 from pflx.runtime.speaker import FaceTrack, SpeakerView
 
 log = logging.getLogger(__name__)
 
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
 Noise: TypeAlias = Callable[[int, int, int], Float32Array]
 """(segment, sample, size) → float32 [size], standard normal. A function of its arguments alone."""
 Clock: TypeAlias = Callable[[], int]
@@ -62,50 +61,6 @@ class ListenerFrame:
         return self.ledger.rung
 
 
-class Pace(Protocol):
-    """Decides, piece by piece, how much work `Stream.pull` may put into what is due."""
-
-    def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
-        """Denoising steps for the segment that begins with `frame`; None takes the most."""
-        ...
-
-    def rung(self, frame: int, *, ahead: int) -> Rung:
-        """How to make `frame`: FULL, HALF_RATE (one picture for it and the next) or HOLD (no picture).
-
-        Args:
-            frame: its number.
-            ahead: how many frames after it can be rendered without another segment.
-        """
-        ...
-
-    def generated(self, steps: int | None, duration_ns: int) -> None:
-        """Learn what a segment took, from its complete input to PosNet, with so many denoising steps."""
-        ...
-
-    def rendered(self, duration_ns: int) -> None:
-        """Learn what a picture took."""
-        ...
-
-
-class _Unhurried:
-    """Everything in full: no deadline."""
-
-    def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
-        return None
-
-    def rung(self, frame: int, *, ahead: int) -> Rung:
-        return Rung.FULL
-
-    def generated(self, steps: int | None, duration_ns: int) -> None:
-        pass
-
-    def rendered(self, duration_ns: int) -> None:
-        pass
-
-
-_UNHURRIED = _Unhurried()
-
-
 @dataclass(frozen=True)
 class Chain:
     """The stages that all streams of a listener share; they hold no state of a session.
@@ -129,46 +84,6 @@ class Chain:
     mean_face: Float32Array
     lookahead: int
     clock: Clock
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """A closed segment: what frames that are still to be rendered may read of it."""
-
-    coefficients: Array
-    generated_pose: Array
-    frames: Array  # int64 [hop], numbers
-    times_s: Array  # float64 [hop]
-    face: FaceState
-    rung: Rung
-    stamps: _SegmentStamps
-
-
-@dataclass(frozen=True)
-class _SegmentStamps:
-    """The part of the ledger that all frames of a segment share."""
-
-    scheduled: int
-    read: int
-    closed: int
-    generator_start: int
-    generator_end: int
-    posnet_end: int
-    av_offset_ns: int
-
-
-@dataclass(frozen=True)
-class _Shot:
-    """A rendered picture and what it shows."""
-
-    image: UInt8Array
-    coefficients: Float32Array
-    picture: int
-    rung: Rung
-    render_start: int
-    render_end: int
-    on_host: int
-    newest: int
 
 
 def seeded_noise(seed: int) -> Noise:
@@ -219,12 +134,12 @@ class Stream:
         self._face = track
         self._generator_state: State = chain.generator.start(samples)
         self._smoother_state: State = chain.smoother.start()
-        self._segments: dict[int, _Segment] = {}
+        self._segments: dict[int, Segment] = {}
         self._n_closed = 0
         self._n_emitted = 0
         self._n_speaker: int | None = None
         self._rung = Rung.FULL
-        self._shots: dict[int, _Shot] = {}  # by sample, of a pair of frames that shares its pictures
+        self._shots: dict[int, Shot] = {}  # by sample, of a pair of frames that shares its pictures
         self._second_of_pair = -1
         self._repaired = 0
 
@@ -266,7 +181,7 @@ class Stream:
             self._n_speaker = self._n_closed * self._chain.generator.hop + self._inbox.n_frames
             self._inbox.complete(self._chain.generator.window)
 
-    def pull(self, pace: Pace = _UNHURRIED) -> Iterator[ListenerFrame]:
+    def pull(self, pace: Pace = UNHURRIED) -> Iterator[ListenerFrame]:
         """The frames that are due, oldest first and sample by sample within a frame; ends when input is lacking.
 
         Work is done as frames are taken: what is not taken comes with the next pull. When an engine fails, or Ctrl-C
@@ -325,7 +240,7 @@ class Stream:
             **_prefixed("inbox", self._inbox.to_arrays()),
         }
         for index, segment in self._segments.items():
-            arrays |= _prefixed(f"segment{index}", _segment_arrays(segment))
+            arrays |= _prefixed(f"segment{index}", segment.to_arrays())
         return {name: np.array(value) for name, value in arrays.items()}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
@@ -340,7 +255,7 @@ class Stream:
             face = FaceTrack.from_arrays(_unprefixed("face", arrays))
             inbox = Inbox.from_arrays(_unprefixed("inbox", arrays), self._chain.clock())
             kept = sorted({int(name.split(".")[0][7:]) for name in arrays if name.startswith("segment")})
-            segments = {index: _segment(_unprefixed(f"segment{index}", arrays)) for index in kept}
+            segments = {index: Segment.from_arrays(_unprefixed(f"segment{index}", arrays)) for index in kept}
         except (KeyError, ValueError, IndexError) as error:
             raise StreamError(f"This is no snapshot of a stream ({error}). Take one with Stream.snapshot.") from error
         if samples != self._samples:
@@ -386,23 +301,23 @@ class Stream:
         generated, generator_state = chain.generator.step(speaker, self._generator_state, noise, steps)
         generated_at = chain.clock()
         generated, n_bad = self._repair(generated)
-        if n_bad or not _finite(generator_state):
+        if n_bad or not is_finite(generator_state):
             generator_state = self._generator_state  # what is not finite would spoil every segment after it
         smoothed, smoother_state = chain.smoother.step(generated, self._smoother_state)
         smoothed, n_bad_poses = self._repair(smoothed)
-        if n_bad_poses or not _finite(smoother_state):
+        if n_bad_poses or not is_finite(smoother_state):
             smoother_state = chain.smoother.resume(smoothed)
         posnet_end = chain.clock()
         pace.generated(steps, posnet_end - begun)
         few = steps is not None and steps < max(chain.generator.steps)
-        self._segments[index] = _Segment(
+        self._segments[index] = Segment(
             coefficients=smoothed,
             generated_pose=np.ascontiguousarray(generated[..., POSE]),
             frames=window.frames[: chain.generator.hop],
             times_s=window.times_s[: chain.generator.hop],
             face=face.watch.state,
             rung=Rung.FEWER_STEPS if few else Rung.FULL,
-            stamps=_SegmentStamps(
+            stamps=SegmentStamps(
                 window.scheduled, window.read, window.closed, started, generated_at, posnet_end, window.av_offset_ns
             ),
         )
@@ -414,18 +329,12 @@ class Stream:
 
     def _repair(self, segment: Array) -> tuple[Array, int]:
         """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
-        bad: Array = np.asarray(~np.isfinite(segment).all(axis=-1, keepdims=True))
-        if not bad.any():
-            return segment, 0
-        if not self._repaired:
-            log.warning("The generator's coefficients are not finite; the last good ones are held. Said once.")
         before = self._segments.get(self._n_closed - 1)
         last = np.zeros_like(segment[:, 0]) if before is None else before.coefficients[:, -1]
-        repaired = segment.copy()
-        for row in range(segment.shape[1]):
-            last = np.where(bad[:, row], last, segment[:, row])
-            repaired[:, row] = last
-        return repaired, int(bad.sum())
+        good, n_bad = hold_good(segment, last)
+        if n_bad and not self._repaired:
+            log.warning("The generator's coefficients are not finite; the last good ones are held. Said once.")
+        return good, n_bad
 
     def _forget_segments(self) -> None:
         """Keep the segments that the window of the next frame to render can reach."""
@@ -485,7 +394,7 @@ class Stream:
             ledger=ledger,
         )
 
-    def _shoot(self, position: int, sample: int) -> _Shot:
+    def _shoot(self, position: int, sample: int) -> Shot:
         """Render a frame; on HALF_RATE, the mean of it and the next, which it then stands for."""
         chain = self._chain
         track = self._track(position, sample)
@@ -497,7 +406,7 @@ class Stream:
         rendered = chain.clock()
         image = image.copy()
         newest = min((position + WINDOW_RADIUS) // chain.generator.hop, self._n_closed - 1)
-        return _Shot(
+        return Shot(
             image=image,
             coefficients=track[WINDOW_RADIUS] + chain.mean_face,
             picture=self._number(position),
@@ -514,34 +423,6 @@ class Stream:
         wanted = np.arange(frame - WINDOW_RADIUS, frame + WINDOW_RADIUS + 1)
         rows = np.clip(wanted, 0, self._n_closed * hop - 1)
         return np.stack([self._segments[row // hop].coefficients[sample, row % hop] for row in rows.tolist()])
-
-
-def _finite(state: State) -> bool:
-    return all(np.isfinite(array).all() for array in state.values() if array.dtype.kind == "f")
-
-
-def _segment_arrays(segment: _Segment) -> dict[str, Array]:
-    return {
-        "coefficients": segment.coefficients,
-        "generated_pose": segment.generated_pose,
-        "frames": segment.frames,
-        "times_s": segment.times_s,
-        "made": np.array([segment.face, segment.rung]),
-        "stamps": np.array(astuple(segment.stamps)),
-    }
-
-
-def _segment(arrays: Mapping[str, Array]) -> _Segment:
-    face, rung = (int(value) for value in arrays["made"])
-    return _Segment(
-        coefficients=arrays["coefficients"],
-        generated_pose=arrays["generated_pose"],
-        frames=arrays["frames"],
-        times_s=arrays["times_s"],
-        face=FaceState(face),
-        rung=Rung(rung),
-        stamps=_SegmentStamps(*(int(stamp) for stamp in arrays["stamps"])),
-    )
 
 
 def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
