@@ -129,6 +129,9 @@ class _Rehearsal(Unhurried):
     def __init__(self, pace: DeadlinePace) -> None:
         self._pace = pace
 
+    def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
+        return max(available, default=None)
+
     def generated(self, steps: int | None, duration_ns: int) -> None:
         self._pace.generated(steps, duration_ns)
 
