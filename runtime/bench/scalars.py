@@ -96,11 +96,15 @@ def read_scalars(report: Report) -> dict[str, Scalar]:
 
 
 def memory_slope_mb_per_h(minutes: list[Minute]) -> float | None:
-    """By how much memory grows, by least squares over the minutes of a run; None for fewer than two."""
+    """By how much memory grows, by least squares over the minutes of a run; None for fewer than two.
+
+    Of four and more, the first two are left out, in which buffers and caches fill.
+    """
     if len(minutes) < 2:
         return None
-    hours = [row.minute / 60 for row in minutes]
-    return statistics.linear_regression(hours, [row.rss_mb for row in minutes]).slope
+    settled = minutes[2:] if len(minutes) > 3 else minutes
+    hours = [row.minute / 60 for row in settled]
+    return statistics.linear_regression(hours, [row.rss_mb for row in settled]).slope
 
 
 def refused_percentile(count: int, counted: str, percentile: str) -> Refused:

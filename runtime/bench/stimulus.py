@@ -110,7 +110,7 @@ class Stimulus:
             picture = _darkened(picture) if self._clip else self._dark_views[_place(number)]
         heard = np.searchsorted(times_s, samples / SAMPLE_RATE_HZ, side="right") % 2
         if heard.any():
-            sound = sound + heard.astype(np.float32) * _tone(samples)
+            sound = np.asarray(sound + heard * _tone(samples), np.float32)
         return picture, sound
 
     def _items(self) -> Iterator[Timed]:
