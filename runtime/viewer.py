@@ -19,10 +19,20 @@ class Viewer:
         monitor: of the session; it guards the queue.
         queue: of frames that were due.
         block_ns: how long `offer` waits for room, with the policy BLOCK.
+        stale_ns: a frame that has waited for longer goes, unless it is the newest.
     """
 
-    def __init__(self, clock: LiveClock, monitor: Monitor, queue: MediaQueue[ListenerFrame], block_ns: int) -> None:
-        self._clock, self._monitor, self._queue, self._block_ns = clock, monitor, queue, block_ns
+    def __init__(
+        self,
+        clock: LiveClock,
+        monitor: Monitor,
+        queue: MediaQueue[ListenerFrame],
+        *,
+        block_ns: int,
+        stale_ns: int,
+    ) -> None:
+        self._clock, self._monitor, self._queue = clock, monitor, queue
+        self._block_ns, self._stale_ns = block_ns, stale_ns
         self._wakers: list[Callable[[], None]] = []
         self._ended = False
         self._error: BaseException | None = None
@@ -72,6 +82,9 @@ class Viewer:
             raise self._error
         if not len(self._queue):
             return None
+        oldest = self._clock() - self._stale_ns
+        while len(self._queue) > 1 and (self._queue.peek().ledger.emitted or 0) < oldest:
+            self._queue.drop()
         self._monitor.notify()  # there is room again
         return self._queue.take()
 
