@@ -102,7 +102,13 @@ class LiveSession:
             _FRAME_MS / settings.samples,
             lambda frame: frame.ledger.emitted or 0,
         )
-        self._viewer = Viewer(self._clock, self._monitor, self._viewed, round(settings.block_ms * _MS))
+        self._viewer = Viewer(
+            self._clock,
+            self._monitor,
+            self._viewed,
+            block_ns=round(settings.block_ms * _MS),
+            stale_ns=round(settings.stale_ms * _MS),
+        )
         self._playout = Playout(
             self._frames,
             samples=settings.samples,
