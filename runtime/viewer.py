@@ -83,7 +83,7 @@ class Viewer:
         if not len(self._queue):
             return None
         oldest = self._clock() - self._stale_ns
-        while len(self._queue) > 1 and (self._queue.peek().ledger.emitted or 0) < oldest:
+        while (frame := self._queue.peek(0)) and len(self._queue) > 1 and (frame.ledger.emitted or 0) < oldest:
             self._queue.drop()
         self._monitor.notify()  # there is room again
         return self._queue.take()
