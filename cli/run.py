@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from pflx.cli.console import Report, print_line, print_untrained, progress_bar
+from pflx.cli.paths import check_output
 from pflx.engines import Array, Manifest, OutputError
 from pflx.engines.writer import write_whole
 
@@ -42,8 +43,8 @@ def run(
     """Render a listener's reaction to a clip."""
     from pflx.runtime import Listener, open_speaker
 
-    _check_path(coefficients, ".npz")
-    _check_path(trace, ".json")
+    check_output(coefficients, ".npz")
+    check_output(trace, ".json")
     clip = open_speaker(speaker)
     if output.exists() and output.samefile(speaker):
         raise OutputError(f"{output} is the speaker's clip, which would be replaced. Give another --output.")
@@ -175,14 +176,3 @@ class _Stamps:
         from pflx.runtime.trace import write_trace
 
         write_trace(path, self._ledgers, name=name)
-
-
-def _check_path(path: Path | None, suffix: str) -> None:
-    if path is None:
-        return
-    if path.suffix != suffix:
-        raise OutputError(f"{path} does not end in {suffix}. Try {path.with_suffix(suffix)}.")
-    if not path.parent.is_dir():
-        raise OutputError(f"There is no folder {path.parent}. Make it, or choose another place.")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder. Choose another name.")
