@@ -96,7 +96,7 @@ def bench_latency(
     lookahead: _Lookahead = 13,
     playout_ms: _Playout = 120,
     floor: _Floor = Floor.FULL,
-    stale_ms: _Stale = 1000,
+    stale_ms: _Stale = 5000,
     device: _Device = "cpu",
     precision: _Precision = None,
     threads: _Threads = None,
