@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -118,24 +119,26 @@ class SpeakerView:
         self._pfl = pfl
         self._warned = False
 
-    def step(self, frames: UInt8Array, track: FaceTrack) -> tuple[UInt8Array, FaceTrack]:
+    def step(self, frames: Sequence[UInt8Array] | UInt8Array, track: FaceTrack) -> tuple[UInt8Array, FaceTrack]:
         """Crop the frames of one segment.
 
         Args:
-            frames: uint8 [T, H, W, 3] RGB, whole frames.
+            frames: uint8 [H, W, 3] RGB each, whole frames of one size.
             track: what is known so far.
 
         Returns:
             uint8 [T, 224, 224, 3] and what is known now.
         """
-        size = (frames.shape[2], frames.shape[1])
+        size = (frames[0].shape[1], frames[0].shape[0])
         for frame in frames:
             track = self._look(frame, size, track)
         region = track.region or session_region(track.boxes, size, self._pfl)
         if not track.boxes and track.region is None:
             self._warn_once(region)
-        pictures = crop(frames, region, CROP_SIZE)
-        return np.ascontiguousarray(centre_crop(pictures, GENERATOR_SIDE)), track
+        pictures = np.empty((len(frames), GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8)
+        for frame, picture in zip(frames, pictures, strict=True):  # one by one: whole frames are never copied
+            picture[:] = centre_crop(crop(frame[None], region, CROP_SIZE)[0], GENERATOR_SIDE)
+        return pictures, track
 
     def _look(self, frame: UInt8Array, size: tuple[int, int], track: FaceTrack) -> FaceTrack:
         index = track.frames
