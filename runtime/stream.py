@@ -212,6 +212,10 @@ class Stream:
         if self._n_speaker is not None:
             self._n_speaker = self._n_closed * self._chain.generator.hop
 
+    def reopen(self) -> None:
+        """Take new input after `finish`; it goes on where the motion ended, the padding of the last window included."""
+        self._n_speaker = None
+
     def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
         """Show another portrait from the next frame on; it is no part of snapshots.
 
