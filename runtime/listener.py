@@ -302,6 +302,7 @@ class Listener:
         if snapshot is not None:
             stream.restore(snapshot)
             stream.flush()
+            stream.reopen()
         session = LiveSession(chain, stream, as_source(source), as_sink(sink), self._turn, settings, record)
         return session.start()
 
