@@ -170,6 +170,6 @@ def _pause(track: FaceTrack) -> int:
 
 def find_face(detector: FaceDetector, frame: UInt8Array, previous: Box | None) -> Box | None:
     """The face to follow in uint8 [H, W, 3] RGB, given the last one; None if there is none. See `choose_face`."""
-    boxes = [face.box for face in detector.detect(frame)]
+    boxes = [face.box for face in detector.detect(frame) if np.isfinite(face.box).all()]
     index = choose_face(boxes, previous)
     return None if index is None else boxes[index]
