@@ -48,6 +48,7 @@ _MS = 1_000_000
 _FRAME_MS = FRAME_NS / _MS
 _SLACK_MS = 500.0  # of the speaker queue, over the two hops that it needs anyhow
 _JOIN_NS = 1_000 * _MS  # a session stops within it
+_PATIENCE = 50  # slots that nothing was shown for, until it is said
 
 
 class LiveSession:
@@ -355,13 +356,8 @@ class LiveSession:
             fresh = late <= round(self.settings.stale_ms * _MS)
             self._playout.deliver(frame, fresh=fresh)
             self._monitor.notify()
-        if not fresh and not self._warned:
-            self._warned = True
-            log.warning(
-                "A frame came %d ms late and is not shown: stale_ms is %g. Said once.",
-                late / _MS,
-                self.settings.stale_ms,
-            )
+        if not fresh:
+            self._warn_once("A frame came %d ms late and is not shown", late / _MS)
 
     def _deadline(self, number: int) -> int:
         return self._deadlines[number]
@@ -424,6 +420,14 @@ class LiveSession:
     def _tell_dropped(self, ledgers: Sequence[Ledger]) -> None:
         for ledger in ledgers:
             self._tally.drop(ledger)
+        if not self._tally.emitted and self._tally.dropped >= _PATIENCE * self.settings.samples:
+            step, render = self._pace.step_cost / _MS, self._pace.render.predicted / _MS
+            self._warn_once("Nothing is in time to be shown: a segment takes %d ms, a picture %d ms", step, render)
+
+    def _warn_once(self, message: str, *details: float) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(f"{message}; stale_ms is %g. Said once.", *details, self.settings.stale_ms)
 
     # All
 
