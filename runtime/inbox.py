@@ -40,14 +40,14 @@ class Window:
     """What one generator step reads.
 
     Attributes:
-        video: uint8 [W, H, W, 3] RGB.
+        video: W frames, uint8 [H, W, 3] RGB.
         audio: float32 [640 · W].
         frames: int64 [W], numbers of the frames.
         times_s: float64 [W] on the speaker's media clock.
         scheduled, read, closed, av_offset_ns: see `Ledger`.
     """
 
-    video: UInt8Array
+    video: list[UInt8Array]
     audio: Float32Array
     frames: npt.NDArray[np.int64]
     times_s: npt.NDArray[np.float64]
@@ -123,13 +123,17 @@ class Inbox:
         """Whether so many frames wait, with their sound."""
         return len(self._frames) >= n_frames and len(self._audio) >= n_frames * SAMPLES_PER_FRAME
 
+    def pictures(self, n_frames: int) -> list[UInt8Array]:
+        """The first frames, or as many as there are, uint8 [H, W, 3] RGB each."""
+        return self._frames[:n_frames]
+
     def window(self, n_frames: int) -> Window:
         """The first frames and their sound, with the stamps of the push that completed them."""
         n_samples = n_frames * SAMPLES_PER_FRAME
         complete = (mark for mark in self._marks if mark.frames >= n_frames and mark.samples >= n_samples)
         mark = next(complete, self._marks[-1])
         return Window(
-            video=np.stack(self._frames[:n_frames]),
+            video=self._frames[:n_frames],
             audio=self._audio[:n_samples],
             frames=np.array(self._numbers[:n_frames], np.int64),
             times_s=np.array(self._times_s[:n_frames], np.float64),
@@ -194,7 +198,7 @@ class Inbox:
         self._frame_shape = self._frames[-1].shape if self._frames else self._frame_shape
 
     def _check_video(self, video: UInt8Array) -> None:
-        shape, dtype = _described(video)
+        shape, dtype = described(video)
         if shape is None or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:]:
             raise FeedError(f"Speaker frames are uint8 [T, H, W, 3] RGB, got {dtype} {list(shape or ())}.")
         if self._frame_shape not in (None, shape[1:]):
@@ -206,17 +210,22 @@ class Inbox:
     def _check_audio(self, audio: Float32Array) -> None:
         if self._silent:
             raise FeedError("The stream was opened with audio=False, and was given sound. Open it with audio=True.")
-        shape, dtype = _described(audio)
-        if shape is None or dtype != np.float32 or len(shape) != 1:
-            raise FeedError(f"Sound is float32 [N], 16 kHz mono in [-1, 1], got {dtype} {list(shape or ())}.")
-        if not np.isfinite(audio).all():
-            raise FeedError("Sound holds NaN or infinite samples; replace them with 0.")
+        check_sound(audio)
 
 
 def _stamps(arrival: Arrival, now: int) -> tuple[int, int, int, int]:
     return arrival.scheduled, arrival.read, now, arrival.av_offset_ns
 
 
-def _described(given: object) -> tuple[tuple[int, ...] | None, Any]:
+def check_sound(audio: Float32Array) -> None:
+    """Refuse what is no sound, with a FeedError."""
+    shape, dtype = described(audio)
+    if shape is None or dtype != np.float32 or len(shape) != 1:
+        raise FeedError(f"Sound is float32 [N], 16 kHz mono in [-1, 1], got {dtype} {list(shape or ())}.")
+    if not np.isfinite(audio).all():
+        raise FeedError("Sound holds NaN or infinite samples; replace them with 0.")
+
+
+def described(given: object) -> tuple[tuple[int, ...] | None, Any]:
     """Shape and dtype, or None and the type of what is no array."""
     return getattr(given, "shape", None), getattr(given, "dtype", type(given).__name__)

@@ -258,24 +258,24 @@ class LiveSession:
     def _read(self, track: int, items: Iterator[Timed]) -> None:
         for item in items:
             with self._monitor:
+                self._advance()
                 self._timeline.observe(track, item, self._clock())
-            for part in _parts(item):
-                if not self._take_in(part):
-                    return
+            if not self._take_in(track, item):
+                return
         with self._monitor:
             self._open_tracks -= 1
             if not self._open_tracks:
                 self._timeline.end()
             self._advance()
 
-    def _take_in(self, item: Timed) -> bool:
+    def _take_in(self, track: int, item: Timed) -> bool:
         """Add an item as soon as it is its time; False when the session stops."""
         with self._monitor:
-            while not self._stopping and not self._source.live and self._clock() < self._timeline.due(item):
-                self._monitor.wait(self._timeline.due(item))
+            while not self._stopping and not self._source.live and self._clock() < self._timeline.due(track, item):
+                self._monitor.wait(self._timeline.due(track, item))
             if self._stopping:
                 return False
-            self._timeline.add(item, self._clock())
+            self._timeline.add(track, item, self._clock())
             self._advance()
             return True
 
@@ -489,11 +489,3 @@ def _run_of(place: tuple[int, Slot]) -> tuple[int, float]:
     """Equal for slots whose numbers and times go on from one to the next."""
     index, slot = place
     return slot.number - index, round(slot.time_s - slot.number / FPS, 3)
-
-
-def _parts(item: Timed) -> Iterator[Timed]:
-    """A picture is due at its time, its sound when the last sample is there."""
-    if item.video is not None:
-        yield replace(item, audio=None)
-    if item.audio is not None:
-        yield replace(item, video=None)

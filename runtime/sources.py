@@ -72,7 +72,7 @@ class Source(Protocol):
     def live(self) -> bool:
         """Whether the stamps come from a running clock, as with a camera.
 
-        If not, the session holds every item back until its time has come: a picture at its time, sound at its end.
+        If not, the session holds every item back until its time has come.
         """
         ...
 
