@@ -63,8 +63,10 @@ class MediaQueue(Generic[Item]):
     def __init__(
         self, name: str, owner: str, policy: Policy, capacity_ms: float, item_ms: float, stamp: Callable[[Item], int]
     ) -> None:
-        if capacity_ms < item_ms:
-            raise FeedError(f"The queue '{name}' has room for {capacity_ms:g} ms; give it {item_ms:g} ms or more.")
+        if not item_ms <= capacity_ms < float("inf"):
+            raise FeedError(
+                f"The queue '{name}' has room for {capacity_ms:g} ms; give it {item_ms:g} ms or more, and a bound."
+            )
         self.policy = policy
         self.dropped = 0
         self._name, self._owner = name, owner
