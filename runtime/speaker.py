@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,18 @@ class FaceTrack:
         )
 
 
+class Cropped(NamedTuple):
+    """A frame that is cropped before the rest of its segment is there.
+
+    Attributes:
+        picture: uint8 [224, 224, 3].
+        track: what is known of the face after it.
+    """
+
+    picture: UInt8Array
+    track: FaceTrack
+
+
 class SpeakerView:
     """Crops the speaker, calibrating the region first where none is given.
 
@@ -119,26 +131,46 @@ class SpeakerView:
         self._pfl = pfl
         self._warned = False
 
-    def step(self, frames: Sequence[UInt8Array] | UInt8Array, track: FaceTrack) -> tuple[UInt8Array, FaceTrack]:
+    def step(
+        self, frames: Sequence[UInt8Array] | UInt8Array, track: FaceTrack, ahead: Sequence[Cropped] = ()
+    ) -> tuple[UInt8Array, FaceTrack]:
         """Crop the frames of one segment.
 
         Args:
             frames: uint8 [H, W, 3] RGB each, whole frames of one size.
             track: what is known so far.
+            ahead: what `crop_ahead` made of the first of them.
 
         Returns:
             uint8 [T, 224, 224, 3] and what is known now.
         """
-        size = (frames[0].shape[1], frames[0].shape[0])
-        for frame in frames:
+        size = _size(frames[0])
+        track = ahead[-1].track if ahead else track
+        for frame in frames[len(ahead) :]:
             track = self._look(frame, size, track)
         region = track.region or session_region(track.boxes, size, self._pfl)
         if not track.boxes and track.region is None:
             self._warn_once(region)
         pictures = np.empty((len(frames), GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8)
-        for frame, picture in zip(frames, pictures, strict=True):  # one by one: whole frames are never copied
-            picture[:] = centre_crop(crop(frame[None], region, CROP_SIZE)[0], GENERATOR_SIDE)
+        for index, frame in enumerate(frames):  # one by one: whole frames are never copied
+            pictures[index] = ahead[index].picture if index < len(ahead) else _cut(frame, region)
         return pictures, track
+
+    def crop_ahead(self, frames: Sequence[UInt8Array], track: FaceTrack, ahead: Sequence[Cropped]) -> list[Cropped]:
+        """What `step` can be spared while a segment still waits for its last frames: all, once the region is frozen.
+
+        Args:
+            frames: the first frames of the segment.
+            track: what is known before the first of them.
+            ahead: what was made of them so far.
+        """
+        cropped = list(ahead)
+        for frame in frames[len(cropped) :]:
+            track = cropped[-1].track if cropped else track
+            if track.region is None:
+                break
+            cropped.append(Cropped(_cut(frame, track.region), self._look(frame, _size(frame), track)))
+        return cropped
 
     def _look(self, frame: UInt8Array, size: tuple[int, int], track: FaceTrack) -> FaceTrack:
         index = track.frames
@@ -158,6 +190,15 @@ class SpeakerView:
         if not self._warned:
             log.warning("No face in the speaker's first frames: using the middle of the frame, %s.", region)
             self._warned = True
+
+
+def _size(frame: UInt8Array) -> tuple[int, int]:
+    return frame.shape[1], frame.shape[0]
+
+
+def _cut(frame: UInt8Array, region: Region) -> UInt8Array:
+    """What the generator sees of a whole frame."""
+    return centre_crop(crop(frame[None], region, CROP_SIZE)[0], GENERATOR_SIDE)
 
 
 def _pause(track: FaceTrack) -> int:

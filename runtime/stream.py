@@ -19,7 +19,7 @@ from pflx.runtime.pace import UNHURRIED, Pace
 from pflx.runtime.rendering import WINDOW_RADIUS, Features, Portrait, Renderer
 from pflx.runtime.segment import Segment, SegmentStamps, Shot, hold_good, is_finite
 from pflx.runtime.smoothing import POSE, Smoother
-from pflx.runtime.speaker import FaceTrack, SpeakerView
+from pflx.runtime.speaker import Cropped, FaceTrack, SpeakerView
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,7 @@ class Stream:
         self._inbox = Inbox(silent=not audio, start_s=start_s)
         self._portraits = list(chain.portraits)
         self._face = track
+        self._cropped: list[Cropped] = []
         self._generator_state: State = chain.generator.start(samples)
         self._smoother_state: State = chain.smoother.start()
         self._segments: dict[int, Segment] = {}
@@ -142,6 +143,7 @@ class Stream:
         self._shots: dict[int, Shot] = {}  # by sample, of a pair of frames that shares its pictures
         self._second_of_pair = -1
         self._repaired = 0
+        self._warned = False
 
     @property
     def next_frame(self) -> int:
@@ -202,12 +204,15 @@ class Stream:
                 self._n_emitted += 1
                 yield rendered
             if not self._inbox.has(self._chain.generator.window):
+                self._crop_ahead()
                 return
             self._close_segment(pace)
 
     def flush(self) -> None:
         """Forget the input that waits and the frames not rendered yet; the next segment continues the motion."""
         self._inbox.clear()
+        self._cropped = []
+        self._part_pair()
         self._n_emitted = self._n_closed * self._chain.generator.hop * self._samples
         if self._n_speaker is not None:
             self._n_speaker = self._n_closed * self._chain.generator.hop
@@ -232,6 +237,7 @@ class Stream:
         features = self._chain.renderer.prepare(portrait)
         shown = [self._portraits[index % len(self._portraits)] for index in range(self._samples)]
         self._portraits = [features if sample in (None, index) else old for index, old in enumerate(shown)]
+        self._part_pair()
 
     def snapshot(self) -> dict[str, Array]:
         """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process."""
@@ -271,6 +277,9 @@ class Stream:
         self._n_closed, self._n_emitted = n_closed, n_emitted
         self._n_speaker = None if n_speaker < 0 else n_speaker
         self._face, self._inbox, self._segments = face, inbox, segments
+        self._rung = Rung.FULL
+        self._part_pair()
+        self._cropped = []
 
     def close(self) -> None:
         """Drop what the stream holds and end it; the engines belong to the listener."""
@@ -291,6 +300,11 @@ class Stream:
             return self._n_speaker
         return max(0, known - self._chain.lookahead)
 
+    def _crop_ahead(self) -> None:
+        """Crop what waits for the next segment already, so that the segment does not wait for it."""
+        waiting = self._inbox.pictures(self._chain.generator.window)
+        self._cropped = self._chain.view.crop_ahead(waiting, self._face, self._cropped)
+
     def _close_segment(self, pace: Pace) -> None:
         """Work out the next segment, then take it over in one go."""
         chain, index = self._chain, self._n_closed
@@ -299,17 +313,19 @@ class Stream:
         steps = pace.steps(int(window.frames[0]), chain.generator.steps)
         size = chain.generator.noise_size
         noise = np.stack([self._noise(index, sample, size) for sample in range(self._samples)])
-        pictures, face = chain.view.step(window.video, self._face)
+        pictures, face = chain.view.step(window.video, self._face, self._cropped)
         started = chain.clock()
         speaker = SpeakerWindow(pictures, window.audio)
         generated, generator_state = chain.generator.step(speaker, self._generator_state, noise, steps)
         generated_at = chain.clock()
         generated, n_bad = self._repair(generated)
-        if n_bad or not is_finite(generator_state):
+        spoilt = n_bad > 0 or not is_finite(generator_state)
+        if spoilt:
             generator_state = self._generator_state  # what is not finite would spoil every segment after it
         smoothed, smoother_state = chain.smoother.step(generated, self._smoother_state)
         smoothed, n_bad_poses = self._repair(smoothed)
-        if n_bad_poses or not is_finite(smoother_state):
+        torn = n_bad_poses > 0 or not is_finite(smoother_state)
+        if torn:
             smoother_state = chain.smoother.resume(smoothed)
         posnet_end = chain.clock()
         pace.generated(steps, posnet_end - begun)
@@ -327,7 +343,11 @@ class Stream:
         )
         self._face, self._generator_state, self._smoother_state = face, generator_state, smoother_state
         self._repaired += n_bad + n_bad_poses
+        if (spoilt or torn) and not self._warned:
+            self._warned = True
+            log.warning("The numbers of generator or PosNet are not finite; the last good ones are held. Said once.")
         self._inbox.drop(chain.generator.window)
+        self._cropped = []
         self._n_closed += 1
         self._forget_segments()
 
@@ -335,10 +355,7 @@ class Stream:
         """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
         before = self._segments.get(self._n_closed - 1)
         last = np.zeros_like(segment[:, 0]) if before is None else before.coefficients[:, -1]
-        good, n_bad = hold_good(segment, last)
-        if n_bad and not self._repaired:
-            log.warning("The generator's coefficients are not finite; the last good ones are held. Said once.")
-        return good, n_bad
+        return hold_good(segment, last)
 
     def _forget_segments(self) -> None:
         """Keep the segments that the window of the next frame to render can reach."""
@@ -351,9 +368,13 @@ class Stream:
         if position == self._second_of_pair:
             return Rung.HALF_RATE
         rung = pace.rung(self._number(position), ahead=self._n_due() - 1 - position)
-        if rung is Rung.HALF_RATE:
-            self._second_of_pair = position + 1
+        self._second_of_pair = position + 1 if rung is Rung.HALF_RATE else -1
         return rung
+
+    def _part_pair(self) -> None:
+        """Let the second frame of a pair be made for itself: what its picture was made of has changed."""
+        self._second_of_pair = -1
+        self._shots.clear()
 
     def _number(self, position: int) -> int:
         """The number of the frame at a position: they differ where input was left out."""
@@ -401,15 +422,15 @@ class Stream:
     def _shoot(self, position: int, sample: int) -> Shot:
         """Render a frame; on HALF_RATE, the mean of it and the next, which it then stands for."""
         chain = self._chain
-        track = self._track(position, sample)
+        track, reach = self._track(position, sample), position + WINDOW_RADIUS
         if self._rung is Rung.HALF_RATE:
-            track = (track + self._track(position + 1, sample)) / np.float32(2)
+            track, reach = (track + self._track(position + 1, sample)) / np.float32(2), reach + 1
         portrait = self._portraits[sample % len(self._portraits)]
         started = chain.clock()
         image = chain.renderer.render(track, WINDOW_RADIUS, portrait)
         rendered = chain.clock()
         image = image.copy()
-        newest = min((position + WINDOW_RADIUS) // chain.generator.hop, self._n_closed - 1)
+        newest = min(reach // chain.generator.hop, self._n_closed - 1)
         return Shot(
             image=image,
             coefficients=track[WINDOW_RADIUS] + chain.mean_face,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pflx.engines import PflInfo
 from pflx.runtime import FaceState, Region
 from pflx.runtime.pfl import centre_crop, crop
-from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
+from pflx.runtime.speaker import Cropped, FaceTrack, SpeakerView, find_face, session_region
 
 Box = tuple[float, float, float, float]
 SIZE = (48, 40)
@@ -98,6 +98,25 @@ def test_a_given_region_is_kept_and_only_watched() -> None:
     assert track.region == region
     assert not track.boxes
     np.testing.assert_array_equal(pictures, centre_crop(crop(video, region, 256), 224))
+
+
+@given(portions=st.lists(st.integers(0, 8), max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_cropping_ahead_changes_nothing_but_the_moment(portions: list[int]) -> None:
+    ahead_detector, detector, video = Faces(moving), Faces(moving), frames_of(72)
+    ahead_view, view = SpeakerView(ahead_detector, PFL), SpeakerView(detector, PFL)
+    ahead_track = track = FaceTrack()
+    for start in range(0, 72, 8):
+        segment = video[start : start + 8]
+        ahead: list[Cropped] = []
+        for there in sorted(portions):
+            ahead = ahead_view.crop_ahead(list(segment[:there]), ahead_track, ahead)
+            assert len(ahead) == (0 if ahead_track.region is None else there)
+        early, ahead_track = ahead_view.step(list(segment), ahead_track, ahead)
+        late, track = view.step(segment, track)
+        np.testing.assert_array_equal(early, late)
+        assert ahead_track == track
+    assert ahead_detector.searched == detector.searched
 
 
 def test_without_a_face_the_middle_is_shown_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
