@@ -49,7 +49,7 @@ class Playout:
         self._queue = queue
         self._samples, self._delay_ns, self._floor, self._stale_ns = samples, delay_ns, floor, stale_ns
         self._shown: dict[int, ListenerFrame] = {}
-        self._late: dict[int, ListenerFrame] = {}  # rendered after their slot was shown; better than what is shown
+        self._late: dict[int, ListenerFrame] = {}  # too late for their slot, but newer than what is shown
         self._over = False
 
     def expect(self, slot: Slot) -> list[Ledger]:
@@ -74,9 +74,10 @@ class Playout:
             self._late[frame.sample] = frame
 
     def forget(self) -> None:
-        """Drop what is rendered and not shown yet."""
+        """Drop what is rendered and not shown yet; no more will be rendered for the slots that wait."""
         for due in self._queue:
             due.frames.clear()
+            due.hopeless = True
         self._late.clear()
 
     def finish(self) -> None:
@@ -103,7 +104,9 @@ class Playout:
         gone: list[Ledger] = []
         while (due := self._queue.peek()) is not None and now >= due.deadline:
             if self._is_overtaken(now):
-                gone += self._dropped(self._queue.drop())
+                passed = self._queue.drop()
+                gone += self._dropped(passed)
+                self._late |= passed.frames
             elif self._waits(due, now):
                 break
             else:

@@ -65,7 +65,7 @@ class MediaQueue(Generic[Item]):
     ) -> None:
         if not item_ms <= capacity_ms < float("inf"):
             raise FeedError(
-                f"The queue '{name}' has room for {capacity_ms:g} ms; give it {item_ms:g} ms or more, and a bound."
+                f"The queue '{name}' holds {capacity_ms:g} ms; give it a bound of {item_ms:g} ms or more."
             )
         self.policy = policy
         self.dropped = 0

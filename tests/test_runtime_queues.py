@@ -80,7 +80,7 @@ def test_parts_of_a_frame_fill_its_room_exactly(samples: int) -> None:
 
 @pytest.mark.parametrize("capacity_ms", [0.0, 39.9, -1.0, math.nan, math.inf])
 def test_a_queue_without_room_or_without_bound_is_refused(capacity_ms: float) -> None:
-    with pytest.raises(FeedError, match="'numbers' has room for .* ms; give it 40 ms or more"):
+    with pytest.raises(FeedError, match=r"'numbers' holds (0|39.9|-1|nan|inf) ms; give it a bound of 40 ms"):
         queue(capacity_ms=capacity_ms)
 
 
