@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,8 @@ from pflx.runtime.latency import Rung
 SCHEMA = 1
 MAX_POINTS = 3_000
 """Points of one series; a longer one is thinned."""
+
+_NUMBERS = re.compile(rb"\[(?:\s+(?:-?[\d.]+(?:[eE][+-]?\d+)?|null),?)+\s+\]")
 
 Mode = Literal["realtime", "single-stream", "engine", "sessions", "soak", "self-test"]
 
@@ -326,8 +329,9 @@ class Report(_Record, frozen=True, kw_only=True):
 
 
 def encode_report(report: Report) -> bytes:
-    """Write a report as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    """Write a report as indented JSON, lists of numbers in one line each."""
+    indented = msgspec.json.format(msgspec.json.encode(report), indent=2)
+    return _NUMBERS.sub(lambda numbers: re.sub(rb"\s+", b" ", numbers[0]), indented) + b"\n"
 
 
 def decode_report(data: bytes, name: str) -> Report:
