@@ -364,8 +364,8 @@ class Stream:
             del self._segments[index]
 
     def _choose(self, position: int, pace: Pace) -> Rung:
-        """How to make a frame; the second of a pair is made already."""
-        if position == self._second_of_pair:
+        """How to make a frame; the second of a pair is made already, unless input was left out between the two."""
+        if position == self._second_of_pair and self._number(position) == self._number(position - 1) + 1:
             return Rung.HALF_RATE
         rung = pace.rung(self._number(position), ahead=self._n_due() - 1 - position)
         self._second_of_pair = position + 1 if rung is Rung.HALF_RATE else -1
@@ -422,15 +422,15 @@ class Stream:
     def _shoot(self, position: int, sample: int) -> Shot:
         """Render a frame; on HALF_RATE, the mean of it and the next, which it then stands for."""
         chain = self._chain
-        track, reach = self._track(position, sample), position + WINDOW_RADIUS
+        track = self._track(position, sample)
         if self._rung is Rung.HALF_RATE:
-            track, reach = (track + self._track(position + 1, sample)) / np.float32(2), reach + 1
+            track = (track + self._track(position + 1, sample)) / np.float32(2)
         portrait = self._portraits[sample % len(self._portraits)]
         started = chain.clock()
         image = chain.renderer.render(track, WINDOW_RADIUS, portrait)
         rendered = chain.clock()
         image = image.copy()
-        newest = min(reach // chain.generator.hop, self._n_closed - 1)
+        newest = min((position + WINDOW_RADIUS) // chain.generator.hop, self._n_closed - 1)
         return Shot(
             image=image,
             coefficients=track[WINDOW_RADIUS] + chain.mean_face,
