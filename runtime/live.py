@@ -390,6 +390,7 @@ class LiveSession:
     def _show_next(self) -> bool:
         """Wait for the next deadline and show what there is; False when all is shown, or the session stops."""
         with self._monitor:
+            self._advance()  # in the place of a source that stalls and a worker that is busy
             if self._playout.is_short(self._clock()):
                 self._monitor.wait(self._clock())  # what is ready at the very moment of its deadline is in time
             shown, gone = self._playout.take(self._clock())
@@ -400,7 +401,10 @@ class LiveSession:
                 look = self._playout.next_look()
                 if look is None and "worker" not in self._busy:
                     return False
-                self._monitor.wait(self._playout.patience() if look is not None and look <= self._clock() else look)
+                if look is not None and look <= self._clock():
+                    look = self._playout.patience()
+                looks = [time for time in (look, self._timeline.next_look()) if time is not None]
+                self._monitor.wait(min(looks, default=None))
                 return True
         for frame in shown:
             if self._stopping:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from fakes import FUNCTIONS, fake_engines, fake_listener, frames_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pflx.engines import Array
 from pflx.runtime import FaceState, ListenerFrame
+from pflx.runtime.clock import VirtualClock
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.playout import Due, Playout
 from pflx.runtime.queues import MediaQueue, Policy
+from pflx.runtime.sources import IterableSource, Timed
 from pflx.runtime.timeline import FRAME_NS, Slot
 
 MS = 1_000_000
@@ -290,3 +294,29 @@ def test_with_a_player_in_time_each_slot_shows_the_newest_frame_that_is_there(la
         if there:
             expected.append((number, there[-1], FULL if there[-1] == number else HOLD))
     assert shown == expected
+
+
+# In a session
+
+
+def test_the_output_goes_on_while_the_source_stalls_and_the_worker_is_busy() -> None:
+    clock = VirtualClock(10**9)
+    calls = iter(range(1000))
+
+    def generate(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        clock.sleep(3000 * MS if next(calls) == 7 else 20 * MS)
+        return FUNCTIONS["reactface_speaker"](feeds)
+
+    def camera() -> Iterator[Timed]:
+        for number, picture in enumerate(frames_of(150)):
+            clock.sleep(3000 * MS if number == 50 else 40 * MS)
+            yield Timed(clock() / 1e9, video=picture)
+
+    ledgers: list[Ledger] = []
+    listener = fake_listener(fake_engines(reactface_speaker=generate))
+    source = IterableSource(camera(), live=True)
+    with listener.live(source, lambda frame: None, record=ledgers.append, clock=clock) as session:
+        session.wait()
+    emitted = [ledger.emitted for ledger in ledgers if ledger.emitted is not None]
+    assert len(emitted) == len(ledgers) > 220
+    assert np.diff(emitted).max() < 50 * MS
