@@ -20,17 +20,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from types import TracebackType
 from typing import Self
-
-import numpy as np
 
 from pflx.engines import Array
 from pflx.runtime.clock import Thread, Turn
 from pflx.runtime.inbox import Arrival
 from pflx.runtime.latency import Ledger, Rung
-from pflx.runtime.media import FPS
 from pflx.runtime.playout import Due, Playout
 from pflx.runtime.queues import MediaQueue, Policy
 from pflx.runtime.rendering import Portrait
@@ -47,6 +43,7 @@ log = logging.getLogger(__name__)
 _MS = 1_000_000
 _FRAME_MS = FRAME_NS / _MS
 _SLACK_MS = 500.0  # of the speaker queue, over the two hops that it needs anyhow
+_REMEMBERED = 256  # deadlines: those of the slots that a frame may still be made for, and more
 _JOIN_NS = 1_000 * _MS  # a session stops within it
 _PATIENCE = 50  # slots that nothing was shown for, until it is said
 
@@ -293,8 +290,8 @@ class LiveSession:
     # Worker
 
     def _work(self) -> None:
-        while (slots := self._next_slots()) is not None:
-            self._push(slots)
+        while (slot := self._next_slot()) is not None:
+            self._push(slot)
             self._pull()
         if not self._stopping:
             self._stream.finish()
@@ -302,9 +299,8 @@ class LiveSession:
         with self._monitor:
             self._playout.finish()
 
-    def _next_slots(self) -> list[Slot] | None:
-        """The input of the next segment, after commands were obeyed; None at the end, or when the session stops."""
-        hop = self._chain.generator.hop
+    def _next_slot(self) -> Slot | None:
+        """The next input, after commands were obeyed; None at the end, or when the session stops."""
         while True:
             self._obey()
             with self._monitor:
@@ -312,10 +308,9 @@ class LiveSession:
                     return None
                 self._advance()
                 self._drop_stale()
-                over = not self._open_tracks
-                if len(self._speaker) >= hop or (over and len(self._speaker)):
-                    return [self._speaker.take() for _ in range(min(hop, len(self._speaker)))]
-                if over:
+                if len(self._speaker):
+                    return self._speaker.take()
+                if not self._open_tracks:
                     return None
                 if not self._commands:
                     self._monitor.wait(self._timeline.next_look())
@@ -329,15 +324,13 @@ class LiveSession:
         while (slot := self._speaker.peek(hop)) is not None and (behind or self._playout.deadline(slot) < oldest):
             self._speaker.drop()
 
-    def _push(self, slots: Sequence[Slot]) -> None:
-        """Feed the stream, run by run of slots that follow each other without a gap or a leap."""
-        self._deadlines = dict([*self._deadlines.items()][-256:])
-        for _, group in groupby(enumerate(slots), _run_of):
-            run = [slot for _, slot in group]
-            self._deadlines |= {slot.number: self._playout.deadline(slot) for slot in run}
-            arrival = Arrival(run[0].number, run[0].time_s, run[-1].scheduled, run[-1].read, run[-1].av_offset_ns)
-            pictures = np.stack([slot.picture for slot in run])
-            self._stream.push(video=pictures, audio=np.concatenate([slot.sound for slot in run]), arrival=arrival)
+    def _push(self, slot: Slot) -> None:
+        """Feed the stream slot by slot: what is copied early is not copied while a segment waits."""
+        self._deadlines[slot.number] = self._playout.deadline(slot)
+        if len(self._deadlines) > _REMEMBERED:
+            del self._deadlines[min(self._deadlines)]
+        arrival = Arrival(slot.number, slot.time_s, slot.scheduled, slot.read, slot.av_offset_ns)
+        self._stream.push(video=slot.picture[None], audio=slot.sound, arrival=arrival)
 
     def _pull(self) -> None:
         """Do the work that is due, obeying commands in between."""
@@ -487,9 +480,3 @@ class LiveSession:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _run_of(place: tuple[int, Slot]) -> tuple[int, float]:
-    """Equal for slots whose numbers and times go on from one to the next."""
-    index, slot = place
-    return slot.number - index, round(slot.time_s - slot.number / FPS, 3)
