@@ -47,7 +47,7 @@ START = 10**9
 @pytest.fixture(autouse=True)
 def watchdog() -> Iterator[None]:
     """A session that hangs ends the run, and every thread tells where it was."""
-    faulthandler.dump_traceback_later(60, exit=True)
+    faulthandler.dump_traceback_later(120, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 
@@ -206,7 +206,7 @@ def still(seconds: float) -> bool:
     return False
 
 
-def declared(lookahead: int, playout_ms: float = 120) -> int:
+def declared(lookahead: int, playout_ms: float = LiveSettings.playout_ms) -> int:
     return round(((HOP + lookahead) * 40 + playout_ms) * MS)
 
 
