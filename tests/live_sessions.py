@@ -37,6 +37,7 @@ from pflx.runtime import (
     Timed,
 )
 from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
+from pflx.runtime.session import LiveSettings
 
 MS = 1_000_000
 FRAME = 40 * MS

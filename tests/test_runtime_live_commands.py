@@ -27,6 +27,7 @@ from live_sessions import (
     Show,
     assert_over,
     broken,
+    declared,
     each_clock,  # noqa: F401
     endless,
     offline,
@@ -104,7 +105,7 @@ def test_a_flush_drops_what_waits_and_the_output_goes_on() -> None:
 
     result = run(speaker(120), clock=clock, render=1, generate=5, show=show)
     emitted = [ledger.emitted or 0 for ledger in result.shown()]
-    assert emitted == [result.begin + 560 * MS + k * FRAME for k in range(120)]
+    assert emitted == [result.begin + declared(3) + k * FRAME for k in range(120)]
     held = [frame.ledger.frame for frame in result.frames if frame.degraded is Rung.HOLD]
     assert held == list(range(51, held[-1] + 1))
     assert 3 <= len(held) <= 16

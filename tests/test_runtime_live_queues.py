@@ -117,8 +117,8 @@ def test_with_the_policy_block_a_frame_waits_to_be_taken_for_as_long_as_was_said
             return session.stats.emitted
 
     free = emitted_of(0)
-    assert free == pytest.approx((3000 - 440) / 40, abs=2)
-    assert emitted_of(200) == pytest.approx((3000 - 440) / 200, abs=2)
+    assert free == pytest.approx((3000 - declared(0) / MS) / 40, abs=2)
+    assert emitted_of(200) == pytest.approx((3000 - declared(0) / MS) / 200, abs=2)
     assert emitted_of(60_000) == 2
 
 

@@ -19,6 +19,7 @@ from live_sessions import (
     captured,
     contents,
     costly,
+    declared,
     offline,
     run,
     speaker,
@@ -42,7 +43,7 @@ from pflx.runtime import (
 from pflx.runtime.clock import LiveClock, VirtualClock
 
 MEDIA = Path(__file__).parent / "media"
-CAP_MS = 560 + 1000
+CAP_MS = declared(3) / MS + 1000
 """Declared delay of these sessions, and `stale_ms`."""
 
 
@@ -72,7 +73,7 @@ def test_a_slow_handler_of_a_webcam_sees_pictures_within_the_cap_and_none_piles_
     result = run(source, clock=clock, render=5, generate=20, show=lambda session, frame: clock.sleep(200 * MS))
     assert_bounded(result.stats)
     trails = [trail_ms(ledger, result.begin) for ledger in result.shown()]
-    assert max(trails) <= 560 + 200
+    assert max(trails) <= declared(3) / MS + 200
     assert max(trails[-10:]) <= max(trails[:10]) + 40
     assert len(result.frames) == pytest.approx(60, abs=4)
 
