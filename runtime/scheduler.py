@@ -124,10 +124,13 @@ class DeadlinePace:
 
 
 class _Rehearsal(Unhurried):
-    """Everything in full, for a pace that learns what it costs."""
+    """Two segments in full, for PosNet begins with the second, and no picture before it."""
 
-    def __init__(self, pace: DeadlinePace) -> None:
-        self._pace = pace
+    def __init__(self, pace: DeadlinePace, hop: int) -> None:
+        self._pace, self._hop = pace, hop
+
+    def rung(self, frame: int, *, ahead: int) -> Rung:
+        return Rung.HOLD if frame < self._hop else Rung.FULL
 
     def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
         return max(available, default=None)
@@ -141,10 +144,10 @@ class _Rehearsal(Unhurried):
 
 def warm_up(chain: Chain, pace: DeadlinePace, samples: int) -> None:
     """Run a chain on a blank speaker, once to let the engines settle, once for the pace to learn their cost."""
-    side = 64
-    for rehearsal in ((), (_Rehearsal(pace),)):
+    side, n_frames = 64, chain.generator.window + chain.generator.hop
+    for learner in (replace(pace), pace):
         track = FaceTrack(region=Region(0, 0, side, side))
         with Stream(chain, samples=samples, noise=seeded_noise(0), track=track, audio=False) as scratch:
-            scratch.push(video=np.zeros((chain.generator.window, side, side, 3), np.uint8))
+            scratch.push(video=np.zeros((n_frames, side, side, 3), np.uint8))
             scratch.finish()
-            next(scratch.pull(*rehearsal))
+            next(scratch.pull(_Rehearsal(learner, chain.generator.hop)))
