@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pflx.runtime.latency import Rung
-from pflx.runtime.pace import Unhurried
+from pflx.runtime.pace import UNHURRIED, Pace, Unhurried
 from pflx.runtime.pfl import Region
 from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.stream import Chain, Clock, Stream, seeded_noise
@@ -126,7 +126,7 @@ class DeadlinePace:
 class _Rehearsal(Unhurried):
     """Two segments in full, for PosNet begins with the second, and no picture before it."""
 
-    def __init__(self, pace: DeadlinePace, hop: int) -> None:
+    def __init__(self, pace: Pace, hop: int) -> None:
         self._pace, self._hop = pace, hop
 
     def rung(self, frame: int, *, ahead: int) -> Rung:
@@ -145,7 +145,7 @@ class _Rehearsal(Unhurried):
 def warm_up(chain: Chain, pace: DeadlinePace, samples: int) -> None:
     """Run a chain on a blank speaker, once to let the engines settle, once for the pace to learn their cost."""
     side, n_frames = 64, chain.generator.window + chain.generator.hop
-    for learner in (replace(pace), pace):
+    for learner in (UNHURRIED, pace):
         track = FaceTrack(region=Region(0, 0, side, side))
         with Stream(chain, samples=samples, noise=seeded_noise(0), track=track, audio=False) as scratch:
             scratch.push(video=np.zeros((n_frames, side, side, 3), np.uint8))
