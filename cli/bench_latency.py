@@ -94,7 +94,7 @@ def bench_latency(
     duration: _Duration = None,
     samples: _Samples = 1,
     lookahead: _Lookahead = 13,
-    playout_ms: _Playout = 120,
+    playout_ms: _Playout = 100,
     floor: _Floor = Floor.FULL,
     stale_ms: _Stale = 5000,
     device: _Device = "cpu",

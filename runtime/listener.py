@@ -274,6 +274,7 @@ class Listener:
             source: a clip, played at its own pace; a camera; or time-stamped pictures and sound.
             sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink().
             playout_ms: time to work in, on top of the algorithmic delay; more misses fewer deadlines, and is later.
+                `pflx bench-latency` finds the smallest that misses none.
             samples: M parallel reactions.
             seed: of their noise.
             noise: in place of `seed`.

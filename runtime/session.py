@@ -30,7 +30,7 @@ class SessionError(PflxError, RuntimeError):
 class LiveSettings:
     """What a session may be told; see `Listener.live`."""
 
-    playout_ms: float = 120.0
+    playout_ms: float = 100.0  # not a multiple of 40: deadlines then lie between arrivals, when nothing else wakes up
     samples: int = 1
     floor: Rung = Rung.HOLD
     stale_ms: float = 1000.0

@@ -272,8 +272,8 @@ def failing(at: int, name: str) -> Callable[[int], None]:
     return act
 
 
-# The n-th call that fails; the first two of each, but for PosNet, are the warm-up.
-GRAPHS = {"reactface_speaker": 4, "reactface_listener": 4, "posnet": 2, "pirender_frame": 8}
+# The n-th call that fails; the first four of each (two of PosNet and the renderer) are the warm-up.
+GRAPHS = {"reactface_speaker": 6, "reactface_listener": 6, "posnet": 4, "pirender_frame": 8}
 STAGES = [*GRAPHS, "detector", "source", "record", "show"]
 NAMES = dict.fromkeys([*GRAPHS, "detector"], "chain") | {"source": "source", "record": "record", "show": "sink"}
 

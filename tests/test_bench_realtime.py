@@ -156,13 +156,13 @@ def test_a_run_that_costs_nothing_has_the_delays_of_the_algorithm_alone(run: tup
     assert found
     assert (found.frames, found.missed, found.smallest_playout_ms) == (150 - 24, 0, 0)
     assert found.trail
-    assert found.trail.max == found.algorithmic_ms + found.playout_ms == 400 + 120
+    assert found.trail.max == found.algorithmic_ms + found.playout_ms == 400 + 100
     for sample in (found.hop_work, found.frame_work, found.turnaround, found.emit_delay):
         assert sample
         assert sample.max == 0
     first = run[0].first_frame
     assert first
-    assert (first.warm_ms, first.cold_ms, first.idle_ms) == (520, None, None)
+    assert (first.warm_ms, first.cold_ms, first.idle_ms) == (500, None, None)
 
 
 def test_a_run_is_the_same_when_it_is_run_again(run: tuple[Report, list[Ledger]]) -> None:
@@ -231,7 +231,7 @@ def test_a_long_run_has_a_row_for_each_minute_and_the_figures_of_all_of_it() -> 
     assert all(row.rss_mb > 10 for row in report.minutes)
     kept = [ledger for ledger in ledgers if ledger.frame >= 24]
     assert report.figures
-    expected = figures(kept, hop=8, lookahead=2, playout_ms=120, samples=2)
+    expected = figures(kept, hop=8, lookahead=2, playout_ms=100, samples=2)
     assert replace(report.figures, drift_ms_per_h=0.0) == replace(expected, drift_ms_per_h=0.0)
     assert report.figures.drift_ms_per_h == pytest.approx(0, abs=1e-6)
 

@@ -19,7 +19,7 @@ def test_the_open_loop_sees_the_stall_and_the_closed_loop_does_not(report: Repor
     test = report.self_test
     assert test
     assert test.passed
-    assert test.open_p99_before == 840 + 120
+    assert test.open_p99_before == 840 + 100
     assert test.open_p99_after > test.open_p99_before + 100
     assert test.closed_p99_before == test.closed_p99_after == 40 + 10 + 1 + 20
 
