@@ -11,6 +11,7 @@ python benchmarks/latency.py BUNDLE PORTRAIT [--only cpu stub engine soak]
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ SOAK_S = 3600
 def measure(name: str, *options: object) -> None:
     """Run the command as a user would."""
     pflx = Path(sys.executable).with_name("pflx")
-    words = [pflx, "bench-latency", *options, "--playout-ms", PLAYOUT_MS, "--json", RESULTS / f"latency_{name}.json"]
+    json = os.path.relpath(RESULTS / f"latency_{name}.json")
+    words = [pflx, "bench-latency", *options, "--playout-ms", PLAYOUT_MS, "--json", json]
     subprocess.run([str(word) for word in words], check=True)
 
 

@@ -20,6 +20,8 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 class Arrival:
     """Where pushed frames belong, for a caller who knows it better than "right after the last ones, just now".
 
+    Frames that come with an arrival are kept as they are, not copied: the caller hands them over.
+
     Attributes:
         frame: number of the first of them; not below any earlier one.
         time_s: of the first of them on the speaker's media clock.
@@ -190,7 +192,7 @@ class Inbox:
         if arrival is not None:
             self.next_number, self._origin = arrival.frame, (arrival.frame, arrival.time_s)
         count = len(video)
-        self._frames.extend(np.array(video))
+        self._frames.extend(np.array(video) if arrival is None else video)
         numbers = range(self.next_number, self.next_number + count)
         self._numbers += numbers
         self._times_s += [self._origin[1] + (number - self._origin[0]) / FPS for number in numbers]

@@ -257,7 +257,7 @@ class LiveSession:
             with self._monitor:
                 self._advance()
                 self._timeline.observe(track, item, self._clock())
-            if not self._take_in(track, item):
+            if not self._take_in(track, _own(item)):
                 return
         with self._monitor:
             self._open_tracks -= 1
@@ -480,3 +480,12 @@ class LiveSession:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+def _own(item: Timed) -> Timed:
+    """A copy: the source may write its next picture into the same array."""
+    return replace(
+        item,
+        video=None if item.video is None else item.video.copy(),
+        audio=None if item.audio is None else item.audio.copy(),
+    )

@@ -64,9 +64,7 @@ class MediaQueue(Generic[Item]):
         self, name: str, owner: str, policy: Policy, capacity_ms: float, item_ms: float, stamp: Callable[[Item], int]
     ) -> None:
         if not item_ms <= capacity_ms < float("inf"):
-            raise FeedError(
-                f"The queue '{name}' holds {capacity_ms:g} ms; give it a bound of {item_ms:g} ms or more."
-            )
+            raise FeedError(f"The queue '{name}' holds {capacity_ms:g} ms; give it a bound of {item_ms:g} ms or more.")
         self.policy = policy
         self.dropped = 0
         self._name, self._owner = name, owner

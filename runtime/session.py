@@ -43,6 +43,10 @@ class LiveSettings:
         for name in ("playout_ms", "stale_ms", "queue_ms", "block_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise FeedError(f"{name} is {getattr(self, name)}; give 0 or more milliseconds.")
+        for name, kind in (("floor", Rung), ("policy", Policy)):
+            if not isinstance(getattr(self, name), kind):
+                options = ", ".join(f"{kind.__name__}.{option.name}" for option in kind)
+                raise FeedError(f"{name} is {getattr(self, name)!r}; give one of {options}.")
 
 
 @dataclass(frozen=True)

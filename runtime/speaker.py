@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -105,15 +105,18 @@ class FaceTrack:
         )
 
 
-class Cropped(NamedTuple):
-    """A frame that is cropped before the rest of its segment is there.
+@dataclass(frozen=True)
+class Cropped:
+    """The first frames of a segment, cropped before the rest of it is there.
 
     Attributes:
-        picture: uint8 [224, 224, 3].
-        track: what is known of the face after it.
+        pictures: uint8 [T, 224, 224, 3], room for the whole segment.
+        count: how many of them are there.
+        track: what is known of the face after these.
     """
 
-    picture: UInt8Array
+    pictures: UInt8Array
+    count: int
     track: FaceTrack
 
 
@@ -132,7 +135,7 @@ class SpeakerView:
         self._warned = False
 
     def step(
-        self, frames: Sequence[UInt8Array] | UInt8Array, track: FaceTrack, ahead: Sequence[Cropped] = ()
+        self, frames: Sequence[UInt8Array] | UInt8Array, track: FaceTrack, ahead: Cropped | None = None
     ) -> tuple[UInt8Array, FaceTrack]:
         """Crop the frames of one segment.
 
@@ -145,32 +148,35 @@ class SpeakerView:
             uint8 [T, 224, 224, 3] and what is known now.
         """
         size = _size(frames[0])
-        track = ahead[-1].track if ahead else track
-        for frame in frames[len(ahead) :]:
+        ahead = ahead or Cropped(_room(len(frames)), 0, track)
+        track = ahead.track
+        for frame in frames[ahead.count :]:
             track = self._look(frame, size, track)
         region = track.region or session_region(track.boxes, size, self._pfl)
         if not track.boxes and track.region is None:
             self._warn_once(region)
-        pictures = np.empty((len(frames), GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8)
-        for index, frame in enumerate(frames):  # one by one: whole frames are never copied
-            pictures[index] = ahead[index].picture if index < len(ahead) else _cut(frame, region)
-        return pictures, track
+        for index in range(ahead.count, len(frames)):  # one by one: whole frames are never copied
+            ahead.pictures[index] = _cut(frames[index], region)
+        return ahead.pictures, track
 
-    def crop_ahead(self, frames: Sequence[UInt8Array], track: FaceTrack, ahead: Sequence[Cropped]) -> list[Cropped]:
-        """What `step` can be spared while a segment still waits for its last frames: all, once the region is frozen.
+    def crop_ahead(
+        self, frames: Sequence[UInt8Array], length: int, track: FaceTrack, ahead: Cropped | None
+    ) -> Cropped | None:
+        """Do what can be done while a segment waits for its last frames: all of it, once the region is frozen.
 
         Args:
             frames: the first frames of the segment.
+            length: frames of the whole segment.
             track: what is known before the first of them.
-            ahead: what was made of them so far.
+            ahead: what was made of the first of them so far, or None.
         """
-        cropped = list(ahead)
-        for frame in frames[len(cropped) :]:
-            track = cropped[-1].track if cropped else track
-            if track.region is None:
-                break
-            cropped.append(Cropped(_cut(frame, track.region), self._look(frame, _size(frame), track)))
-        return cropped
+        if track.region is None:
+            return None
+        ahead = ahead or Cropped(_room(length), 0, track)
+        for frame in frames[ahead.count :]:
+            ahead.pictures[ahead.count] = _cut(frame, track.region)
+            ahead = Cropped(ahead.pictures, ahead.count + 1, self._look(frame, _size(frame), ahead.track))
+        return ahead
 
     def _look(self, frame: UInt8Array, size: tuple[int, int], track: FaceTrack) -> FaceTrack:
         index = track.frames
@@ -194,6 +200,10 @@ class SpeakerView:
 
 def _size(frame: UInt8Array) -> tuple[int, int]:
     return frame.shape[1], frame.shape[0]
+
+
+def _room(frames: int) -> UInt8Array:
+    return np.empty((frames, GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8)
 
 
 def _cut(frame: UInt8Array, region: Region) -> UInt8Array:

@@ -132,7 +132,7 @@ class Stream:
         self._inbox = Inbox(silent=not audio, start_s=start_s)
         self._portraits = list(chain.portraits)
         self._face = track
-        self._cropped: list[Cropped] = []
+        self._cropped: Cropped | None = None
         self._generator_state: State = chain.generator.start(samples)
         self._smoother_state: State = chain.smoother.start()
         self._segments: dict[int, Segment] = {}
@@ -163,7 +163,8 @@ class Stream:
         Args:
             video: uint8 [T, H, W, 3] RGB at 25 fps, whole frames of one size.
             audio: float32 [N], 16 kHz mono in [-1, 1]. Sample 640·k belongs to the start of frame k.
-            arrival: numbers, time and stamps of `video`; by default they follow the last frames, and came now.
+            arrival: numbers, time and stamps of `video`, which is then handed over; by default the frames follow the
+                last ones, came now, and are copied.
 
         Raises:
             FeedError: another dtype or shape, a frame size that changed, or NaN in the sound.
@@ -211,7 +212,7 @@ class Stream:
     def flush(self) -> None:
         """Forget the input that waits and the frames not rendered yet; the next segment continues the motion."""
         self._inbox.clear()
-        self._cropped = []
+        self._cropped = None
         self._part_pair()
         self._n_emitted = self._n_closed * self._chain.generator.hop * self._samples
         if self._n_speaker is not None:
@@ -279,7 +280,7 @@ class Stream:
         self._face, self._inbox, self._segments = face, inbox, segments
         self._rung = Rung.FULL
         self._part_pair()
-        self._cropped = []
+        self._cropped = None
 
     def close(self) -> None:
         """Drop what the stream holds and end it; the engines belong to the listener."""
@@ -302,8 +303,8 @@ class Stream:
 
     def _crop_ahead(self) -> None:
         """Crop what waits for the next segment already, so that the segment does not wait for it."""
-        waiting = self._inbox.pictures(self._chain.generator.window)
-        self._cropped = self._chain.view.crop_ahead(waiting, self._face, self._cropped)
+        window = self._chain.generator.window
+        self._cropped = self._chain.view.crop_ahead(self._inbox.pictures(window), window, self._face, self._cropped)
 
     def _close_segment(self, pace: Pace) -> None:
         """Work out the next segment, then take it over in one go."""
@@ -347,7 +348,7 @@ class Stream:
             self._warned = True
             log.warning("The numbers of generator or PosNet are not finite; the last good ones are held. Said once.")
         self._inbox.drop(chain.generator.window)
-        self._cropped = []
+        self._cropped = None
         self._n_closed += 1
         self._forget_segments()
 

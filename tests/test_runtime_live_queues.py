@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from fakes import REGION, fake_listener
+from fakes import REGION, fake_listener, frames_of
 from live_sessions import (
     FRAME,
     MS,
@@ -128,6 +130,33 @@ def test_a_setting_that_would_make_a_queue_endless_is_refused(setting: str, bad:
     options: dict[str, Any] = {setting: bad}
     with pytest.raises(FeedError, match=setting):
         fake_listener().live([], **options)
+
+
+@pytest.mark.parametrize(("setting", "bad"), [("policy", "latest"), ("floor", 3)])
+def test_a_setting_that_is_no_member_of_its_kind_is_refused_with_all_members(setting: str, bad: object) -> None:
+    options: dict[str, Any] = {setting: bad}
+    with pytest.raises(FeedError, match=rf"{setting} is {bad!r}; give one of \w+\.\w+, \w+"):
+        fake_listener().live([], **options)
+
+
+def test_a_source_may_write_every_picture_into_the_same_array() -> None:
+    def shown(reuse: bool) -> list[bytes]:
+        picture = np.zeros_like(frames_of(1)[0])
+        frames: list[ListenerFrame] = []
+
+        def items() -> Iterator[Timed]:
+            for item in speaker(48):
+                assert item.video is not None
+                picture[:] = item.video
+                yield replace(item, video=picture) if reuse else item
+                picture[:] = 0
+
+        clock = VirtualClock(START)
+        with fake_listener(clock=clock).live(items(), frames.append, clock=clock, region=REGION) as session:
+            session.wait()
+        return [frame.image.tobytes() for frame in frames]
+
+    assert shown(reuse=True) == shown(reuse=False)
 
 
 def test_an_iterable_that_could_be_read_at_once_is_played_at_its_pace() -> None:
