@@ -57,7 +57,7 @@ def main() -> None:
     if "cpu" in wanted:
         measure("cpu", *given, "--duration", 60)
     if "stub" in wanted:
-        measure("stub", *given, "--duration", 120, "--stub")
+        measure("stub", *given, "--duration", 300, "--stub")
     if "engine" in wanted:
         measure("engine", *given, "--mode", "engine")
     if "soak" in wanted:

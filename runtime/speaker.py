@@ -107,11 +107,11 @@ class FaceTrack:
 
 @dataclass(frozen=True)
 class Cropped:
-    """The first frames of a segment, cropped before the rest of it is there.
+    """What was done for the first frames of a segment before the rest of it is there.
 
     Attributes:
-        pictures: uint8 [T, 224, 224, 3], room for the whole segment.
-        count: how many of them are there.
+        pictures: uint8 [T, 224, 224, 3], room for the whole segment; filled if the region was frozen before it.
+        count: how many frames were searched and, then, cropped.
         track: what is known of the face after these.
     """
 
@@ -149,20 +149,19 @@ class SpeakerView:
         """
         size = _size(frames[0])
         ahead = ahead or Cropped(_room(len(frames)), 0, track)
+        n_cropped = 0 if track.region is None else ahead.count
         track = ahead.track
         for frame in frames[ahead.count :]:
             track = self._look(frame, size, track)
         region = track.region or session_region(track.boxes, size, self._pfl)
         if not track.boxes and track.region is None:
             self._warn_once(region)
-        for index in range(ahead.count, len(frames)):  # one by one: whole frames are never copied
+        for index in range(n_cropped, len(frames)):  # one by one: whole frames are never copied
             ahead.pictures[index] = _cut(frames[index], region)
         return ahead.pictures, track
 
-    def crop_ahead(
-        self, frames: Sequence[UInt8Array], length: int, track: FaceTrack, ahead: Cropped | None
-    ) -> Cropped | None:
-        """Do what can be done while a segment waits for its last frames: all of it, once the region is frozen.
+    def crop_ahead(self, frames: Sequence[UInt8Array], length: int, track: FaceTrack, ahead: Cropped | None) -> Cropped:
+        """Do what can be done while a segment waits for its last frames: search all, crop once the region is frozen.
 
         Args:
             frames: the first frames of the segment.
@@ -170,11 +169,10 @@ class SpeakerView:
             track: what is known before the first of them.
             ahead: what was made of the first of them so far, or None.
         """
-        if track.region is None:
-            return None
         ahead = ahead or Cropped(_room(length), 0, track)
         for frame in frames[ahead.count :]:
-            ahead.pictures[ahead.count] = _cut(frame, track.region)
+            if track.region is not None:
+                ahead.pictures[ahead.count] = _cut(frame, track.region)
             ahead = Cropped(ahead.pictures, ahead.count + 1, self._look(frame, _size(frame), ahead.track))
         return ahead
 
