@@ -151,6 +151,13 @@ def test_a_clip_is_looped_until_the_time_is_over() -> None:
 # A run
 
 
+def test_a_picture_that_was_ready_and_shown_a_moment_later_missed_nothing(run: tuple[Report, list[Ledger]]) -> None:
+    ledgers = [dataclasses.replace(ledger, emitted=(ledger.emitted or 0) + 400_000) for ledger in run[1]]
+    found = run[0].figures
+    assert found
+    assert {*make_series(ledgers, found, hop=8).lateness_ms} == {0.0}
+
+
 def test_a_run_that_costs_nothing_has_the_delays_of_the_algorithm_alone(run: tuple[Report, list[Ledger]]) -> None:
     found = run[0].figures
     assert found

@@ -250,7 +250,7 @@ class Series(_Record, frozen=True, kw_only=True):
     Attributes:
         frame_s: media time of the point's frame.
         trail_ms: how far its emission trailed the speaker; None for a frame that was not emitted.
-        lateness_ms: past its deadline; None for a frame that was not emitted.
+        lateness_ms: how long past its deadline its picture was ready; None for a frame that was not emitted.
         rung: how it was made.
         deadline_ms: the trail at which a frame is due: algorithmic delay + playout delay.
         histogram_edges_ms: of the bins of `trail_ms`, over all frames; one more than there are bins.

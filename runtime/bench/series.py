@@ -30,7 +30,7 @@ def make_series(ledgers: Iterable[Ledger], figures: Figures, *, hop: int, fps: i
     table = LedgerTable(list(ledgers), figures.samples)
     deadline_ms = figures.algorithmic_ms + figures.playout_ms
     trail = behind(table, 1000 / fps) + deadline_ms
-    late = np.fmax(0, np.fmax(table.on_host, table.emitted) - table.deadline) / NS_PER_MS
+    late = np.fmax(0, table.on_host - table.deadline) / NS_PER_MS
     points = _thinned(table.frame, np.fmax(trail, deadline_ms + late))
     edges, counts = _histogram(trail[~np.isnan(trail)])
     return Series(
