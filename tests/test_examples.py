@@ -18,15 +18,19 @@ from fakes import ONE_FACE, fake_listener
 from PIL import Image
 
 from pflx.export.recipes import recipes
-from pflx.runtime import Listener
+from pflx.runtime import Listener, ListenerFrame
 from pflx.runtime.video_writer import VideoWriter
 
 ROOT = Path(__file__).parent.parent
 CLIP = ROOT / "tests/media/podium_speech_8s.mp4"
 
 
+def readme_snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
 def test_the_readme_shows_the_embedding_that_is_tested() -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    snippet, _ = readme_snippets()
     assert (ROOT / "examples/embed.py").read_text().endswith(f'"""\n\n{snippet}')
     assert len(snippet.splitlines()) <= 15
 
@@ -64,6 +68,18 @@ def test_the_latency_document_states_the_delay_that_the_listener_computes() -> N
         with fake_listener(lookahead=int(lookahead)) as listener:
             assert listener.algorithmic_delay_ms == float(at_most)
         assert (int(lookahead) + 1) * 40 == int(at_least)
+
+
+def test_the_live_session_of_the_readme_shows_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with VideoWriter(tmp_path / "speaker.mp4", size=(64, 48)) as writer:
+        writer.write(np.zeros((16, 48, 64, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    shown: list[ListenerFrame] = []
+    _, snippet = readme_snippets()
+    exec(snippet, {"listener": fake_listener(detector=ONE_FACE), "show": shown.append})
+    numbers = [frame.ledger.frame for frame in shown]
+    assert numbers  # not all, if this machine was busy elsewhere for a while
+    assert numbers == sorted({*numbers} & {*range(16)})
 
 
 def test_all_links_between_documents_lead_somewhere() -> None:
