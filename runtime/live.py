@@ -105,14 +105,14 @@ class LiveSession:
             self._monitor,
             self._viewed,
             block_ns=round(settings.block_ms * _MS),
-            stale_ns=round(settings.stale_ms * _MS),
+            stale_ns=settings.stale_ns,
         )
         self._playout = Playout(
             self._frames,
             samples=settings.samples,
             delay_ns=round((self.declared_delay_ms - _FRAME_MS) * _MS),
             floor=settings.floor,
-            stale_ns=round(settings.stale_ms * _MS),
+            stale_ns=settings.stale_ns,
         )
         self._pace = DeadlinePace(
             self._clock,
@@ -120,7 +120,7 @@ class LiveSession:
             samples=settings.samples,
             lookahead=chain.lookahead,
             floor=settings.floor,
-            stale_ns=round(settings.stale_ms * _MS),
+            stale_ns=settings.stale_ns,
             waiting=lambda: len(self._speaker) >= hop,
         )
         self._deadlines: dict[int, int] = {}
@@ -319,7 +319,7 @@ class LiveSession:
         """Leave out input of which nothing could be shown in time; the newest segment always gets its try."""
         hop = self._chain.generator.hop
         step = self._pace.step_cost
-        oldest = self._clock() + step - round(self.settings.stale_ms * _MS)
+        oldest = self._clock() + step - self.settings.stale_ns
         behind = step > hop * FRAME_NS  # then only the newest input is of use, for the rest can never be caught up with
         while (slot := self._speaker.peek(hop)) is not None and (behind or self._playout.deadline(slot) < oldest):
             self._speaker.drop()
@@ -346,7 +346,7 @@ class LiveSession:
     def _deliver(self, frame: ListenerFrame) -> None:
         with self._monitor:
             late = self._clock() - self._deadline(frame.ledger.frame)
-            fresh = late <= round(self.settings.stale_ms * _MS)
+            fresh = late <= self.settings.stale_ns
             self._playout.deliver(frame, fresh=fresh)
             self._monitor.notify()
         if not fresh:

@@ -38,6 +38,11 @@ class LiveSettings:
     policy: Policy = Policy.DROP_OLDEST
     block_ms: float = 200.0
 
+    @property
+    def stale_ns(self) -> int:
+        """`stale_ms` in ns."""
+        return round(self.stale_ms * 1_000_000)
+
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         for name in ("playout_ms", "stale_ms", "queue_ms", "block_ms"):

@@ -24,8 +24,10 @@ from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
 from pflx.runtime.figures import Figures, figures
 from pflx.runtime.latency import Ledger
 from pflx.runtime.listener import Listener
+from pflx.runtime.live import LiveSession
 from pflx.runtime.media import FPS, open_speaker
 from pflx.runtime.sinks import NullSink
+from pflx.runtime.sources import Source
 from pflx.runtime.stream import ListenerFrame, Stream
 
 WARM_UP_SEGMENTS = 3
@@ -118,6 +120,23 @@ def require_duration(stimulus: Stimulus, listener: Listener) -> None:
         raise FeedError(f"duration is {stimulus.frames / FPS:g} s; the warm-up alone takes {least / FPS:g} s.")
 
 
+def start_session(
+    plan: Plan, listener: Listener, source: Source, clock: LiveClock, record: Callable[[Ledger], None]
+) -> LiveSession:
+    """A session by the plan, whose frames go nowhere but into `record`."""
+    return listener.live(
+        source,
+        NullSink(),
+        playout_ms=plan.playout_ms,
+        samples=plan.samples,
+        seed=plan.seed,
+        floor=plan.floor,
+        stale_ms=plan.stale_ms,
+        record=record,
+        clock=clock,
+    )
+
+
 def play(
     plan: Plan,
     listener: Listener,
@@ -140,17 +159,7 @@ def play(
     Raises:
         SessionError: it failed.
     """
-    with listener.live(
-        stimulus,
-        NullSink(),
-        playout_ms=plan.playout_ms,
-        samples=plan.samples,
-        seed=plan.seed,
-        floor=plan.floor,
-        stale_ms=plan.stale_ms,
-        record=record,
-        clock=clock,
-    ) as session:
+    with start_session(plan, listener, stimulus, clock, record) as session:
         begun = clock()
         while not session.wait(_TICK_S):
             if progress is not None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pflx.runtime.bench.environment import describe_environment
 from pflx.runtime.bench.plan import Plan, make_report, open_listener
-from pflx.runtime.bench.realtime import figures_of, make_stimulus, require_duration, without_warm_up
+from pflx.runtime.bench.realtime import figures_of, make_stimulus, require_duration, start_session, without_warm_up
 from pflx.runtime.bench.report import Report, SessionsRow
 from pflx.runtime.bench.table import count, number, percent
 from pflx.runtime.bench.verdict import MAX_DMR
@@ -17,9 +17,7 @@ from pflx.runtime.clock import LiveClock, SystemClock
 from pflx.runtime.figures import distribution
 from pflx.runtime.latency import Ledger
 from pflx.runtime.listener import Listener
-from pflx.runtime.live import LiveSession
 from pflx.runtime.media import FPS
-from pflx.runtime.sinks import NullSink
 from pflx.runtime.sources import Source, Timed
 from pflx.runtime.timeline import FRAME_NS
 
@@ -86,25 +84,11 @@ def measure_sessions(listener: Listener, plan: Plan, sessions: int, clock: LiveC
         for index, ledgers in enumerate(recorded):
             own = replace(plan, seed=plan.seed + index, duration_s=_whole(plan.duration_s, hop))
             source = _Held(make_stimulus(own), gate, phase_ns=index * hop * FRAME_NS // sessions)
-            live.append(running.enter_context(_start(listener, own, source, ledgers, clock)))
+            live.append(running.enter_context(start_session(own, listener, source, clock, ledgers.append)))
         gate.open()
         for session in live:
             session.wait()
     return _row([without_warm_up(ledgers, hop) for ledgers in recorded], plan, listener)
-
-
-def _start(listener: Listener, plan: Plan, source: Source, ledgers: list[Ledger], clock: LiveClock) -> LiveSession:
-    return listener.live(
-        source,
-        NullSink(),
-        playout_ms=plan.playout_ms,
-        samples=plan.samples,
-        seed=plan.seed,
-        floor=plan.floor,
-        stale_ms=plan.stale_ms,
-        record=ledgers.append,
-        clock=clock,
-    )
 
 
 def _whole(duration_s: float, hop: int) -> float:
