@@ -13,7 +13,7 @@ import numpy as np
 from pflx.engines.passport import Passport
 from pflx.engines.protocol import PflxError, TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 
 
@@ -46,6 +46,7 @@ class GeneratorInfo(_Record, frozen=True, kw_only=True):
         hop: coefficient frames that one step yields.
         needs: which inputs it reads: `video`, `audio`, ...
         graphs: role (`speaker`, `listener`) to graph name.
+        settings: numbers that only this generator reads.
     """
 
     name: str
@@ -53,6 +54,7 @@ class GeneratorInfo(_Record, frozen=True, kw_only=True):
     hop: int
     needs: list[str]
     graphs: dict[str, str]
+    settings: dict[str, float] = {}
 
 
 class SmootherInfo(_Record, frozen=True, kw_only=True):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pflx.engines import Array, Engine, GeneratorInfo
-
-if TYPE_CHECKING:
-    from pflx.runtime.generators import SpeakerWindow, State
+from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size, zeros
 
 VARIANCE_FLOOR = 1e-7
 """Added to the audio variance. Source: ReactFace fa4b3a4, wav2vec2 feature extractor."""
@@ -28,31 +25,37 @@ class ReactFaceGenerator:
     Source: ReactFace fa4b3a4, dyadic inference.
     """
 
+    options: frozenset[str] = frozenset()
+    needs: tuple[str, ...] = ("video", "audio")
     steps: tuple[int, ...] = ()
+    lead = 0
 
-    def __init__(self, info: GeneratorInfo, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, info: GeneratorInfo, engines: Mapping[str, Engine], options: GeneratorOptions) -> None:
         self.window = info.window
-        self.hop = info.hop
+        self.hop = self.opening = info.hop
         self._speaker, self._listener = engines["speaker"], engines["listener"]
-        self.noise_size = _fixed(self._listener, "eps", axis=1)
-        self._coefficients = _fixed(self._listener, "past_reaction", axis=2)
+        self.noise_size = fixed_size(self._listener, "eps", axis=1)
+        self._coefficients = fixed_size(self._listener, "past_reaction", axis=2)
 
     def start(self, samples: int) -> State:
         """The state before the first step."""
         return {
-            "past_reaction": np.zeros((samples, self.window, self._coefficients), np.float32),
-            "past_motion": np.zeros((samples, self.noise_size), np.float32),
+            "past_reaction": zeros(samples, self.window, self._coefficients),
+            "past_motion": zeros(samples, self.noise_size),
             "first": np.ones(1, np.bool_),
             "audio_moments": np.zeros(3, np.float64),
         }
 
-    def step(self, window: SpeakerWindow, state: State, noise: Array, steps: int | None = None) -> tuple[Array, State]:
+    def step(
+        self, speaker: SpeakerWindow, state: State, noise: Array, steps: int | None = None
+    ) -> tuple[Reaction, State]:
         """One step; see `Generator.step`."""
-        moments = add_moments(state["audio_moments"], window.audio)
-        speaker = self._speaker.run({"video": window.video[None], "audio": normalise(window.audio, moments)[None]})
+        sound = speaker["audio"].reshape(-1)
+        moments = add_moments(state["audio_moments"], sound)
+        features = self._speaker.run({"video": speaker["video"][None], "audio": normalise(sound, moments)[None]})
         listener = self._listener.run(
             {
-                **speaker,
+                **features,
                 "past_reaction": state["past_reaction"],
                 "past_motion": state["past_motion"],
                 "first": state["first"],
@@ -66,7 +69,7 @@ class ReactFaceGenerator:
             "first": np.zeros(1, np.bool_),
             "audio_moments": moments,
         }
-        return reaction, after
+        return Reaction(reaction), after
 
 
 def add_moments(moments: Array, audio: Array) -> Array:
@@ -86,9 +89,3 @@ def normalise(audio: Array, moments: Array) -> Array:
     """`audio` with zero mean and unit variance by running moments, float32 [N]."""
     count, mean, deviations = moments
     return np.asarray((audio - mean) / np.sqrt(deviations / count + VARIANCE_FLOOR), np.float32)
-
-
-def _fixed(engine: Engine, name: str, *, axis: int) -> int:
-    size = engine.inputs[name].shape[axis]
-    assert isinstance(size, int), f"{name} has a dynamic axis {axis}"
-    return size

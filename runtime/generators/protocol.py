@@ -1,0 +1,140 @@
+"""What every generator is: windows of the speaker in, segments of the listener out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from pflx.engines import Array, Engine
+
+State: TypeAlias = Mapping[str, Array]
+"""Recurrent state: named arrays that go into a step and come out of it, never changed in place."""
+
+SpeakerWindow: TypeAlias = Mapping[str, Array]
+"""What a generator reads in one step: need to [window, *one frame], the newest speaker frames.
+
+| need | one frame | |
+|---|---|---|
+| `video` | uint8 [224, 224, 3] | RGB, the PFL region |
+| `audio` | float32 [sample rate / 25] | mono in [-1, 1] |
+| `mfcc` | float32 [78] | of the frame's sound, not scaled |
+| `coefficients` | float32 [58] | mean face subtracted |
+| `emotion` | float32 [25] | action units, valence, arousal, expressions |
+
+Only what the generator needs is there. Where the session is younger than the window, the first rows are zero.
+"""
+
+
+class Reaction(NamedTuple):
+    """A new segment of M reactions.
+
+    Attributes:
+        coefficients: float32 [M, hop, 58], mean face subtracted.
+        emotion: float32 [M, hop, 25], of generators that tell it.
+    """
+
+    coefficients: Array
+    emotion: Array | None = None
+
+
+class Generator(Protocol):
+    """One online generator. A step is a pure function: the same arguments give the same result."""
+
+    @property
+    def window(self) -> int:
+        """Speaker frames that one step reads."""
+        ...
+
+    @property
+    def hop(self) -> int:
+        """New coefficient frames that one step yields."""
+        ...
+
+    @property
+    def lead(self) -> int:
+        """How many frames a segment lies ahead of the speaker frames it is made of: 0…hop."""
+        ...
+
+    @property
+    def opening(self) -> int:
+        """Speaker frames that the first segment waits for at least."""
+        ...
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it reads of the speaker, by the names of `SpeakerWindow`."""
+        ...
+
+    @property
+    def noise_size(self) -> int:
+        """Standard normal numbers that one step of one sample takes."""
+        ...
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Numbers of denoising steps it can run with, most first; none for a generator that does not denoise."""
+        ...
+
+    def start(self, samples: int) -> State:
+        """The state before the first step, for M parallel reactions. An axis of size 0 may grow."""
+        ...
+
+    def step(
+        self, speaker: SpeakerWindow, state: State, noise: Array, steps: int | None = None
+    ) -> tuple[Reaction, State]:
+        """One step.
+
+        Args:
+            speaker: the newest speaker frames.
+            state: of `start`, or of the last step.
+            noise: float32 [M, noise_size].
+            steps: one of `steps`; None takes the most.
+
+        Returns:
+            The segment and the next state.
+        """
+        ...
+
+
+def reach(generator: Generator, segment: int) -> int:
+    """How many speaker frames must be there before segment k can be made.
+
+    Segment k are the listener's frames [k·hop, (k+1)·hop); it reads the `window` speaker frames before its reach.
+    """
+    return max((segment + 1) * generator.hop - generator.lead, generator.opening)
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """What a user may choose of a generator; None leaves it to the bundle.
+
+    Attributes:
+        steps: denoising steps; fewer are quicker, and differ from the trained sampler's result.
+        solver: `ddim`, which the paper uses, or `dpm++` (DPM-Solver++ 2M), which needs fewer steps.
+        history: past frames that a generator with a growing history looks back on; 0 for all.
+    """
+
+    steps: int | None = None
+    solver: Literal["ddim", "dpm++"] | None = None
+    history: int | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The chosen ones."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def fixed_size(engine: Engine, name: str, *, axis: int) -> int:
+    """The size of an input's axis that is the same in every call."""
+    size = engine.inputs[name].shape[axis]
+    assert isinstance(size, int), f"{name} has a dynamic axis {axis}"
+    return size
+
+
+def zeros(samples: int, *shape: int) -> Array:
+    """float32 zeros [samples, *shape], to start a state with."""
+    return np.zeros((samples, *shape), np.float32)
