@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import Array, FeedError
-from pflx.runtime.media import FPS, SAMPLES_PER_FRAME
+from pflx.runtime.media import FPS, samples_per_frame
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -39,20 +39,18 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Window:
-    """What one generator step reads.
+    """New frames for one generator step.
 
     Attributes:
-        video: W frames, uint8 [H, W, 3] RGB.
-        audio: float32 [640 · W].
-        frames: int64 [W], numbers of the frames.
-        times_s: float64 [W] on the speaker's media clock.
+        video: T frames, uint8 [H, W, 3] RGB.
+        audio: float32 [sample rate / 25 · T].
+        frames: int64 [T], numbers of the frames.
         scheduled, read, closed, av_offset_ns: see `Ledger`.
     """
 
     video: list[UInt8Array]
     audio: Float32Array
     frames: npt.NDArray[np.int64]
-    times_s: npt.NDArray[np.float64]
     scheduled: int
     read: int
     closed: int
@@ -80,10 +78,12 @@ class Inbox:
     Args:
         silent: sound is made of silence.
         start_s: time of the first frame, where no arrival says otherwise.
+        sample_rate_hz: of the sound.
     """
 
-    def __init__(self, *, silent: bool, start_s: float = 0.0) -> None:
+    def __init__(self, *, silent: bool, start_s: float = 0.0, sample_rate_hz: int) -> None:
         self._silent = silent
+        self._per_frame = samples_per_frame(sample_rate_hz)
         self.next_number = 0
         self._origin = (0, start_s)  # number and time of the frame that the times of later ones are counted from
         self._frame_shape: tuple[int, ...] | None = None
@@ -115,7 +115,7 @@ class Inbox:
         if video is not None:
             self._append(video, arrival)
             if self._silent:
-                audio = np.zeros(SAMPLES_PER_FRAME * len(video), np.float32)
+                audio = np.zeros(self._per_frame * len(video), np.float32)
         if audio is not None:
             self._audio = np.concatenate([self._audio, audio])
         stamps = (now, now, now, 0) if arrival is None else _stamps(arrival, now)
@@ -123,22 +123,25 @@ class Inbox:
 
     def has(self, n_frames: int) -> bool:
         """Whether so many frames wait, with their sound."""
-        return len(self._frames) >= n_frames and len(self._audio) >= n_frames * SAMPLES_PER_FRAME
+        return len(self._frames) >= n_frames and len(self._audio) >= n_frames * self._per_frame
 
-    def pictures(self, n_frames: int) -> list[UInt8Array]:
-        """The first frames, or as many as there are, uint8 [H, W, 3] RGB each."""
-        return self._frames[:n_frames]
+    def pictures(self, n_frames: int) -> tuple[list[UInt8Array], list[int]]:
+        """The first frames, or as many as there are, uint8 [H, W, 3] RGB each, and their numbers."""
+        return self._frames[:n_frames], self._numbers[:n_frames]
+
+    def names(self, start: int) -> list[tuple[int, float]]:
+        """Number, and time on the speaker's media clock, of every frame that waits from the `start`-th on."""
+        return list(zip(self._numbers[start:], self._times_s[start:], strict=True))
 
     def window(self, n_frames: int) -> Window:
         """The first frames and their sound, with the stamps of the push that completed them."""
-        n_samples = n_frames * SAMPLES_PER_FRAME
+        n_samples = n_frames * self._per_frame
         complete = (mark for mark in self._marks if mark.frames >= n_frames and mark.samples >= n_samples)
         mark = next(complete, self._marks[-1])
         return Window(
             video=self._frames[:n_frames],
             audio=self._audio[:n_samples],
             frames=np.array(self._numbers[:n_frames], np.int64),
-            times_s=np.array(self._times_s[:n_frames], np.float64),
             scheduled=mark.scheduled,
             read=mark.read,
             closed=mark.pushed,
@@ -147,19 +150,30 @@ class Inbox:
 
     def drop(self, n_frames: int) -> None:
         """Forget the first frames and their sound."""
-        n_samples = n_frames * SAMPLES_PER_FRAME
+        n_samples = n_frames * self._per_frame
         self._frames, self._audio = self._frames[n_frames:], self._audio[n_samples:]
         self._numbers, self._times_s = self._numbers[n_frames:], self._times_s[n_frames:]
         left = [replace(mark, frames=mark.frames - n_frames, samples=mark.samples - n_samples) for mark in self._marks]
         self._marks = [mark for mark in left[:-1] if mark.frames > 0 or mark.samples > 0] + left[-1:]
 
+    def keep(self, n_frames: int) -> None:
+        """Forget all frames but the first ones, and the sound that belongs to them."""
+        if not n_frames:
+            self.clear()
+        del self._frames[n_frames:], self._numbers[n_frames:], self._times_s[n_frames:]
+        self._audio = self._audio[: n_frames * self._per_frame]
+        self._marks = [
+            replace(mark, frames=min(mark.frames, n_frames), samples=min(mark.samples, len(self._audio)))
+            for mark in self._marks
+        ]
+
     def complete(self, n_frames: int) -> None:
-        """Cut the sound where the pictures end, then fill up to whole windows with silence and the last picture."""
-        heard = self._audio[: len(self._frames) * SAMPLES_PER_FRAME]
-        if self._frames:
-            missing = -len(self._frames) % n_frames
-            self._append(np.stack([self._frames[-1]] * missing) if missing else (), None)
-        self._audio = np.zeros(len(self._frames) * SAMPLES_PER_FRAME, np.float32)
+        """Cut the sound where the pictures end, and fill up to so many frames with silence and the last picture."""
+        heard = self._audio[: len(self._frames) * self._per_frame]
+        missing = n_frames - len(self._frames)
+        if self._frames and missing > 0:
+            self._append(np.stack([self._frames[-1]] * missing), None)
+        self._audio = np.zeros(len(self._frames) * self._per_frame, np.float32)
         self._audio[: len(heard)] = heard
 
     def to_arrays(self) -> dict[str, Array]:
@@ -175,9 +189,9 @@ class Inbox:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array], now: int) -> Inbox:
+    def from_arrays(cls, arrays: Mapping[str, Array], now: int, sample_rate_hz: int) -> Inbox:
         """What `to_arrays` wrote; all of it came `now`."""
-        inbox = cls(silent=bool(arrays["silent"][0]))
+        inbox = cls(silent=bool(arrays["silent"][0]), sample_rate_hz=sample_rate_hz)
         inbox._frames = list(arrays["video"])
         inbox._audio = np.asarray(arrays["audio"], np.float32)
         *inbox._numbers, inbox.next_number = arrays["numbers"].tolist()
@@ -223,7 +237,7 @@ def check_sound(audio: Float32Array) -> None:
     """Refuse what is no sound, with a FeedError."""
     shape, dtype = described(audio)
     if shape is None or dtype != np.float32 or len(shape) != 1:
-        raise FeedError(f"Sound is float32 [N], 16 kHz mono in [-1, 1], got {dtype} {list(shape or ())}.")
+        raise FeedError(f"Sound is float32 [N], mono in [-1, 1], got {dtype} {list(shape or ())}.")
     if not np.isfinite(audio).all():
         raise FeedError("Sound holds NaN or infinite samples; replace them with 0.")
 

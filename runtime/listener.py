@@ -14,8 +14,10 @@ import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest, OrtEngine
 from pflx.runtime.clock import LiveClock, SystemClock, Turn
+from pflx.runtime.extractors import Extractor, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
-from pflx.runtime.generators import Generator, make_generator
+from pflx.runtime.generators import Generator, GeneratorOptions, make_generator
+from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.live import LiveSession
 from pflx.runtime.media import FPS, SpeakerFile, open_speaker
@@ -26,7 +28,8 @@ from pflx.runtime.session import LiveSettings
 from pflx.runtime.sinks import Sink, as_sink
 from pflx.runtime.smoothing import Smoother
 from pflx.runtime.sources import Source, Timed, as_source
-from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
+from pflx.runtime.speaker import FaceTrack, SpeakerView, centre_square, find_face, session_region
+from pflx.runtime.speaker_window import SpeakerWindows
 from pflx.runtime.stream import Chain, Clock, ListenerFrame, Noise, Stream, seeded_noise
 
 log = logging.getLogger(__name__)
@@ -46,10 +49,13 @@ class Listener:
         portrait: picture of the listener, or one per sample.
         lookahead: coefficient frames to wait for before rendering, 0…13: more is smoother and later.
         detector: finds the speaker's face; by default `BlazeFace`.
+        extractors: what gives the speaker's `coefficients` or `emotion`, for a generator that reads them; a session may
+            bring its own.
+        options: what is chosen of the generator.
         clock: stamps the ledgers, monotonic, in ns.
 
     Raises:
-        FeedError: the look-ahead is out of range, or there is no portrait.
+        FeedError: the look-ahead is out of range, there is no portrait, or the generator does not take an option.
         PortraitError: a portrait cannot be read.
         BundleError: the bundle's generator is unknown.
     """
@@ -62,6 +68,8 @@ class Listener:
         *,
         lookahead: int = WINDOW_RADIUS,
         detector: FaceDetector | None = None,
+        extractors: Mapping[str, Extractor] | None = None,
+        options: GeneratorOptions | None = None,
         clock: Clock = time.perf_counter_ns,
     ) -> None:
         if not 0 <= lookahead <= WINDOW_RADIUS:
@@ -69,11 +77,13 @@ class Listener:
         self.manifest = manifest
         self._engines = engines
         self._detector = detector or BlazeFace()
+        self._extractors = dict(extractors or {})
+        generator = make_generator(manifest.generator, engines, options)
         render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
         renderer = Renderer(render_engines, manifest.renderer.size)
         self._chain = Chain(
-            view=SpeakerView(self._detector, manifest.pfl),
-            generator=make_generator(manifest.generator, engines),
+            speaker=self._windows(generator),
+            generator=generator,
             smoother=Smoother(engines[manifest.smoother.graphs["smooth"]]),
             renderer=renderer,
             portraits=[renderer.prepare(picture) for picture in _several(portrait)],
@@ -95,6 +105,8 @@ class Listener:
         verify: bool = True,
         lookahead: int = WINDOW_RADIUS,
         detector: FaceDetector | None = None,
+        extractors: Mapping[str, Extractor] | None = None,
+        options: GeneratorOptions | None = None,
     ) -> Self:
         """Open a bundle on ONNX Runtime.
 
@@ -107,6 +119,8 @@ class Listener:
             verify: False skips the hashes of the files, not their sizes.
             lookahead: see the class.
             detector: see the class.
+            extractors: see the class.
+            options: see the class.
 
         Raises:
             BundleError, DeviceError, EngineError, BackendMissingError, PortraitError: what cannot be opened.
@@ -117,7 +131,15 @@ class Listener:
             for graph in opened.manifest.graphs:
                 path = opened.graph_path(graph, precision)
                 engines[graph] = OrtEngine(path, device=device, threads=threads, sizes=CALL_SIZES)
-            return cls(opened.manifest, engines, portrait, lookahead=lookahead, detector=detector)
+            return cls(
+                opened.manifest,
+                engines,
+                portrait,
+                lookahead=lookahead,
+                detector=detector,
+                extractors=extractors,
+                options=options,
+            )
         except BaseException:
             _close(engines)
             raise
@@ -141,10 +163,15 @@ class Listener:
     def algorithmic_delay_ms(self) -> float:
         """How far the listener trails the speaker on infinitely fast hardware, in ms.
 
-        A frame waits for its segment to close (at worst the whole hop) and for its look-ahead. On average an event
-        waits for half a hop only.
+        A frame waits for its segment to close (at worst the whole hop, less what the segment lies ahead of the speaker)
+        and for its look-ahead.
         """
-        return (self._chain.generator.hop + self._chain.lookahead) * 1000 / FPS
+        return delay_frames(self._chain.generator, self._chain.lookahead) * 1000 / FPS
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Of the sound that its sessions take."""
+        return self.manifest.sample_rate_hz
 
     def stream(
         self,
@@ -155,6 +182,7 @@ class Listener:
         region: Region | None = None,
         audio: bool = True,
         start_s: float = 0.0,
+        extractors: Mapping[str, Extractor] | None = None,
     ) -> Stream:
         """A live session whose clock is the caller's.
 
@@ -165,24 +193,38 @@ class Listener:
             region: where the speaker's face is, fixed; None finds it in the first two seconds.
             audio: False for a speaker without sound.
             start_s: time of the first frame on the speaker's media clock.
-        """
-        noise = noise or seeded_noise(seed)
-        track = FaceTrack(region=region)
-        return Stream(self._chain, samples=samples, noise=noise, track=track, audio=audio, start_s=start_s)
+            extractors: of this session, in place of the listener's.
 
-    def resume(self, snapshot: Mapping[str, Array], *, seed: int = 0, noise: Noise | None = None) -> Stream:
+        Raises:
+            FeedError: a setting out of range.
+            NeedError: the generator reads something of the speaker that nothing gives.
+        """
+        chain, noise = self._session_chain(extractors), noise or seeded_noise(seed)
+        track = FaceTrack(region=region)
+        return Stream(chain, samples=samples, noise=noise, track=track, audio=audio, start_s=start_s)
+
+    def resume(
+        self,
+        snapshot: Mapping[str, Array],
+        *,
+        seed: int = 0,
+        noise: Noise | None = None,
+        extractors: Mapping[str, Extractor] | None = None,
+    ) -> Stream:
         """A stream that goes on where `Stream.snapshot` was taken, here or in another process.
 
         Args:
             snapshot: of a stream on the same bundle, with the same look-ahead.
             seed: the one of that stream, or `noise` in its place.
             noise: see `stream`.
+            extractors: see `stream`.
 
         Raises:
             StreamError: the arrays are no snapshot.
+            NeedError: see `stream`.
         """
         samples = int(snapshot["samples"][0]) if np.size(snapshot.get("samples", ())) else 1
-        stream = self.stream(samples=samples, seed=seed, noise=noise)
+        stream = self.stream(samples=samples, seed=seed, noise=noise, extractors=extractors)
         stream.restore(snapshot)
         return stream
 
@@ -195,7 +237,7 @@ class Listener:
             speaker: the clip.
             progress: called with the number of frames searched so far.
         """
-        clip = speaker if isinstance(speaker, SpeakerFile) else open_speaker(speaker)
+        clip = self._open(speaker)
         boxes: list[Box] = []
         done = 0
         for chunk in clip.chunks():
@@ -218,6 +260,7 @@ class Listener:
         seed: int = 0,
         noise: Noise | None = None,
         region: Region | None = None,
+        extractors: Mapping[str, Extractor] | None = None,
     ) -> Iterator[ListenerFrame]:
         """React to a clip: a stream fed from a file. Memory does not grow with the clip.
 
@@ -226,17 +269,21 @@ class Listener:
             samples: M parallel reactions.
             seed: of their noise.
             noise: in place of `seed`.
-            region: where the speaker's face is; None looks it up in a pass over the whole clip first.
+            region: where the speaker's face is; None looks it up in a pass over the whole clip first, if the generator
+                reads pictures.
+            extractors: see `stream`.
 
         Yields:
             One frame per sample and 1/25 s of the clip.
 
         Raises:
             MediaError: the clip cannot be read.
+            NeedError: see `stream`.
         """
-        clip = speaker if isinstance(speaker, SpeakerFile) else open_speaker(speaker)
-        region = region or self.find_region(clip)
-        with self.stream(samples=samples, seed=seed, noise=noise, region=region) as stream:
+        clip = self._open(speaker)
+        if region is None:
+            region = self.find_region(clip) if self.reads_pictures else centre_square((clip.width, clip.height))
+        with self.stream(samples=samples, seed=seed, noise=noise, region=region, extractors=extractors) as stream:
             for chunk in clip.chunks(self._chain.generator.hop):
                 stream.push(video=chunk.video, audio=chunk.audio)
                 yield from stream.pull()
@@ -258,6 +305,7 @@ class Listener:
         queue_ms: float = LiveSettings.queue_ms,
         policy: Policy = Policy.DROP_OLDEST,
         block_ms: float = LiveSettings.block_ms,
+        extractors: Mapping[str, Extractor] | None = None,
         snapshot: Mapping[str, Array] | None = None,
         record: Callable[[Ledger], None] | None = None,
         clock: LiveClock | None = None,
@@ -284,6 +332,7 @@ class Listener:
             queue_ms: frames laid out for whoever iterates.
             policy: what happens when they are not taken.
             block_ms: how long to wait for them to be taken, with the policy BLOCK.
+            extractors: see `stream`.
             snapshot: of a session or stream, to go on from.
             record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It
                 must return at once and not use the session.
@@ -293,19 +342,41 @@ class Listener:
             FeedError: a setting out of range, or no source or sink.
             MediaError: a clip cannot be read, or a file not be written.
             StreamError: the snapshot is of something else.
+            NeedError: see `stream`.
         """
         settings = LiveSettings(playout_ms, samples, floor, stale_ms, queue_ms, policy, block_ms)
         if self._turn is None or (clock is not None and clock is not self._turn.clock):
             self._turn = Turn(clock or SystemClock())
-        chain = replace(self._chain, clock=self._turn.clock)
+        chain = replace(self._session_chain(extractors), clock=self._turn.clock)
         track = FaceTrack(region=region)
         stream = Stream(chain, samples=samples, noise=noise or seeded_noise(seed), track=track)
         if snapshot is not None:
             stream.restore(snapshot)
             stream.flush()
             stream.reopen()
-        session = LiveSession(chain, stream, as_source(source), as_sink(sink), self._turn, settings, record)
+        feed = as_source(source, self.sample_rate_hz)
+        session = LiveSession(chain, stream, feed, as_sink(sink), self._turn, settings, record)
         return session.start()
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the generator sees the speaker; else only what extractors find counts."""
+        return "video" in self.generator.needs
+
+    def _windows(self, generator: Generator, extractors: Mapping[str, Extractor] | None = None) -> SpeakerWindows:
+        view = SpeakerView(self._detector, self.manifest.pfl, crops="video" in generator.needs)
+        return SpeakerWindows(generator, view, {**self._extractors, **(extractors or {})}, self.sample_rate_hz)
+
+    def _session_chain(self, extractors: Mapping[str, Extractor] | None) -> Chain:
+        """The chain of one session, in which the generator gets all that it needs."""
+        given = {**self._extractors, **(extractors or {})}
+        require_needs(self.manifest.generator.name, self.generator.needs, given)
+        return replace(self._chain, speaker=self._windows(self.generator, extractors)) if extractors else self._chain
+
+    def _open(self, speaker: SpeakerFile | str | Path) -> SpeakerFile:
+        if isinstance(speaker, SpeakerFile):
+            return speaker.at_rate(self.sample_rate_hz)
+        return open_speaker(speaker, self.sample_rate_hz)
 
     def close(self) -> None:
         """Close all engines; closing twice is harmless."""

@@ -25,6 +25,7 @@ from typing import Self
 
 from pflx.engines import Array
 from pflx.runtime.clock import Thread, Turn
+from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.inbox import Arrival
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.playout import Due, Playout
@@ -76,11 +77,13 @@ class LiveSession:
     ) -> None:
         hop = chain.generator.hop
         self.settings = settings
-        self.algorithmic_delay_ms = (hop + chain.lookahead) * _FRAME_MS
+        self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * _FRAME_MS
         self._chain, self._stream, self._source, self._sink, self._turn = chain, stream, source, sink, turn
         self._clock = turn.clock
         self._monitor = self._clock.monitor()
-        self._timeline = Timeline(live=source.live, first=stream.next_frame)
+        self._timeline = Timeline(
+            live=source.live, first=stream.next_frame, sample_rate_hz=chain.speaker.sample_rate_hz
+        )
         self._speaker: MediaQueue[Slot] = MediaQueue(
             "speaker", "worker", Policy.DROP_OLDEST, 2 * hop * _FRAME_MS + _SLACK_MS, _FRAME_MS, lambda s: s.scheduled
         )
@@ -353,7 +356,9 @@ class LiveSession:
             self._warn_once("A frame came %d ms late and is not shown", late / _MS)
 
     def _deadline(self, number: int) -> int:
-        return self._deadlines[number]
+        """When a frame is due; a segment may begin ahead of the speaker."""
+        newest = next(reversed(self._deadlines))
+        return self._deadlines[newest] + (number - newest) * FRAME_NS if number > newest else self._deadlines[number]
 
     def _obey(self) -> None:
         while self._commands:

@@ -20,8 +20,7 @@ class Segment:
     Attributes:
         coefficients: float32 [M, hop, 58], mean face subtracted.
         generated_pose: float32 [M, hop, 6], before PosNet.
-        frames: int64 [hop], numbers.
-        times_s: float64 [hop] on the speaker's media clock.
+        emotion: float32 [M, hop, 25], of generators that tell it.
         face: the speaker's face.
         rung: FULL, or FEWER_STEPS.
         stamps: when it was made.
@@ -29,22 +28,20 @@ class Segment:
 
     coefficients: Array
     generated_pose: Array
-    frames: Array
-    times_s: Array
+    emotion: Array | None
     face: FaceState
     rung: Rung
     stamps: SegmentStamps
 
     def to_arrays(self) -> dict[str, Array]:
         """As plain arrays, for a snapshot."""
-        return {
+        arrays = {
             "coefficients": self.coefficients,
             "generated_pose": self.generated_pose,
-            "frames": self.frames,
-            "times_s": self.times_s,
             "made": np.array([self.face, self.rung]),
             "stamps": np.array(astuple(self.stamps)),
         }
+        return arrays if self.emotion is None else {**arrays, "emotion": self.emotion}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Segment:
@@ -53,8 +50,7 @@ class Segment:
         return cls(
             coefficients=arrays["coefficients"],
             generated_pose=arrays["generated_pose"],
-            frames=arrays["frames"],
-            times_s=arrays["times_s"],
+            emotion=arrays.get("emotion"),
             face=FaceState(face),
             rung=Rung(rung),
             stamps=SegmentStamps(*(int(stamp) for stamp in arrays["stamps"])),

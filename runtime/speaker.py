@@ -127,11 +127,17 @@ class SpeakerView:
     of the boxes so far. Then the region is frozen, for head translation must show, and one frame a second is searched
     to watch whether the face is still there. While it is missed every fifth frame is searched, and the frame after it
     is found again. Which frames are searched depends on what is in the stream alone, never on how it was pushed.
+
+    Args:
+        detector: finds the face.
+        pfl: mode, window and padding of the bundle.
+        crops: False only watches the face, for a generator that reads no pictures.
     """
 
-    def __init__(self, detector: FaceDetector, pfl: PflInfo) -> None:
+    def __init__(self, detector: FaceDetector, pfl: PflInfo, *, crops: bool = True) -> None:
         self._detector = detector
         self._pfl = pfl
+        self._crops = crops
         self._warned = False
 
     def step(
@@ -145,14 +151,16 @@ class SpeakerView:
             ahead: what `crop_ahead` made of the first of them.
 
         Returns:
-            uint8 [T, 224, 224, 3] and what is known now.
+            uint8 [T, 224, 224, 3], none without crops, and what is known now.
         """
         size = _size(frames[0])
-        ahead = ahead or Cropped(_room(len(frames)), 0, track)
+        ahead = ahead or Cropped(self._room(len(frames)), 0, track)
         n_cropped = 0 if track.region is None else ahead.count
         track = ahead.track
         for frame in frames[ahead.count :]:
             track = self._look(frame, size, track)
+        if not self._crops:
+            return ahead.pictures, track
         region = track.region or session_region(track.boxes, size, self._pfl)
         if not track.boxes and track.region is None:
             self._warn_once(region)
@@ -169,9 +177,9 @@ class SpeakerView:
             track: what is known before the first of them.
             ahead: what was made of the first of them so far, or None.
         """
-        ahead = ahead or Cropped(_room(length), 0, track)
+        ahead = ahead or Cropped(self._room(length), 0, track)
         for frame in frames[ahead.count :]:
-            if track.region is not None:
+            if self._crops and track.region is not None:
                 ahead.pictures[ahead.count] = _cut(frame, track.region)
             ahead = Cropped(ahead.pictures, ahead.count + 1, self._look(frame, _size(frame), ahead.track))
         return ahead
@@ -190,6 +198,9 @@ class SpeakerView:
                 track = replace(track, region=session_region(track.boxes, size, self._pfl))
         return track
 
+    def _room(self, frames: int) -> UInt8Array:
+        return np.empty((frames if self._crops else 0, GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8)
+
     def _warn_once(self, region: Region) -> None:
         if not self._warned:
             log.warning("No face in the speaker's first frames: using the middle of the frame, %s.", region)
@@ -198,10 +209,6 @@ class SpeakerView:
 
 def _size(frame: UInt8Array) -> tuple[int, int]:
     return frame.shape[1], frame.shape[0]
-
-
-def _room(frames: int) -> UInt8Array:
-    return np.empty((frames, GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8)
 
 
 def _cut(frame: UInt8Array, region: Region) -> UInt8Array:

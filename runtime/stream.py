@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -12,14 +12,15 @@ import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
 from pflx.runtime.faces import FaceState
-from pflx.runtime.generators import Generator, SpeakerWindow, State
-from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array
+from pflx.runtime.generators import Generator, State, reach
+from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array, Window
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.pace import UNHURRIED, Pace
 from pflx.runtime.rendering import WINDOW_RADIUS, Features, Portrait, Renderer
 from pflx.runtime.segment import Segment, SegmentStamps, Shot, hold_good, is_finite
 from pflx.runtime.smoothing import POSE, Smoother
-from pflx.runtime.speaker import Cropped, FaceTrack, SpeakerView
+from pflx.runtime.speaker import FaceTrack
+from pflx.runtime.speaker_window import Ahead, SpeakerState, SpeakerWindows
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class ListenerFrame:
         time_s: on the speaker's media clock.
         sample: which of the M reactions.
         face: whether the speaker's face was there when the segment was made.
+        emotion: float32 [25] of the frame, from a generator that tells it.
         ledger: what happened to the frame, and when.
     """
 
@@ -54,6 +56,7 @@ class ListenerFrame:
     sample: int
     face: FaceState
     ledger: Ledger
+    emotion: Float32Array | None = None
 
     @property
     def degraded(self) -> Rung:
@@ -66,7 +69,7 @@ class Chain:
     """The stages that all streams of a listener share; they hold no state of a session.
 
     Attributes:
-        view: crops the speaker.
+        speaker: makes the generator's windows.
         generator: speaker window → segment.
         smoother: segment → segment without a jump.
         renderer: track → picture.
@@ -76,7 +79,7 @@ class Chain:
         clock: stamps the ledgers.
     """
 
-    view: SpeakerView
+    speaker: SpeakerWindows
     generator: Generator
     smoother: Smoother
     renderer: Renderer
@@ -108,8 +111,9 @@ class Stream:
     cut into pushes, and when pull is called, changes nothing in the frames. Input that is pushed and not pulled waits
     in memory.
 
-    Frame k is rendered when the segment that holds frame k + lookahead is closed. Its window reaches as far as
-    the segments closed by then, at most 13 frames; beyond, the last known frame is repeated.
+    Frame k is rendered when the segment that holds frame k + lookahead is closed, and not before the speaker's frame k
+    is there. Its window reaches as far as the segments closed by then, at most 13 frames; beyond, the last known frame
+    is repeated.
 
     Made by `Listener.stream`.
     """
@@ -129,13 +133,15 @@ class Stream:
         self._chain = chain
         self._noise = noise
         self._samples = samples
-        self._inbox = Inbox(silent=not audio, start_s=start_s)
+        self._inbox = Inbox(silent=not audio, start_s=start_s, sample_rate_hz=chain.speaker.sample_rate_hz)
         self._portraits = list(chain.portraits)
-        self._face = track
-        self._cropped: Cropped | None = None
+        self._speaker = chain.speaker.start(track)
+        self._ahead = Ahead()
         self._generator_state: State = chain.generator.start(samples)
         self._smoother_state: State = chain.smoother.start()
         self._segments: dict[int, Segment] = {}
+        self._names: dict[int, tuple[int, float]] = {}  # position → number and time of a speaker's frame
+        self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
         self._n_closed = 0
         self._n_emitted = 0
         self._n_speaker: int | None = None
@@ -162,7 +168,8 @@ class Stream:
 
         Args:
             video: uint8 [T, H, W, 3] RGB at 25 fps, whole frames of one size.
-            audio: float32 [N], 16 kHz mono in [-1, 1]. Sample 640·k belongs to the start of frame k.
+            audio: float32 [N], mono in [-1, 1], at the bundle's rate R (`Listener.sample_rate_hz`). Sample R/25·k
+                belongs to the start of frame k.
             arrival: numbers, time and stamps of `video`, which is then handed over; by default the frames follow the
                 last ones, came now, and are copied.
 
@@ -172,17 +179,22 @@ class Stream:
         """
         if self._n_speaker is not None:
             raise StreamError("The stream was finished; open another one for more input.")
+        before = self._inbox.n_frames
         self._inbox.add(video, audio, self._chain.clock(), arrival)
+        self._name_frames(before)
 
     def finish(self) -> None:
         """Tell that the speaker's input is over: the rest comes out of the next `pull`.
 
-        The pictures decide the length. Missing sound is silence, sound after the last picture is dropped, and a window
-        that is not full repeats the last picture.
+        The pictures decide the length. Missing sound is silence, sound after the last picture is dropped, and a segment
+        that lacks frames repeats the last picture.
         """
         if self._n_speaker is None:
-            self._n_speaker = self._n_closed * self._chain.generator.hop + self._inbox.n_frames
-            self._inbox.complete(self._chain.generator.window)
+            before = self._inbox.n_frames
+            self._n_speaker = self._n_taken + before
+            segments = -(-self._n_speaker // self._chain.generator.hop)
+            self._inbox.complete(max(before, reach(self._chain.generator, segments - 1) - self._n_taken))
+            self._name_frames(before)
 
     def pull(self, pace: Pace = UNHURRIED) -> Iterator[ListenerFrame]:
         """The frames that are due, oldest first and sample by sample within a frame; ends when input is lacking.
@@ -204,19 +216,26 @@ class Stream:
                 rendered = self._render(position, sample, pace)
                 self._n_emitted += 1
                 yield rendered
-            if not self._inbox.has(self._chain.generator.window):
-                self._crop_ahead()
+            if not self._is_segment_due():
+                self._look_ahead()
                 return
             self._close_segment(pace)
 
     def flush(self) -> None:
-        """Forget the input that waits and the frames not rendered yet; the next segment continues the motion."""
-        self._inbox.clear()
-        self._cropped = None
+        """Forget the input that waits and the frames not rendered yet; the motion goes on with the next input.
+
+        Input that frames were shown for already stays: a segment that lies ahead of the speaker is still to be made of
+        it.
+        """
+        shown = -(-self._n_emitted // self._samples)
+        here = max(self._n_taken, shown)
+        self._inbox.keep(here - self._n_taken)
+        self._names = {position: name for position, name in self._names.items() if position < here}
+        self._ahead = Ahead()
         self._part_pair()
-        self._n_emitted = self._n_closed * self._chain.generator.hop * self._samples
+        self._n_emitted = here * self._samples
         if self._n_speaker is not None:
-            self._n_speaker = self._n_closed * self._chain.generator.hop
+            self._n_speaker = here
 
     def reopen(self) -> None:
         """Take new input after `finish`; it goes on where the motion ended, the padding of the last window included."""
@@ -244,8 +263,12 @@ class Stream:
         """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process."""
         arrays = {
             "samples": np.array([self._samples]),
-            "counts": np.array([self._n_closed, self._n_emitted, -1 if self._n_speaker is None else self._n_speaker]),
-            **_prefixed("face", self._face.to_arrays()),
+            "counts": np.array(
+                [self._n_taken, self._n_closed, self._n_emitted, -1 if self._n_speaker is None else self._n_speaker]
+            ),
+            "positions": np.array(list(self._names), np.int64),
+            "names": np.array(list(self._names.values()), np.float64).reshape(-1, 2),
+            **_prefixed("speaker", self._speaker.to_arrays()),
             **_prefixed("generator", self._generator_state),
             **_prefixed("smoother", self._smoother_state),
             **_prefixed("inbox", self._inbox.to_arrays()),
@@ -262,9 +285,12 @@ class Stream:
         """
         try:
             samples = int(arrays["samples"][0])
-            n_closed, n_emitted, n_speaker = (int(count) for count in arrays["counts"])
-            face = FaceTrack.from_arrays(_unprefixed("face", arrays))
-            inbox = Inbox.from_arrays(_unprefixed("inbox", arrays), self._chain.clock())
+            n_taken, n_closed, n_emitted, n_speaker = (int(count) for count in arrays["counts"])
+            named = zip(arrays["positions"].tolist(), arrays["names"].tolist(), strict=True)
+            names = {position: (int(number), time_s) for position, (number, time_s) in named}
+            speaker = SpeakerState.from_arrays(_unprefixed("speaker", arrays))
+            rate = self._chain.speaker.sample_rate_hz
+            inbox = Inbox.from_arrays(_unprefixed("inbox", arrays), self._chain.clock(), rate)
             kept = sorted({int(name.split(".")[0][7:]) for name in arrays if name.startswith("segment")})
             segments = {index: Segment.from_arrays(_unprefixed(f"segment{index}", arrays)) for index in kept}
         except (KeyError, ValueError, IndexError) as error:
@@ -272,15 +298,15 @@ class Stream:
         if samples != self._samples:
             raise StreamError(f"The snapshot holds {samples} samples, the stream {self._samples}.")
         state = _unprefixed("generator", arrays)
-        if _shapes(state) != _shapes(self._chain.generator.start(samples)):
+        if not _fits(state, self._chain.generator.start(samples)):
             raise StreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
         self._generator_state, self._smoother_state = state, _unprefixed("smoother", arrays)
-        self._n_closed, self._n_emitted = n_closed, n_emitted
+        self._n_taken, self._n_closed, self._n_emitted, self._names = n_taken, n_closed, n_emitted, names
         self._n_speaker = None if n_speaker < 0 else n_speaker
-        self._face, self._inbox, self._segments = face, inbox, segments
+        self._speaker, self._inbox, self._segments = speaker, inbox, segments
         self._rung = Rung.FULL
         self._part_pair()
-        self._cropped = None
+        self._ahead = Ahead()
 
     def close(self) -> None:
         """Drop what the stream holds and end it; the engines belong to the listener."""
@@ -299,27 +325,41 @@ class Stream:
         known = self._n_closed * self._chain.generator.hop
         if self._n_speaker is not None and known >= self._n_speaker:
             return self._n_speaker
-        return max(0, known - self._chain.lookahead)
+        return min(max(0, known - self._chain.lookahead), self._n_taken + self._inbox.n_frames)
 
-    def _crop_ahead(self) -> None:
-        """Crop what waits for the next segment already, so that the segment does not wait for it."""
-        window = self._chain.generator.window
-        self._cropped = self._chain.view.crop_ahead(self._inbox.pictures(window), window, self._face, self._cropped)
+    def _name_frames(self, before: int) -> None:
+        """Remember what the frames are called that came after the first `before` ones of the inbox."""
+        start = self._n_taken + before
+        self._names |= {start + index: name for index, name in enumerate(self._inbox.names(before))}
+
+    def _n_missing(self) -> int:
+        """How many frames the next segment takes from the inbox."""
+        return max(0, reach(self._chain.generator, self._n_closed) - self._n_taken)
+
+    def _is_segment_due(self) -> bool:
+        if self._n_speaker is not None and self._n_closed * self._chain.generator.hop >= self._n_speaker:
+            return False
+        return self._inbox.has(max(self._n_missing(), 0 if self._n_taken else 1))
+
+    def _look_ahead(self) -> None:
+        """See to what waits for the next segment already, so that the segment does not wait for it."""
+        length = self._n_missing()
+        pictures, numbers = self._inbox.pictures(length)
+        self._ahead = self._chain.speaker.look_ahead(pictures, numbers, length, self._speaker, self._ahead)
 
     def _close_segment(self, pace: Pace) -> None:
         """Work out the next segment, then take it over in one go."""
         chain, index = self._chain, self._n_closed
         begun = chain.clock()
-        window = self._inbox.window(chain.generator.window)
-        steps = pace.steps(int(window.frames[0]), chain.generator.steps)
+        taken = self._inbox.window(self._n_missing())
+        steps = pace.steps(self._expected_number(index * chain.generator.hop), chain.generator.steps)
         size = chain.generator.noise_size
         noise = np.stack([self._noise(index, sample, size) for sample in range(self._samples)])
-        pictures, face = chain.view.step(window.video, self._face, self._cropped)
+        window, speaker = chain.speaker.step(taken, self._speaker, self._ahead)
         started = chain.clock()
-        speaker = SpeakerWindow(pictures, window.audio)
-        generated, generator_state = chain.generator.step(speaker, self._generator_state, noise, steps)
+        reaction, generator_state = chain.generator.step(window, self._generator_state, noise, steps)
         generated_at = chain.clock()
-        generated, n_bad = self._repair(generated)
+        generated, n_bad = self._repair(reaction.coefficients)
         spoilt = n_bad > 0 or not is_finite(generator_state)
         if spoilt:
             generator_state = self._generator_state  # what is not finite would spoil every segment after it
@@ -334,23 +374,32 @@ class Stream:
         self._segments[index] = Segment(
             coefficients=smoothed,
             generated_pose=np.ascontiguousarray(generated[..., POSE]),
-            frames=window.frames[: chain.generator.hop],
-            times_s=window.times_s[: chain.generator.hop],
-            face=face.watch.state,
+            emotion=reaction.emotion,
+            face=speaker.face.watch.state,
             rung=Rung.FEWER_STEPS if few else Rung.FULL,
-            stamps=SegmentStamps(
-                window.scheduled, window.read, window.closed, started, generated_at, posnet_end, window.av_offset_ns
-            ),
+            stamps=self._stamped(taken, started, generated_at, posnet_end),
         )
-        self._face, self._generator_state, self._smoother_state = face, generator_state, smoother_state
+        self._speaker, self._generator_state, self._smoother_state = speaker, generator_state, smoother_state
         self._repaired += n_bad + n_bad_poses
         if (spoilt or torn) and not self._warned:
             self._warned = True
             log.warning("The numbers of generator or PosNet are not finite; the last good ones are held. Said once.")
-        self._inbox.drop(chain.generator.window)
-        self._cropped = None
+        self._inbox.drop(len(taken.video))
+        self._n_taken += len(taken.video)
+        self._ahead = Ahead()
         self._n_closed += 1
         self._forget_segments()
+
+    def _stamped(self, taken: Window, started: int, generated: int, posnet_end: int) -> SegmentStamps:
+        """The stamps of a new segment; one that took no new input depends on what the last one depends on."""
+        stamps = SegmentStamps(
+            taken.scheduled, taken.read, taken.closed, started, generated, posnet_end, taken.av_offset_ns
+        )
+        before = self._segments.get(self._n_closed - 1)
+        if len(taken.video) or before is None:
+            return stamps
+        old = before.stamps
+        return replace(stamps, scheduled=old.scheduled, read=old.read, closed=old.closed, av_offset_ns=old.av_offset_ns)
 
     def _repair(self, segment: Array) -> tuple[Array, int]:
         """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
@@ -363,6 +412,8 @@ class Stream:
         oldest_frame = self._n_emitted // self._samples - WINDOW_RADIUS
         for index in [i for i in self._segments if (i + 1) * self._chain.generator.hop <= oldest_frame]:
             del self._segments[index]
+        oldest = self._n_emitted // self._samples - 1  # a pair of frames asks for the one before
+        self._names = {position: name for position, name in self._names.items() if position >= oldest}
 
     def _choose(self, position: int, pace: Pace) -> Rung:
         """How to make a frame; the second of a pair is made already, unless input was left out between the two."""
@@ -379,8 +430,14 @@ class Stream:
 
     def _number(self, position: int) -> int:
         """The number of the frame at a position: they differ where input was left out."""
-        hop = self._chain.generator.hop
-        return int(self._segments[position // hop].frames[position % hop])
+        return self._names[position][0]
+
+    def _expected_number(self, position: int) -> int:
+        """The same of a frame that may be still to come."""
+        if position in self._names:
+            return self._number(position)
+        last = max(self._names)
+        return self._number(last) + position - last
 
     def _render(self, position: int, sample: int, pace: Pace) -> ListenerFrame:
         segment, row = self._segments[position // self._chain.generator.hop], position % self._chain.generator.hop
@@ -390,14 +447,14 @@ class Stream:
             pace.rendered(shot.on_host - shot.render_start)
         if self._rung is Rung.HALF_RATE and position != self._second_of_pair:
             self._shots[sample] = shot
-        stamps = segment.stamps
+        stamps, (number, time_s) = segment.stamps, self._names[position]
         ledger = Ledger(
-            frame=int(segment.frames[row]),
+            frame=number,
             sample=sample,
             segment=position // self._chain.generator.hop,
             picture=shot.picture,
             rung=max(shot.rung, segment.rung),
-            time_s=float(segment.times_s[row]),
+            time_s=time_s,
             scheduled=stamps.scheduled,
             read=stamps.read,
             closed=stamps.closed,
@@ -418,6 +475,7 @@ class Stream:
             sample=sample,
             face=segment.face,
             ledger=ledger,
+            emotion=None if segment.emotion is None else segment.emotion[sample, row],
         )
 
     def _shoot(self, position: int, sample: int) -> Shot:
@@ -451,8 +509,12 @@ class Stream:
         return np.stack([self._segments[row // hop].coefficients[sample, row % hop] for row in rows.tolist()])
 
 
-def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in arrays.items()}
+def _fits(state: Mapping[str, Array], start: Mapping[str, Array]) -> bool:
+    """Whether a state may have come of `start`: the same names and shapes, but for axes that may grow."""
+    if state.keys() != start.keys() or any(state[name].ndim != start[name].ndim for name in start):
+        return False
+    pairs = (pair for name in start for pair in zip(state[name].shape, start[name].shape, strict=True))
+    return all(size in (now, 0) for now, size in pairs)
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from pflx.runtime.generators.reactface import VARIANCE_FLOOR, add_moments, norma
 
 
 def window_of(seed: int) -> SpeakerWindow:
-    return SpeakerWindow(frames_of(HOP, size=(224, 224), seed=seed), sound_of(HOP, seed=seed))
+    return {"video": frames_of(HOP, size=(224, 224), seed=seed), "audio": sound_of(HOP, seed=seed).reshape(HOP, -1)}
 
 
 def reactface(engines: dict[str, Engine] | None = None) -> Generator:
@@ -42,7 +42,7 @@ def test_a_step_changes_nothing_it_was_given_and_gives_the_same_again() -> None:
     results = [generator.step(window, state, noise) for _ in range(2)]
     for name, value in before.items():
         np.testing.assert_array_equal(state[name], value)
-    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][0].coefficients, results[1][0].coefficients)
     for name in state:
         np.testing.assert_array_equal(results[0][1][name], results[1][1][name])
 
@@ -50,8 +50,8 @@ def test_a_step_changes_nothing_it_was_given_and_gives_the_same_again() -> None:
 def test_the_speaker_is_encoded_once_for_all_samples() -> None:
     engines = fake_engines()
     engines["reactface_speaker"] = speaker = Recording(engines["reactface_speaker"])
-    segment, _ = reactface(engines).step(window_of(0), reactface().start(5), noise_of(5))
-    assert segment.shape == (5, HOP, 58)
+    reaction, _ = reactface(engines).step(window_of(0), reactface().start(5), noise_of(5))
+    assert reaction.coefficients.shape == (5, HOP, 58)
     assert len(speaker.feeds) == 1
     assert speaker.feeds[0]["video"].shape == (1, HOP, 224, 224, 3)
 
@@ -98,8 +98,8 @@ def test_the_sound_is_normalised_by_all_that_was_heard_so_far() -> None:
     for window in windows:
         _, state = generator.step(window, state, noise_of(1))
     for number, feeds in enumerate(speaker.feeds, 1):
-        heard = np.concatenate([window.audio for window in windows[:number]]).astype(np.float64)
-        expected = (windows[number - 1].audio - heard.mean()) / np.sqrt(heard.var() + VARIANCE_FLOOR)
+        heard = np.concatenate([window["audio"].reshape(-1) for window in windows[:number]]).astype(np.float64)
+        expected = (windows[number - 1]["audio"].reshape(-1) - heard.mean()) / np.sqrt(heard.var() + VARIANCE_FLOOR)
         np.testing.assert_allclose(feeds["audio"][0], expected, atol=1e-5)
 
 

@@ -40,7 +40,7 @@ from pflx.runtime import (
 )
 from pflx.runtime.clock import VirtualClock
 from pflx.runtime.figures import figures
-from pflx.runtime.generators import Generator, SpeakerWindow, State
+from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State
 
 # What is shown, and when
 
@@ -150,14 +150,17 @@ class Stepped:
 
     def __init__(self, generator: Generator, clock: VirtualClock, step_ms: float) -> None:
         self.window, self.hop, self.noise_size = generator.window, generator.hop, generator.noise_size
+        self.lead, self.opening, self.needs = generator.lead, generator.opening, generator.needs
         self.taken: list[int] = []
         self.start = generator.start
         self._generator, self._clock, self._step_ns = generator, clock, round(step_ms * MS)
 
-    def step(self, window: SpeakerWindow, state: State, noise: Array, steps: int | None = None) -> tuple[Array, State]:
+    def step(
+        self, speaker: SpeakerWindow, state: State, noise: Array, steps: int | None = None
+    ) -> tuple[Reaction, State]:
         self.taken.append(steps or self.steps[0])
         self._clock.sleep(self._step_ns * self.taken[-1])
-        return self._generator.step(window, state, noise)
+        return self._generator.step(speaker, state, noise)
 
 
 def stepped(clock: VirtualClock, *, render: float | Callable[[], float], step_ms: float) -> tuple[Listener, Stepped]:

@@ -26,7 +26,7 @@ from sessions import FRAMES, SOUND, VIDEO, content, listener, whole
 
 from pflx.engines import Array, EngineError, FeedError
 from pflx.runtime import Listener, ListenerFrame, Stream
-from pflx.runtime.generators import SpeakerWindow, State
+from pflx.runtime.generators import Reaction, SpeakerWindow, State
 from pflx.runtime.inbox import Arrival
 from pflx.runtime.latency import Rung
 from pflx.runtime.pace import Unhurried
@@ -191,14 +191,17 @@ class Denoising:
 
     def __init__(self, generator: Any) -> None:
         self.window, self.hop, self.noise_size = generator.window, generator.hop, generator.noise_size
+        self.lead, self.opening, self.needs = generator.lead, generator.opening, generator.needs
         self.start = generator.start
         self.taken: list[int | None] = []
         self._generator = generator
 
-    def step(self, window: SpeakerWindow, state: State, noise: Array, steps: int | None = None) -> tuple[Array, State]:
+    def step(
+        self, speaker: SpeakerWindow, state: State, noise: Array, steps: int | None = None
+    ) -> tuple[Reaction, State]:
         self.taken.append(steps)
-        segment, state = self._generator.step(window, state, noise)
-        return segment * np.float32(1 + (steps or 50) / 100), state
+        reaction, state = self._generator.step(speaker, state, noise)
+        return Reaction(reaction.coefficients * np.float32(1 + (steps or 50) / 100)), state
 
 
 @pytest.mark.parametrize(("steps", "rung"), [(None, FULL), (50, FULL), (25, FEWER), (10, FEWER)])

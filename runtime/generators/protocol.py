@@ -107,6 +107,16 @@ def reach(generator: Generator, segment: int) -> int:
     return max((segment + 1) * generator.hop - generator.lead, generator.opening)
 
 
+def delay_frames(generator: Generator, lookahead: int) -> int:
+    """How many frames the listener trails the speaker by, computing aside: at worst, and at least one.
+
+    Args:
+        generator: that makes the segments.
+        lookahead: coefficient frames to wait for before a frame is rendered.
+    """
+    return max(1, generator.hop - generator.lead + lookahead)
+
+
 @dataclass(frozen=True)
 class GeneratorOptions:
     """What a user may choose of a generator; None leaves it to the bundle.
