@@ -9,22 +9,33 @@ import torch
 from torch import Tensor, nn
 
 from pflx.export.errors import ModelNameError, ModelOptionError
-from pflx.export.models import posnet, reactface
+from pflx.export.models import belfusion, perfrdiff, perfrdiff_v1, posnet, reactface
+from pflx.export.models.belfusion import BeLFusion, BeLFusionWindow, EmotionVAE, SkipMLP
 from pflx.export.models.keys import Keys, Weights, load_strictly, public_shapes
+from pflx.export.models.perfrdiff import EmotionRegressor, PerFRDiff
+from pflx.export.models.perfrdiff_v1 import PerFRDiffV1
 from pflx.export.models.pirender import PIRender
 from pflx.export.models.posnet import PosNet, PosNetSmoother
 from pflx.export.models.reactface import ReactFace, ReactFaceListener, ReactFaceSpeaker
 from pflx.export.models.weights import fill
 
 __all__ = [
+    "BeLFusion",
+    "BeLFusionWindow",
+    "EmotionRegressor",
+    "EmotionVAE",
     "PIRender",
+    "PerFRDiff",
+    "PerFRDiffV1",
     "PosNet",
     "PosNetSmoother",
     "ReactFace",
     "ReactFaceListener",
     "ReactFaceSpeaker",
+    "SkipMLP",
     "load_model",
     "untrained",
+    "unused_keys",
 ]
 
 
@@ -39,6 +50,12 @@ class _Network:
 
 
 _NETWORKS = {
+    "belfusion": _Network(BeLFusion, belfusion.KEYS),
+    "belfusion_mlp": _Network(SkipMLP, belfusion.MLP_KEYS),
+    "belfusion_vae": _Network(EmotionVAE, belfusion.VAE_KEYS),
+    "perfrdiff": _Network(PerFRDiff, perfrdiff.KEYS),
+    "perfrdiff_emotion": _Network(EmotionRegressor, perfrdiff.EMOTION_KEYS),
+    "perfrdiff_v1": _Network(PerFRDiffV1, perfrdiff_v1.KEYS),
     "pirender": _Network(lambda: PIRender(coefficients=58)),
     "pirender73": _Network(lambda: PIRender(coefficients=73)),
     "posnet": _Network(PosNet, options=("slide",)),
@@ -81,6 +98,11 @@ def untrained(name: str, seed: int, **config: int) -> dict[str, Tensor]:
     with torch.device("meta"):
         shapes = public_shapes(network.build(**config), network.keys)
     return {key: torch.from_numpy(value) for key, value in fill(shapes, seed).items()}
+
+
+def unused_keys(name: str) -> frozenset[str]:
+    """Return the keys that a checkpoint of this network may hold and that no step computes with."""
+    return frozenset(_network(name, {}).keys.unused)
 
 
 def _network(name: str, config: Mapping[str, int]) -> _Network:

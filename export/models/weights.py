@@ -16,7 +16,12 @@ _GAINS = (
     ("mlp_gamma.weight", 0.5),
     ("mlp_beta.weight", 0.5),
     ("video_encoder.fc.weight", 5.0),  # averaged over space, video features hardly differ
+    ("layers.9.linear.weight", 0.3),  # BeLFusion's prediction stays clear of its clamp
+    ("to_3dmm_expr.weight", 0.15),  # guidance by 7.5 would drive predictions into their clamp
+    ("to_3dmm_pos.weight", 0.15),
+    ("to_emotion_feat.weight", 0.15),
 )
+_BOUNDS = {"statistics.min": -0.5, "statistics.max": 0.5}  # where BeLFusion's hidden states lie
 _POSNET_PREFIXES = ("encoder.0.", "encoder.2.", "fc1.", "fc2.", "fc3.")
 
 
@@ -38,8 +43,12 @@ def _fill_one(key: str, shape: tuple[int, ...], seed: int) -> npt.NDArray[np.flo
     leaf = key.rpartition(".")[2]
     if leaf == "weight_g":
         values = 2.0 + 0.2 * values
-    elif leaf.endswith("bias"):
+    elif leaf.endswith("bias") or leaf.startswith("bias_"):
         values *= 0.05
+    elif key in _BOUNDS:
+        values = _BOUNDS[key] + 0.05 * values
+    elif leaf.startswith(("weight_ih", "weight_hh")):
+        values /= math.sqrt(shape[1])
     elif not leaf.endswith(("weight", "weight_v")):
         values *= 0.5  # learned tokens
     elif len(shape) == 1 or (len(shape) == 3 and shape[1:] == (1, 1)):
