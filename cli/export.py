@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from pflx.engines.passport import Backend
 from pflx.engines.writer import check_target
 
 if TYPE_CHECKING:
-    from pflx.export import Components
+    from pflx.export import Components, ExportSettings
 
 
 class Precision(StrEnum):
@@ -46,13 +47,72 @@ class PflMode(StrEnum):
     PAPER = "paper"
 
 
+class Kind(StrEnum):
+    """Generators that a bundle can hold."""
+
+    REACTFACE = "reactface"
+    PERFRDIFF = "perfrdiff"
+    TRANSVAE = "transvae"
+    BELFUSION = "belfusion"
+
+
 class UsageError(PflxError, ValueError):
     """Options that do not go together."""
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where the weights come from.
+
+    Raises:
+        UsageError: neither all checkpoints nor a seed, or both.
+    """
+
+    generator: list[Path]
+    posnet: Path | None
+    renderer: Path | None
+    mean_face: str | None
+    untrained: int | None
+    kind: Kind | None
+
+    def __post_init__(self) -> None:
+        given = {"--generator": self.generator, "--posnet": self.posnet, "--renderer": self.renderer}
+        missing = [option for option, path in given.items() if not path]
+        if self.untrained is None and missing:
+            raise UsageError(
+                f"No checkpoint for {', '.join(missing)}. Give all three, or --untrained SEED to try things out."
+            )
+        if self.untrained is not None and len(missing) < len(given):
+            raise UsageError("--untrained makes all weights up and takes no checkpoints. Leave one of the two out.")
+        if self.untrained is None and self.kind:
+            raise UsageError(f"--kind {self.kind} goes with --untrained; checkpoints are known by their keys.")
+
+    def read(self, settings: ExportSettings) -> Components:
+        """The networks."""
+        from pflx.export import load_components, untrained_components
+
+        if self.untrained is not None:
+            kind = self.kind or Kind.REACTFACE
+            return untrained_components(self.untrained, kind=kind.value, mean_face=self.mean_face, settings=settings)
+        assert self.posnet
+        assert self.renderer
+        return load_components(
+            generator=self.generator,
+            posnet=self.posnet,
+            renderer=self.renderer,
+            mean_face=self.mean_face,
+            settings=settings,
+        )
+
+
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle to write, NAME.pflx.")],
-    generator: Annotated[Path | None, typer.Option(help="Checkpoint of ReactFace.")] = None,
+    generator: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Checkpoint of the generator, which is known by its keys; repeat it for one in several files."
+        ),
+    ] = None,
     posnet: Annotated[Path | None, typer.Option(help="Checkpoint of PosNet.")] = None,
     renderer: Annotated[Path | None, typer.Option(help="Checkpoint of PIRender (58 coefficients).")] = None,
     mean_face: Annotated[
@@ -62,21 +122,35 @@ def export(
         int | None,
         typer.Option(metavar="SEED", min=0, help="Made-up weights in place of checkpoints, to try things out."),
     ] = None,
+    kind: Annotated[
+        Kind | None, typer.Option(help="Which generator --untrained makes up; reactface unless given.")
+    ] = None,
     precision: Annotated[
         Precision, typer.Option(help="fp16 adds FP16 graphs and uses them by default.")
     ] = Precision.FP32,
     engine: Annotated[Engine, typer.Option(help="Also build TensorRT engines, on this machine.")] = Engine.NONE,
     size: Annotated[int, typer.Option(help="Side of the rendered frame: 256 or 224.")] = 256,
     pfl: Annotated[PflMode, typer.Option(help="Arithmetic of the training crops.")] = PflMode.RELEASE,
-    window: Annotated[int, typer.Option(help="Frames per step of the generator, a multiple of 8.")] = 8,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Frames per step: reactface a multiple of 8, transvae 8 or 16. [8]")
+    ] = None,
+    history: Annotated[
+        int | None, typer.Option(min=0, help="Frames that transvae looks back on; 0 for all, at a growing cost.")
+    ] = None,
+    mfcc_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="MIN MAX", help="Smallest and largest MFCC of perfrdiff's training data."),
+    ] = None,
+    use_past_frames: Annotated[
+        bool, typer.Option("--use-past-frames", help="perfrdiff reads its last reaction, as it was trained to.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
 ) -> None:
     """Export checkpoints to a bundle, checked against PyTorch graph by graph and end to end."""
-    given = {"--generator": generator, "--posnet": posnet, "--renderer": renderer}
-    _check_sources(given, untrained)
+    sources = Sources(generator or [], posnet, renderer, mean_face, untrained, kind)
     check_target(output, overwrite)
     try:
-        from pflx.export import ExportOptions, export_bundle
+        from pflx.export import ExportOptions, ExportSettings, export_bundle
     except ModuleNotFoundError as error:
         raise BackendMissingError(str(error.name), "pip install 'pflx[cpu,export]'") from error
     options = ExportOptions(
@@ -85,30 +159,12 @@ def export(
         pfl=PflInfo(mode=pfl.value, window=256, padding=20),
         engine=_BACKENDS[engine],
     )
+    settings = ExportSettings(window=window, history=history, mfcc_range=mfcc_range, use_past_frames=use_past_frames)
     with progress_bar() as report:
         report("reading weights", 0, None)
-        components = _components(given, untrained, mean_face, window)
+        components = sources.read(settings)
         bundle = export_bundle(output, components, options, overwrite=overwrite, progress=report)
     _print_result(bundle)
-
-
-def _check_sources(given: dict[str, Path | None], untrained: int | None) -> None:
-    missing = [option for option, path in given.items() if path is None]
-    if untrained is None and missing:
-        raise UsageError(
-            f"No checkpoint for {', '.join(missing)}. Give all three, or --untrained SEED to try things out."
-        )
-    if untrained is not None and len(missing) < len(given):
-        raise UsageError("--untrained makes all weights up and takes no checkpoints. Leave one of the two out.")
-
-
-def _components(given: dict[str, Path | None], untrained: int | None, mean_face: str | None, window: int) -> Components:
-    from pflx.export import load_components, untrained_components
-
-    if untrained is not None:
-        return untrained_components(untrained, mean_face=mean_face, window=window)
-    generator, posnet, renderer = (path for path in given.values() if path is not None)
-    return load_components(generator=generator, posnet=posnet, renderer=renderer, mean_face=mean_face, window=window)
 
 
 def _print_result(bundle: Bundle) -> None:
@@ -121,5 +177,6 @@ def _print_result(bundle: Bundle) -> None:
     for precision, result in report["end_to_end"].items():
         print_line(
             f"{precision} frames against {result['against']}: at most {result['max_levels']} levels apart, "
-            f"{result['equal_share']:.4%} equal, {result['psnr_db']:.1f} dB."
+            f"{result['equal_share']:.4%} equal, {result['psnr_db']:.1f} dB; "
+            f"coefficients within {result['coefficients_max_abs_error']:.1e}."
         )

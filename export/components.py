@@ -1,9 +1,9 @@
-"""The three networks of a bundle, from checkpoints or made up, checked against each other before any work."""
+"""The networks of a bundle, from checkpoints or made up, checked against each other before any work."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -12,14 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pflx.engines import MeanFace, PflxError, Provenance
-from pflx.export.checkpoints import Checkpoint, load_component
-from pflx.export.models import PIRender, PosNet, ReactFace, load_model, untrained
+from pflx.engines import MeanFace, Provenance
+from pflx.export.checkpoints import Checkpoint, generator_network, load_component, load_network, read_checkpoint
+from pflx.export.errors import ComponentError
+from pflx.export.generators import FAMILIES, ExportSettings, GeneratorFamily, GeneratorParts
+from pflx.export.models import PIRender, PosNet, load_model, untrained
 from pflx.export.recipes import COEFFICIENTS
-
-
-class ComponentError(PflxError, ValueError):
-    """Networks or settings that cannot work together."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,8 @@ class Components:
     """Everything of a bundle that carries weights.
 
     Attributes:
-        generator: ReactFace.
-        posnet: PosNet; its slide is the generator's window.
+        generator: what makes coefficients.
+        posnet: PosNet; its slide is the generator's hop.
         renderer: PIRender for 58 coefficients.
         mean_face: float32 [58].
         mean_face_source: where it came from: "sha256:…" of the file, or "zero".
@@ -36,7 +34,7 @@ class Components:
         untrained: the seed of made-up weights, None for trained ones.
     """
 
-    generator: ReactFace
+    generator: GeneratorParts
     posnet: PosNet
     renderer: PIRender
     mean_face: Tensor
@@ -45,16 +43,12 @@ class Components:
     untrained: int | None = None
 
     def __post_init__(self) -> None:
-        if self.posnet.slide != self.window:
+        hop = self.generator.hop
+        if self.posnet.slide != hop:
             raise ComponentError(
-                f"PosNet was trained for a slide of {self.posnet.slide} frames, the generator's hop is {self.window}. "
-                f"Train or fit a PosNet with a slide of {self.window} and pass it to --posnet."
+                f"PosNet was trained for a slide of {self.posnet.slide} frames, the hop of {self.generator.name} is "
+                f"{hop}. Train or fit a PosNet with a slide of {hop} and pass it to --posnet."
             )
-
-    @property
-    def window(self) -> int:
-        """Frames that the generator reads and yields per step."""
-        return self.generator.window
 
     @property
     def mean_face_info(self) -> MeanFace:
@@ -63,34 +57,95 @@ class Components:
 
 
 def load_components(
-    *, generator: Path, posnet: Path, renderer: Path, mean_face: str | None, window: int = 8
+    *,
+    generator: Sequence[Path],
+    posnet: Path,
+    renderer: Path,
+    mean_face: str | None,
+    settings: ExportSettings | None = None,
 ) -> Components:
     """Read trained networks.
 
     Args:
-        generator: checkpoint of ReactFace.
+        generator: checkpoints of one generator, each with one of its networks.
         posnet: checkpoint of PosNet.
         renderer: checkpoint of PIRender, the 58-coefficient variant.
         mean_face: path of the `mean_face.npy` the generator was trained with, or "zero".
-        window: frames per step of the generator, a multiple of 8.
+        settings: what the user chose of the generator.
 
     Raises:
         CheckpointError, StateDictError, WrongComponentError: a file is not what its slot takes.
-        ComponentError: the mean face is missing or malformed, or the slide of PosNet differs from the hop.
+        ComponentError: the networks make no generator, a setting does not fit it, the mean face is missing or
+            malformed, or the slide of PosNet differs from the hop.
     """
     face, source = read_mean_face(mean_face)
-    listener, listener_file = load_component(generator, "reactface", window=window)
+    parts, provenance = load_generator(generator, settings or ExportSettings())
     smoother, smoother_file = load_component(posnet, "posnet")
     painter, painter_file = load_component(renderer, "pirender")
-    files = {"generator": listener_file, "posnet": smoother_file, "renderer": painter_file}
     return Components(
-        generator=cast(ReactFace, listener),
+        generator=parts,
         posnet=cast(PosNet, smoother),
         renderer=cast(PIRender, painter),
         mean_face=face,
         mean_face_source=source,
-        provenance=[_provenance(slot, checkpoint) for slot, checkpoint in files.items()],
+        provenance=[*provenance, _provenance("posnet", smoother_file), _provenance("renderer", painter_file)],
     )
+
+
+def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[GeneratorParts, list[Provenance]]:
+    """The generator whose networks are in `paths`, and where they came from.
+
+    Raises:
+        CheckpointError, StateDictError, UnknownComponentError, WrongComponentError: a file holds no network of one.
+        ComponentError: the networks are not those of one generator, or a setting does not fit it.
+    """
+    files: dict[str, Checkpoint] = {}
+    for path in paths:
+        checkpoint = read_checkpoint(path)
+        network = generator_network(checkpoint)
+        if network in files:
+            raise ComponentError(f"{files[network].path} and {path} both hold {network}. Leave one of the two out.")
+        files[network] = checkpoint
+    family = _family_of(files)
+    _check_settings(family, settings)
+    networks, read = {}, []
+    for network, checkpoint in files.items():
+        networks[network], checkpoint = load_network(checkpoint, network, **family.config(network, settings))
+        read.append(_provenance(_slot(family, network), checkpoint))
+    return family.make(networks, settings), read
+
+
+def _family_of(files: Mapping[str, Checkpoint]) -> GeneratorFamily:
+    """The one family that takes all these networks."""
+    fitting = [f for f in FAMILIES.values() if files.keys() <= {*f.networks, *f.optional}]
+    if not fitting:
+        owners = {
+            network: next(f.name for f in FAMILIES.values() if network in (*f.networks, *f.optional))
+            for network in files
+        }
+        parts = ", ".join(f"{files[network].path} is of {owner}" for network, owner in owners.items())
+        raise ComponentError(f"The networks given are not of one generator: {parts}. Give those of one.")
+    family = fitting[0]
+    if missing := [network for network in family.networks if network not in files]:
+        raise ComponentError(
+            f"{family.name} is made of {' and '.join(family.networks)}; {' and '.join(missing)} is missing. "
+            "Pass its checkpoint with another --generator."
+        )
+    return family
+
+
+def _slot(family: GeneratorFamily, network: str) -> str:
+    return "generator" if network == family.name else f"generator {network}"
+
+
+def _check_settings(family: GeneratorFamily, settings: ExportSettings) -> None:
+    for name in settings.given:
+        if name not in family.settings:
+            takers = [other.name for other in FAMILIES.values() if name in other.settings]
+            raise ComponentError(
+                f"{family.name} takes no --{name.replace('_', '-')}; {' and '.join(takers) or 'nothing'} does. "
+                "Leave it out."
+            )
 
 
 def _provenance(slot: str, checkpoint: Checkpoint) -> Provenance:
@@ -99,37 +154,58 @@ def _provenance(slot: str, checkpoint: Checkpoint) -> Provenance:
         source=checkpoint.path.name,
         sha256=checkpoint.sha256,
         keys=len(checkpoint.state_dict),
-        note="; ".join((checkpoint.nesting, *checkpoint.notes)),
+        note="; ".join(filter(None, (checkpoint.nesting, *checkpoint.notes))),
     )
 
 
-def untrained_components(seed: int, *, mean_face: str | None = None, window: int = 8) -> Components:
+def untrained_components(
+    seed: int, *, kind: str = "reactface", mean_face: str | None = None, settings: ExportSettings | None = None
+) -> Components:
     """Networks with seeded weights, to try things out: they run and mean nothing.
 
-    PosNet gets the slide that fits the generator.
+    PosNet gets the slide that fits the generator, which has all its optional networks.
+
+    Raises:
+        ComponentError: no such generator, or a setting that does not fit it.
     """
     face, source = read_mean_face(mean_face or "zero")
-    networks: dict[str, nn.Module] = {}
-    provenance = []
-    for slot, name, made, loaded in (
-        ("generator", "reactface", {}, {"window": window}),
-        ("posnet", "posnet", {"slide": window}, {}),
-        ("renderer", "pirender", {}, {}),
-    ):
-        state_dict = untrained(name, seed, **made)
-        networks[slot] = load_model(name, state_dict, **loaded)
-        provenance.append(
-            Provenance(slot=slot, source="untrained", sha256="", keys=len(state_dict), note=f"seed {seed}")
-        )
+    parts, provenance = untrained_generator(kind, seed, settings or ExportSettings())
+    posnet, posnet_read = _made_up("posnet", "posnet", seed, made={"slide": parts.hop})
+    renderer, renderer_read = _made_up("renderer", "pirender", seed)
     return Components(
-        generator=cast(ReactFace, networks["generator"]),
-        posnet=cast(PosNet, networks["posnet"]),
-        renderer=cast(PIRender, networks["renderer"]),
+        generator=parts,
+        posnet=cast(PosNet, posnet),
+        renderer=cast(PIRender, renderer),
         mean_face=face,
         mean_face_source=source,
-        provenance=provenance,
+        provenance=[*provenance, posnet_read, renderer_read],
         untrained=seed,
     )
+
+
+def untrained_generator(kind: str, seed: int, settings: ExportSettings) -> tuple[GeneratorParts, list[Provenance]]:
+    """A generator with seeded weights, and how it was made.
+
+    Raises:
+        ComponentError: no such generator, or a setting that does not fit it.
+    """
+    if kind not in FAMILIES:
+        raise ComponentError(f"There is no generator '{kind}'. Choose one of {', '.join(FAMILIES)}.")
+    family = FAMILIES[kind]
+    _check_settings(family, settings)
+    networks, made = {}, []
+    for name in (*family.networks, *family.optional):
+        networks[name], entry = _made_up(_slot(family, name), name, seed, loaded=family.config(name, settings))
+        made.append(entry)
+    return family.make(networks, settings), made
+
+
+def _made_up(
+    slot: str, name: str, seed: int, *, made: Mapping[str, int] | None = None, loaded: Mapping[str, int] | None = None
+) -> tuple[nn.Module, Provenance]:
+    state_dict = untrained(name, seed, **(made or {}))
+    entry = Provenance(slot=slot, source="untrained", sha256="", keys=len(state_dict), note=f"seed {seed}")
+    return load_model(name, state_dict, **(loaded or {})), entry
 
 
 def read_mean_face(given: str | None) -> tuple[Tensor, str]:

@@ -46,3 +46,7 @@ class UnknownComponentError(PflxError, ValueError):
 
 class WrongComponentError(PflxError, ValueError):
     """A checkpoint was given where another network's is needed."""
+
+
+class ComponentError(PflxError, ValueError):
+    """Networks or settings that cannot work together."""

@@ -22,7 +22,7 @@ ROOMS = ("cli", "engines", "export", "runtime")
 MAY_IMPORT = {
     "engines": {"engines"},
     "runtime": {"runtime", "engines"},
-    "export": {"export", "engines"},
+    "export": {"export", "runtime", "engines"},
     "cli": {"cli", "runtime", "export", "engines"},
     "pflx": {"cli"},
 }

@@ -1,0 +1,206 @@
+"""Do the graphs, run as the runtime runs them, give the reaction and the frames of the published networks?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pflx.engines import Array, GeneratorInfo, OrtEngine
+from pflx.export.generators import GeneratorParts
+from pflx.export.models import PIRender, PosNet
+from pflx.export.recipes import COEFFICIENTS, FRAME_SIDE
+from pflx.runtime.generators import Generator, SpeakerWindow, make_generator, reach
+from pflx.runtime.smoothing import POSE, Smoother
+
+_RENDERED = 3
+_FPS = 25
+_MFCC, _EMOTION = 13, 25
+
+
+@dataclass(frozen=True)
+class ChainInput:
+    """Seeded input of a short run of the whole chain, one speaker and one listener.
+
+    Attributes:
+        windows: what the generator reads in each step.
+        noise: float32 [1, noise size] for each step.
+    """
+
+    windows: Sequence[SpeakerWindow]
+    noise: Sequence[Array]
+
+    @classmethod
+    def seeded(cls, seed: int, generator: Generator, sample_rate_hz: int) -> ChainInput:
+        """As many steps as it takes until a second window was read; the speaker is made up, but smooth."""
+        rng = np.random.default_rng(seed)
+        reaches = [reach(generator, step) for step in range(generator.window // generator.hop + 1)]
+        count = max(reaches)
+        speaker = {need: _SPEAKERS[need](rng, count, sample_rate_hz // _FPS) for need in generator.needs}
+        windows = [{need: _last(frames[:end], generator.window) for need, frames in speaker.items()} for end in reaches]
+        noise = [rng.standard_normal((1, generator.noise_size), np.float32) for _ in reaches]
+        return cls(windows, noise)
+
+
+def _last(frames: Array, window: int) -> Array:
+    """The last `window` frames; zeros in front where there are fewer."""
+    missing = max(0, window - len(frames))
+    padding = [(missing, 0)] + [(0, 0)] * (frames.ndim - 1)
+    return np.ascontiguousarray(np.pad(frames[len(frames) + missing - window :], padding))
+
+
+def _video(rng: np.random.Generator, count: int, _: int) -> Array:
+    return smooth_pictures(rng, count, FRAME_SIDE)
+
+
+def _audio(rng: np.random.Generator, count: int, samples_per_frame: int) -> Array:
+    return np.asarray(0.1 * rng.standard_normal((count, samples_per_frame)), np.float32)
+
+
+def _mfcc(rng: np.random.Generator, count: int, _: int) -> Array:
+    """Two sets of 13 per frame, their differences, and differences of differences, which are zero."""
+    sets = 8 * rng.standard_normal((count, _MFCC, 2))
+    delta = np.repeat(0.3 * np.diff(sets, axis=-1), 2, axis=-1)
+    stacked = np.stack((sets, delta, np.zeros_like(sets)), axis=1)
+    return stacked.reshape(count, -1).astype(np.float32)
+
+
+def _coefficients(rng: np.random.Generator, count: int, _: int) -> Array:
+    return 0.3 * _waves(rng, count, COEFFICIENTS)
+
+
+def _emotion(rng: np.random.Generator, count: int, _: int) -> Array:
+    return np.float32(0.5) + 0.3 * _waves(rng, count, _EMOTION)
+
+
+def _waves(rng: np.random.Generator, count: int, size: int) -> Array:
+    frequency, phase = rng.uniform(0.2, 1.5, size), rng.uniform(0, 2 * np.pi, size)
+    return np.sin(2 * np.pi * frequency * np.arange(count)[:, None] / _FPS + phase).astype(np.float32)
+
+
+_SPEAKERS: Mapping[str, Callable[[np.random.Generator, int, int], Array]] = {
+    "video": _video,
+    "audio": _audio,
+    "mfcc": _mfcc,
+    "coefficients": _coefficients,
+    "emotion": _emotion,
+}
+
+
+def smooth_pictures(rng: np.random.Generator, count: int, size: int) -> Array:
+    """uint8 [count, size, size, 3]: drifting waves, as pictures have large areas and few edges."""
+    axis = np.linspace(0, 2 * np.pi, size)
+    waves = np.zeros((count, size, size, 3))
+    for frequency in (1, 2, 5):
+        phase = rng.uniform(0, 2 * np.pi, (2, 3)) + 0.2 * np.arange(count)[:, None, None]
+        rows = np.sin(frequency * axis[None, :, None] + phase[:, :1])
+        columns = np.sin(frequency * axis[None, :, None] + phase[:, 1:])
+        waves += rows[:, :, None] * columns[:, None] / frequency
+    return np.clip(127.5 + 80 * waves, 0, 255).astype(np.uint8)
+
+
+@contextmanager
+def runtime_generator(info: GeneratorInfo, paths: Mapping[str, Path]) -> Iterator[Generator]:
+    """The runtime's generator on exported graphs, with ONNX Runtime on the CPU.
+
+    Args:
+        info: as the manifest has it.
+        paths: graph → ONNX file.
+    """
+    with ExitStack() as stack:
+        engines = {graph: stack.enter_context(closing(OrtEngine(paths[graph]))) for graph in info.graphs.values()}
+        yield make_generator(info, engines)
+
+
+def react_with_graphs(generator: Generator, posnet: Path, given: ChainInput) -> Array:
+    """The smoothed reaction that the runtime makes of the input, float32 [1, n·hop, 58]."""
+    state, segments = generator.start(1), []
+    with closing(OrtEngine(posnet)) as engine:
+        smoother = Smoother(engine)
+        pose = smoother.start()
+        for window, noise in zip(given.windows, given.noise, strict=True):
+            reaction, state = generator.step(window, state, noise)
+            segment, pose = smoother.step(reaction.coefficients, pose)
+            segments.append(segment)
+    return np.concatenate(segments, axis=1)
+
+
+def react_as_published(parts: GeneratorParts, posnet: PosNet, given: ChainInput) -> Array:
+    """The smoothed reaction of the published networks in PyTorch, float32 [1, n·hop, 58]."""
+    with torch.inference_mode():
+        raw = parts.published(given.windows, given.noise).split(parts.hop, dim=1)
+        segments = [raw[0]]
+        for segment in raw[1:]:
+            past, current = (track[:, None, :, POSE] for track in (segments[-1], segment))
+            segments.append(torch.cat([segment[..., : POSE.start], posnet(past, current)[:, 0]], dim=-1))
+        return torch.cat(segments, dim=1).numpy()
+
+
+@dataclass(frozen=True)
+class Shots:
+    """What is rendered of a reaction.
+
+    Attributes:
+        portrait: uint8 [1, size, size, 3].
+        frames: int64 [K], indices into the reaction.
+    """
+
+    portrait: Array
+    frames: Array
+
+    @classmethod
+    def seeded(cls, seed: int, count: int, size: int) -> Shots:
+        """Frames from the middle of `count`, which look at those on both sides of a seam."""
+        middle = (count - _RENDERED) // 2
+        frames = np.arange(middle, middle + _RENDERED, dtype=np.int64)
+        return cls(smooth_pictures(np.random.default_rng(seed), 1, size), frames)
+
+
+def render_with_graphs(portrait: Path, frame: Path, track: Array, shots: Shots) -> Array:
+    """Frames of the exported renderer, uint8 [K, size, size, 3]; one graph is open at a time, for they are large."""
+    with closing(OrtEngine(portrait)) as painter:
+        features = painter.run({"portrait": shots.portrait})
+    with closing(OrtEngine(frame)) as renderer:
+        images: Array = renderer.run({**features, "coefficients": track, "frames": shots.frames})["image"][0]
+    return images
+
+
+def render_as_published(renderer: PIRender, mean_face: Tensor, reaction: Array, shots: Shots) -> Array:
+    """Frames of the published renderer in PyTorch, uint8 [K, size, size, 3]."""
+    portrait = torch.from_numpy(shots.portrait).float().permute(0, 3, 1, 2) / 127.5 - 1
+    track = torch.from_numpy(reaction) + mean_face
+    images = []
+    with torch.inference_mode():
+        for frame in shots.frames.tolist():
+            rows = torch.arange(frame - 13, frame + 14).clamp(0, track.shape[1] - 1)
+            images.append(renderer(portrait, track[:, rows].transpose(1, 2))["fake_image"])
+        pixels = ((torch.cat(images).double() * 0.5 + 0.5) * 255).clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).numpy()
+
+
+@dataclass(frozen=True)
+class FrameDifference:
+    """How far two sets of uint8 frames lie apart.
+
+    Attributes:
+        max_levels: largest difference of a colour value, 0..255.
+        equal_share: share of colour values that are the same.
+        psnr_db: peak signal-to-noise ratio; 100 when equal or nearly so.
+    """
+
+    max_levels: int
+    equal_share: float
+    psnr_db: float
+
+    @classmethod
+    def between(cls, expected: Array, actual: Array) -> FrameDifference:
+        """Compare frames of the same shape."""
+        difference = np.abs(expected.astype(np.int16) - actual.astype(np.int16))
+        error = float(np.mean(difference.astype(np.float64) ** 2))
+        psnr = 10 * np.log10(255**2 / error) if error else 100.0
+        return cls(int(difference.max()), float(np.mean(difference == 0)), min(100.0, float(psnr)))

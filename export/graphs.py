@@ -1,0 +1,88 @@
+"""Graphs on their way into a bundle: each is traced, checked against its module and described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from pflx.engines import GraphInfo, OrtEngine
+from pflx.export.parity import check_graph, count_flops, graph_errors
+from pflx.export.recipes import OPSET, Recipe
+from pflx.export.trace import fp32_nodes, stored_parameters, trace
+
+Precision = Literal["fp32", "fp16"]
+
+
+class GraphFolder:
+    """The graphs of one export.
+
+    Attributes:
+        precisions: what each graph is written in, FP32 first.
+        infos: what the manifest says of each graph, by name.
+        errors: what the report says of each.
+    """
+
+    def __init__(self, folder: Path, precisions: Sequence[Precision], tell: Callable[[str], None]) -> None:
+        """Begin in a folder that becomes a bundle.
+
+        Args:
+            folder: its graphs go to `graphs` in it.
+            precisions: FP32 is among them.
+            tell: told what is about to be done.
+        """
+        self.precisions = precisions
+        self.infos: dict[str, GraphInfo] = {}
+        self.errors: dict[str, dict[str, Any]] = {}
+        self._folder, self._tell = folder, tell
+        (folder / "graphs").mkdir()
+
+    def path(self, graph: str, precision: str) -> Path:
+        """Where a graph lies."""
+        return self._folder / "graphs" / f"{graph}.{precision}.onnx"
+
+    def paths(self, precision: str) -> Mapping[str, Path]:
+        """Where all graphs lie that were written."""
+        return {graph: self.path(graph, precision) for graph in self.infos}
+
+    def add(self, recipe: Recipe, module: nn.Module) -> None:
+        """Export a module in every precision.
+
+        Raises:
+            ParityError: the FP32 graph differs from its module by more than the recipe allows.
+        """
+        module = module.eval()
+        parameters = 0
+        islands: dict[str, list[str]] = {}
+        for precision in self.precisions:
+            self._tell(f"{recipe.graph} {precision}")
+            model = trace(module, recipe, self.path(recipe.graph, precision), precision=precision)
+            self._check(module, recipe, precision)
+            if precision == "fp32":
+                parameters = stored_parameters(model)
+            else:
+                islands[precision] = fp32_nodes(model)
+        self.infos[recipe.graph] = GraphInfo(
+            inputs=dict(recipe.inputs),
+            outputs=dict(recipe.outputs),
+            parameters=parameters,
+            flops=count_flops(module, recipe),
+            opset=OPSET,
+            files={
+                precision: self.path(recipe.graph, precision).relative_to(self._folder).as_posix()
+                for precision in self.precisions
+            },
+            fp32_nodes=islands,
+        )
+
+    def _check(self, module: nn.Module, recipe: Recipe, precision: str) -> None:
+        sizes = recipe.size_sets if precision == "fp32" else recipe.size_sets[-1:]
+        with closing(OrtEngine(self.path(recipe.graph, precision))) as engine:
+            errors = graph_errors(module, engine, recipe, sizes)
+        if precision == "fp32":
+            check_graph(recipe, errors)
+        entry = self.errors.setdefault(recipe.graph, {"tolerance_fp32": dict(recipe.tolerance)})
+        entry[precision] = {"max_abs_error": errors}
