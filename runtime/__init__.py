@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pflx.runtime.chain import ListenerFrame, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
 from pflx.runtime.faces import BlazeFace, Face, FaceDetector, FaceState
 from pflx.runtime.inbox import Arrival
@@ -16,7 +17,7 @@ from pflx.runtime.queues import Policy, QueueGauge
 from pflx.runtime.session import SessionError, SessionStats
 from pflx.runtime.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink
 from pflx.runtime.sources import FileSource, IterableSource, Source, Timed, WebcamSource
-from pflx.runtime.stream import ListenerFrame, Stream, StreamError, seeded_noise
+from pflx.runtime.stream import Stream, StreamError
 
 __all__ = [
     "Arrival",

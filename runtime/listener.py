@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest, OrtEngine
+from pflx.runtime.chain import Chain, Clock, ListenerFrame, Noise, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.extractors import Extractor, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
@@ -21,16 +22,16 @@ from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.live import LiveSession
 from pflx.runtime.media import FPS, SpeakerFile, open_speaker
-from pflx.runtime.pfl import Box, Region
+from pflx.runtime.pfl import Box, Region, centre_square
 from pflx.runtime.queues import Policy
 from pflx.runtime.rendering import WINDOW_RADIUS, Portrait, Renderer
 from pflx.runtime.session import LiveSettings
 from pflx.runtime.sinks import Sink, as_sink
 from pflx.runtime.smoothing import Smoother
 from pflx.runtime.sources import Source, Timed, as_source
-from pflx.runtime.speaker import FaceTrack, SpeakerView, centre_square, find_face, session_region
+from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
 from pflx.runtime.speaker_window import SpeakerWindows
-from pflx.runtime.stream import Chain, Clock, ListenerFrame, Noise, Stream, seeded_noise
+from pflx.runtime.stream import Stream
 
 log = logging.getLogger(__name__)
 

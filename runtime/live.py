@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from pflx.engines import Array
+from pflx.runtime.chain import Chain, ListenerFrame
 from pflx.runtime.clock import Thread, Turn
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.inbox import Arrival
@@ -35,7 +36,7 @@ from pflx.runtime.scheduler import DeadlinePace, warm_up
 from pflx.runtime.session import Command, LiveSettings, SessionError, SessionStats, Tally
 from pflx.runtime.sinks import Sink, StopWatching
 from pflx.runtime.sources import Source, Timed
-from pflx.runtime.stream import Chain, ListenerFrame, Stream, StreamError
+from pflx.runtime.stream import Stream, StreamError
 from pflx.runtime.timeline import FRAME_NS, Slot, Timeline
 from pflx.runtime.viewer import Viewer
 

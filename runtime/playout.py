@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from pflx.runtime.chain import ListenerFrame
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.queues import MediaQueue
-from pflx.runtime.stream import ListenerFrame
 from pflx.runtime.timeline import Slot
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pflx.runtime.chain import Chain, Clock, seeded_noise
 from pflx.runtime.latency import Rung
 from pflx.runtime.pace import UNHURRIED, Pace, Unhurried
 from pflx.runtime.pfl import Region
 from pflx.runtime.speaker import FaceTrack
-from pflx.runtime.stream import Chain, Clock, Stream, seeded_noise
+from pflx.runtime.stream import Stream
 from pflx.runtime.timeline import FRAME_NS
 
 _REMEMBERED = 64  # calls: a few segments of rendering, so that the prediction follows a machine that slows down

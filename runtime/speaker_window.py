@@ -85,15 +85,15 @@ class SpeakerWindows:
 
     def start(self, face: FaceTrack) -> SpeakerState:
         """The state before the first frame: a window of zeros."""
-        shapes: dict[str, tuple[tuple[int, ...], type]] = {
-            "video": ((GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8),
-            "audio": ((samples_per_frame(self.sample_rate_hz),), np.float32),
-            "mfcc": ((MFCC_SIZE,), np.float32),
-            **{need: ((extractor.size,), np.float32) for need, extractor in self._extractors.items()},
+        held: dict[str, Array] = {need: np.zeros(e.size, np.float32) for need, e in self._extractors.items()}
+        frame: dict[str, Array] = {
+            "video": np.zeros((GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8),
+            "audio": np.zeros(samples_per_frame(self.sample_rate_hz), np.float32),
+            "mfcc": np.zeros(MFCC_SIZE, np.float32),
+            **held,
         }
-        needed = {need: shapes[need] for need in self._needs if self._overlaps}
-        rows = {need: np.zeros((self._window, *shape), kind) for need, (shape, kind) in needed.items()}
-        return SpeakerState(face, rows, {need: np.zeros(e.size, np.float32) for need, e in self._extractors.items()})
+        rows = {need: np.stack([frame[need]] * self._window) for need in self._needs} if self._overlaps else {}
+        return SpeakerState(face, rows, held)
 
     def look_ahead(
         self, pictures: Sequence[UInt8Array], frames: Sequence[int], length: int, state: SpeakerState, ahead: Ahead
@@ -136,7 +136,11 @@ class SpeakerWindows:
         return old if new is None else np.concatenate([old[len(new) :], new])
 
     def _extract(
-        self, pictures: Sequence[UInt8Array], frames: Sequence[int], state: SpeakerState, before: Mapping[str, list[Array]]
+        self,
+        pictures: Sequence[UInt8Array],
+        frames: Sequence[int],
+        state: SpeakerState,
+        before: Mapping[str, list[Array]],
     ) -> dict[str, list[Array]]:
         """What is found in each picture, after what was found in the first of them before."""
         found = {}

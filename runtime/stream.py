@@ -3,105 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
-from pflx.runtime.faces import FaceState
-from pflx.runtime.generators import Generator, State, reach
+from pflx.runtime.chain import Chain, ListenerFrame, Noise
+from pflx.runtime.generators import State, reach
 from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array, Window
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.pace import UNHURRIED, Pace
-from pflx.runtime.rendering import WINDOW_RADIUS, Features, Portrait, Renderer
+from pflx.runtime.rendering import WINDOW_RADIUS, Portrait
 from pflx.runtime.segment import Segment, SegmentStamps, Shot, hold_good, is_finite
-from pflx.runtime.smoothing import POSE, Smoother
+from pflx.runtime.smoothing import POSE
 from pflx.runtime.speaker import FaceTrack
-from pflx.runtime.speaker_window import Ahead, SpeakerState, SpeakerWindows
+from pflx.runtime.speaker_window import Ahead, SpeakerState
 
 log = logging.getLogger(__name__)
-
-Noise: TypeAlias = Callable[[int, int, int], Float32Array]
-"""(segment, sample, size) → float32 [size], standard normal. A function of its arguments alone."""
-Clock: TypeAlias = Callable[[], int]
-"""Monotonic time in ns."""
 
 
 class StreamError(PflxError, RuntimeError):
     """A stream was used after its end, or a snapshot does not fit it."""
-
-
-@dataclass(frozen=True)
-class ListenerFrame:
-    """One frame of one reaction.
-
-    Attributes:
-        image: uint8 [H, W, 3] RGB. Frames that show one picture share the array.
-        coefficients: float32 [58] that it shows, mean face added.
-        generated_pose: float32 [6], the generator's own pose before PosNet, mean face added.
-        time_s: on the speaker's media clock.
-        sample: which of the M reactions.
-        face: whether the speaker's face was there when the segment was made.
-        emotion: float32 [25] of the frame, from a generator that tells it.
-        ledger: what happened to the frame, and when.
-    """
-
-    image: UInt8Array
-    coefficients: Float32Array
-    generated_pose: Float32Array
-    time_s: float
-    sample: int
-    face: FaceState
-    ledger: Ledger
-    emotion: Float32Array | None = None
-
-    @property
-    def degraded(self) -> Rung:
-        """How it was made; `Rung.FULL` unless a live session ran short of time."""
-        return self.ledger.rung
-
-
-@dataclass(frozen=True)
-class Chain:
-    """The stages that all streams of a listener share; they hold no state of a session.
-
-    Attributes:
-        speaker: makes the generator's windows.
-        generator: speaker window → segment.
-        smoother: segment → segment without a jump.
-        renderer: track → picture.
-        portraits: what the renderer needs of each portrait; sample m shows portrait m modulo their number.
-        mean_face: float32 [58], added at the edge.
-        lookahead: coefficient frames to wait for before a frame is rendered, 0…13.
-        clock: stamps the ledgers.
-    """
-
-    speaker: SpeakerWindows
-    generator: Generator
-    smoother: Smoother
-    renderer: Renderer
-    portraits: Sequence[Features]
-    mean_face: Float32Array
-    lookahead: int
-    clock: Clock
-
-
-def seeded_noise(seed: int) -> Noise:
-    """Noise that depends on seed, segment and sample only: sample m is the same whatever M is.
-
-    Raises:
-        FeedError: the seed is negative.
-    """
-    if seed < 0:
-        raise FeedError(f"seed is {seed}; take 0 or more.")
-
-    def noise(segment: int, sample: int, size: int) -> Float32Array:
-        return np.random.default_rng((seed, sample, segment)).standard_normal(size, np.float32)
-
-    return noise
 
 
 class Stream:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 
+from pflx.runtime.chain import ListenerFrame
 from pflx.runtime.clock import LiveClock, Monitor
 from pflx.runtime.queues import MediaQueue, Policy
-from pflx.runtime.stream import ListenerFrame
 
 
 class Viewer:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from pflx.engines import BundleError, Engine, FeedError, GeneratorInfo
 from pflx.runtime.generators.protocol import Generator, GeneratorOptions, Reaction, SpeakerWindow, State, reach
@@ -12,16 +12,13 @@ from pflx.runtime.generators.reactface import ReactFaceGenerator
 __all__ = ["Generator", "GeneratorOptions", "Reaction", "SpeakerWindow", "State", "make_generator", "reach"]
 
 
-class _GeneratorClass(Protocol):
+class _Kind(NamedTuple):
+    make: Callable[[GeneratorInfo, Mapping[str, Engine], GeneratorOptions], Generator]
     options: frozenset[str]
 
-    def __call__(
-        self, info: GeneratorInfo, engines: Mapping[str, Engine], options: GeneratorOptions, /
-    ) -> Generator: ...
 
-
-_GENERATORS: Mapping[str, _GeneratorClass] = {
-    "reactface": ReactFaceGenerator,
+_GENERATORS: Mapping[str, _Kind] = {
+    "reactface": _Kind(ReactFaceGenerator, ReactFaceGenerator.options),
 }
 
 
@@ -48,4 +45,5 @@ def make_generator(
         if name not in _GENERATORS[info.name].options:
             takers = ", ".join(other for other, kind in _GENERATORS.items() if name in kind.options)
             raise FeedError(f"{name} is {value}, and {info.name} takes no {name}; only {takers} does. Leave it out.")
-    return _GENERATORS[info.name](info, {role: engines[graph] for role, graph in info.graphs.items()}, options)
+    by_role = {role: engines[graph] for role, graph in info.graphs.items()}
+    return _GENERATORS[info.name].make(info, by_role, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class ReactFaceGenerator:
     Source: ReactFace fa4b3a4, dyadic inference.
     """
 
-    options: frozenset[str] = frozenset()
+    options: ClassVar[frozenset[str]] = frozenset()
     needs: tuple[str, ...] = ("video", "audio")
     steps: tuple[int, ...] = ()
     lead = 0
