@@ -173,9 +173,7 @@ def test_what_was_not_there_is_zero_and_what_was_not_found_is_held(timing: tuple
 @TIMINGS
 @given(before=st.integers(0, 22), after=st.integers(0, 22))
 @settings(max_examples=20, deadline=None)
-def test_after_a_flush_the_motion_goes_on_with_the_next_input(
-    timing: tuple[int, ...], before: int, after: int
-) -> None:
+def test_after_a_flush_the_motion_goes_on_with_the_next_input(timing: tuple[int, ...], before: int, after: int) -> None:
     with lagging(timing).stream(region=REGION) as stream:
         stream.push(video=VIDEO[:before], audio=SOUND[: 640 * before])
         shown = list(islice(stream.pull(), after))
