@@ -9,8 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pflx.export.recipes import Recipe
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +33,14 @@ def exported() -> Iterator[Path]:
         assert done.returncode == 0, done.stderr
         assert [path.name for path in Path(folder).iterdir()] == ["untrained.pflx"]
         yield target
+
+
+def exported_recipes() -> dict[str, Recipe]:
+    """The recipes of its graphs."""
+    from pflx.export.generators import reactface
+    from pflx.export.recipes import pirender_recipes, posnet_recipe
+
+    return {recipe.graph: recipe for recipe in (*reactface.recipes(8), posnet_recipe(8), *pirender_recipes(256))}
 
 
 def linked_copy(bundle: Path, target: Path) -> Path:

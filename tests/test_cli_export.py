@@ -27,19 +27,31 @@ Usage = namedtuple("Usage", "total used free")
 
 
 class Network(nn.Module):
-    """Stands for a network that is large in earnest: it has weights, a window and a slide."""
+    """Stands for a network that is large in earnest: it has weights and a slide."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, slide: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1000))
-        self.window = self.slide = size
+        self.slide = slide
 
 
-def components(window: int = 8, slide: int = 8) -> Components:
+class Parts:
+    """Stands for a generator."""
+
+    name = "reactface"
+
+    def __init__(self, hop: int) -> None:
+        self.hop = hop
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"graph": Network()}
+
+
+def components(hop: int = 8, slide: int = 8) -> Components:
     return Components(
-        generator=cast(Any, Network(window)),
+        generator=cast(Any, Parts(hop)),
         posnet=cast(Any, Network(slide)),
-        renderer=cast(Any, Network(0)),
+        renderer=cast(Any, Network()),
         mean_face=torch.zeros(58),
         mean_face_source="zero",
         untrained=0,
@@ -128,7 +140,7 @@ def test_a_file_that_is_no_checkpoint_is_named(work: Path, posnet: Path) -> None
 
 def test_a_network_in_the_wrong_slot_is_told_where_it_goes(work: Path, posnet: Path) -> None:
     line = refused(work, *checkpoints(posnet, posnet), "--mean-face", "zero")
-    assert f"--generator {posnet} holds PosNet, not a ReactFace generator: pass it to --posnet." in line
+    assert f"--generator {posnet} holds PosNet, not a network of a generator: pass it to --posnet." in line
 
 
 def test_trained_weights_need_a_mean_face(work: Path, posnet: Path) -> None:
@@ -172,9 +184,9 @@ def test_a_mean_face_is_taken_in_any_shape_and_known_by_its_hash(tmp_path: Path)
 
 def test_a_posnet_of_another_slide_than_the_hop_is_refused_with_what_to_do() -> None:
     with pytest.raises(ComponentError) as caught:
-        components(window=8, slide=25)
+        components(hop=8, slide=25)
     assert str(caught.value) == (
-        "PosNet was trained for a slide of 25 frames, the generator's hop is 8. "
+        "PosNet was trained for a slide of 25 frames, the hop of reactface is 8. "
         "Train or fit a PosNet with a slide of 8 and pass it to --posnet."
     )
 

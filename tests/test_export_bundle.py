@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from exported import exported_recipes
 
 import pflx
 from pflx.engines import Array, Bundle, OrtEngine, TensorSpec
-from pflx.export.recipes import OPSET, recipes
+from pflx.export.recipes import OPSET
 
 GRAPHS = ("reactface_speaker", "reactface_listener", "posnet", "pirender_portrait", "pirender_frame")
 PRECISIONS = ("fp32", "fp16")
@@ -79,6 +80,7 @@ def test_the_report_holds_the_error_of_every_graph_and_of_the_chain(bundle: Bund
         assert errors.keys() == entry["tolerance_fp32"].keys() == entry["fp16"]["max_abs_error"].keys()
         assert all(error <= entry["tolerance_fp32"][output] for output, error in errors.items())
     assert report["end_to_end"]["fp32"]["max_levels"] <= 1
+    assert report["end_to_end"]["fp32"]["coefficients_max_abs_error"] <= 2e-4
     assert report["end_to_end"]["fp32"]["equal_share"] >= 0.999
     assert report["end_to_end"]["fp16"]["psnr_db"] >= 45
 
@@ -87,7 +89,7 @@ def test_the_report_holds_the_error_of_every_graph_and_of_the_chain(bundle: Bund
 def test_a_graph_takes_and_gives_what_the_manifest_and_the_recipe_say(
     bundle: Bundle, skeletons: dict[tuple[str, str], Skeleton], graph: str, precision: str
 ) -> None:
-    info, recipe = bundle.manifest.graphs[graph], recipes(window=8, slide=8, size=256)[graph]
+    info, recipe = bundle.manifest.graphs[graph], exported_recipes()[graph]
     proto = skeletons[graph, precision].model.graph
     for values, said, wanted in (
         (proto.input, info.inputs, recipe.inputs),
@@ -156,7 +158,7 @@ def test_costs_are_counted(bundle: Bundle) -> None:
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_batch_is_its_rows(bundle: Bundle, graph: str, sizes: dict[str, int], precision: str) -> None:
-    recipe = recipes(window=8, slide=8, size=256)[graph]
+    recipe = exported_recipes()[graph]
     feeds = recipe.example(3, sizes)
     engine = OrtEngine(bundle.graph_path(graph, precision))
     together = engine.run(feeds)
@@ -170,7 +172,7 @@ def test_a_batch_is_its_rows(bundle: Bundle, graph: str, sizes: dict[str, int], 
 
 def test_a_frame_depends_on_its_window_alone_and_the_edges_repeat(bundle: Bundle) -> None:
     """Frame 20 of 47, the middle of its own 27, and of those 27 with the edges written out."""
-    recipe = recipes(window=8, slide=8, size=256)["pirender_frame"]
+    recipe = exported_recipes()["pirender_frame"]
     feeds = recipe.example(3, {"portraits": 1, "frames": 1, "track": 47})
     engine = OrtEngine(bundle.graph_path("pirender_frame", "fp32"))
 

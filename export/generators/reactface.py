@@ -47,7 +47,7 @@ class ReactFaceParts:
     @property
     def recipes(self) -> Sequence[Recipe]:
         """Its graphs."""
-        return _speaker_recipe(self.window), _listener_recipe(self.window)
+        return recipes(self.window)
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported."""
@@ -69,6 +69,11 @@ class ReactFaceParts:
             reaction, motion = self._network(video, audio, reaction, motion, torch.from_numpy(eps), step == 0)
             segments.append(reaction)
         return torch.cat(segments, dim=1)
+
+
+def recipes(window: int) -> tuple[Recipe, Recipe]:
+    """The graphs of a generator that takes `window` frames per step."""
+    return _speaker_recipe(window), _listener_recipe(window)
 
 
 def _speaker_recipe(window: int) -> Recipe:
