@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from enum import StrEnum
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import typer
@@ -20,6 +21,16 @@ from pflx.engines.writer import write_whole
 if TYPE_CHECKING:
     from pflx.runtime import Ledger, ListenerFrame, Region, SpeakerFile
     from pflx.runtime.video_writer import VideoWriter
+
+
+class Solver(StrEnum):
+    """What takes the denoising steps."""
+
+    DDIM = "ddim"
+    DPM = "dpm++"
+
+
+_SOLVERS: dict[Solver, Literal["ddim", "dpm++"]] = {Solver.DDIM: "ddim", Solver.DPM: "dpm++"}
 
 
 def run(
@@ -36,12 +47,28 @@ def run(
     ] = False,
     coefficients: Annotated[Path | None, typer.Option(help="Also write the coefficients, .npz.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write when each stage ran, .json for Perfetto.")] = None,
+    speaker_coefficients: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|landmarks|ONNX", help="The speaker's coefficients, for a generator that reads them."
+        ),
+    ] = None,
+    speaker_emotion: Annotated[
+        str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, likewise.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps; what fewer of them change is told.")
+    ] = None,
+    solver: Annotated[Solver | None, typer.Option(help="Of the denoising steps.")] = None,
+    history: Annotated[
+        int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     precision: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the bundle's own.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
 ) -> None:
     """Render a listener's reaction to a clip."""
-    from pflx.runtime import Listener, open_speaker
+    from pflx.runtime import GeneratorOptions, Listener, open_speaker
 
     check_output(coefficients, ".npz")
     check_output(trace, ".json")
@@ -51,13 +78,24 @@ def run(
     if duration is not None:
         clip = clip.limited(duration)
     track, stamps = _Track(samples), _Stamps()
+    extractors = {"coefficients": speaker_coefficients, "emotion": speaker_emotion}
     with Listener.open(
-        bundle, portrait, device=device, precision=precision, threads=threads, lookahead=lookahead
+        bundle,
+        portrait,
+        device=device,
+        precision=precision,
+        threads=threads,
+        lookahead=lookahead,
+        extractors={need: given for need, given in extractors.items() if given is not None},
+        options=GeneratorOptions(steps=steps, solver=None if solver is None else _SOLVERS[solver], history=history),
     ) as listener:
+        clip = clip.at_rate(listener.sample_rate_hz)
         film = _Film(output, clip, listener.manifest.renderer.size, samples, side_by_side)
         with film, progress_bar() as report:
             print_untrained(listener.manifest)
-            region = listener.find_region(clip, progress=lambda n: report("finding the face", n, clip.frames))
+            region = None
+            if listener.reads_pictures:
+                region = listener.find_region(clip, progress=lambda n: report("finding the face", n, clip.frames))
             frames = listener.react(clip, samples=samples, seed=seed, region=region)
             frames = track.record(frames) if coefficients else frames
             film.shoot(stamps.record(frames) if trace else frames, report)
@@ -102,7 +140,9 @@ class _Film:
         from pflx.runtime.video_writer import VideoWriter
 
         width = self._size * (1 + self._samples) if self._side_by_side else self._size
-        return VideoWriter(path, size=(width, self._size), audio=self._clip.has_audio)
+        return VideoWriter(
+            path, size=(width, self._size), audio=self._clip.has_audio, sample_rate_hz=self._clip.sample_rate_hz
+        )
 
     def _beside(self, picture: Array, reactions: list[Array]) -> Array:
         """The speaker, fitted into a square, and every reaction to the right of it."""
@@ -113,10 +153,10 @@ class _Film:
 
 def _speaker_frames(clip: SpeakerFile) -> Iterator[tuple[Array, Array]]:
     """Picture and sound of every frame of the clip."""
-    from pflx.runtime.media import SAMPLES_PER_FRAME
+    from pflx.runtime.media import samples_per_frame
 
     for chunk in clip.chunks():
-        yield from zip(chunk.video, chunk.audio.reshape(-1, SAMPLES_PER_FRAME), strict=True)
+        yield from zip(chunk.video, chunk.audio.reshape(-1, samples_per_frame(clip.sample_rate_hz)), strict=True)
 
 
 class _Track:
@@ -126,6 +166,7 @@ class _Track:
         self._samples = samples
         self._coefficients: list[Array] = []
         self._generated_pose: list[Array] = []
+        self._emotion: list[Array] = []
         self._times: list[float] = []
         self._faces: list[int] = []
 
@@ -134,24 +175,28 @@ class _Track:
         for frame in frames:
             self._coefficients.append(frame.coefficients)
             self._generated_pose.append(frame.generated_pose)
+            self._emotion += [] if frame.emotion is None else [frame.emotion]
             if frame.sample == 0:
                 self._times.append(frame.time_s)
                 self._faces.append(frame.face)
             yield frame
 
-    def write(self, path: Path, region: Region, manifest: Manifest) -> None:
+    def write(self, path: Path, region: Region | None, manifest: Manifest) -> None:
         """Write all tracks, `[sample, frame, …]`, whole or not at all."""
         content = BytesIO()
+        edges = [] if region is None else [region.left, region.top, region.right, region.bottom]
+        emotion: dict[str, Any] = {"emotion": self._by_sample(self._emotion)} if self._emotion else {}
         np.savez_compressed(
             content,
             coefficients=self._by_sample(self._coefficients),
             generated_pose=self._by_sample(self._generated_pose),
             time_s=np.array(self._times),
             face=np.array(self._faces),
-            region=np.array([region.left, region.top, region.right, region.bottom]),
+            region=np.array(edges, np.int64),
             fps=np.array(manifest.fps),
             hop=np.array(manifest.generator.hop),
             untrained=np.array(-1 if manifest.untrained is None else manifest.untrained),
+            **emotion,
         )
         write_whole(path, content.getbuffer())
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pflx.runtime.chain import ListenerFrame, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
+from pflx.runtime.extractors import Extractor, NeedError, Recorded, open_extractor
 from pflx.runtime.faces import BlazeFace, Face, FaceDetector, FaceState
+from pflx.runtime.generators import GeneratorOptions
 from pflx.runtime.inbox import Arrival
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.listener import Listener
@@ -23,10 +25,12 @@ __all__ = [
     "Arrival",
     "BlazeFace",
     "CallbackSink",
+    "Extractor",
     "Face",
     "FaceDetector",
     "FaceState",
     "FileSource",
+    "GeneratorOptions",
     "IterableSource",
     "Ledger",
     "Listener",
@@ -34,11 +38,13 @@ __all__ = [
     "LiveClock",
     "LiveSession",
     "MediaError",
+    "NeedError",
     "NullSink",
     "Pace",
     "Policy",
     "PortraitError",
     "QueueGauge",
+    "Recorded",
     "Region",
     "Rung",
     "SessionError",
@@ -58,6 +64,7 @@ __all__ = [
     "WindowSink",
     "fixed_region",
     "load_portrait",
+    "open_extractor",
     "open_speaker",
     "seeded_noise",
 ]

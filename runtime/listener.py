@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest, OrtEngine
 from pflx.runtime.chain import Chain, Clock, ListenerFrame, Noise, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, Turn
-from pflx.runtime.extractors import Extractor, require_needs
+from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
 from pflx.runtime.generators import Generator, GeneratorOptions, make_generator
 from pflx.runtime.generators.protocol import delay_frames
@@ -35,6 +35,9 @@ from pflx.runtime.stream import Stream
 
 log = logging.getLogger(__name__)
 
+Extractors: TypeAlias = Mapping[str, Extractor | str | Path]
+"""Need (`coefficients` or `emotion`) to what gives it: an extractor, or what `open_extractor` takes."""
+
 CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
 """Named dimensions of a bundle's graphs that have the same size in every call of a stream."""
 
@@ -50,8 +53,8 @@ class Listener:
         portrait: picture of the listener, or one per sample.
         lookahead: coefficient frames to wait for before rendering, 0…13: more is smoother and later.
         detector: finds the speaker's face; by default `BlazeFace`.
-        extractors: what gives the speaker's `coefficients` or `emotion`, for a generator that reads them; a session may
-            bring its own.
+        extractors: what gives the speaker's `coefficients` or `emotion`, for a generator that reads them: an extractor,
+            the path of a file of numbers or of an ONNX regressor, or `landmarks`. A session may bring its own.
         options: what is chosen of the generator.
         clock: stamps the ledgers, monotonic, in ns.
 
@@ -69,7 +72,7 @@ class Listener:
         *,
         lookahead: int = WINDOW_RADIUS,
         detector: FaceDetector | None = None,
-        extractors: Mapping[str, Extractor] | None = None,
+        extractors: Extractors | None = None,
         options: GeneratorOptions | None = None,
         clock: Clock = time.perf_counter_ns,
     ) -> None:
@@ -78,7 +81,7 @@ class Listener:
         self.manifest = manifest
         self._engines = engines
         self._detector = detector or BlazeFace()
-        self._extractors = dict(extractors or {})
+        self._extractors = self._opened(extractors)
         generator = make_generator(manifest.generator, engines, options)
         render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
         renderer = Renderer(render_engines, manifest.renderer.size)
@@ -106,7 +109,7 @@ class Listener:
         verify: bool = True,
         lookahead: int = WINDOW_RADIUS,
         detector: FaceDetector | None = None,
-        extractors: Mapping[str, Extractor] | None = None,
+        extractors: Extractors | None = None,
         options: GeneratorOptions | None = None,
     ) -> Self:
         """Open a bundle on ONNX Runtime.
@@ -183,7 +186,7 @@ class Listener:
         region: Region | None = None,
         audio: bool = True,
         start_s: float = 0.0,
-        extractors: Mapping[str, Extractor] | None = None,
+        extractors: Extractors | None = None,
     ) -> Stream:
         """A live session whose clock is the caller's.
 
@@ -210,7 +213,7 @@ class Listener:
         *,
         seed: int = 0,
         noise: Noise | None = None,
-        extractors: Mapping[str, Extractor] | None = None,
+        extractors: Extractors | None = None,
     ) -> Stream:
         """A stream that goes on where `Stream.snapshot` was taken, here or in another process.
 
@@ -261,7 +264,7 @@ class Listener:
         seed: int = 0,
         noise: Noise | None = None,
         region: Region | None = None,
-        extractors: Mapping[str, Extractor] | None = None,
+        extractors: Extractors | None = None,
     ) -> Iterator[ListenerFrame]:
         """React to a clip: a stream fed from a file. Memory does not grow with the clip.
 
@@ -282,6 +285,7 @@ class Listener:
             NeedError: see `stream`.
         """
         clip = self._open(speaker)
+        self._session_chain(extractors, clip.frames)  # what is lacking is told before the long search for the face
         if region is None:
             region = self.find_region(clip) if self.reads_pictures else centre_square((clip.width, clip.height))
         with self.stream(samples=samples, seed=seed, noise=noise, region=region, extractors=extractors) as stream:
@@ -306,7 +310,7 @@ class Listener:
         queue_ms: float = LiveSettings.queue_ms,
         policy: Policy = Policy.DROP_OLDEST,
         block_ms: float = LiveSettings.block_ms,
-        extractors: Mapping[str, Extractor] | None = None,
+        extractors: Extractors | None = None,
         snapshot: Mapping[str, Array] | None = None,
         record: Callable[[Ledger], None] | None = None,
         clock: LiveClock | None = None,
@@ -364,15 +368,28 @@ class Listener:
         """Whether the generator sees the speaker; else only what extractors find counts."""
         return "video" in self.generator.needs
 
-    def _windows(self, generator: Generator, extractors: Mapping[str, Extractor] | None = None) -> SpeakerWindows:
+    def _windows(self, generator: Generator) -> SpeakerWindows:
         view = SpeakerView(self._detector, self.manifest.pfl, crops="video" in generator.needs)
-        return SpeakerWindows(generator, view, {**self._extractors, **(extractors or {})}, self.sample_rate_hz)
+        return SpeakerWindows(generator, view, self._extractors, self.sample_rate_hz)
 
-    def _session_chain(self, extractors: Mapping[str, Extractor] | None) -> Chain:
-        """The chain of one session, in which the generator gets all that it needs."""
-        given = {**self._extractors, **(extractors or {})}
+    def _opened(self, extractors: Extractors | None) -> dict[str, Extractor]:
+        mean_face = self.manifest.mean_face.values
+        return {
+            need: open_extractor(given, need, mean_face) if isinstance(given, str | Path) else given
+            for need, given in (extractors or {}).items()
+        }
+
+    def _session_chain(self, extractors: Extractors | None, frames: int | None = None) -> Chain:
+        """The chain of one session, of so many frames, in which the generator gets all that it needs."""
+        given = {**self._extractors, **self._opened(extractors)}
         require_needs(self.manifest.generator.name, self.generator.needs, given)
-        return replace(self._chain, speaker=self._windows(self.generator, extractors)) if extractors else self._chain
+        for need, extractor in given.items():
+            if isinstance(extractor, Recorded) and frames is not None and extractor.frames < frames - 1:
+                raise FeedError(
+                    f"The speaker's {need} are recorded for {extractor.frames} frames, and the clip has {frames}. "
+                    f"Give those of this clip at {FPS} fps, or cut the clip."
+                )
+        return replace(self._chain, speaker=self._chain.speaker.with_extractors(given))
 
     def _open(self, speaker: SpeakerFile | str | Path) -> SpeakerFile:
         if isinstance(speaker, SpeakerFile):

@@ -78,10 +78,14 @@ class SpeakerWindows:
         self, generator: Generator, view: SpeakerView, extractors: Mapping[str, Extractor], sample_rate_hz: int
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
-        self._view, self._needs = view, generator.needs
+        self._generator, self._view, self._needs = generator, view, generator.needs
         self._extractors = {need: extractors[need] for need in generator.needs if need in extractors}
         self._window = generator.window
         self._overlaps = generator.window > generator.hop or generator.lead > 0
+
+    def with_extractors(self, extractors: Mapping[str, Extractor]) -> SpeakerWindows:
+        """The same with other extractors."""
+        return SpeakerWindows(self._generator, self._view, extractors, self.sample_rate_hz)
 
     def start(self, face: FaceTrack) -> SpeakerState:
         """The state before the first frame: a window of zeros."""
