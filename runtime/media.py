@@ -1,4 +1,4 @@
-"""Video and audio in: any clip as 25 fps RGB pictures and 16 kHz mono sound on one clock."""
+"""Video and audio in: any clip as 25 fps RGB pictures and mono sound of one rate on one clock."""
 
 from __future__ import annotations
 
@@ -30,15 +30,24 @@ StreamKind: TypeAlias = Literal["video", "audio"]
 FPS = 25
 """Frames per second of everything inside pflx."""
 SAMPLE_RATE_HZ = 16_000
-"""Audio samples per second of everything inside pflx."""
-SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
+"""Audio samples per second where nobody asks for another rate; a bundle's manifest says what its generator hears."""
 
 _TIME_TOLERANCE_S = 0.0006  # Matroska and FLV round time stamps to the nearest millisecond
 _SHORTEST_PICTURE_S = 0.002  # files of uneven rate often state one tick as the duration of every picture
 _AUDIO_TOLERANCE_S = 0.02  # half a frame; below it, uneven stamps are jitter and the samples are contiguous
 _LONGEST_OVERLAP_S = 1.0  # audio that goes back further did not overlap: its clock was reset
 _LONGEST_GAP_S = 60.0  # a longer step forward is taken for a broken clock, not for a pause
-_BLOCK = SAMPLE_RATE_HZ  # silence is made in blocks of at most 1 s
+
+
+def samples_per_frame(sample_rate_hz: int) -> int:
+    """Samples of sound that belong to one picture.
+
+    Raises:
+        FeedError: the rate is no multiple of 25 Hz, so that frames would not all have the same number.
+    """
+    if sample_rate_hz <= 0 or sample_rate_hz % FPS:
+        raise FeedError(f"A sample rate of {sample_rate_hz} Hz is no multiple of {FPS}. Take 16000, 44100 or 48000.")
+    return sample_rate_hz // FPS
 
 
 class MediaError(PflxError, OSError):
@@ -51,7 +60,7 @@ class SpeakerChunk:
 
     Attributes:
         video: uint8 [T, H, W, 3] RGB at 25 fps, turned upright.
-        audio: float32 [640 * T] mono at 16 kHz, about [-1, 1]; zeros where the clip has no sound.
+        audio: float32 [sample rate / 25 * T] mono, about [-1, 1]; zeros where the clip has no sound.
         start_s: when the first frame is shown, from the start of the clip.
         skipped: damaged packets and frames left out so far, video and audio together.
     """
@@ -78,6 +87,7 @@ class SpeakerFile:
         has_audio: whether there is sound.
         origin_s: time stamp of the earlier of the two streams' first frames: the zero of all other times.
         max_frames: 25 fps frames after which the clip is taken to end, if not at its own end.
+        sample_rate_hz: of the sound that `chunks` gives, whatever the file's own.
     """
 
     path: Path
@@ -90,6 +100,12 @@ class SpeakerFile:
     has_audio: bool
     origin_s: float
     max_frames: int | None = None
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+
+    def at_rate(self, sample_rate_hz: int) -> SpeakerFile:
+        """The same clip, giving its sound at another rate, a multiple of 25 Hz."""
+        samples_per_frame(sample_rate_hz)
+        return replace(self, sample_rate_hz=sample_rate_hz)
 
     def limited(self, seconds: float) -> SpeakerFile:
         """The start of the clip: `seconds` of it, rounded to whole frames, or all if it is shorter.
@@ -117,20 +133,27 @@ class SpeakerFile:
         video = _Stream(self.path, "video")
         audio = _Stream(self.path, "audio")
         pictures = islice(_pictures(video, self.origin_s, (self.width, self.height)), self.max_frames)
-        sound = _Track(_sound(audio, self.origin_s) if self.has_audio else iter(()))
+        sound = _Track(_sound(audio, self.origin_s, self.sample_rate_hz) if self.has_audio else iter(()))
+        per_frame = samples_per_frame(self.sample_rate_hz)
         shown = 0
         while batch := list(islice(pictures, frames_per_chunk)):
-            samples = sound.take(SAMPLES_PER_FRAME * len(batch))
+            samples = sound.take(per_frame * len(batch))
             yield SpeakerChunk(np.stack(batch), samples, shown / FPS, video.skipped + audio.skipped)
             shown += len(batch)
 
 
-def open_speaker(path: str | Path) -> SpeakerFile:
+def open_speaker(path: str | Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> SpeakerFile:
     """Look into a clip: any container, codec, frame rate, sample rate and channel count that FFmpeg reads.
 
+    Args:
+        path: the clip.
+        sample_rate_hz: of the sound to give, a multiple of 25; see `SpeakerFile.at_rate`.
+
     Raises:
+        FeedError: the rate is no multiple of 25.
         MediaError: there is no such file, it is no video, or none of its pictures can be decoded.
     """
+    samples_per_frame(sample_rate_hz)
     path = Path(path)
     if path.is_dir():
         raise MediaError(f"{path} is a folder. Give a video file.")
@@ -160,6 +183,7 @@ def open_speaker(path: str | Path) -> SpeakerFile:
         frames=None if duration_s is None else max(1, math.ceil((duration_s - _TIME_TOLERANCE_S) * FPS)),
         has_audio=sound is not None,
         origin_s=min(_stamp_s(frame) or 0.0 for frame in (picture, sound) if frame is not None),
+        sample_rate_hz=sample_rate_hz,
     )
 
 
@@ -351,8 +375,8 @@ def _upright(
     return rgb[::-1] if flip else rgb
 
 
-def _sound(stream: _Stream, origin_s: float) -> Iterator[Float32Array]:
-    """The clip's sound from its start, float32 [N] blocks at 16 kHz mono, gaps as silence."""
+def _sound(stream: _Stream, origin_s: float, rate_hz: int) -> Iterator[Float32Array]:
+    """The clip's sound from its start, float32 [N] mono blocks at `rate_hz`, gaps as silence."""
     made, expected_s = 0, 0.0
     stretch: _Stretch | None = None
     for frame in stream:
@@ -362,9 +386,9 @@ def _sound(stream: _Stream, origin_s: float) -> Iterator[Float32Array]:
             if stretch is not None:
                 made += len(ending := stretch.push(None))
                 yield ending
-            target = round(start_s * SAMPLE_RATE_HZ)
-            yield from _silence(target - made)
-            stretch = _Stretch(layout, skip=max(0, made - target))
+            target = round(start_s * rate_hz)
+            yield from silence(target - made, rate_hz)
+            stretch = _Stretch(layout, rate_hz, skip=max(0, made - target))
             made, expected_s = max(made, target), start_s
         made += len(block := stretch.push(frame))
         yield block
@@ -373,9 +397,10 @@ def _sound(stream: _Stream, origin_s: float) -> Iterator[Float32Array]:
         yield stretch.push(None)
 
 
-def _silence(samples: int) -> Iterator[Float32Array]:
-    for start in range(0, samples, _BLOCK):
-        yield np.zeros(min(_BLOCK, samples - start), np.float32)
+def silence(samples: int, block: int) -> Iterator[Float32Array]:
+    """So many samples of silence, float32, in blocks that need little memory."""
+    for start in range(0, samples, block):
+        yield np.zeros(min(block, samples - start), np.float32)
 
 
 def _sound_start(frame: av.AudioFrame, origin_s: float, expected_s: float) -> float:
@@ -387,14 +412,14 @@ def _sound_start(frame: av.AudioFrame, origin_s: float, expected_s: float) -> fl
 
 
 class _Stretch:
-    """An unbroken stretch of sound, resampled to 16 kHz mono, without its first `skip` samples."""
+    """An unbroken stretch of sound, resampled to mono at `rate_hz`, without its first `skip` samples."""
 
-    def __init__(self, layout: tuple[str, str, int], skip: int) -> None:
+    def __init__(self, layout: tuple[str, str, int], rate_hz: int, skip: int) -> None:
         import av
 
         self.layout = layout
         self._skip = skip
-        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
 
     def push(self, frame: av.AudioFrame | None) -> Float32Array:
         """What is ready after one more frame; the rest after None."""

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from pflx.engines import DeviceError, FeedError
+from pflx.runtime.chain import Clock
+from pflx.runtime.clock import NS_PER_S
 from pflx.runtime.media import (
     FPS,
     SAMPLE_RATE_HZ,
@@ -24,8 +26,8 @@ from pflx.runtime.media import (
     SpeakerFile,
     UInt8Array,
     open_speaker,
+    samples_per_frame,
 )
-from pflx.runtime.stream import Clock
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 _PATIENCE_NS = 2_000_000_000  # a camera that fails for longer has stopped; some need a second to wake up
 _PAUSE_S = 0.02  # before a device that had nothing is asked again
 _RELEASE_S = 0.25  # how long close() waits for a read to end; after that the reading thread lets the device go
-_SHORTEST_BLOCK = SAMPLE_RATE_HZ // 100  # some devices hand out single samples
+_SHORTEST_BLOCK_S = 0.01  # some devices hand out single samples
 _ALSA_DIR = Path("/usr/share/alsa")
 
 _CAMERA_HELP = {
@@ -56,7 +58,7 @@ class Timed:
         time_s: of the picture, or of the first sample, on the source's media clock. Its zero means nothing, but
             pictures and sound share it.
         video: uint8 [H, W, 3] RGB, one picture. The pictures may come at any rate.
-        audio: float32 [N], 16 kHz mono in [-1, 1].
+        audio: float32 [N], mono in [-1, 1], at the listener's rate (`Manifest.sample_rate_hz`).
     """
 
     time_s: float
@@ -76,6 +78,11 @@ class Source(Protocol):
         """
         ...
 
+    @property
+    def sample_rate_hz(self) -> int | None:
+        """Of the sound it gives; None if it gives none."""
+        ...
+
     def tracks(self) -> Sequence[Iterator[Timed]]:
         """What there is to read, each to be read in a thread of its own, in the order of time within a track."""
         ...
@@ -85,45 +92,72 @@ class Source(Protocol):
         ...
 
 
-def as_source(given: Source | SpeakerFile | str | Path | Iterable[Timed]) -> Source:
+def as_source(
+    given: Source | SpeakerFile | str | Path | Iterable[Timed], sample_rate_hz: int = SAMPLE_RATE_HZ
+) -> Source:
     """The source that was meant: a clip by its path, an iterable of `Timed`, or a source as it is.
 
+    Args:
+        given: what the user gave.
+        sample_rate_hz: the listener's. A clip gives its sound at it; items of an iterable are taken to have it.
+
     Raises:
-        FeedError: it is none of these.
+        FeedError: it is none of these, or a source whose sound has another rate.
         MediaError: the clip cannot be read.
     """
     if isinstance(given, str | Path | SpeakerFile):
-        return FileSource(given)
+        return FileSource(given, sample_rate_hz=sample_rate_hz)
     if not isinstance(given, type):
         if isinstance(given, Source):
-            return given
+            return _checked_rate(given, sample_rate_hz)
         if isinstance(given, Iterable):
-            return IterableSource(given)
+            return IterableSource(given, sample_rate_hz=sample_rate_hz)
     kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
     raise FeedError(
-        f"{kind} is no source. Give a path, an iterable of Timed items, or an object such as WebcamSource()."
+        f"{kind} is no source. Give a path, an iterable of Timed items, or an object with live, sample_rate_hz, "
+        "tracks and close, such as WebcamSource()."
     )
+
+
+def _checked_rate(source: Source, sample_rate_hz: int) -> Source:
+    if source.sample_rate_hz not in (None, sample_rate_hz):
+        kind = type(source).__name__
+        raise FeedError(
+            f"The {kind} gives sound at {source.sample_rate_hz} Hz, the listener hears {sample_rate_hz} Hz. "
+            f"Make it with {kind}(..., sample_rate_hz={sample_rate_hz})."
+        )
+    return source
 
 
 class FileSource:
     """A clip, at the pace of its own clock.
 
-    One track: picture k at k / 25 s, then the 640 samples of sound that begin there; silence where the clip has none.
+    One track: picture k at k / 25 s, then the 1/25 s of sound that begins there; silence where the clip has none.
 
     Args:
         clip: path, or a clip that was looked into.
         loop: begin again at the end; time goes on.
+        sample_rate_hz: of the sound; None leaves it at the clip's `SpeakerFile.sample_rate_hz`.
 
     Raises:
+        FeedError: the rate is no multiple of 25.
         MediaError: the clip cannot be read.
     """
 
     live = False
 
-    def __init__(self, clip: SpeakerFile | str | Path, *, loop: bool = False) -> None:
-        self.clip = clip if isinstance(clip, SpeakerFile) else open_speaker(clip)
+    def __init__(
+        self, clip: SpeakerFile | str | Path, *, loop: bool = False, sample_rate_hz: int | None = None
+    ) -> None:
+        clip = clip if isinstance(clip, SpeakerFile) else open_speaker(clip)
+        self.clip = clip if sample_rate_hz is None else clip.at_rate(sample_rate_hz)
         self._loop = loop
         self._closed = False
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """See the class."""
+        return self.clip.sample_rate_hz
 
     def tracks(self) -> Sequence[Iterator[Timed]]:
         """The one track, from the start."""
@@ -152,17 +186,28 @@ class IterableSource:
     Args:
         items: pictures and sound, apart or together.
         live: whether they come as they are captured; else the session holds them back until their time.
+        sample_rate_hz: of the sound in them, a multiple of 25.
+
+    Raises:
+        FeedError: the rate is no multiple of 25.
     """
 
-    def __init__(self, items: Iterable[Timed], *, live: bool = False) -> None:
+    def __init__(self, items: Iterable[Timed], *, live: bool = False, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
+        samples_per_frame(sample_rate_hz)
         self._items = items
         self._live = live
+        self._sample_rate_hz = sample_rate_hz
         self._closed = False
 
     @property
     def live(self) -> bool:
         """See the class."""
         return self._live
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """See the class."""
+        return self._sample_rate_hz
 
     def tracks(self) -> Sequence[Iterator[Timed]]:
         """The one track."""
@@ -194,9 +239,11 @@ class WebcamSource:
             "plughw:0", on macOS and Windows the name that the system shows.
         size: wanted (width, height) in pixels.
         fps: wanted pictures per second.
+        sample_rate_hz: of the sound to give, whatever the device's own; a multiple of 25.
         clock: monotonic, in ns; its seconds are the stamps.
 
     Raises:
+        FeedError: the rate is no multiple of 25.
         DeviceError: no such camera or microphone, no permission, or another program holds it.
     """
 
@@ -209,15 +256,23 @@ class WebcamSource:
         *,
         size: tuple[int, int] = (640, 480),
         fps: int = 30,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
         clock: Clock = time.perf_counter_ns,
     ) -> None:
+        samples_per_frame(sample_rate_hz)
+        self._sample_rate_hz = None if microphone is None else sample_rate_hz
         self._devices: list[_Device] = [_Camera(camera, size, fps, clock)]
         if microphone is not None:
             try:
-                self._devices.append(_Microphone(microphone, clock))
+                self._devices.append(_Microphone(microphone, sample_rate_hz, clock))
             except BaseException:
                 self.close()
                 raise
+
+    @property
+    def sample_rate_hz(self) -> int | None:
+        """See the class; None without a microphone."""
+        return self._sample_rate_hz
 
     def tracks(self) -> Sequence[Iterator[Timed]]:
         """The pictures; and the sound, if there is a microphone.
@@ -305,20 +360,21 @@ class _Camera(_Device):
 
 
 class _Microphone(_Device):
-    def __init__(self, name: str, clock: Clock) -> None:
+    def __init__(self, name: str, sample_rate_hz: int, clock: Clock) -> None:
         import av
         from av.error import FFmpegError
 
         super().__init__()
         self._name = f"Microphone '{name}'"
         self._clock = clock
+        self._rate_hz = sample_rate_hz
         self._fresh = False
         try:
             self._container = _audio_input(name)
         except (FFmpegError, OSError, ValueError) as error:
             raise DeviceError(_microphone_sentence(self._name, error)) from error
         self._packets = self._container.demux(audio=0)
-        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate_hz)
 
     def _read(self) -> Timed | None:
         """The next block of sound.
@@ -328,18 +384,18 @@ class _Microphone(_Device):
         """
         start = self._clock()
         audio = self._block()
-        now, length_ns = self._clock(), len(audio) * 1_000_000_000 // SAMPLE_RATE_HZ
+        now, length_ns = self._clock(), len(audio) * NS_PER_S // self._rate_hz
         self._fresh = self._fresh or now - start > length_ns / 2
         return Timed((now - length_ns) / 1e9, audio=audio) if self._fresh and len(audio) else None
 
     def _block(self) -> Float32Array:
         parts: list[Float32Array] = []
-        while sum(map(len, parts)) < _SHORTEST_BLOCK and not self._ended.is_set():
+        while sum(map(len, parts)) < _SHORTEST_BLOCK_S * self._rate_hz and not self._ended.is_set():
             parts += self._next_parts()
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def _next_parts(self) -> list[Float32Array]:
-        """The next packet at 16 kHz; nothing if the device has none yet."""
+        """The next packet, resampled; nothing if the device has none yet."""
         from av.error import FFmpegError
 
         try:

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from pflx.engines import FeedError
+from pflx.runtime.clock import NS_PER_S
 from pflx.runtime.inbox import Float32Array, UInt8Array, check_sound, described
-from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, fit_picture
+from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, fit_picture, samples_per_frame
 from pflx.runtime.sources import Timed
 
-SECOND = 1_000_000_000
-FRAME_NS = SECOND // FPS
+FRAME_NS = NS_PER_S // FPS
 GRACE_NS = 60_000_000
 """How long after its end a slot waits for a picture or sound that is late, before it goes on without."""
 
 _LEAP_S = 1.0  # a step between the stamps of neighbours that is no pause of a camera but another time line ...
-_AWAY_NS = SECOND // 5  # ... if it also leads so far away from now; and nothing live can come so early
-_MEMORY_NS = SECOND  # late for so long: the source was held up, and stays behind
+_AWAY_NS = NS_PER_S // 5  # ... if it also leads so far away from now; and nothing live can come so early
+_MEMORY_NS = NS_PER_S  # late for so long: the source was held up, and stays behind
 _SLEW = 1e-3  # the clock follows a source whose clock runs up to 1000 ppm fast or slow
-_SOUND_GONE_NS = SECOND // 2  # no slot waits for sound that has not been heard for so long
+_SOUND_GONE_NS = NS_PER_S // 2  # no slot waits for sound that has not been heard for so long
 _SOUND_STEP_S = 0.02  # stamps within it are jitter or drift; beyond it sound is missing or doubled
 _SMOOTHING_S = 0.8  # time constant of the running mean of the sound's offset
 _OFFSET_S = 0.001  # a mean offset beyond it is worked off ...
@@ -56,11 +56,11 @@ class MediaClock:
     def at(self, time_s: float) -> int:
         """When media time `time_s` is, in ns."""
         assert self._zero is not None, "no item came yet"
-        return self._zero + round(time_s * SECOND)
+        return self._zero + round(time_s * NS_PER_S)
 
     def time_s(self, now: int) -> float:
         """Media time now."""
-        return (now - self.at(0)) / SECOND
+        return (now - self.at(0)) / NS_PER_S
 
     def counts(self, track: int) -> bool:
         """Whether the last item of a track is on this time line, not on one that was left."""
@@ -79,7 +79,7 @@ class MediaClock:
             Whether the clock started anew with it.
         """
         # A live item has just been captured; an item of a file begins now.
-        zero = now - round((end_s if self._live else start_s) * SECOND)
+        zero = now - round((end_s if self._live else start_s) * NS_PER_S)
         steps = self._steps(track, start_s, end_s)
         leaps = steps and self._is_away(start_s, end_s, now)
         self._line += leaps
@@ -141,7 +141,7 @@ class Slot:
         scheduled: its end on the session's clock, when its sound is complete, in ns.
         read: when the last of it was read.
         picture: uint8 [H, W, 3] RGB.
-        sound: float32 [640].
+        sound: float32 [sample rate / 25].
         av_offset_ns: see `Ledger`.
     """
 
@@ -166,16 +166,18 @@ class Timeline:
     Args:
         live: see `Source`.
         first: number of the first slot.
+        sample_rate_hz: of the items' sound and of the slots', a multiple of 25.
     """
 
-    def __init__(self, *, live: bool, first: int = 0) -> None:
+    def __init__(self, *, live: bool, first: int = 0, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
         self.clock = MediaClock(live=live)
+        self._rate_hz = sample_rate_hz
         self._number = first
         self._start_s: float | None = None  # media time of slot `_base`; None until a picture comes
         self._base = first
         self._pictures: deque[_Picture] = deque()  # of slots that are not closed
         self._last: UInt8Array | None = None
-        self._sound = _SoundTrack(0)
+        self._sound = _SoundTrack(0, sample_rate_hz)
         self._read = 0
         self._ended = False
 
@@ -183,8 +185,8 @@ class Timeline:
         """Let the clock see an item as it is read; call `add` once it is due, before the track's next one is read."""
         _check(item)
         scheduled = None if self._start_s is None else self._scheduled()
-        if self.clock.observe(track, item.time_s, _end_s(item), now):
-            self._sound = _SoundTrack(now)
+        if self.clock.observe(track, item.time_s, _end_s(item, self._rate_hz), now):
+            self._sound = _SoundTrack(now, self._rate_hz)
             if scheduled is not None:
                 self._start_anew(scheduled)
 
@@ -292,9 +294,11 @@ class _SoundTrack:
 
     Args:
         now: in ns; from then on it may take as long to be heard as it may pause.
+        rate_hz: samples per second.
     """
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, rate_hz: int) -> None:
+        self._rate_hz, self._per_frame = rate_hz, samples_per_frame(rate_hz)
         self._samples = np.zeros(0, np.float32)
         self._start_s: float | None = None  # media time of the first sample
         self._offset_s = 0.0
@@ -305,11 +309,11 @@ class _SoundTrack:
     @property
     def offset_ns(self) -> int:
         """How far the sound is ahead of its stamps, smoothed."""
-        return round(self._offset_s * SECOND)
+        return round(self._offset_s * NS_PER_S)
 
     def reaches(self, time_s: float) -> bool:
         """Whether the sound is there up to `time_s`."""
-        return self._start_s is not None and self._end_s() >= time_s - 0.5 / SAMPLE_RATE_HZ
+        return self._start_s is not None and self._end_s() >= time_s - 0.5 / self._rate_hz
 
     def is_gone(self, now: int) -> bool:
         """Whether there is no sound to wait for."""
@@ -322,10 +326,10 @@ class _SoundTrack:
             self._start_s, self._samples, self._broken = time_s, np.zeros(0, np.float32), False
         offset_s = time_s - self._end_s()
         if self._broken or abs(offset_s) > _SOUND_STEP_S:
-            samples = self._mend(round(offset_s * SAMPLE_RATE_HZ), samples)
+            samples = self._mend(round(offset_s * self._rate_hz), samples)
             self._offset_s = 0.0
         else:
-            weight = min(1.0, len(samples) / SAMPLE_RATE_HZ / _SMOOTHING_S)
+            weight = min(1.0, len(samples) / self._rate_hz / _SMOOTHING_S)
             self._offset_s += weight * (offset_s - self._offset_s)
             samples = self._stretch(samples)
         self._broken = self._broken and not len(samples)
@@ -333,11 +337,11 @@ class _SoundTrack:
 
     def take(self, time_s: float) -> Float32Array:
         """The 40 ms from `time_s` on; silence where there is nothing."""
-        sound = np.zeros(SAMPLES_PER_FRAME, np.float32)
+        sound = np.zeros(self._per_frame, np.float32)
         if self._start_s is None:
             return sound
-        skip = round((time_s - self._start_s) * SAMPLE_RATE_HZ)
-        heard = self._samples[max(skip, 0) : max(skip + SAMPLES_PER_FRAME, 0)]
+        skip = round((time_s - self._start_s) * self._rate_hz)
+        heard = self._samples[max(skip, 0) : max(skip + self._per_frame, 0)]
         begin = max(-skip, 0)
         sound[begin : begin + len(heard)] = heard
         self.forget(time_s + 1 / FPS)
@@ -347,15 +351,15 @@ class _SoundTrack:
         """Drop all before `time_s`; what still comes for it is too late."""
         if self._start_s is None:
             return
-        count = round((time_s - self._start_s) * SAMPLE_RATE_HZ)
+        count = round((time_s - self._start_s) * self._rate_hz)
         if count > len(self._samples):
             self._start_s, self._samples, self._broken = time_s, self._samples[:0], True
         elif count > 0:
-            self._start_s, self._samples = self._start_s + count / SAMPLE_RATE_HZ, self._samples[count:]
+            self._start_s, self._samples = self._start_s + count / self._rate_hz, self._samples[count:]
 
     def _end_s(self) -> float:
         assert self._start_s is not None
-        return self._start_s + len(self._samples) / SAMPLE_RATE_HZ
+        return self._start_s + len(self._samples) / self._rate_hz
 
     def _mend(self, missing: int, samples: Float32Array) -> Float32Array:
         """A block that follows what there is: with silence before it, or without what came already."""
@@ -367,17 +371,17 @@ class _SoundTrack:
         if abs(self._offset_s) <= _OFFSET_S or not len(samples):
             return samples
         most = int(self._room)
-        change = max(-most, min(most, round(self._offset_s * SAMPLE_RATE_HZ)))
+        change = max(-most, min(most, round(self._offset_s * self._rate_hz)))
         if not change:
             return samples
         self._room -= abs(change)
-        self._offset_s -= change / SAMPLE_RATE_HZ
+        self._offset_s -= change / self._rate_hz
         places = np.linspace(0, len(samples) - 1, len(samples) + change)
         return np.interp(places, np.arange(len(samples)), samples).astype(np.float32)
 
 
-def _end_s(item: Timed) -> float:
-    return item.time_s + (0 if item.audio is None else len(item.audio) / SAMPLE_RATE_HZ)
+def _end_s(item: Timed, rate_hz: int) -> float:
+    return item.time_s + (0 if item.audio is None else len(item.audio) / rate_hz)
 
 
 def _check(item: Timed) -> None:

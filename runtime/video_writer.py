@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, Float32Array, MediaError, UInt8Array
+from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, Float32Array, MediaError, UInt8Array, silence
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
 _H264_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "h264_nvenc")
-_BLOCK = SAMPLE_RATE_HZ  # silence is made in blocks of at most 1 s
 
 
 class VideoWriter:
@@ -26,7 +25,7 @@ class VideoWriter:
         with VideoWriter("reaction.mp4", size=(256, 256), audio=True) as writer:
             for chunk in chunks:
                 writer.write(frames)            # uint8 [T, H, W, 3]
-                writer.write_audio(samples)     # float32 [640 * T]
+                writer.write_audio(samples)     # float32 [sample rate / 25 * T]
 
     It is written beside its place and renamed when the block ends well; after an exception, Ctrl-C included,
     nothing stays. Pictures and sound may come in turns of any size; keep the turns to a few seconds, what one
@@ -38,16 +37,25 @@ class VideoWriter:
         path: where to; the suffix must be .mp4.
         size: (width, height) of the frames in pixels.
         fps: frames per second.
-        audio: whether there will be sound (16 kHz mono).
+        audio: whether there will be sound (mono).
+        sample_rate_hz: of the sound that is given; AAC holds 16000, 44100, 48000 and a few more.
 
     Raises:
         MediaError: another suffix, no such folder, not writable, no space, or no H.264 encoder in PyAV; also
             when the block ends and no frame was written.
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int], *, fps: int = FPS, audio: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        *,
+        fps: int = FPS,
+        audio: bool = False,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+    ) -> None:
         self._path = Path(path)
-        self._size = size
+        self._size, self._rate_hz = size, sample_rate_hz
         self._frames = self._samples = 0
         if self._path.suffix.lower() != ".mp4":
             raise MediaError(f"{self._path} has the suffix '{self._path.suffix}'. pflx writes .mp4 files.")
@@ -61,7 +69,7 @@ class VideoWriter:
         try:
             with self._failures():
                 self._video = _add_video(self._container, size, fps)
-                self._audio = _add_audio(self._container) if audio else None
+                self._audio = _add_audio(self._container, sample_rate_hz) if audio else None
                 self._container.start_encoding()  # opens the file: a bad place is found here, not later
         except BaseException:
             self._discard()
@@ -85,7 +93,7 @@ class VideoWriter:
             self._mux(self._video, frame)
 
     def write_audio(self, samples: Float32Array) -> None:
-        """Append float32 [N] mono samples at 16 kHz; beyond [-1, 1] they are clipped."""
+        """Append float32 [N] mono samples; beyond [-1, 1] they are clipped."""
         import av
 
         assert self._audio is not None, "open the writer with audio=True"
@@ -93,7 +101,7 @@ class VideoWriter:
             return
         clipped = np.clip(samples, -1.0, 1.0).astype(np.float32).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(clipped, format="flt", layout="mono")
-        frame.sample_rate, frame.pts = SAMPLE_RATE_HZ, self._samples
+        frame.sample_rate, frame.pts = self._rate_hz, self._samples
         self._samples += len(samples)
         self._mux(self._audio, frame)
 
@@ -113,9 +121,9 @@ class VideoWriter:
         if self._frames == 0:
             raise MediaError(f"{self._path} was not written: there was no frame for it.")
         if self._audio is not None:
-            length = round(self._frames * SAMPLE_RATE_HZ / float(self._video.average_rate))
-            for start in range(self._samples, length, _BLOCK):
-                self.write_audio(np.zeros(min(_BLOCK, length - start), np.float32))
+            length = round(self._frames * self._rate_hz / float(self._video.average_rate))
+            for block in silence(length - self._samples, self._rate_hz):
+                self.write_audio(block)
             self._mux(self._audio, None)
         self._mux(self._video, None)
         with self._failures():
@@ -178,5 +186,5 @@ def _can_encode(name: str) -> bool:
         return False
 
 
-def _add_audio(container: OutputContainer) -> Any:
-    return container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")
+def _add_audio(container: OutputContainer, sample_rate_hz: int) -> Any:
+    return container.add_stream("aac", rate=sample_rate_hz, layout="mono")

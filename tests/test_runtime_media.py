@@ -35,11 +35,12 @@ def click_train(seconds: float, rate: int, channels: int = 1) -> Float32Array:
     return np.tile(burst.astype(np.float32), (channels, 1))
 
 
-def onsets(audio: Float32Array) -> Float32Array:
-    """Seconds at which a burst begins in 16 kHz sound."""
-    loud = np.convolve(np.abs(audio), np.ones(32) / 32, "same") > 0.1
+def onsets(audio: Float32Array, rate: int = 16_000) -> Float32Array:
+    """Seconds at which a burst begins."""
+    width = rate // 500
+    loud = np.convolve(np.abs(audio), np.ones(width) / width, "same") > 0.1
     starts = np.flatnonzero(loud[1:] & ~loud[:-1])
-    return np.asarray(starts[np.diff(starts, prepend=-10_000) > 4000] / 16_000, np.float32)
+    return np.asarray(starts[np.diff(starts, prepend=-rate) > rate // 4] / rate, np.float32)
 
 
 def write_clip(
@@ -95,7 +96,7 @@ def read(speaker: SpeakerFile, frames_per_chunk: int = 7) -> SpeakerChunk:
     chunks = list(speaker.chunks(frames_per_chunk))
     video = np.concatenate([chunk.video for chunk in chunks])
     audio = np.concatenate([chunk.audio for chunk in chunks])
-    assert len(audio) == 640 * len(video)
+    assert len(audio) == speaker.sample_rate_hz // 25 * len(video)
     return SpeakerChunk(video, audio, chunks[0].start_s, chunks[-1].skipped)
 
 
@@ -159,9 +160,12 @@ def test_any_frame_rate_keeps_its_length(tmp_path: Path, fps: int) -> None:
     assert abs(speaker.frames - 75) <= 2
 
 
+@pytest.mark.parametrize("wanted", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16_000, 1), (44_100, 2), (48_000, 6)])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_any_sound_becomes_16_khz_mono_without_a_shift(tmp_path: Path, rate: int, channels: int, suffix: str) -> None:
+def test_any_sound_becomes_mono_of_the_wanted_rate_without_a_shift(
+    tmp_path: Path, rate: int, channels: int, suffix: str, wanted: int
+) -> None:
     if suffix == ".mp4" and rate == 8000:
         rate = 22_050
     clip = write_clip(
@@ -170,8 +174,28 @@ def test_any_sound_becomes_16_khz_mono_without_a_shift(tmp_path: Path, rate: int
         sound=click_train(3.0, rate, channels),
         rate=rate,
     )
-    audio = read(open_speaker(clip)).audio
-    np.testing.assert_allclose(onsets(audio), [0.5, 1.0, 1.5, 2.0, 2.5], atol=0.004)
+    audio = read(open_speaker(clip, wanted)).audio
+    np.testing.assert_allclose(onsets(audio, wanted), [0.5, 1.0, 1.5, 2.0, 2.5], atol=0.004)
+
+
+def test_a_clip_gives_the_band_above_8_khz_at_the_rate_that_has_it(tmp_path: Path) -> None:
+    hiss = (0.5 * np.sin(2 * np.pi * 12_000 * np.arange(44_100) / 44_100)).astype(np.float32)[None]
+    clip = write_clip(tmp_path / "hiss.mkv", [i / 25 for i in range(25)], sound=hiss, rate=44_100)
+    narrow = open_speaker(clip)
+    wide = narrow.at_rate(44_100)
+    assert (narrow.sample_rate_hz, wide.sample_rate_hz) == (16_000, 44_100)
+    assert wide == open_speaker(clip, 44_100)
+    assert wide.limited(0.4).sample_rate_hz == 44_100
+    assert np.abs(read(wide).audio).max() == pytest.approx(0.5, abs=0.02)
+    assert np.abs(read(narrow).audio[100:-100]).max() < 0.01
+
+
+@pytest.mark.parametrize("rate", [0, -16_000, 11_024, 22_051])
+def test_a_rate_that_does_not_divide_into_frames_is_refused(rate: int) -> None:
+    with pytest.raises(FeedError, match=rf"{rate} Hz is no multiple of 25"):
+        open_speaker(MEDIA / "podium_speech_8s.mp4", rate)
+    with pytest.raises(FeedError, match=rf"{rate} Hz is no multiple of 25"):
+        open_speaker(MEDIA / "podium_speech_8s.mp4").at_rate(rate)
 
 
 def test_sound_that_starts_late_stays_late(tmp_path: Path) -> None:
@@ -333,21 +357,23 @@ def pictures(count: int, size: tuple[int, int]) -> UInt8Array:
     return frames
 
 
-def test_what_was_written_is_read_back_in_time(tmp_path: Path) -> None:
-    path, frames, sound = tmp_path / "out.mp4", pictures(75, (64, 48)), click_train(3.0, 16_000)[0]
-    with VideoWriter(path, (64, 48), audio=True) as writer:
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_what_was_written_is_read_back_in_time(tmp_path: Path, rate: int) -> None:
+    path, frames, sound = tmp_path / "out.mp4", pictures(75, (64, 48)), click_train(3.0, rate)[0]
+    with VideoWriter(path, (64, 48), audio=True, sample_rate_hz=rate) as writer:
         for start in range(0, 75, 20):
             writer.write(frames[start : start + 20])
-            writer.write_audio(sound[640 * start : 640 * (start + 20)])
+            writer.write_audio(sound[rate // 25 * start : rate // 25 * (start + 20)])
         assert not path.exists()
-    speaker = open_speaker(path)
+    speaker = open_speaker(path, rate)
     assert (speaker.width, speaker.height, speaker.source_fps) == (64, 48, 25.0)
     whole = read(speaker)
     assert shown(whole.video) == [i % 24 for i in range(75)]
-    np.testing.assert_allclose(onsets(whole.audio), [0.5, 1.0, 1.5, 2.0, 2.5], atol=0.004)
+    np.testing.assert_allclose(onsets(whole.audio, rate), [0.5, 1.0, 1.5, 2.0, 2.5], atol=0.004)
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         assert container.streams.audio[0].codec_context.name == "aac"
+        assert container.streams.audio[0].rate == rate
     assert path.read_bytes().find(b"moov") < path.read_bytes().find(b"mdat")
     assert list(tmp_path.iterdir()) == [path]
 

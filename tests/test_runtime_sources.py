@@ -125,6 +125,13 @@ def test_a_file_gives_each_picture_and_then_its_sound_on_one_clock() -> None:
     assert {len(item.audio) for item in items if item.audio is not None} == {640}
 
 
+def test_a_file_gives_its_sound_at_the_rate_it_is_asked_for() -> None:
+    for source in (FileSource(CLIP, sample_rate_hz=44_100), FileSource(open_speaker(CLIP, 44_100))):
+        assert source.sample_rate_hz == 44_100
+        items = list(islice(source.tracks()[0], 10))
+        assert {len(item.audio) for item in items if item.audio is not None} == {1764}
+
+
 def test_a_file_without_sound_gives_silence() -> None:
     (track,) = FileSource(open_speaker(SILENT).limited(0.4)).tracks()
     items = list(track)
@@ -165,6 +172,33 @@ def test_a_path_a_clip_an_iterable_and_a_source_are_all_sources() -> None:
     assert list(source.tracks()[0]) == items
     assert as_source(source) is source
     assert IterableSource(items, live=True).live
+
+
+def test_clips_and_items_are_taken_at_the_listeners_rate() -> None:
+    for given in (CLIP, open_speaker(CLIP), [Timed(0.0, bgr())]):
+        assert as_source(given, 44_100).sample_rate_hz == 44_100
+        assert as_source(given).sample_rate_hz == 16_000
+
+
+def test_a_source_with_another_rate_than_the_listeners_is_refused_and_the_fix_told() -> None:
+    for source, wanted in ((FileSource(CLIP), 44_100), (IterableSource([], sample_rate_hz=48_000), 16_000)):
+        have, name = source.sample_rate_hz, type(source).__name__
+        with pytest.raises(FeedError, match=rf"{name} gives sound at {have} Hz.* {wanted} Hz.*sample_rate_hz={wanted}"):
+            as_source(source, wanted)
+
+
+def test_a_source_without_sound_suits_every_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_camera(monkeypatch, FakeCamera([]))
+    source = WebcamSource(clock=Ticks())
+    assert source.sample_rate_hz is None
+    assert as_source(source, 44_100) is source
+
+
+@pytest.mark.parametrize("make", [FileSource, IterableSource, WebcamSource])
+def test_a_source_of_a_rate_that_does_not_divide_into_frames_is_refused(make: Any) -> None:
+    given = [CLIP] if make is not WebcamSource else []
+    with pytest.raises(FeedError, match="22051 Hz is no multiple of 25"):
+        make(*given, sample_rate_hz=22_051)
 
 
 @pytest.mark.parametrize("given", [7, object(), WebcamSource])
@@ -272,19 +306,21 @@ def test_a_camera_that_hangs_is_released_by_its_reader(monkeypatch: pytest.Monke
     assert len(read) <= 1
 
 
+@pytest.mark.parametrize("wanted", [16_000, 44_100])
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1), (16_000, 1), (8_000, 1)])
-def test_a_microphone_gives_16_khz_mono_until_it_stops(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rate: int, channels: int
+def test_a_microphone_gives_mono_of_the_wanted_rate_until_it_stops(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rate: int, channels: int, wanted: int
 ) -> None:
     use_camera(monkeypatch, FakeCamera([]))
     use_microphone(monkeypatch, write_wav(tmp_path / "voice.wav", 2.0, rate, channels))
-    _, track = WebcamSource(microphone="default", clock=Ticks(1000)).tracks()
-    items, error = until_it_stops(track)
+    source = WebcamSource(microphone="default", sample_rate_hz=wanted, clock=Ticks(1000))
+    assert source.sample_rate_hz == wanted
+    items, error = until_it_stops(source.tracks()[1])
     heard = sound(items)
     assert str(error).startswith("Microphone 'default' stopped delivering sound.")
     assert heard.dtype == np.float32
-    assert len(heard) == pytest.approx(32_000, abs=400)
-    spectrum = np.abs(np.fft.rfft(heard[8000:24_000]))
+    assert len(heard) == pytest.approx(2 * wanted, abs=wanted / 40)
+    spectrum = np.abs(np.fft.rfft(heard[wanted // 2 : wanted // 2 + wanted]))
     assert np.argmax(spectrum) == 440
     assert 0.6 < np.abs(heard).max() < 1
 
@@ -383,7 +419,7 @@ def test_a_real_alsa_device_is_heard(tmp_path: Path) -> None:
         "os.environ['ALSA_CONFIG_PATH'] = sys.argv[1]\n"
         "from pflx.runtime.sources import _Microphone\n"
         "ticks = count(0, 10**9)\n"
-        "blocks = islice(_Microphone('desk', lambda: next(ticks)), 60)\n"
+        "blocks = islice(_Microphone('desk', 16_000, lambda: next(ticks)), 60)\n"
         "sound = np.concatenate([block.audio for block in blocks])\n"
         "print(len(sound), np.argmax(np.abs(np.fft.rfft(sound[-8000:]))) * 2)\n"
     )

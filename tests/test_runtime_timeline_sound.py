@@ -26,8 +26,9 @@ from timelines import (
     sounds,
 )
 
+from pflx.runtime.clock import NS_PER_S
 from pflx.runtime.sources import Timed
-from pflx.runtime.timeline import GRACE_NS, SECOND
+from pflx.runtime.timeline import GRACE_NS
 
 # Sound
 
@@ -37,22 +38,24 @@ def chunked(total: int, cuts: Sequence[int]) -> list[tuple[int, int]]:
     return list(pairwise(places))
 
 
-@given(cuts=st.lists(st.integers(0, 31_999), max_size=60))
-@example(cuts=list(range(1500)))
-@example(cuts=[])
+@given(cuts=st.lists(st.integers(0, 31_999), max_size=60), rate=st.sampled_from([16_000, 44_100, 48_000]))
+@example(cuts=list(range(1500)), rate=16_000)
+@example(cuts=list(range(1500)), rate=44_100)
+@example(cuts=[], rate=16_000)
 @settings(max_examples=25, deadline=None)
-def test_any_cut_of_the_sound_gives_the_same_slots(cuts: list[int]) -> None:
-    sound = np.random.default_rng(1).uniform(-1, 1, 32_000).astype(np.float32)
-    audio: Track = [(0.0, Timed(begin / RATE, audio=sound[begin:end])) for begin, end in chunked(32_000, cuts)]
-    run = play(pictures(every(0.04, 2.0)), audio, live=False, end=True)
+def test_any_cut_of_the_sound_gives_the_same_slots(cuts: list[int], rate: int) -> None:
+    sound = np.random.default_rng(1).uniform(-1, 1, 2 * rate).astype(np.float32)
+    audio: Track = [(0.0, Timed(begin / rate, audio=sound[begin:end])) for begin, end in chunked(2 * rate, cuts)]
+    run = play(pictures(every(0.04, 2.0)), audio, live=False, end=True, rate=rate)
     np.testing.assert_array_equal(np.concatenate([slot.sound for slot in run.slots]), sound)
 
 
+@pytest.mark.parametrize("rate", [16_000, 44_100])
 @pytest.mark.parametrize("length", [1, 7, 80, 333, 640, 1024, 4096, 80_000])
-def test_blocks_of_any_length_are_heard_where_they_belong(length: int) -> None:
+def test_blocks_of_any_length_are_heard_where_they_belong(length: int, rate: int) -> None:
     seconds = 11.0 if length > 4096 else 2.0
-    audio = at_once(sounds(every(length / RATE, seconds), length))
-    run = play(pictures(every(0.04, seconds)), audio, live=False)
+    audio = at_once(sounds(every(length / rate, seconds), length, rate=rate))
+    run = play(pictures(every(0.04, seconds)), audio, live=False, rate=rate)
     assert all(np.nanmax(np.abs(heard_s(slot))) < 1e-4 for slot in run.slots)
     assert not any(np.isnan(heard_s(slot)).any() for slot in run.slots[:-1])
 
@@ -76,8 +79,8 @@ def test_sound_that_stops_is_silence_and_is_not_waited_for_any_more(live: bool) 
     run = play(pictures(every(0.04, 4.0)), sounds(every(0.04, 2.0)), live=live)
     assert all(slot.sound.any() for slot in run.slots if slot.time_s < 1.95)
     assert not any(slot.sound.any() for slot in run.slots if slot.time_s > 2.0)
-    waited = [at - (slot.scheduled - START) / SECOND for slot, at in zip(run.slots, run.closed_s, strict=True)]
-    assert max(waited) == pytest.approx(GRACE_NS / SECOND)
+    waited = [at - (slot.scheduled - START) / NS_PER_S for slot, at in zip(run.slots, run.closed_s, strict=True)]
+    assert max(waited) == pytest.approx(GRACE_NS / NS_PER_S)
     assert waited[-5] == pytest.approx(0)
 
 
@@ -140,15 +143,15 @@ def test_sound_that_comes_too_late_is_left_out_and_later_sound_is_in_its_place()
 # Drift
 
 
-def drifting_sound(ppm: float, seconds: float, length: int, jitter_s: float = 0.0) -> Track:
+def drifting_sound(ppm: float, seconds: float, length: int, jitter_s: float = 0.0, rate: int = RATE) -> Track:
     """Blocks of a card whose clock runs `ppm` fast, stamped by the clock of the pictures."""
-    rate = RATE * (1 + ppm * 1e-6)
+    true_rate = rate * (1 + ppm * 1e-6)
     rng = np.random.default_rng(0)
     track: Track = []
-    for k in range(int(seconds * RATE / length)):
-        start, end = k * length / rate, (k + 1) * length / rate
+    for k in range(int(seconds * rate / length)):
+        start, end = k * length / true_rate, (k + 1) * length / true_rate
         stamp = start + (rng.uniform(-jitter_s, jitter_s) if jitter_s else 0.0)
-        track.append((end + jitter_s, Timed(stamp, audio=ramp(start, length, rate))))
+        track.append((end + jitter_s, Timed(stamp, audio=ramp(start, length, true_rate))))
     return track
 
 
@@ -166,10 +169,10 @@ def test_sound_whose_clock_drifts_for_an_hour_stays_within_5_ms_of_the_pictures(
     assert_in_step(run)
 
 
-@pytest.mark.parametrize("length", [16, 160, 700])
+@pytest.mark.parametrize(("length", "rate"), [(16, RATE), (160, RATE), (700, RATE), (441, 44_100)])
 @pytest.mark.parametrize("ppm", [-1000, 200, 1000])
-def test_drift_is_worked_off_whatever_the_blocks(ppm: float, length: int) -> None:
-    run = play(pictures(every(0.04, 40.0)), drifting_sound(ppm, 39.0, length, jitter_s=0.002))
+def test_drift_is_worked_off_whatever_the_blocks(ppm: float, length: int, rate: int) -> None:
+    run = play(pictures(every(0.04, 40.0)), drifting_sound(ppm, 39.0, length, jitter_s=0.002, rate=rate), rate=rate)
     assert_in_step(run)
 
 
@@ -182,7 +185,7 @@ def test_a_source_that_drifts_against_the_session_for_an_hour_is_not_waited_for(
     assert on_grid(run.slots)
     assert run.timeline.clock.reanchored == 0
     arrived = np.array([(slot.time_s + 0.04) * (1 + ppm * 1e-6) for slot in run.slots])
-    scheduled = np.array([(slot.scheduled - START) / SECOND for slot in run.slots])
+    scheduled = np.array([(slot.scheduled - START) / NS_PER_S for slot in run.slots])
     assert np.abs(scheduled - arrived).max() < 0.005
     assert np.abs(np.array(run.closed_s) - arrived).max() < 0.005
 

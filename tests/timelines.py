@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from pflx.runtime.clock import NS_PER_S
 from pflx.runtime.sources import Timed
-from pflx.runtime.timeline import GRACE_NS, SECOND, Slot, Timeline
+from pflx.runtime.timeline import GRACE_NS, Slot, Timeline
 
 MS = 1_000_000
 RATE = 16_000
-START = 7 * SECOND  # of the session's clock; media time has another zero
+START = 7 * NS_PER_S  # of the session's clock; media time has another zero
 Item = tuple[float, Timed]  # when it can be read, in s from START, and what
 Track = list[Item]
 
@@ -37,9 +38,9 @@ def pictures(stamps: Iterable[float], latency_s: float = 0.0) -> Track:
     return [(stamp + latency_s, Timed(stamp, video=picture(index))) for index, stamp in enumerate(stamps)]
 
 
-def sounds(stamps: Sequence[float], length: int = 640, latency_s: float = 0.0) -> Track:
+def sounds(stamps: Sequence[float], length: int = 640, latency_s: float = 0.0, rate: int = RATE) -> Track:
     """Blocks that can be read at their end."""
-    return [(stamp + length / RATE + latency_s, Timed(stamp, audio=ramp(stamp, length))) for stamp in stamps]
+    return [(stamp + length / rate + latency_s, Timed(stamp, audio=ramp(stamp, length, rate))) for stamp in stamps]
 
 
 def at_once(track: Track) -> Track:
@@ -66,7 +67,7 @@ class Run:
     def look(self) -> None:
         for slot in self.timeline.ready(self.now):
             self.slots.append(slot)
-            self.closed_s.append((self.now - START) / SECOND)
+            self.closed_s.append((self.now - START) / NS_PER_S)
 
     def go_to(self, time: int) -> None:
         while (look := self.timeline.next_look()) is not None and look <= time:
@@ -77,9 +78,11 @@ class Run:
         self.now = max(self.now, time)
 
 
-def play(*tracks: Track, live: bool = True, first: int = 0, end: bool = False, until_s: float = 0.0) -> Run:
+def play(
+    *tracks: Track, live: bool = True, first: int = 0, end: bool = False, until_s: float = 0.0, rate: int = RATE
+) -> Run:
     """What a session does with its tracks, each read by a reader of its own."""
-    run = Run(Timeline(live=live, first=first))
+    run = Run(Timeline(live=live, first=first, sample_rate_hz=rate))
     places = [0] * len(tracks)
     held: list[Timed | None] = [None] * len(tracks)
 
@@ -89,7 +92,7 @@ def play(*tracks: Track, live: bool = True, first: int = 0, end: bool = False, u
             return run.now if live else max(run.now, run.timeline.due(index, item))
         if places[index] == len(tracks[index]):
             return None
-        return max(run.now, START + round(tracks[index][places[index]][0] * SECOND))
+        return max(run.now, START + round(tracks[index][places[index]][0] * NS_PER_S))
 
     while events := [(at, index) for index in range(len(tracks)) if (at := ready_at(index)) is not None]:
         at, index = min(events)
@@ -103,24 +106,24 @@ def play(*tracks: Track, live: bool = True, first: int = 0, end: bool = False, u
             run.timeline.add(index, item, run.now)
             held[index] = None
             run.look()
-    run.go_to(START + round(until_s * SECOND))
+    run.go_to(START + round(until_s * NS_PER_S))
     if end:
         run.timeline.end()
         run.look()
-    check(run, first, end)
+    check(run, first, end, rate)
     return run
 
 
-def check(run: Run, first: int = 0, ended: bool = False) -> None:
+def check(run: Run, first: int = 0, ended: bool = False, rate: int = RATE) -> None:
     """What holds for every run."""
     slots = run.slots
     assert [slot.number for slot in slots] == list(range(first, first + len(slots)))
     scheduled = [slot.scheduled for slot in slots]
     assert scheduled == sorted(scheduled)
-    assert all(slot.sound.shape == (640,) and slot.sound.dtype == np.float32 for slot in slots)
+    assert all(slot.sound.shape == (rate // 25,) and slot.sound.dtype == np.float32 for slot in slots)
     assert all(slot.picture.shape == slots[0].picture.shape for slot in slots)
     for slot, closed_s in zip(slots, run.closed_s, strict=True):
-        closed = START + round(closed_s * SECOND)
+        closed = START + round(closed_s * NS_PER_S)
         assert slot.read <= closed
         assert ended or 0 <= closed - slot.scheduled <= GRACE_NS + MS  # the clock moves by up to 1 ms
 
@@ -132,6 +135,6 @@ def on_grid(slots: Sequence[Slot]) -> bool:
 
 def heard_s(slot: Slot) -> npt.NDArray[np.float64]:
     """By how much each sample was captured later than its place in the slot says; NaN for silence."""
-    place = slot.time_s + np.arange(640) / RATE
+    place = slot.time_s + np.arange(len(slot.sound)) / (25 * len(slot.sound))
     apart = (slot.sound.astype(np.float64) - 1 - place + 0.5) % 1 - 0.5
     return np.where(slot.sound > 0.5, apart, np.nan)

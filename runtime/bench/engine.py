@@ -16,10 +16,10 @@ from pflx.runtime.bench.plan import Plan, make_report, read_manifest
 from pflx.runtime.bench.report import EngineFigures, Report
 from pflx.runtime.bench.stub import stub_engines
 from pflx.runtime.bench.table import count, number
+from pflx.runtime.chain import Clock
 from pflx.runtime.figures import distribution
 from pflx.runtime.listener import CALL_SIZES
 from pflx.runtime.rendering import WINDOW_RADIUS
-from pflx.runtime.stream import Clock
 
 LEAST_CALLS = 30
 """Timed at least, however long they take: enough for a p90."""

@@ -12,14 +12,16 @@ import numpy as np
 from pflx.engines import Array, PflxError
 from pflx.runtime.bench.report import Reaction
 from pflx.runtime.bench.stimulus import Stimulus
+from pflx.runtime.chain import seeded_noise
+from pflx.runtime.clock import NS_PER_S
 from pflx.runtime.figures import distribution
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.listener import Listener
 from pflx.runtime.media import FPS, Float32Array, UInt8Array
 from pflx.runtime.rendering import Features, Renderer
 from pflx.runtime.speaker import FaceTrack
-from pflx.runtime.stream import Stream, seeded_noise
-from pflx.runtime.timeline import FRAME_NS, SECOND
+from pflx.runtime.stream import Stream
+from pflx.runtime.timeline import FRAME_NS
 
 _CHECKED = 20  # impulses that are replayed, if there are so many
 _MS = 1_000_000
@@ -104,7 +106,7 @@ def find_responses(ledgers: Sequence[Ledger], times_s: Sequence[float], declared
         slot = int(time_s * FPS)
         if slot not in starts:
             continue
-        event = starts[slot] + round((time_s - slot / FPS) * SECOND)
+        event = starts[slot] + round((time_s - slot / FPS) * NS_PER_S)
         complete = starts[slot] + FRAME_NS - _CLOSE_NS
         first, first_own = (int(np.searchsorted(known, complete)) for known in (depends, own))
         if first < len(shown) and (picture := shown[first].picture) is not None:

@@ -20,15 +20,17 @@ from pflx.runtime.bench.series import make_series
 from pflx.runtime.bench.stimulus import Stimulus
 from pflx.runtime.bench.table import count
 from pflx.runtime.bench.verdict import verdict
-from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
+from pflx.runtime.chain import ListenerFrame
+from pflx.runtime.clock import NS_PER_S, LiveClock, SystemClock, VirtualClock
 from pflx.runtime.figures import Figures, figures
 from pflx.runtime.latency import Ledger
+from pflx.runtime.ledger_table import NS_PER_MS
 from pflx.runtime.listener import Listener
 from pflx.runtime.live import LiveSession
 from pflx.runtime.media import FPS, open_speaker
 from pflx.runtime.sinks import NullSink
 from pflx.runtime.sources import Source
-from pflx.runtime.stream import ListenerFrame, Stream
+from pflx.runtime.stream import Stream
 
 WARM_UP_SEGMENTS = 3
 """At the start of a session, left out of its figures."""
@@ -36,8 +38,6 @@ WARM_UP_SEGMENTS = 3
 _IDLE_S = 10.0
 _LONG = 3  # an idle test is made of runs that are so many times as long
 _TICK_S = 0.25  # how often progress is told
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
 
 
 class Progress(Protocol):
@@ -75,7 +75,7 @@ def run_realtime(
     ledgers: list[Ledger] = []
     begun = clock()
     with open_listener(plan, clock) as listener:
-        opening_ms = (clock() - begun) / _NS_PER_MS
+        opening_ms = (clock() - begun) / NS_PER_MS
         require_duration(stimulus, listener)
         cold_ms, idle_ms = _time_first_frames(plan, listener, stimulus, clock)
         play(plan, listener, stimulus, clock, record=_both(ledgers.append, record), progress=progress)
@@ -163,7 +163,7 @@ def play(
         begun = clock()
         while not session.wait(_TICK_S):
             if progress is not None:
-                progress(min((clock() - begun) / _NS_PER_S, plan.duration_s), plan.duration_s)
+                progress(min((clock() - begun) / NS_PER_S, plan.duration_s), plan.duration_s)
 
 
 def without_warm_up(ledgers: Sequence[Ledger], hop: int) -> list[Ledger]:
@@ -211,12 +211,12 @@ def _time_first_frames(
             return cold_ms, None
         for _ in stream.pull():
             pass
-        clock.sleep(round(_IDLE_S * _NS_PER_S))
+        clock.sleep(round(_IDLE_S * NS_PER_S))
         begun = clock()
         frame = _next_frame(stream, slots, listener.generator.hop)
         assert frame is not None
         assert frame.ledger.on_host is not None
-        return cold_ms, (frame.ledger.on_host - begun) / _NS_PER_MS
+        return cold_ms, (frame.ledger.on_host - begun) / NS_PER_MS
 
 
 def _next_frame(stream: Stream, slots: Iterator[tuple[object, object]], hop: int) -> ListenerFrame | None:
@@ -232,7 +232,7 @@ def _warm_ms(ledgers: Sequence[Ledger], found: Figures) -> float | None:
     due = [ledger.deadline for ledger in ledgers if ledger.deadline is not None]
     if not shown:
         return None
-    return (min(shown) - min(due)) / _NS_PER_MS + found.algorithmic_ms + found.playout_ms
+    return (min(shown) - min(due)) / NS_PER_MS + found.algorithmic_ms + found.playout_ms
 
 
 def _notes(plan: Plan, n_warm_up: int) -> Iterator[str]:

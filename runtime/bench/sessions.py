@@ -16,12 +16,11 @@ from pflx.runtime.bench.verdict import MAX_DMR
 from pflx.runtime.clock import LiveClock, SystemClock
 from pflx.runtime.figures import distribution
 from pflx.runtime.latency import Ledger
+from pflx.runtime.ledger_table import NS_PER_MS
 from pflx.runtime.listener import Listener
 from pflx.runtime.media import FPS
 from pflx.runtime.sources import Source, Timed
 from pflx.runtime.timeline import FRAME_NS
-
-_NS_PER_MS = 1_000_000
 
 
 def run_sessions(
@@ -70,7 +69,7 @@ def run_sessions(
         source=stimulus.description,
         clock=clock,
         sessions=rows,
-        verdict=list(_verdict(rows, listener.generator.hop * FRAME_NS / _NS_PER_MS, last)),
+        verdict=list(_verdict(rows, listener.generator.hop * FRAME_NS / NS_PER_MS, last)),
     )
 
 
@@ -107,7 +106,7 @@ def _row(recorded: Sequence[Sequence[Ledger]], plan: Plan, listener: Listener) -
         sessions=len(recorded),
         dmr=dmr,
         turnaround_p99_ms=p99.value if p99 else None,
-        kept=dmr <= MAX_DMR and slowest_ms <= listener.generator.hop * FRAME_NS / _NS_PER_MS,
+        kept=dmr <= MAX_DMR and slowest_ms <= listener.generator.hop * FRAME_NS / NS_PER_MS,
     )
 
 
@@ -118,7 +117,7 @@ def _turnarounds_ms(ledgers: Sequence[Ledger]) -> Iterator[float]:
         if ledger.on_host is not None and ledger.newest is not None:
             ready[ledger.newest] = min(ledger.on_host, ready.get(ledger.newest, ledger.on_host))
     for newest in sorted(ready)[1:]:
-        yield (ready[newest] - newest) / _NS_PER_MS
+        yield (ready[newest] - newest) / NS_PER_MS
 
 
 def _verdict(rows: Sequence[SessionsRow], segment_ms: float, last: int) -> Iterator[str]:
@@ -174,6 +173,7 @@ class _Held:
 
     def __init__(self, source: Source, gate: _Gate, phase_ns: int) -> None:
         self._source, self._gate, self._phase_ns = source, gate, phase_ns
+        self.sample_rate_hz = source.sample_rate_hz
         self._closed = False
 
     def tracks(self) -> Sequence[Iterator[Timed]]:

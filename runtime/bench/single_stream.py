@@ -15,12 +15,12 @@ from pflx.runtime.bench.realtime import WARM_UP_SEGMENTS, Progress, figures_of, 
 from pflx.runtime.bench.report import Report
 from pflx.runtime.bench.stimulus import Stimulus
 from pflx.runtime.bench.verdict import verdict
-from pflx.runtime.clock import LiveClock, SystemClock
+from pflx.runtime.chain import Clock
+from pflx.runtime.clock import NS_PER_S, LiveClock, SystemClock
 from pflx.runtime.latency import Ledger
 from pflx.runtime.media import FPS, Float32Array, UInt8Array
-from pflx.runtime.stream import Clock, Stream
+from pflx.runtime.stream import Stream
 
-_NS_PER_S = 1_000_000_000
 _LEAST_SEGMENTS = WARM_UP_SEGMENTS + 2  # however long they take
 _CLOSED_LOOP = (
     "This is a closed loop: a segment was fed when all of the last one was done, so these are service times. What a "
@@ -94,7 +94,7 @@ def serve(
     for video, audio in segments:
         stream.push(video=video, audio=audio)
         ledgers = [frame.ledger for frame in stream.pull()]
-        yield (clock() - begun) / _NS_PER_S, ledgers
+        yield (clock() - begun) / NS_PER_S, ledgers
 
 
 def _segments(stimulus: Stimulus, hop: int) -> Iterator[tuple[UInt8Array, Float32Array]]:

@@ -25,8 +25,9 @@ from pflx.runtime.bench.scalars import memory_slope_mb_per_h
 from pflx.runtime.bench.series import make_series
 from pflx.runtime.bench.table import number
 from pflx.runtime.bench.verdict import verdict
-from pflx.runtime.clock import LiveClock, SystemClock
+from pflx.runtime.clock import NS_PER_S, LiveClock, SystemClock
 from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.ledger_table import NS_PER_MS
 from pflx.runtime.media import FPS
 
 _NONE = np.iinfo(np.int64).min
@@ -34,8 +35,6 @@ _NAMES = [*(field.name for field in fields(Ledger) if field.name != "time_s"), "
 _values = attrgetter(*_NAMES)
 _PER_MINUTE = 60 * FPS
 _PER_LOOK = 5 * FPS  # from one look at the memory to the next
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
 
 
 def run_soak(
@@ -119,7 +118,7 @@ class _Log:
             self._rows = np.concatenate([self._rows, np.full_like(self._rows, _NONE)])
         *values, time_s = _values(ledger)
         row = [_NONE if value is None else value for value in values]
-        self._rows[self._count] = [*row, round(time_s * _NS_PER_S)]
+        self._rows[self._count] = [*row, round(time_s * NS_PER_S)]
         self._count += 1
 
     def ledgers(self) -> Iterator[Ledger]:
@@ -128,7 +127,7 @@ class _Log:
             values: dict[str, Any] = dict(
                 zip(_NAMES, (None if value == _NONE else value for value in row), strict=False)
             )
-            yield Ledger(**values | {"rung": Rung(values["rung"]), "time_s": time_ns / _NS_PER_S})
+            yield Ledger(**values | {"rung": Rung(values["rung"]), "time_s": time_ns / NS_PER_S})
 
     def minutes(self, samples: int) -> list[Minute]:
         """One row a minute; the last one may be shorter. A frame without a ledger counts as missed."""
@@ -136,7 +135,7 @@ class _Log:
         frame, emitted = columns["frame"], columns["emitted"]
         shown = emitted != _NONE
         in_time = shown & (columns["rung"] == Rung.FULL) & (columns["on_host"] <= columns["deadline"])
-        trail_ms = (emitted - columns["time_s"]) / _NS_PER_MS
+        trail_ms = (emitted - columns["time_s"]) / NS_PER_MS
         last, rows, origin_ms = int(frame.max()), [], None
         for minute in range(last // _PER_MINUTE + 1):
             mine = frame // _PER_MINUTE == minute

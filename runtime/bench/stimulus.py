@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pflx.engines import FeedError
 from pflx.runtime.bench.drawing import draw_face
-from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Float32Array, SpeakerFile, UInt8Array
+from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, Float32Array, SpeakerFile, UInt8Array, samples_per_frame
 from pflx.runtime.portrait import load_portrait
 from pflx.runtime.rendering import Portrait
 from pflx.runtime.sources import Timed
@@ -42,6 +42,7 @@ class Stimulus:
         portrait: the speaker's face; None draws one.
         clip: a clip in place of it, sound included.
         size: width and height of the pictures, where there is no clip.
+        sample_rate_hz: of the sound, a multiple of 25.
 
     Raises:
         PortraitError: the portrait cannot be read.
@@ -58,17 +59,20 @@ class Stimulus:
         portrait: Portrait | None = None,
         clip: SpeakerFile | None = None,
         size: tuple[int, int] = (640, 480),
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
     ) -> None:
         self.frames = math.floor(duration_s * FPS + 1e-9)
         if self.frames < 1:
             raise FeedError(f"duration is {duration_s} s; take {1 / FPS} or more.")
         self.impulse_times_s = _times(self.frames / FPS, seed)
         self._times_s = np.array(self.impulse_times_s)
-        self._clip = clip
+        self.sample_rate_hz = sample_rate_hz
+        self._per_frame = samples_per_frame(sample_rate_hz)
+        self._clip = clip.at_rate(sample_rate_hz) if clip else None
         face = draw_face() if portrait is None else load_portrait(portrait)
         self._views = [] if clip else _views(face, size)
         self._dark_views = [_darkened(view) for view in self._views]
-        self._hum = _hum()
+        self._hum = _hum(sample_rate_hz)
         self._size = (clip.width, clip.height) if clip else size
         self._closed = False
 
@@ -105,12 +109,12 @@ class Stimulus:
             without: index of an event that is left out.
         """
         times_s = self._times_s if without is None else np.delete(self._times_s, without)
-        samples = number * SAMPLES_PER_FRAME + np.arange(SAMPLES_PER_FRAME)
+        samples = number * self._per_frame + np.arange(self._per_frame)
         if np.searchsorted(times_s, number / FPS, side="right") % 2:
             picture = _darkened(picture) if self._clip else self._dark_views[_place(number)]
-        heard = np.searchsorted(times_s, samples / SAMPLE_RATE_HZ, side="right") % 2
+        heard = np.searchsorted(times_s, samples / self.sample_rate_hz, side="right") % 2
         if heard.any():
-            sound = np.asarray(sound + heard * _tone(samples), np.float32)
+            sound = np.asarray(sound + heard * _tone(samples, self.sample_rate_hz), np.float32)
         return picture, sound
 
     def _items(self) -> Iterator[Timed]:
@@ -166,17 +170,18 @@ def _darkened(picture: UInt8Array) -> UInt8Array:
     return np.asarray(cv2.convertScaleAbs(cv2.flip(picture, 1), alpha=_LIGHT), np.uint8)
 
 
-def _hum() -> Float32Array:
-    """A voice of a few partials that swells three times a second, without a seam: float32 [_HUM_FRAMES, 640]."""
-    time_s = np.arange(_HUM_FRAMES * SAMPLES_PER_FRAME) / SAMPLE_RATE_HZ
+def _hum(rate_hz: int) -> Float32Array:
+    """A voice of a few partials that swells three times a second, without a seam: float32 [_HUM_FRAMES, a frame's]."""
+    per_frame = samples_per_frame(rate_hz)
+    time_s = np.arange(_HUM_FRAMES * per_frame) / rate_hz
     partials = (np.sin(2 * np.pi * 120 * partial * time_s) / partial for partial in (1, 2, 3, 5, 8))
     wave = _HUM * sum(partials) * (1 + np.sin(2 * np.pi * 3.125 * time_s))
-    return np.asarray(wave, np.float32).reshape(_HUM_FRAMES, SAMPLES_PER_FRAME)
+    return np.asarray(wave, np.float32).reshape(_HUM_FRAMES, per_frame)
 
 
-def _tone(samples: npt.NDArray[np.int64]) -> Float32Array:
+def _tone(samples: npt.NDArray[np.int64], rate_hz: int) -> Float32Array:
     """A square wave: a step, at whatever moment it begins."""
-    return np.asarray(_TONE * np.sign(np.cos(2 * np.pi * _TONE_HZ / SAMPLE_RATE_HZ * samples)), np.float32)
+    return np.asarray(_TONE * np.sign(np.cos(2 * np.pi * _TONE_HZ / rate_hz * samples)), np.float32)
 
 
 def _looped(clip: SpeakerFile) -> Iterator[tuple[UInt8Array, Float32Array]]:
