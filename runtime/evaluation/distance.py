@@ -1,0 +1,74 @@
+"""FRDist of the REACT challenge: dynamic time warping against the appropriate reactions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pflx.engines import Array
+from pflx.engines.protocol import import_backend
+from pflx.runtime.evaluation.challenge import neighbour_rows
+from pflx.runtime.evaluation.results import UndefinedError
+
+INSTALL = "pip install 'pflx[evaluate]'"
+FEATURES = 25
+"""0…14 action units, 15 valence, 16 arousal, 17…24 probabilities of expressions."""
+
+_GROUPS = ((slice(0, 15), 1 / 15), (slice(15, 17), 1.0), (slice(17, 25), 1 / 8))
+"""Features that are warped together, and the weight of their distance. Source: baseline_react2024 0c3ce58, metric,
+`compute_FRD`."""
+
+
+def fr_dist(pred: Array, listener: Array, neighbours: Array) -> float:
+    """FRDist, lower is closer: distance to the nearest of the appropriate reactions, time warped.
+
+    The smallest weighted sum of three warping distances (action units, valence and arousal, expressions) over the
+    neighbours of a clip, mean over clips, *summed* over reactions. Runs of different K cannot be compared.
+
+    Args:
+        pred: `[N, K, T, 25]`.
+        listener: `[N, T, 25]` true reactions.
+        neighbours: `[N, N]`, 1 where reaction j (column) is appropriate to clip n (row).
+
+    Raises:
+        UndefinedError: not 25 features.
+        BackendMissingError: dtaidistance is not installed.
+    """
+    if pred.shape[-1] != FEATURES:
+        raise UndefinedError(f"it is defined for the {FEATURES} emotion features, these have {pred.shape[-1]}")
+    nearest = []
+    for clip, near in zip(pred, neighbour_rows(neighbours), strict=True):
+        distances = sum(weight * warping(clip[..., group], listener[near][..., group]) for group, weight in _GROUPS)
+        nearest.append(np.min(distances, axis=1))
+    return float(np.mean(nearest, axis=0).sum())
+
+
+def warping(pred: Array, truth: Array) -> Array:
+    """Dynamic time warping of every reaction with every true one.
+
+    The square root of the least sum of squared Euclidean distances along a path of steps right, down and diagonal; no
+    window. Runs on all cores where dtaidistance has OpenMP (`OMP_NUM_THREADS`).
+
+    Args:
+        pred: `[K, T, D]`.
+        truth: `[J, T', D]`.
+
+    Returns:
+        float64 [K, J].
+
+    Raises:
+        BackendMissingError: dtaidistance is not installed.
+    """
+    dtw_ndim: Any = import_backend("dtaidistance.dtw_ndim", INSTALL)
+    series = [np.ascontiguousarray(track, np.float64) for track in (*pred, *truth)]
+    k = len(pred)
+    openmp = dtw_ndim.dtw.dtw_cc_omp
+    distances = dtw_ndim.distance_matrix_fast(
+        series,
+        ndim=pred.shape[-1],
+        block=((0, k), (k, len(series))),
+        compact=True,
+        parallel=openmp is not None and bool(openmp.is_openmp_supported()),
+    )
+    return np.asarray(distances, np.float64).reshape(k, len(truth))

@@ -1,0 +1,139 @@
+"""The pose over time, with the seams between segments: one picture to see what the figures say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pflx.engines import Array, FeedError
+from pflx.engines.protocol import import_backend
+from pflx.engines.writer import write_whole
+from pflx.runtime.evaluation.distance import INSTALL
+from pflx.runtime.evaluation.evaluate import Inputs, pose_of
+from pflx.runtime.evaluation.predictions import WITHOUT_POSNET
+from pflx.runtime.evaluation.results import Border, Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _SOFT, _PALE = "#1c2430", "#5d6b7c", "#dfe4ea"
+_SEAM, _WARNING = "#aab4c0", "#c8362b"
+_SHOWN: dict[str, Any] = {"color": "#0072b2", "linewidth": 1.5, "zorder": 3}
+_GENERATED: dict[str, Any] = {"color": "#d55e00", "linewidth": 1.1, "zorder": 2}
+_AXES = ("x", "y", "z")
+_WIDTH_IN, _DPI = 12.0, 120
+_IN_PER_S = 0.9
+"""Inches of width that a second takes at least, up to the widest picture."""
+_WIDEST_IN = 30.0
+
+
+def check_plot(inputs: Inputs) -> None:
+    """Refuse a plot that cannot be drawn, before any work.
+
+    Raises:
+        FeedError: the predictions have no pose.
+        BackendMissingError: matplotlib is not installed.
+    """
+    if not _poses(inputs):
+        features = next(iter(inputs.tracks.values())).shape[-1]
+        raise FeedError(
+            f"--plot draws the pose, which the {features} features in {inputs.predictions.path} do not have. Leave it "
+            "out, or give 58 coefficients."
+        )
+    import_backend("matplotlib", INSTALL)
+
+
+def save_plot(path: Path, inputs: Inputs, evaluation: Evaluation) -> None:
+    """Draw the first reaction to the first clip: rotation and translation, each of three axes.
+
+    Args:
+        path: PNG that appears complete, or not at all.
+        inputs: what was evaluated.
+        evaluation: what was found.
+
+    Raises:
+        BackendMissingError: matplotlib is not installed.
+        OutputError: it cannot be written.
+    """
+    content = BytesIO()
+    draw_pose(inputs, evaluation).savefig(content, format="png", dpi=_DPI)
+    write_whole(path, content.getbuffer())
+
+
+def draw_pose(inputs: Inputs, evaluation: Evaluation) -> Figure:
+    """The picture that `save_plot` writes."""
+    import_backend("matplotlib", INSTALL)
+    from matplotlib.figure import Figure  # no pyplot: nothing global, no window
+
+    seconds = evaluation.frames / evaluation.fps
+    width = float(np.clip(2 + _IN_PER_S * seconds, _WIDTH_IN, _WIDEST_IN))
+    figure = Figure(figsize=(width, 10.5), facecolor="white", layout="constrained")
+    rows: Any = figure.subplots(6, 1, sharex=True)
+    poses = _poses(inputs)
+    for row, axes in enumerate(rows):
+        quantity, axis = ("rotation", "translation")[row // 3], row % 3
+        _draw_row(axes, {name: pose[quantity][1][0, :, axis] for name, pose in poses.items()}, evaluation)
+        unit = next(iter(poses.values()))[quantity][0]
+        axes.set_ylabel(f"{quantity} {_AXES[axis]}, {unit}", color=_INK, fontsize=9)
+    rows[0].set_xlim(0, seconds)
+    rows[-1].set_xlabel("time, s", color=_INK)
+    for quantity, axes in (("rotation", rows[0]), ("translation", rows[3])):
+        axes.set_title(_caption(evaluation, quantity, list(poses)), loc="left", fontsize=9, color=_SOFT)
+    figure.align_ylabels(rows)
+    _title(figure, evaluation)
+    handles, labels = rows[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=10)
+    return figure
+
+
+def _poses(inputs: Inputs) -> dict[str, Mapping[str, tuple[str, Array]]]:
+    poses = {name: pose_of(track) for name, track in inputs.tracks.items()}
+    return {name: pose for name, pose in poses.items() if pose is not None}
+
+
+def _draw_row(axes: Axes, lines: Mapping[str, Array], evaluation: Evaluation) -> None:
+    """One axis of the pose; a frame lasts from its time to that of the next, so a seam lies between two points."""
+    fps = evaluation.fps
+    if evaluation.hop:
+        borders = np.arange(evaluation.hop, evaluation.frames, evaluation.hop)
+        for index, border in enumerate(borders):
+            label = "seam between two segments" if index == 0 else None
+            axes.axvline(float(border / fps), color=_SEAM, linewidth=0.8, label=label, zorder=1)
+    for name, values in lines.items():
+        style = _GENERATED if name == WITHOUT_POSNET else _SHOWN
+        axes.plot((np.arange(len(values)) + 0.5) / fps, values, label=name, **style)
+    axes.grid(axis="y", color=_PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(y=0.12)
+    axes.tick_params(colors=_SOFT, labelsize=8)
+    for spine in axes.spines.values():
+        spine.set_color(_PALE)
+
+
+def _title(figure: Figure, evaluation: Evaluation) -> None:
+    of = [] if evaluation.samples == 1 else [f"first of {evaluation.samples} reactions"]
+    of += [] if evaluation.clips == 1 else [f"first of {evaluation.clips} clips"]
+    name = Path(evaluation.predictions).name
+    title = f"Pose of the listener, {name}" + (f" ({', '.join(of)})" if of else "")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=_INK)
+    if evaluation.untrained is not None:
+        warning = f"UNTRAINED WEIGHTS (SEED {evaluation.untrained}): THE MOTION MEANS NOTHING"
+        figure.supxlabel(warning, x=0.99, ha="right", fontsize=9, color=_WARNING)
+
+
+def _caption(evaluation: Evaluation, quantity: str, tracks: Sequence[str]) -> str:
+    """Size and z-score of the jumps, as far as they are known."""
+    jumps = {motion.track: motion.jump for motion in evaluation.motion if motion.quantity == quantity}
+    unit = next((motion.unit for motion in evaluation.motion if motion.quantity == quantity), "")
+    said = [f"{name} {_jump(jump, unit)}" for name in tracks if (jump := jumps.get(name)) and jump.borders]
+    return f"{quantity}: mean jump at seams, all reactions: {'; '.join(said)}" if said else quantity
+
+
+def _jump(jump: Border, unit: str) -> str:
+    z = "no z-score" if jump.z is None else f"z {jump.z:+.1f}"
+    return f"{jump.at_borders:.3g} {unit} ({z})"

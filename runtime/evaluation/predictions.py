@@ -1,0 +1,226 @@
+"""Reading predictions, true reactions, speakers and neighbours from `.npy` and `.npz`."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pflx.engines import Array, PflxError
+
+WITH_POSNET = "with PosNet"
+WITHOUT_POSNET = "without PosNet"
+EMOTION = "emotion"
+PREDICTIONS = "predictions"
+COEFFICIENTS = 58
+POSE = slice(52, 58)
+"""Rotation in radians, translation in units of the face model."""
+
+_RUN_KEYS = {"coefficients", "generated_pose"}
+_PREDICTION_KEYS = ("pred", "predictions")
+_LISTENER_KEYS = ("listener_gt", "listener")
+_SPEAKER_KEYS = ("speaker",)
+_NEIGHBOUR_KEYS = ("neighbour", "neighbours")
+
+
+class InputError(PflxError, ValueError):
+    """A file holds no numbers that can be evaluated."""
+
+
+class InputMissingError(InputError, FileNotFoundError):
+    """There is no file at the path."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a file predicts.
+
+    Attributes:
+        path: the file.
+        tracks: name to `[N, K, T, D]`; all of one N, K and T.
+        fps: frames per second; None where the file does not say.
+        hop: frames of a segment; None where the file does not say.
+        untrained: seed of made-up weights; None for trained ones, or where the file does not say.
+        listener: `[N, T, D]` true reactions that came with them.
+        speaker: `[N, T, D]` that came with them.
+        neighbours: `[N, N]` that came with them.
+    """
+
+    path: Path
+    tracks: Mapping[str, Array]
+    fps: float | None = None
+    hop: int | None = None
+    untrained: int | None = None
+    listener: Array | None = field(default=None, repr=False)
+    speaker: Array | None = field(default=None, repr=False)
+    neighbours: Array | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """N clips, K reactions to each, T frames."""
+        clips, samples, frames = next(iter(self.tracks.values())).shape[:3]
+        return clips, samples, frames
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read predictions.
+
+    Args:
+        path: of `pflx run --coefficients` (`.npz`); or an array `[N, K, T, D]`, or `[K, T, D]` of one clip, as `.npy`
+            or in an `.npz`, alone or as `pred`; beside it there may be `listener_gt`, `speaker` and `neighbour`.
+
+    Raises:
+        InputMissingError: there is no such file.
+        InputError: it is neither, holds no such array, or one that is not finite.
+    """
+    arrays = _read(path)
+    if arrays.keys() >= _RUN_KEYS:
+        return _of_run(path, arrays)
+    pred = _batch(path, _pick(path, arrays, _PREDICTION_KEYS), "predictions", "[N, K, T, D] or [K, T, D]", 4)
+    clips = len(pred)
+    listener, speaker, neighbours = (
+        next((arrays[key] for key in keys if key in arrays), None)
+        for keys in (_LISTENER_KEYS, _SPEAKER_KEYS, _NEIGHBOUR_KEYS)
+    )
+    return Predictions(
+        path,
+        {PREDICTIONS: pred},
+        listener=None if listener is None else _track(path, listener),
+        speaker=None if speaker is None else _track(path, speaker),
+        neighbours=None if neighbours is None else _checked_neighbours(path, neighbours, clips),
+    )
+
+
+def read_track(path: Path, name: str) -> Array:
+    """Read true reactions, or speakers.
+
+    Args:
+        path: `[N, T, D]`, or `[T, D]` of one clip, as `.npy` or in an `.npz`, alone or under its name.
+        name: `listener` or `speaker`.
+
+    Returns:
+        float [N, T, D], finite.
+
+    Raises:
+        InputMissingError, InputError: as `read_predictions`.
+    """
+    keys = _LISTENER_KEYS if name == "listener" else _SPEAKER_KEYS
+    return _track(path, _pick(path, _read(path), keys))
+
+
+def read_neighbours(path: Path, clips: int) -> Array:
+    """Read which reactions are appropriate to which clip, `[clips, clips]` of 0 and 1.
+
+    Raises:
+        InputMissingError, InputError: as `read_predictions`; or a clip has none.
+    """
+    return _checked_neighbours(path, _pick(path, _read(path), _NEIGHBOUR_KEYS), clips)
+
+
+def _of_run(path: Path, arrays: Mapping[str, Array]) -> Predictions:
+    """Both tracks of `pflx run --coefficients`: as it was shown, and as the generator had the pose."""
+    shown, pose = arrays["coefficients"], arrays["generated_pose"]
+    if shown.ndim != 3 or shown.shape[2] != COEFFICIENTS or pose.shape != (*shown.shape[:2], 6):
+        raise InputError(
+            f"{path} is not of pflx run: coefficients {list(shown.shape)} and generated_pose {list(pose.shape)} are "
+            f"not [S, T, {COEFFICIENTS}] and [S, T, 6]."
+        )
+    generated = shown.copy()
+    generated[..., POSE] = pose
+    tracks = {WITH_POSNET: shown, WITHOUT_POSNET: generated}
+    if "emotion" in arrays:
+        tracks[EMOTION] = arrays["emotion"]
+    batches = {name: _batch(path, track, name, "[S, T, D]", 4) for name, track in tracks.items()}
+    if len({batch.shape[:3] for batch in batches.values()}) > 1:
+        raise InputError(f"{path}: emotion {list(tracks[EMOTION].shape)} is of another length than coefficients.")
+    untrained = _number(path, arrays, "untrained", -1)
+    return Predictions(
+        path,
+        batches,
+        fps=_number(path, arrays, "fps", 25.0),
+        hop=int(_number(path, arrays, "hop", 0)) or None,
+        untrained=None if untrained < 0 else int(untrained),
+    )
+
+
+def _read(path: Path) -> dict[str, Array]:
+    """The arrays of a file by name; the only one of an `.npy` is called "". All are real numbers."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder. Give an .npy or .npz file.")
+    try:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
+    except FileNotFoundError as error:
+        raise InputMissingError(f"There is no file {path}. Check the path.") from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+        reason = str(error).partition(".")[0] or type(error).__name__
+        raise InputError(f"{path} is no .npy or .npz of numbers ({reason}).") from error
+    return arrays
+
+
+def _pick(path: Path, arrays: Mapping[str, Array], keys: tuple[str, ...]) -> Array:
+    """The array of one of these names, or the only one there is."""
+    named = next((arrays[key] for key in keys if key in arrays), None)
+    if named is not None:
+        return named
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    raise InputError(f"{path} holds {', '.join(arrays) or 'nothing'}. Call the array '{keys[0]}', or give it alone.")
+
+
+def _track(path: Path, array: Array) -> Array:
+    return _batch(path, array, "a track", "[N, T, D] or [T, D]", 3)
+
+
+def _batch(path: Path, array: Array, name: str, expected: str, axes: int) -> Array:
+    """A finite float array of `axes` axes, a leading one of size 1 added where there is one less."""
+    array = _numbers(path, array)
+    if array.ndim not in (axes, axes - 1) or 0 in array.shape:
+        raise InputError(f"{path}: {name} of shape {list(array.shape)} cannot be evaluated. Give {expected}.")
+    whole = array.reshape((1,) * (axes - array.ndim) + array.shape)
+    _check_finite(path, whole)
+    return whole
+
+
+def _numbers(path: Path, array: Array) -> Array:
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{path} holds {array.dtype}. Give real numbers, like float32.")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _check_finite(path: Path, array: Array) -> None:
+    """Refuse the first number that is not finite, and say where it is."""
+    for clip, part in enumerate(array):  # one by one: a mask of all would take as much memory again
+        if np.isfinite(part).all():
+            continue
+        *sample, frame, feature = map(int, np.argwhere(~np.isfinite(part))[0])
+        where = "".join([f"clip {clip}, ", *(f"sample {index}, " for index in sample)])
+        value = part[(*sample, frame, feature)]
+        raise InputError(f"{path} is {value} at {where}frame {frame}, feature {feature}. Repair it, or predict anew.")
+
+
+def _checked_neighbours(path: Path, array: Array, clips: int) -> Array:
+    array = _numbers(path, array)
+    if array.shape != (clips, clips):
+        raise InputError(
+            f"{path}: neighbours of shape {list(array.shape)} do not fit {clips} clips. Give [{clips}, {clips}]."
+        )
+    if not np.isin(array, (0, 1)).all():
+        raise InputError(f"{path}: neighbours are 0 or 1, here is {array[~np.isin(array, (0, 1))][0]}.")
+    if not array.any(axis=1).all():
+        row = int(np.argmin(array.any(axis=1)))
+        raise InputError(f"{path}: row {row} has no neighbour. Set at least [{row}, {row}] to 1.")
+    return array
+
+
+def _number(path: Path, arrays: Mapping[str, Array], key: str, default: float) -> float:
+    if key not in arrays:
+        return default
+    value = arrays[key]
+    if value.size != 1 or value.dtype.kind not in "fiub" or not np.isfinite(value).all():
+        raise InputError(f"{path}: {key} is {value.tolist()}, not a number.")
+    return float(value.item())
