@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pflx.cli.console import print_line, print_untrained
-from pflx.engines import Bundle, GraphInfo, Manifest, TensorSpec
+from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.engines.manifest import encode_manifest
+from pflx.runtime.generators import Generator, make_generator
+from pflx.runtime.generators.protocol import delay_frames
 
 
 def inspect(
@@ -35,12 +38,11 @@ def inspect(
 
 def _print_head(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    generator, pfl = manifest.generator, manifest.pfl
+    pfl = manifest.pfl
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     for line in (
         f"{bundle.path}, schema {manifest.schema}, written {manifest.created} by pflx {manifest.pflx} ({versions})",
-        f"generator  {generator.name}: window {generator.window}, hop {generator.hop} frames at {manifest.fps} fps; "
-        f"needs {', '.join(generator.needs)}",
+        *_generator_lines(manifest),
         f"smoother   {manifest.smoother.name}: slide {manifest.smoother.slide} frames",
         f"renderer   {manifest.renderer.name}: {manifest.renderer.size}x{manifest.renderer.size} px",
         f"crop       {pfl.mode}: window {pfl.window} px, padding {pfl.padding} px",
@@ -48,6 +50,29 @@ def _print_head(bundle: Bundle) -> None:
         f"precision  {manifest.precision} unless asked otherwise",
     ):
         print_line(line)
+
+
+def _generator_lines(manifest: Manifest) -> Iterator[str]:
+    info = manifest.generator
+    generator = _described(manifest)
+    yield (
+        f"generator  {info.name}: window {info.window}, hop {info.hop} frames at {manifest.fps} fps; "
+        f"needs {', '.join(info.needs)}; sound at {manifest.sample_rate_hz} Hz"
+    )
+    delay_ms = delay_frames(generator, 0) * 1000 // manifest.fps
+    yield f"timing     lead {generator.lead} frames: trails the speaker by {delay_ms} ms and the look-ahead at most"
+    if info.settings:
+        yield "settings   " + ", ".join(f"{name} {value:g}" for name, value in info.settings.items())
+    if generator.steps:
+        yield f"steps      {', '.join(map(str, generator.steps))}"
+
+
+def _described(manifest: Manifest) -> Generator:
+    """The generator on engines that only say what they take and give."""
+    engines = {
+        name: FakeEngine(lambda feeds: feeds, graph.inputs, graph.outputs) for name, graph in manifest.graphs.items()
+    }
+    return make_generator(manifest.generator, engines)
 
 
 def _print_graph(manifest: Manifest, name: str, graph: GraphInfo) -> None:
@@ -81,7 +106,7 @@ def _print_parity(bundle: Bundle) -> None:
     for precision, result in chain.items():
         print_line(
             f"  {precision} against {result['against']}: at most {result['max_levels']} levels apart, "
-            f"{result['psnr_db']:.1f} dB"
+            f"{result['psnr_db']:.1f} dB, coefficients within {result['coefficients_max_abs_error']:.1e}"
         )
 
 

@@ -17,6 +17,9 @@ from pflx.engines.writer import OutputError, install_engine, require_space, writ
 Ranges: TypeAlias = Mapping[str, tuple[int, int, int]]
 """For each named dimension: its smallest, usual and largest size."""
 
+HISTORY = 750
+"""Frames that an engine looks back on where the bundle sets no bound."""
+
 
 def build_engine(
     onnx_path: str | Path,
@@ -104,9 +107,11 @@ def default_ranges(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
     """Sizes for the named dimensions of a bundle's graphs.
 
     One to four speakers, samples and portraits; one frame rendered at a time, up to a segment; and the
-    coefficient track that such frames look at, 13 before and 13 after, for up to two segments.
+    coefficient track that such frames look at, 13 before and 13 after, for up to two segments. A generator with a
+    growing history looks back on as much as the bundle says, or on half a minute.
     """
     hop = manifest.generator.hop
+    history = int(manifest.generator.settings.get("history", 0)) or HISTORY
     batch = (1, 1, 4)
     return {
         "speakers": batch,
@@ -114,6 +119,7 @@ def default_ranges(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
         "portraits": batch,
         "frames": (1, 1, hop),
         "track": (1, hop + 26, 2 * hop + 26),
+        "history": (1, history, history),
     }
 
 

@@ -133,7 +133,7 @@ def react_with_graphs(generator: Generator, posnet: Path, given: ChainInput) -> 
 def react_as_published(parts: GeneratorParts, posnet: PosNet, given: ChainInput) -> Array:
     """The smoothed reaction of the published networks in PyTorch, float32 [1, n·hop, 58]."""
     with torch.inference_mode():
-        raw = parts.published(given.windows, given.noise).split(parts.hop, dim=1)
+        raw = torch.split(parts.published(given.windows, given.noise), parts.hop, dim=1)
         segments = [raw[0]]
         for segment in raw[1:]:
             past, current = (track[:, None, :, POSE] for track in (segments[-1], segment))
@@ -161,11 +161,11 @@ class Shots:
         return cls(smooth_pictures(np.random.default_rng(seed), 1, size), frames)
 
 
-def render_with_graphs(portrait: Path, frame: Path, track: Array, shots: Shots) -> Array:
+def render_with_graphs(paths: Mapping[str, Path], track: Array, shots: Shots) -> Array:
     """Frames of the exported renderer, uint8 [K, size, size, 3]; one graph is open at a time, for they are large."""
-    with closing(OrtEngine(portrait)) as painter:
+    with closing(OrtEngine(paths["pirender_portrait"])) as painter:
         features = painter.run({"portrait": shots.portrait})
-    with closing(OrtEngine(frame)) as renderer:
+    with closing(OrtEngine(paths["pirender_frame"])) as renderer:
         images: Array = renderer.run({**features, "coefficients": track, "frames": shots.frames})["image"][0]
     return images
 

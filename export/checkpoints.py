@@ -39,7 +39,7 @@ _DAMAGE = (
 )
 
 _STATISTICS = "statistics"  # of the latent space, beside the weights of an autoencoder
-_WITH_STATISTICS = ("belfusion_vae",)
+_WITH_STATISTICS = ("belfusion", "belfusion_vae")
 
 
 @dataclass(frozen=True)
@@ -155,36 +155,33 @@ def load_component(path: Path | str, expected: str, **config: int) -> tuple[nn.M
     checkpoint = read_checkpoint(path)
     if (found := _detect(checkpoint)) != expected:
         raise _wrong_component(path, _KINDS[expected].slot, _KINDS[expected].noun, found)
-    return load_network(checkpoint, expected, **config)
+    checkpoint = checkpoint_for(expected, checkpoint)
+    return load_model(expected, checkpoint.state_dict, **config), checkpoint
 
 
-def generator_network(checkpoint: Checkpoint) -> str:
-    """Return which network of a generator a checkpoint holds, a name that `load_model` takes.
+def generator_part(checkpoint: Checkpoint) -> str:
+    """Return which part of a generator a checkpoint holds, a name that `load_model` takes.
 
     Raises:
         UnknownComponentError: it holds nothing known.
-        WrongComponentError: it holds no network of a generator, or one that no bundle needs.
+        WrongComponentError: it holds no part of a generator, or one that no bundle needs.
     """
     found = _detect(checkpoint)
     if _KINDS[found].slot != "--generator":
-        raise _wrong_component(checkpoint.path, "--generator", "a network of a generator", found)
+        raise _wrong_component(checkpoint.path, "--generator", "what the generator of a bundle is made of", found)
     return found
 
 
-def load_network(checkpoint: Checkpoint, name: str, **config: int) -> tuple[nn.Module, Checkpoint]:
-    """Return the network of that name with the weights that were read, and these with a note on what it does not use.
-
-    Raises:
-        StateDictError: keys or shapes do not fit.
-    """
+def checkpoint_for(network: str, checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint without what the network cannot take, and with notes on what it does not use."""
     weights, notes = checkpoint.state_dict, list(checkpoint.notes)
-    if name not in _WITH_STATISTICS:
+    if network not in _WITH_STATISTICS:
         weights = {key: value for key, value in weights.items() if not key.startswith(f"{_STATISTICS}.")}
         notes += [f"{_STATISTICS} not used"] if len(weights) < len(checkpoint.state_dict) else []
-    if unused := [key for key in weights if key in unused_keys(name)]:
+    if unused := [key for key in weights if key in unused_keys(network)]:
         shown = ", ".join(unused[:_SHOWN_KEYS]) + (", ..." if len(unused) > _SHOWN_KEYS else "")
         notes.append(f"{len(unused)} keys that no step reads: {shown}")
-    return load_model(name, weights, **config), replace(checkpoint, notes=tuple(notes))
+    return replace(checkpoint, state_dict=weights, notes=tuple(notes))
 
 
 def _detect(checkpoint: Checkpoint) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pflx.engines import MeanFace, Provenance
-from pflx.export.checkpoints import Checkpoint, generator_network, load_component, load_network, read_checkpoint
+from pflx.export.checkpoints import Checkpoint, checkpoint_for, generator_part, load_component, read_checkpoint
 from pflx.export.errors import ComponentError
 from pflx.export.generators import FAMILIES, ExportSettings, GeneratorFamily, GeneratorParts
 from pflx.export.models import PIRender, PosNet, load_model, untrained
@@ -102,40 +102,43 @@ def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[Gen
     files: dict[str, Checkpoint] = {}
     for path in paths:
         checkpoint = read_checkpoint(path)
-        network = generator_network(checkpoint)
-        if network in files:
-            raise ComponentError(f"{files[network].path} and {path} both hold {network}. Leave one of the two out.")
-        files[network] = checkpoint
+        part = generator_part(checkpoint)
+        if part in files:
+            raise ComponentError(f"{files[part].path} and {path} both hold {part}. Leave one of the two out.")
+        files[part] = checkpoint
     family = _family_of(files)
     _check_settings(family, settings)
     networks, read = {}, []
-    for network, checkpoint in files.items():
-        networks[network], checkpoint = load_network(checkpoint, network, **family.config(network, settings))
-        read.append(_provenance(_slot(family, network), checkpoint))
+    for network in (*family.networks, *family.optional):
+        weights: dict[str, Tensor] = {}
+        for part in (part for part in family.files_of(network) if part in files):
+            checkpoint = checkpoint_for(network, files[part])
+            weights |= checkpoint.state_dict
+            read.append(_provenance(_slot(family, part), checkpoint))
+        if weights:
+            networks[network] = load_model(network, weights, **family.config(network, settings))
     return family.make(networks, settings), read
 
 
 def _family_of(files: Mapping[str, Checkpoint]) -> GeneratorFamily:
-    """The one family that takes all these networks."""
-    fitting = [f for f in FAMILIES.values() if files.keys() <= {*f.networks, *f.optional}]
-    if not fitting:
-        owners = {
-            network: next(f.name for f in FAMILIES.values() if network in (*f.networks, *f.optional))
-            for network in files
-        }
-        parts = ", ".join(f"{files[network].path} is of {owner}" for network, owner in owners.items())
-        raise ComponentError(f"The networks given are not of one generator: {parts}. Give those of one.")
-    family = fitting[0]
-    if missing := [network for network in family.networks if network not in files]:
+    """The one family that takes all these parts of generators."""
+    owners = {part: f for f in FAMILIES.values() for part in f.files_of(*f.networks, *f.optional) if part in files}
+    families = {family.name: family for family in owners.values()}
+    if len(families) > 1:
+        parts = ", ".join(f"{files[part].path} is of {family.name}" for part, family in owners.items())
+        raise ComponentError(f"One bundle holds one generator, these are of {len(families)}: {parts}.")
+    (family,) = families.values()
+    needed = family.files_of(*family.networks)
+    if missing := [part for part in needed if part not in files]:
         raise ComponentError(
-            f"{family.name} is made of {' and '.join(family.networks)}; {' and '.join(missing)} is missing. "
+            f"{family.name} is made of {' and '.join(needed)}; {' and '.join(missing)} is missing. "
             "Pass its checkpoint with another --generator."
         )
     return family
 
 
-def _slot(family: GeneratorFamily, network: str) -> str:
-    return "generator" if network == family.name else f"generator {network}"
+def _slot(family: GeneratorFamily, part: str) -> str:
+    return "generator" if part == family.name else f"generator {part}"
 
 
 def _check_settings(family: GeneratorFamily, settings: ExportSettings) -> None:

@@ -210,11 +210,11 @@ class _Export:
         components, options = self._components, self._options
         shots = Shots.seeded(_PORTRAIT_SEED, reactions.published.shape[1], options.size)
         reference = render_as_published(components.renderer, components.mean_face, reactions.published, shots)
-        against, results = "PyTorch, networks as published", {}
+        against = "PyTorch, networks as published"
+        results: dict[str, Any] = {}
         for precision in options.precisions:
             self._step(f"end to end {precision}")
-            paths = (graphs.path(graph, precision) for graph in ("pirender_portrait", "pirender_frame"))
-            frames = render_with_graphs(*paths, reactions.graphs[precision], shots)
+            frames = render_with_graphs(graphs.paths(precision), reactions.graphs[precision], shots)
             difference, coefficients = FrameDifference.between(reference, frames), reactions.error(precision)
             _check_frames(precision, difference, coefficients)
             results[precision] = {"against": against, "coefficients_max_abs_error": coefficients, **asdict(difference)}

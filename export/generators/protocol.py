@@ -116,6 +116,7 @@ class GeneratorFamily:
         networks: names for `load_model` of what it cannot do without.
         make: its parts, from the networks by name (those of `networks`, and of `optional` where given).
         optional: names for `load_model` of what adds to it.
+        files: network → what `detect_component` says of the files that hold it together, where it is not one file.
         settings: fields of `ExportSettings` that it takes; others are refused before `make`.
         config: options of `load_model` for a network, from the settings.
     """
@@ -124,5 +125,10 @@ class GeneratorFamily:
     networks: tuple[str, ...]
     make: Callable[[Mapping[str, nn.Module], ExportSettings], GeneratorParts]
     optional: tuple[str, ...] = ()
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: frozenset[str] = field(default_factory=frozenset)
     config: Callable[[str, ExportSettings], Mapping[str, int]] = no_config
+
+    def files_of(self, *networks: str) -> tuple[str, ...]:
+        """What the files that hold these networks are known as."""
+        return tuple(file for network in networks for file in self.files.get(network, (network,)))
