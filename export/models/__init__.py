@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pflx.export.errors import ModelNameError, ModelOptionError
-from pflx.export.models import belfusion, perfrdiff, perfrdiff_v1, posnet, reactface
+from pflx.export.models import belfusion, perfrdiff, perfrdiff_v1, posnet, reactface, transvae
 from pflx.export.models.belfusion import BeLFusion, BeLFusionWindow, EmotionVAE, SkipMLP
 from pflx.export.models.keys import Keys, Weights, load_strictly, public_shapes
 from pflx.export.models.perfrdiff import EmotionRegressor, PerFRDiff
@@ -17,6 +17,7 @@ from pflx.export.models.perfrdiff_v1 import PerFRDiffV1
 from pflx.export.models.pirender import PIRender
 from pflx.export.models.posnet import PosNet, PosNetSmoother
 from pflx.export.models.reactface import ReactFace, ReactFaceListener, ReactFaceSpeaker
+from pflx.export.models.transvae import TransVAE, TransVAEFirst, TransVAENext
 from pflx.export.models.weights import fill
 
 __all__ = [
@@ -33,6 +34,9 @@ __all__ = [
     "ReactFaceListener",
     "ReactFaceSpeaker",
     "SkipMLP",
+    "TransVAE",
+    "TransVAEFirst",
+    "TransVAENext",
     "load_model",
     "untrained",
     "unused_keys",
@@ -60,6 +64,7 @@ _NETWORKS = {
     "pirender73": _Network(lambda: PIRender(coefficients=73)),
     "posnet": _Network(PosNet, options=("slide",)),
     "reactface": _Network(ReactFace, reactface.KEYS, options=("window",)),
+    "transvae": _Network(TransVAE, transvae.KEYS, options=("window",)),
 }
 
 

@@ -28,17 +28,24 @@ class Keys:
     Attributes:
         unused: keys that may be present and are then only checked for their shape.
         weight_norm: parameters stored as direction and magnitude; the axis that has its own magnitudes.
+        parts: submodules whose keys have no prefix in a checkpoint.
     """
 
     unused: Mapping[str, Shape] = field(default_factory=dict)
     weight_norm: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+
+    def public(self, key: str) -> str:
+        """The checkpoint's key for one of the module's own."""
+        part, _, rest = key.partition(".")
+        return rest if part in self.parts else key
 
 
 def public_shapes(module: nn.Module, keys: Keys) -> dict[str, Shape]:
     """Return key → shape of every entry that a checkpoint must hold, weight norm in its old spelling."""
     shapes: dict[str, Shape] = {}
-    for key, value in module.state_dict().items():
-        shape = tuple(value.shape)
+    for own, value in module.state_dict().items():
+        key, shape = keys.public(own), tuple(value.shape)
         if key in keys.weight_norm:
             axis = keys.weight_norm[key]
             shapes[f"{key}_g"] = tuple(size if i == axis else 1 for i, size in enumerate(shape))
@@ -58,8 +65,8 @@ def load_strictly(name: str, module: nn.Module, keys: Keys, weights: Weights) ->
     values = {key: torch.as_tensor(value).detach().float() for key, value in given.items()}
     for key, axis in keys.weight_norm.items():
         values[key] = _fold_weight_norm(values.pop(f"{key}_v"), values.pop(f"{key}_g"), axis)
-    own = module.state_dict()
-    module.load_state_dict({key: values[key] for key in own if key in values}, strict=False)
+    public = {own: keys.public(own) for own in module.state_dict()}
+    module.load_state_dict({own: values[key] for own, key in public.items() if key in values}, strict=False)
 
 
 def _old_spelling(weights: Weights, required: Mapping[str, Shape]) -> tuple[dict[str, object], list[str]]:

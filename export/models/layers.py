@@ -130,8 +130,8 @@ class LayerStack(nn.Module):
 class DecoderStack(LayerStack):
     """Decoder layers that share one memory and its biases."""
 
-    def __init__(self, dim: int, n_layers: int = 1) -> None:
-        super().__init__(*(DecoderLayer(dim, 2 * dim) for _ in range(n_layers)))
+    def __init__(self, dim: int, n_layers: int = 1, n_heads: int = N_HEADS) -> None:
+        super().__init__(*(DecoderLayer(dim, 2 * dim, n_heads) for _ in range(n_layers)))
 
     def forward(
         self,
