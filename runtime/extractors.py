@@ -86,7 +86,7 @@ class Recorded:
         if frame >= self.frames and not self._warned:
             log.warning("The recorded values end after %d frames; the last row is held from there on.", self.frames)
             self._warned = True
-        return self._values[min(max(frame, 0), self.frames - 1)].copy()
+        return np.array(self._values[min(max(frame, 0), self.frames - 1)])
 
 
 def read_recorded(path: str | Path, need: str, mean_face: npt.ArrayLike | None = None) -> Recorded:

@@ -93,7 +93,7 @@ class BlazeFace:
     """
 
     def __init__(self, *, min_score: float = 0.7, engine: Engine | None = None) -> None:
-        self._engine = engine if engine is not None else _open_model()
+        self._engine = engine if engine is not None else open_packaged(MODEL_PATH, MODEL_SHA256)
         self._min_score = min_score
 
     def detect(self, frame_rgb: UInt8Array) -> list[Face]:
@@ -127,14 +127,19 @@ class BlazeFace:
         return [Face(_inside(box, width, height), score) for box, score in merged]
 
 
-def _open_model() -> Engine:
+def open_packaged(path: Path, sha256: str) -> Engine:
+    """A model that comes with pflx, on the CPU, one thread.
+
+    Raises:
+        DetectorFileError: the file is missing or its SHA-256 is wrong.
+    """
     try:
-        intact = hashlib.sha256(MODEL_PATH.read_bytes()).hexdigest() == MODEL_SHA256
+        intact = hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     except OSError as error:
-        raise DetectorFileError(f"Cannot read {MODEL_PATH}: {error.strerror}. Reinstall pflx.") from error
+        raise DetectorFileError(f"Cannot read {path}: {error.strerror}. Reinstall pflx.") from error
     if not intact:
-        raise DetectorFileError(f"{MODEL_PATH} is not the file pflx was released with. Reinstall pflx.")
-    return OrtEngine(MODEL_PATH, device="cpu", threads=1)
+        raise DetectorFileError(f"{path} is not the file pflx was released with. Reinstall pflx.")
+    return OrtEngine(path, device="cpu", threads=1)
 
 
 def _check_frame(frame: UInt8Array) -> None:

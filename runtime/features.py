@@ -145,7 +145,7 @@ def _cosines() -> Float64Array:
     cosines = np.cos(np.float32(np.pi / _BANDS) * places * order) * np.float32(math.sqrt(2 / _BANDS))
     cosines[:, 0] *= np.float32(math.sqrt(0.5))
     lifter = 1 + np.float32(_LIFTER / 2) * np.sin(np.float32(np.pi) * order / np.float32(_LIFTER))
-    return cosines.astype(np.float64) * lifter.astype(np.float64)
+    return np.asarray(cosines.astype(np.float64) * lifter, np.float64)
 
 
 def _rows(frames: Float32Array, plan: _Plan) -> Float64Array:
