@@ -293,14 +293,15 @@ class BeLFusionWindow(nn.Module):
         """
         condition = self.statistics.scale(self.encoder(emotion))
         clean = self._sample(condition, noise)
-        return self.decoder(self.statistics.unscale(clean))
+        made: tuple[Tensor, Tensor] = self.decoder(self.statistics.unscale(clean))
+        return made
 
     def _sample(self, condition: Tensor, noise: Tensor) -> Tensor:
         dtype = self.by_speaker.weight.dtype
         by_speaker = self.by_speaker(F.silu(self.mlp.cond_embed(condition.to(dtype)))).float().reshape(-1, _WIDTH)
         noisy = clean = noise
         for t in reversed(range(STEPS)):
-            scales = (self.by_step[t] + by_speaker).split(1)
+            scales = torch.split(self.by_step[t] + by_speaker, 1)
             clean = self.mlp.run(noisy.to(dtype), list(scales)).float().clamp(-1, 1)
             of_noisy, of_clean = self._updates[t]
             noisy = of_noisy * noisy + of_clean * clean
@@ -370,10 +371,11 @@ class Decoder(nn.Module):
         hidden = []
         for _ in range(WINDOW):
             state = gru_update(gates, from_state, state)
-            from_state, first = F.linear(state, self.state_map, self.state_bias).split((3 * LATENT, _HIDDEN), dim=-1)
+            both = F.linear(state, self.state_map, self.state_bias)
+            from_state, first = torch.split(both, [3 * LATENT, _HIDDEN], dim=-1)
             hidden.append(F.linear(first.tanh(), self.hidden_map, self.hidden_bias).tanh())
             gates = given + F.linear(hidden[-1], self.frame_map, self.frame_bias)
-        return self._frames(torch.cat(hidden, dim=-1).unflatten(-1, (WINDOW, _HIDDEN)))
+        return self._frames(torch.cat(hidden, dim=-1).reshape(-1, WINDOW, _HIDDEN))
 
     def _frames(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         emotion = self.d_out(hidden.to(self.d_out.weight.dtype))
@@ -403,11 +405,12 @@ def gru_update(from_input: Tensor, from_state: Tensor, state: Tensor) -> Tensor:
     Source: Cho et al. 2014, with PyTorch's order of gates (reset, update, new) and its reset after the product.
     """
     dim = state.shape[-1]
-    both_input, new_input = from_input.split((2 * dim, dim), dim=-1)
-    both_state, new_state = from_state.split((2 * dim, dim), dim=-1)
+    both_input, new_input = torch.split(from_input, [2 * dim, dim], dim=-1)
+    both_state, new_state = torch.split(from_state, [2 * dim, dim], dim=-1)
     reset, update = (both_input + both_state).sigmoid().chunk(2, dim=-1)
     new = (new_input + reset * new_state).tanh()
-    return new + update * (state - new)
+    following: Tensor = new + update * (state - new)
+    return following
 
 
 def _linear(name: str, n_in: int, n_out: int) -> dict[str, Shape]:

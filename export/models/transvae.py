@@ -76,10 +76,10 @@ class LSTM(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        for name in ("weight_ih_l0", "weight_hh_l0"):
-            self.register_parameter(name, nn.Parameter(torch.empty(4 * dim, dim)))
-        for name in ("bias_ih_l0", "bias_hh_l0"):
-            self.register_parameter(name, nn.Parameter(torch.empty(4 * dim)))
+        self.weight_ih_l0 = nn.Parameter(torch.empty(4 * dim, dim))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(4 * dim, dim))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(4 * dim))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(4 * dim))
 
     def forward(self, tokens: Tensor, start: Tensor) -> Tensor:
         """Return [M, T, D] from `tokens` [M, T, D]; hidden and cell state begin as `start` [M, D].
@@ -190,11 +190,13 @@ class TransVAE(nn.Module):
     def react(self, speaker: Tensor, past: Past | None, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Return coefficients and emotion of M reactions to an encoded speaker [M or 1, N, 128]."""
         mean, deviation = self.latent(speaker, past, eps.shape[0])
-        return self.reaction_decoder((mean + deviation * eps).to(speaker.dtype), past)
+        made: tuple[Tensor, Tensor] = self.reaction_decoder((mean + deviation * eps).to(speaker.dtype), past)
+        return made
 
     def latent(self, speaker: Tensor, past: Past | None, samples: int) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the latent, float32 [M, 128] each."""
-        return self.reaction_decoder.vae_model(self.fuse(speaker, past, samples))
+        made: tuple[Tensor, Tensor] = self.reaction_decoder.vae_model(self.fuse(speaker, past, samples))
+        return made
 
     def fuse(self, speaker: Tensor, past: Past | None, samples: int) -> Tensor:
         """Return float [M, N, 128]: speaker frames joined with the listener's, which are zero where still to come."""
@@ -240,7 +242,7 @@ class FrameStem(nn.Module):
             video: uint8 [1, W, 224, 224, 3] RGB.
         """
         # To float first: TensorRT casts uint8 and does nothing else with it.
-        frames = (video[0].float().permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+        frames = (video.float()[0].permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
         features = self.conv(frames.to(self.conv.weight.dtype))
         wide = features.float()
         mean = wide.mean(dim=(2, 3), keepdim=True)
@@ -294,7 +296,7 @@ class _Deployed(nn.Module):
         means, deviations = moments.unbind(dim=1)
         mean = means.mean(dim=0)
         variance = (deviations.square() + (means - mean).square()).mean(dim=0)
-        x = _scaled(features, mean[:, None, None], variance[:, None, None]).to(conv2.weight.dtype)
+        x = _scaled(features, mean[:, None, None], variance[:, None, None]).to(self.fc.weight.dtype)
         x = _joint_norm(conv3(_joint_norm(conv2(x))))
         x = x + _joint_norm(conv4(x))
         x = _joint_norm(conv5(x)).mean(dim=(2, 3))
@@ -303,7 +305,7 @@ class _Deployed(nn.Module):
 
     def react(self, seen: PastSpeaker, past: Past | None, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Return coefficients and emotion, given all speaker frames so far."""
-        dtype = self.stem.conv.weight.dtype
+        dtype = self.fc.weight.dtype
         speaker = self.network.speaker_behaviour_encoder.fuse(
             self.see(seen.features, seen.moments), seen.mfcc.to(dtype)
         )
@@ -366,7 +368,9 @@ class TransVAENext(_Deployed):
         """React to W more speaker frames.
 
         Args:
-            video, mfcc, eps: see `TransVAEFirst`.
+            video: uint8 [1, W, 224, 224, 3] RGB, 25 fps.
+            mfcc: float32 [1, W, 78], not scaled.
+            eps: float32 [M, 128], standard normal noise.
             past_features: float32 [H, 32, 55, 55], kept of earlier steps.
             past_moments: float32 [H, 2, 32], likewise.
             past_mfcc: float32 [1, H, 78].

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pflx.engines import BundleError, Engine, FeedError, GeneratorInfo
+from pflx.runtime.generators.belfusion import BeLFusionGenerator
 from pflx.runtime.generators.protocol import Generator, GeneratorOptions, Reaction, SpeakerWindow, State, reach
 from pflx.runtime.generators.reactface import ReactFaceGenerator
+from pflx.runtime.generators.transvae import TransVAEGenerator
 
 __all__ = ["Generator", "GeneratorOptions", "Reaction", "SpeakerWindow", "State", "make_generator", "reach"]
 
@@ -19,6 +21,8 @@ class _Kind(NamedTuple):
 
 _GENERATORS: Mapping[str, _Kind] = {
     "reactface": _Kind(ReactFaceGenerator, ReactFaceGenerator.options),
+    "transvae": _Kind(TransVAEGenerator, TransVAEGenerator.options),
+    "belfusion": _Kind(BeLFusionGenerator, BeLFusionGenerator.options),
 }
 
 
