@@ -42,12 +42,14 @@ class ChainInput:
         reaches = [reach(generator, step) for step in range(generator.window // generator.hop + 1)]
         count = max(reaches)
         speaker = {need: _SPEAKERS[need](rng, count, sample_rate_hz // _FPS) for need in generator.needs}
-        windows = [{need: _last(frames[:end], generator.window) for need, frames in speaker.items()} for end in reaches]
+        windows = [
+            {need: last_frames(frames[:end], generator.window) for need, frames in speaker.items()} for end in reaches
+        ]
         noise = [rng.standard_normal((1, generator.noise_size), np.float32) for _ in reaches]
         return cls(windows, noise)
 
 
-def _last(frames: Array, window: int) -> Array:
+def last_frames(frames: Array, window: int) -> Array:
     """The last `window` frames; zeros in front where there are fewer."""
     missing = max(0, window - len(frames))
     padding = [(missing, 0)] + [(0, 0)] * (frames.ndim - 1)

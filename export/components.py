@@ -131,7 +131,7 @@ def _family_of(files: Mapping[str, Checkpoint]) -> GeneratorFamily:
     needed = family.files_of(*family.networks)
     if missing := [part for part in needed if part not in files]:
         raise ComponentError(
-            f"{family.name} is made of {' and '.join(needed)}; {' and '.join(missing)} is missing. "
+            f"{family.name} needs {' and '.join(missing)} beside {' and '.join(files)}. "
             "Pass its checkpoint with another --generator."
         )
     return family
@@ -145,10 +145,8 @@ def _check_settings(family: GeneratorFamily, settings: ExportSettings) -> None:
     for name in settings.given:
         if name not in family.settings:
             takers = [other.name for other in FAMILIES.values() if name in other.settings]
-            raise ComponentError(
-                f"{family.name} takes no --{name.replace('_', '-')}; {' and '.join(takers) or 'nothing'} does. "
-                "Leave it out."
-            )
+            option = f"--{name.replace('_', '-')}"
+            raise ComponentError(f"{option} is for {' and '.join(takers)}, not for {family.name}. Leave it out.")
 
 
 def _provenance(slot: str, checkpoint: Checkpoint) -> Provenance:

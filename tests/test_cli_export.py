@@ -19,8 +19,17 @@ from commands import refusal
 from torch import nn
 
 import pflx.export
+from pflx.cli.export import Kind
 from pflx.engines import OutputError
-from pflx.export import ComponentError, Components, ExportOptions, export_bundle, untrained
+from pflx.export import (
+    FAMILIES,
+    ComponentError,
+    Components,
+    ExportOptions,
+    ExportSettings,
+    export_bundle,
+    untrained,
+)
 from pflx.export.components import read_mean_face
 
 Usage = namedtuple("Usage", "total used free")
@@ -96,6 +105,9 @@ def test_checkpoints_or_a_seed_must_be_given_and_not_both(work: Path, posnet: Pa
         ("--precision", "fp8", "'fp8' is not one of 'fp32', 'fp16'"),
         ("--engine", "openvino", "'openvino' is not one of 'none', 'tensorrt', 'tensorrt-rtx'"),
         ("--pfl", "floating", "'floating' is not one of 'release', 'paper'"),
+        ("--kind", "wav2lip", "'wav2lip' is not one of 'reactface', 'perfrdiff', 'transvae', 'belfusion'"),
+        ("--window", "0", "greater than or equal to 1"),
+        ("--history", "all", "valid int"),
         ("--untrained", "-1", "0"),
         ("--untrained", "many", "valid integer"),
         ("--colour", "red", "--colour"),
@@ -106,6 +118,51 @@ def test_an_unknown_option_or_value_is_named_with_the_choices(work: Path, option
     assert option in line
     assert said in line
     assert line.endswith("See `pflx export --help`.")
+
+
+def test_a_kind_goes_with_made_up_weights_only(work: Path, posnet: Path) -> None:
+    line = refused(work, *checkpoints(posnet, posnet), "--kind", "transvae")
+    assert "--kind transvae goes with --untrained; checkpoints are known by their keys." in line
+
+
+def test_every_generator_can_be_asked_for_by_its_kind() -> None:
+    assert {kind.value for kind in Kind} == FAMILIES.keys()
+
+
+def test_what_was_chosen_reaches_the_generator(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def record(*given: Any, **named: Any) -> Components:
+        seen.append((given, named))
+        raise ComponentError("seen")
+
+    monkeypatch.setattr(pflx.export, "untrained_components", record)
+    monkeypatch.setattr(pflx.export, "load_components", record)
+    begin = ("--mean-face", "zero", "-o", "me.pflx")
+    refused(work, *begin, "--untrained", "3", "--kind", "perfrdiff", "--mfcc-range", "-30", "40", "--use-past-frames")
+    refused(work, *begin, "--untrained", "3", "--kind", "transvae", "--window", "16", "--history", "32")
+    files = ("--generator", "a.pth", "--generator", "b.pth", "--posnet", "c.pth", "--renderer", "d.pth")
+    refused(work, *begin, *files)
+    diffusion, variational, trained = seen
+    settings = ExportSettings(mfcc_range=(-30, 40), use_past_frames=True)
+    assert diffusion == ((3,), {"kind": "perfrdiff", "mean_face": "zero", "settings": settings})
+    assert variational[1]["settings"] == ExportSettings(window=16, history=32)
+    assert trained[1]["generator"] == [Path("a.pth"), Path("b.pth")]
+    assert trained[1]["settings"] == ExportSettings()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("reactface", ("--window", "12"), "multiple of 8 frames, got 12"),
+        ("transvae", ("--window", "12"), "windows of 8 or 16 frames, got 12"),
+        ("belfusion", ("--window", "8"), "--window is for reactface and transvae, not for belfusion. Leave it out."),
+        ("reactface", ("--use-past-frames",), "--use-past-frames is for perfrdiff, not for reactface."),
+        ("perfrdiff", ("--mfcc-range", "3", "1"), "An MFCC range from 3 to 1 is empty."),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(work: Path, kind: str, options: tuple[str, ...], said: str) -> None:
+    assert said in refused(work, "--untrained", "0", "--kind", kind, "-o", "me.pflx", *options)
 
 
 def test_the_place_is_checked_before_any_weight_is_read(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +197,10 @@ def test_a_file_that_is_no_checkpoint_is_named(work: Path, posnet: Path) -> None
 
 def test_a_network_in_the_wrong_slot_is_told_where_it_goes(work: Path, posnet: Path) -> None:
     line = refused(work, *checkpoints(posnet, posnet), "--mean-face", "zero")
-    assert f"--generator {posnet} holds PosNet, not a network of a generator: pass it to --posnet." in line
+    assert (
+        f"--generator {posnet} holds PosNet, not what the generator of a bundle is made of: pass it to --posnet."
+        in line
+    )
 
 
 def test_trained_weights_need_a_mean_face(work: Path, posnet: Path) -> None:

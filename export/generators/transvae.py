@@ -17,6 +17,7 @@ from pflx.export.recipes import COEFFICIENTS, FRAME_SIDE, UINT8, Recipe, floats
 from pflx.runtime.generators import SpeakerWindow
 
 WINDOW = 8
+WINDOWS = (8, 16)
 HISTORY = 64
 """Frames that the runtime looks back on unless asked otherwise: 2.6 s. See docs/decisions.md for what it costs."""
 SAMPLE_RATE_HZ = 44_100
@@ -121,7 +122,10 @@ def _next_recipe(window: int) -> Recipe:
 
 
 def _config(_: str, settings: ExportSettings) -> Mapping[str, int]:
-    return {"window": settings.window or WINDOW}
+    window = settings.window or WINDOW
+    if window not in WINDOWS:
+        raise ComponentError(f"Trans-VAE was trained with windows of 8 or 16 frames, got {window}. Give one of these.")
+    return {"window": window}
 
 
 def _make(networks: Mapping[str, nn.Module], settings: ExportSettings) -> TransVAEParts:
