@@ -30,7 +30,7 @@ class Solver(StrEnum):
     DPM = "dpm++"
 
 
-_SOLVERS: dict[Solver, Literal["ddim", "dpm++"]] = {Solver.DDIM: "ddim", Solver.DPM: "dpm++"}
+SOLVERS: dict[Solver, Literal["ddim", "dpm++"]] = {Solver.DDIM: "ddim", Solver.DPM: "dpm++"}
 
 
 def run(
@@ -87,7 +87,7 @@ def run(
         threads=threads,
         lookahead=lookahead,
         extractors={need: given for need, given in extractors.items() if given is not None},
-        options=GeneratorOptions(steps=steps, solver=None if solver is None else _SOLVERS[solver], history=history),
+        options=GeneratorOptions(steps=steps, solver=None if solver is None else SOLVERS[solver], history=history),
     ) as listener:
         clip = clip.at_rate(listener.sample_rate_hz)
         film = _Film(output, clip, listener.manifest.renderer.size, samples, side_by_side)

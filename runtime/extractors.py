@@ -24,7 +24,8 @@ SIZES: Mapping[str, int] = {"coefficients": 58, "emotion": 25}
 LANDMARKS = "landmarks"
 """What stands for `LandmarkExtractor` where a file could be named."""
 
-_RECORDED = (".npy", ".npz", ".csv")
+RECORDED = (".npy", ".npz", ".csv")
+"""Suffixes of files of numbers that were made before, whatever the speaker does now."""
 
 
 class ExtractorError(PflxError, ValueError):
@@ -129,7 +130,7 @@ def open_extractor(text: str | Path, need: str, mean_face: npt.ArrayLike) -> Ext
 
         return LandmarkExtractor(mean_face)
     kind = Path(text).suffix.lower()
-    if kind in _RECORDED:
+    if kind in RECORDED:
         return read_recorded(text, need, mean_face)
     if kind == ".onnx":
         from pflx.runtime.regressor import OnnxExtractor
