@@ -163,6 +163,7 @@ def _cepstra(windows: Float32Array, plan: _Plan) -> Float64Array:
     before = np.concatenate([samples[:, :1], samples[:, :-1]], axis=1)
     spectrum = np.fft.rfft((samples - _PREEMPHASIS * before) * plan.taper, plan.size)
     power = spectrum.real**2 + spectrum.imag**2
-    cepstra = np.log(np.maximum(power @ plan.bands, _FLOOR)) @ plan.cosines
+    # Row by row: in one product of matrices, how a row is rounded depends on how many there are.
+    cepstra = (np.log(np.maximum(power[:, None] @ plan.bands, _FLOOR)) @ plan.cosines)[:, 0]
     cepstra[:, 0] = energy
     return np.asarray(cepstra, np.float64)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import tflite  # type: ignore[import-untyped, import-not-found]
+import tflite  # pyright: ignore[reportMissingImports]
 from onnx import TensorProto, helper, numpy_helper
 
 SOURCE_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
@@ -56,6 +56,7 @@ class Conversion:
         self._graph = self._model.Subgraphs(0)
         self._prefix = prefix
         self._known: set[str] = set()
+        self._halves: dict[int, int] = {}  # tensors that are a half precision constant, widened → that constant
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, npt.NDArray[Any]] = {}
         for index in range(self._graph.OperatorsLength()):
@@ -117,11 +118,6 @@ class Conversion:
                     self._node("Cast", [f"{name}.half"], name, to=TensorProto.FLOAT)
             return name
         return self._stored(name, value)
-
-    @property
-    def _halves(self) -> dict[int, int]:
-        """Tensors that are a half precision constant, widened → that constant."""
-        return self.__dict__.setdefault("_half_index", {})
 
     def _dequantize(self, operator: Any, sources: list[int], target: str) -> None:
         self._halves[int(operator.OutputsAsNumpy()[0])] = sources[0]
