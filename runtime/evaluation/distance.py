@@ -60,6 +60,7 @@ def warping(pred: Array, truth: Array) -> Array:
     Raises:
         BackendMissingError: dtaidistance is not installed.
     """
+    import_backend("dtaidistance", INSTALL)
     dtw_ndim: Any = import_backend("dtaidistance.dtw_ndim", INSTALL)
     series = [np.ascontiguousarray(track, np.float64) for track in (*pred, *truth)]
     k = len(pred)

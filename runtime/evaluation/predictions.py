@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,12 +137,14 @@ def _of_run(path: Path, arrays: Mapping[str, Array]) -> Predictions:
     batches = {name: _batch(path, track, name, "[S, T, D]", 4) for name, track in tracks.items()}
     if len({batch.shape[:3] for batch in batches.values()}) > 1:
         raise InputError(f"{path}: emotion {list(tracks[EMOTION].shape)} is of another length than coefficients.")
-    untrained = _number(path, arrays, "untrained", -1)
+    fps, hop, untrained = (_number(path, arrays, key, no) for key, no in (("fps", 25), ("hop", 0), ("untrained", -1)))
+    if fps <= 0 or hop < 0:
+        raise InputError(f"{path} has {fps:g} fps and segments of {hop:g} frames. Neither is below 0, nor fps 0.")
     return Predictions(
         path,
         batches,
-        fps=_number(path, arrays, "fps", 25.0),
-        hop=int(_number(path, arrays, "hop", 0)) or None,
+        fps=fps,
+        hop=int(hop) or None,
         untrained=None if untrained < 0 else int(untrained),
     )
 
@@ -156,7 +159,7 @@ def _read(path: Path) -> dict[str, Array]:
             arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
     except FileNotFoundError as error:
         raise InputMissingError(f"There is no file {path}. Check the path.") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         reason = str(error).partition(".")[0] or type(error).__name__
         raise InputError(f"{path} is no .npy or .npz of numbers ({reason}).") from error
     return arrays
