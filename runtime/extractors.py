@@ -153,8 +153,8 @@ def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str,
     for need in (need for need in needs if need in SIZES):
         if need not in extractors:
             raise NeedError(
-                f"{generator} reads the speaker's {need}, and nothing gives them. With --speaker-{need}, or in Python "
-                f"extractors={{'{need}': open_extractor(…, '{need}', mean_face)}}, give {_ways(need)}."
+                f"{generator} reads the speaker's {need}, and there is no source of {need}. With --speaker-{need}, or in Python "
+                f"with extractors={{'{need}': …}}, give {_ways(need)}."
             )
         if extractors[need].size != SIZES[need]:
             raise NeedError(
@@ -182,11 +182,15 @@ def _loaded(path: Path, need: str) -> npt.NDArray[Any]:
     except FileNotFoundError as error:
         raise ExtractorError(f"There is no file {path}. Check the path.") from error
     except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ExtractorError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
+        raise ExtractorError(f"{path} cannot be read ({_first_line(error)}).") from error
     except ValueError as error:
         if isinstance(error, ExtractorError):
             raise
-        raise ExtractorError(f"{path} holds no plain numbers ({str(error).splitlines()[0]}). Save float32.") from error
+        raise ExtractorError(f"{path} holds no plain numbers ({_first_line(error)}). Save float32.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _table(path: Path) -> npt.NDArray[Any]:
