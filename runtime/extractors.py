@@ -153,8 +153,8 @@ def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str,
     for need in (need for need in needs if need in SIZES):
         if need not in extractors:
             raise NeedError(
-                f"{generator} reads the speaker's {need}, and there is no source of {need}. With --speaker-{need}, or in Python "
-                f"with extractors={{'{need}': …}}, give {_ways(need)}."
+                f"{generator} reads the speaker's {need}, and there is no source of {need}. With --speaker-{need}, or "
+                f"in Python with extractors={{'{need}': …}}, give {_ways(need)}."
             )
         if extractors[need].size != SIZES[need]:
             raise NeedError(
