@@ -156,6 +156,15 @@ def export_generator(graphs: GraphFolder, parts: GeneratorParts, posnet: PosNet)
     for recipe in parts.recipes:
         graphs.add(recipe, modules[recipe.graph])
     graphs.add(posnet_recipe(posnet.slide), PosNetSmoother(posnet))
+    return react(graphs, parts, posnet)
+
+
+def react(graphs: GraphFolder, parts: GeneratorParts, posnet: PosNet) -> Reactions:
+    """What the networks and their graphs make of one seeded speaker.
+
+    Raises:
+        ParityError: coefficients of the FP32 graphs differ from those of the networks by more than allowed.
+    """
     with runtime_generator(parts.info, graphs.paths("fp32")) as generator:
         given = ChainInput.seeded(_SPEAKER_SEED, generator, parts.sample_rate_hz)
     reactions = Reactions(react_as_published(parts, posnet, given))

@@ -43,6 +43,17 @@ def exported_recipes() -> dict[str, Recipe]:
     return {recipe.graph: recipe for recipe in (*reactface.recipes(8), posnet_recipe(8), *pirender_recipes(256))}
 
 
+def all_recipes() -> dict[str, Recipe]:
+    """The recipes of every graph that a bundle may hold."""
+    from pflx.export import FAMILIES, ExportSettings
+    from pflx.export.components import untrained_generator
+    from pflx.export.recipes import pirender_recipes, posnet_recipe
+
+    generators = (untrained_generator(kind, 0, ExportSettings())[0] for kind in FAMILIES)
+    recipes = (recipe for parts in generators for recipe in parts.recipes)
+    return {recipe.graph: recipe for recipe in (*recipes, posnet_recipe(8), *pirender_recipes(256))}
+
+
 def linked_copy(bundle: Path, target: Path) -> Path:
     """A bundle of its own whose files are those of another, without copying them where the disk allows it."""
     return Path(shutil.copytree(bundle, target, copy_function=_link))

@@ -14,7 +14,7 @@ import contact_sheet
 import numpy as np
 import pytest
 import run_demo
-from exported import exported_recipes
+from exported import all_recipes
 from fakes import ONE_FACE, fake_listener
 from PIL import Image
 
@@ -51,7 +51,7 @@ def test_the_embedding_yields_every_frame_of_the_clip(
 
 
 def test_the_bundle_document_lists_every_tensor_of_every_graph() -> None:
-    described = exported_recipes()
+    described = all_recipes()
     rows = re.findall(r"^\| `(\w+)`(.*)$", (ROOT / "docs/bundle.md").read_text(), re.MULTILINE)
     assert [name for name, _ in rows] == list(described)
     for name, row in rows:
