@@ -15,6 +15,7 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.cli.paths import check_output
+from pflx.cli.run import SOLVERS, Solver
 from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
 
 if TYPE_CHECKING:
@@ -74,6 +75,20 @@ _Device = Annotated[str, typer.Option(help="cpu or cuda:N.")]
 _Precision = Annotated[str | None, typer.Option(help="fp32 or fp16; by default the bundle's own.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")]
 _Stub = Annotated[bool, typer.Option("--stub", help="Networks that cost nothing, with or without a bundle.")]
+_Kind = Annotated[str | None, typer.Option(help="Generator of --stub without a bundle; by default reactface.")]
+_Coefficients = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|landmarks|ONNX",
+        help="The speaker's coefficients, for a generator that reads them; by default numbers that cost nothing.",
+    ),
+]
+_Emotion = Annotated[str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, likewise.")]
+_Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
+_SolverOption = Annotated[Solver | None, typer.Option(help="Of the denoising steps.")]
+_History = Annotated[
+    int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
+]
 _Seed = Annotated[int, typer.Option(min=0, help="Of the reactions, and of the speaker's events.")]
 _Json = Annotated[Path | None, typer.Option(help="Also write the report, .json.")]
 _Html = Annotated[Path | None, typer.Option(help="Also write the report as a page, .html.")]
@@ -101,6 +116,12 @@ def bench_latency(
     precision: _Precision = None,
     threads: _Threads = None,
     stub: _Stub = False,
+    kind: _Kind = None,
+    speaker_coefficients: _Coefficients = None,
+    speaker_emotion: _Emotion = None,
+    steps: _Steps = None,
+    solver: _SolverOption = None,
+    history: _History = None,
     seed: _Seed = 0,
     json: _Json = None,
     html: _Html = None,
@@ -110,7 +131,7 @@ def bench_latency(
     self_test: _SelfTest = False,
 ) -> None:
     """Measure how long a person waits for the listener, and what of that is the algorithm, the networks and pflx."""
-    from pflx.runtime import Rung
+    from pflx.runtime import GeneratorOptions, Rung
     from pflx.runtime.bench.plan import Plan
 
     outputs = _Outputs(json, html, trace)
@@ -122,8 +143,10 @@ def bench_latency(
     if self_test:
         outputs.write(_run_self_test(bundle, command), judge, [])
         return
+    sources = {"coefficients": speaker_coefficients, "emotion": speaker_emotion}
     plan = Plan(
         bundle=bundle,
+        kind=kind,
         portrait=portrait,
         speaker=speaker,
         device=device,
@@ -136,6 +159,8 @@ def bench_latency(
         stale_ms=stale_ms,
         duration_s=_DURATIONS_S[mode] if duration is None else duration,
         seed=seed,
+        extractors={need: given for need, given in sources.items() if given is not None},
+        options=GeneratorOptions(steps=steps, solver=None if solver is None else SOLVERS[solver], history=history),
         stub=stub,
         command=command,
     )
@@ -147,6 +172,10 @@ def bench_latency(
 
 def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
     """Refuse what could be refused only after the engines were opened."""
+    from pflx.runtime.bench.plan import read_manifest
+    from pflx.runtime.bench.stub import stub_engines
+    from pflx.runtime.extractors import open_extractor
+    from pflx.runtime.generators import make_generator
     from pflx.runtime.media import open_speaker
     from pflx.runtime.portrait import load_portrait
 
@@ -154,6 +183,10 @@ def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
         load_portrait(plan.portrait)
     if plan.speaker is not None:
         open_speaker(plan.speaker)
+    described = manifest or read_manifest(plan)
+    make_generator(described.generator, stub_engines(described), plan.options)
+    for need, given in plan.extractors.items():
+        open_extractor(given, need, described.mean_face.values)
     if manifest is None or plan.bundle is None:
         return
     for graph in manifest.graphs if not plan.stub else ():

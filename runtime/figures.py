@@ -78,10 +78,11 @@ class Figures(msgspec.Struct, frozen=True):
         samples: reactions.
         duration_s: of the frames on the media clock.
         fps_shown: new pictures that were shown, per second and sample.
-        algorithmic_ms: what the algorithm costs on infinitely fast hardware, (hop + lookahead)·T.
+        algorithmic_ms: what the algorithm costs on infinitely fast hardware, at worst.
         playout_ms: delay that was granted on top.
         turnaround: over segments: the first picture that depends on the segment is ready − the scheduled arrival of
-            the last speaker frame that the segment needed.
+            the last speaker frame that the segment needed. Of segments that lie wholly ahead of the speaker, without a
+            look-ahead, that picture waits for one more speaker frame.
         real_time_factor: over segments, unit 1: generator, PosNet and a rendering for every frame of every sample,
             divided by the hop's duration. Frames that were not rendered count as the mean of those that were.
         generator: over segments.
@@ -201,7 +202,7 @@ def _interval(n: int, permille: int) -> tuple[int, int] | None:
 
 
 def figures(
-    ledgers: Iterable[Ledger], *, hop: int, lookahead: int, playout_ms: float, samples: int, fps: float = 25
+    ledgers: Iterable[Ledger], *, hop: int, algorithmic_ms: float, playout_ms: float, samples: int, fps: float = 25
 ) -> Figures:
     """Every figure of a run, from its ledgers in any order.
 
@@ -210,7 +211,7 @@ def figures(
     Args:
         ledgers: of all samples; of a run's warm-up leave out whole segments.
         hop: frames per segment.
-        lookahead: coefficient frames waited for before a frame was rendered.
+        algorithmic_ms: `Listener.algorithmic_delay_ms`.
         playout_ms: delay that the deadlines had granted beyond the algorithm's.
         samples: reactions.
         fps: frames per second.
@@ -225,7 +226,6 @@ def figures(
     if table.sample.max() >= samples:
         raise FiguresError(f"A ledger is of sample {table.sample.max()}; there are {samples}. Give all samples.")
     step_ms = 1000 / fps
-    algorithmic_ms = (hop + lookahead) * step_ms
     return Figures(
         frames=table.slots * samples,
         segments=distinct(table.segment[table.segment >= 0]),

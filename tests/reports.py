@@ -63,7 +63,9 @@ SETUP = Setup(
     stub=False,
     window=8,
     hop=8,
+    lead=0,
     lookahead=2,
+    sample_rate_hz=16_000,
     fps=25,
     samples=1,
     size=256,
@@ -131,6 +133,7 @@ REPORT = Report(
     engines=[
         EngineFigures(
             graph="posnet",
+            per_segment=1,
             calls=400,
             warmup_calls=50,
             warmup_ms=240.0,

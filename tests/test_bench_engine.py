@@ -24,10 +24,15 @@ from pflx.runtime.bench.engine import (
 from pflx.runtime.bench.peak import open_peak
 from pflx.runtime.bench.plan import Plan
 from pflx.runtime.bench.report import EngineFigures, decode_report, encode_report
-from pflx.runtime.bench.stub import stub_manifest
+from pflx.runtime.bench.stub_shapes import stub_manifest
+from pflx.runtime.bench.usage import graph_uses
 from pflx.runtime.listener import CALL_SIZES
 
 MS = 1_000_000
+
+
+def sizes_of(samples: int) -> dict[str, int]:
+    return {**CALL_SIZES, "samples": samples}
 
 
 def posnet(clock: VirtualClock, cost: Callable[[int], int]) -> FakeEngine:
@@ -44,7 +49,7 @@ def posnet(clock: VirtualClock, cost: Callable[[int], int]) -> FakeEngine:
 def measured(cost: Callable[[int], int], duration_s: float = 1.0) -> EngineFigures:
     clock = VirtualClock()
     engine = posnet(clock, cost)
-    figures = measure_engine("posnet", engine, make_feeds(engine.inputs, 2), duration_s, clock)
+    figures = measure_engine("posnet", engine, make_feeds(engine.inputs, sizes_of(2)), duration_s, clock)
     assert engine.calls == figures.warmup_calls + figures.calls
     return figures
 
@@ -77,7 +82,7 @@ def test_the_first_calls_are_not_timed() -> None:
 
 def test_feeds_are_those_of_a_stream() -> None:
     shapes = {
-        graph: {name: feed.shape for name, feed in make_feeds(info.inputs, 3).items()}
+        graph: {name: feed.shape for name, feed in make_feeds(info.inputs, sizes_of(3)).items()}
         for graph, info in fake_manifest().graphs.items()
     }
     assert shapes["reactface_listener"]["eps"] == (3, 128)
@@ -85,7 +90,7 @@ def test_feeds_are_those_of_a_stream() -> None:
     assert shapes["pirender_frame"]["coefficients"] == (1, 27, 58)
     for graph in FUNCTIONS:
         engine = fake_engine(graph)
-        engine.run(make_feeds(engine.inputs, 3))
+        engine.run(make_feeds(engine.inputs, sizes_of(3)))
 
 
 def test_operations_a_second_are_claimed_only_at_the_sizes_they_were_counted_for() -> None:
@@ -95,7 +100,7 @@ def test_operations_a_second_are_claimed_only_at_the_sizes_they_were_counted_for
     def speed(samples: int, peak: float | None) -> tuple[float | None, float | None]:
         clock = VirtualClock()
         slow = posnet(clock, lambda _: 2 * MS)
-        figures = measure_engine("posnet", slow, make_feeds(engine.inputs, samples), 0.1, clock)
+        figures = measure_engine("posnet", slow, make_feeds(engine.inputs, sizes_of(samples)), 0.1, clock)
         fast = add_speed(figures, info, peak)
         return fast.gflops, fast.share_of_peak
 
@@ -104,13 +109,25 @@ def test_operations_a_second_are_claimed_only_at_the_sizes_they_were_counted_for
     assert speed(2, 30.0) == (None, None)
 
 
+def said_of(samples: int) -> str:
+    clock, manifest = VirtualClock(), fake_manifest()
+    uses = graph_uses(manifest, samples)
+    feeds = make_feeds(fake_engine("posnet").inputs, sizes_of(samples))
+    figures = [
+        replace(
+            measure_engine(graph, posnet(clock, lambda _: 10 * MS), feeds, 0.1, clock),
+            per_segment=uses[graph].per_segment,
+        )
+        for graph in FUNCTIONS
+    ]
+    return engines_verdict(figures, manifest)[0]
+
+
 def test_the_verdict_adds_up_a_segment() -> None:
-    clock = VirtualClock()
-    feeds = make_feeds(fake_engine("posnet").inputs, 1)
-    figures = [measure_engine(graph, posnet(clock, lambda _: 10 * MS), feeds, 0.1, clock) for graph in FUNCTIONS]
-    said = engines_verdict(figures, fake_manifest(), samples=1)[0]
+    said = said_of(samples=1)
+    assert "generator (1 reactface_speaker call and 1 reactface_listener call), PosNet and 8 renderings" in said
     assert "8 renderings take 110 ms one after the other; a segment lasts 320 ms: they would fit." in said
-    said = engines_verdict(figures, fake_manifest(), samples=4)[0]
+    said = said_of(samples=4)
     assert "32 renderings take 350 ms one after the other; a segment lasts 320 ms: that is 1.09 times too long." in said
 
 
@@ -132,7 +149,7 @@ def test_the_engines_of_a_bundle_are_closed_one_by_one(tmp_path: Path, monkeypat
     def open_one(path: Path, **options: object) -> FakeEngine:
         for engine in opened:
             with pytest.raises(PflxError, match="closed"):
-                engine.run(make_feeds(engine.inputs, 1))
+                engine.run(make_feeds(engine.inputs, sizes_of(1)))
         asked.append(options)
         opened.append(open_fake(path))
         return opened[-1]

@@ -15,6 +15,7 @@ from pflx.runtime.bench.plan import Plan, open_listener
 from pflx.runtime.bench.reaction import ReactionError, find_responses, first_differences, measure_reaction
 from pflx.runtime.bench.realtime import play
 from pflx.runtime.bench.stimulus import Stimulus
+from pflx.runtime.generators import Reaction
 
 HOP, T = 8, 40
 PLAYOUT = 120
@@ -91,13 +92,13 @@ def test_a_network_that_ignores_the_event_is_caught() -> None:
     ledgers, listener, stimulus = run(2)
 
     class Deaf:
-        hop, window, noise_size, steps = HOP, HOP, 128, ()
+        hop, window, opening, lead, noise_size, steps, needs = HOP, HOP, HOP, 0, 128, (), ("video", "audio")
 
         def start(self, samples: int) -> dict[str, Array]:
             return {}
 
-        def step(self, *_: object) -> tuple[Array, dict[str, Array]]:
-            return np.zeros((1, HOP, 58), np.float32), {}
+        def step(self, *_: object) -> tuple[Reaction, dict[str, Array]]:
+            return Reaction(np.zeros((1, HOP, 58), np.float32)), {}
 
     listener._chain = replace(listener.chain, generator=Deaf())
     with pytest.raises(ReactionError, match="it is None"):

@@ -22,7 +22,8 @@ from pflx.runtime.bench.report import MAX_POINTS, Report, decode_report, encode_
 from pflx.runtime.bench.series import make_series
 from pflx.runtime.bench.soak import run_soak
 from pflx.runtime.bench.stimulus import Stimulus
-from pflx.runtime.bench.stub import stub_engines, stub_manifest
+from pflx.runtime.bench.stub import stub_engines
+from pflx.runtime.bench.stub_shapes import stub_manifest
 from pflx.runtime.bench.summary import report_lines
 from pflx.runtime.figures import figures
 from pflx.runtime.listener import CALL_SIZES
@@ -210,7 +211,7 @@ def test_a_thinned_series_keeps_the_worst_frame() -> None:
     ledgers = on_time(2000)
     worst = ledgers[4321]
     ledgers[4321] = _late(worst, 700)
-    found = figures(ledgers, hop=4, lookahead=0, playout_ms=100, samples=1)
+    found = figures(ledgers, hop=4, algorithmic_ms=160, playout_ms=100, samples=1)
     series = make_series(ledgers, found, hop=4)
     assert len(series.frame_s) == MAX_POINTS
     assert max(late for late in series.lateness_ms if late is not None) == 700
@@ -238,7 +239,7 @@ def test_a_long_run_has_a_row_for_each_minute_and_the_figures_of_all_of_it() -> 
     assert all(row.rss_mb > 10 for row in report.minutes)
     kept = [ledger for ledger in ledgers if ledger.frame >= 24]
     assert report.figures
-    expected = figures(kept, hop=8, lookahead=2, playout_ms=100, samples=2)
+    expected = figures(kept, hop=8, algorithmic_ms=400, playout_ms=100, samples=2)
     assert replace(report.figures, drift_ms_per_h=0.0) == replace(expected, drift_ms_per_h=0.0)
     assert report.figures.drift_ms_per_h == pytest.approx(0, abs=1e-6)
 

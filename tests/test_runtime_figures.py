@@ -22,7 +22,7 @@ GRANTED = 100.0
 
 
 def of(ledgers: list[Ledger], *, lookahead: int = 0, samples: int = 1, playout_ms: float = GRANTED) -> Figures:
-    return figures(ledgers, hop=HOP, lookahead=lookahead, playout_ms=playout_ms, samples=samples)
+    return figures(ledgers, hop=HOP, algorithmic_ms=(HOP + lookahead) * 40, playout_ms=playout_ms, samples=samples)
 
 
 def changed(ledgers: list[Ledger], changes: Mapping[int, Mapping[str, Any]]) -> list[Ledger]:

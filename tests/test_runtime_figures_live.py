@@ -47,7 +47,7 @@ def session(
     ) as live:
         live.wait()
         counted = live.stats
-    got = figures(ledgers, hop=8, lookahead=lookahead, playout_ms=playout_ms, samples=samples)
+    got = figures(ledgers, hop=8, algorithmic_ms=(8 + lookahead) * 40, playout_ms=playout_ms, samples=samples)
     assert (got.frames, got.missed, got.dropped) == (FRAMES * samples, counted.missed, counted.dropped)
     assert got.rungs == counted.rungs
     return ledgers, got

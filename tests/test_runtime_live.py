@@ -241,7 +241,7 @@ def test_the_smallest_playout_that_figures_tell_misses_nothing_and_one_less_does
     def with_playout(playout_ms: float) -> Run:
         return run(speaker(160), render=Jitter(5, 25), generate=40, playout_ms=playout_ms, floor=floor)
 
-    told = figures(with_playout(300).ledgers, hop=HOP, lookahead=3, playout_ms=300, samples=1)
+    told = figures(with_playout(300).ledgers, hop=HOP, algorithmic_ms=(HOP + 3) * 40, playout_ms=300, samples=1)
     smallest = told.smallest_playout_ms
     assert smallest is not None
     assert 40 < smallest < 300

@@ -16,6 +16,7 @@ from pflx.runtime.bench.plan import Plan, make_report, read_manifest
 from pflx.runtime.bench.report import EngineFigures, Report
 from pflx.runtime.bench.stub import stub_engines
 from pflx.runtime.bench.table import count, number
+from pflx.runtime.bench.usage import graph_uses
 from pflx.runtime.chain import Clock
 from pflx.runtime.figures import distribution
 from pflx.runtime.listener import CALL_SIZES
@@ -46,6 +47,7 @@ def run_engines(plan: Plan, progress: Callable[[int, int], None] | None = None) 
     """
     environment = describe_environment(plan.device)
     manifest = read_manifest(plan)
+    uses = graph_uses(manifest, plan.samples, plan.options)
     measured = []
     with nullcontext() if plan.stub or plan.device != "cpu" else open_peak(plan.threads) as peak:
         for done, graph in enumerate(manifest.graphs):
@@ -54,8 +56,9 @@ def run_engines(plan: Plan, progress: Callable[[int, int], None] | None = None) 
             if peak:
                 peak.visit()
             with closing(_open(plan, manifest, graph)) as engine:
-                feeds = make_feeds(engine.inputs, plan.samples)
-                measured.append(measure_engine(graph, engine, feeds, plan.duration_s))
+                feeds = make_feeds(engine.inputs, uses[graph].sizes)
+                figures = measure_engine(graph, engine, feeds, plan.duration_s)
+                measured.append(replace(figures, per_segment=uses[graph].per_segment))
         if peak:
             peak.visit()
     peak_gflops = peak.gflops if peak else None
@@ -68,7 +71,7 @@ def run_engines(plan: Plan, progress: Callable[[int, int], None] | None = None) 
         engines=[add_speed(figures, manifest.graphs[figures.graph], peak_gflops) for figures in measured],
         peak_gflops=peak_gflops,
         verdict=[
-            *([_STUBS] if plan.stub else engines_verdict(measured, manifest, plan.samples)),
+            *([_STUBS] if plan.stub else engines_verdict(measured, manifest)),
             *([PEAK_MEANS] if peak else []),
         ],
     )
@@ -98,6 +101,7 @@ def measure_engine(
         spans.append(clock() - begun)
     return EngineFigures(
         graph=graph,
+        per_segment=1,
         calls=len(spans),
         warmup_calls=calls,
         warmup_ms=took / _MS,
@@ -107,15 +111,15 @@ def measure_engine(
     )
 
 
-def make_feeds(inputs: Mapping[str, TensorSpec], samples: int) -> dict[str, Array]:
-    """Arrays of the sizes that a stream feeds in every call: noise, the same every time.
+def make_feeds(inputs: Mapping[str, TensorSpec], sizes: Mapping[str, int]) -> dict[str, Array]:
+    """Arrays of the sizes that a stream feeds: noise, the same every time.
 
     Args:
         inputs: of the graph.
-        samples: reactions at once.
+        sizes: of its named dimensions; 1 where they are not told.
     """
     rng = np.random.default_rng(0)
-    return {name: _noise(spec, rng, samples) for name, spec in inputs.items()}
+    return {name: _noise(spec, rng, sizes) for name, spec in inputs.items()}
 
 
 def add_speed(figures: EngineFigures, info: GraphInfo, peak_gflops: float | None) -> EngineFigures:
@@ -126,7 +130,7 @@ def add_speed(figures: EngineFigures, info: GraphInfo, peak_gflops: float | None
         info: of the same graph; its operations are those of the smallest sizes.
         peak_gflops: of the machine; None where it is not known.
     """
-    counted = {name: _shape(spec, samples=1) for name, spec in info.inputs.items()}
+    counted = {name: _shape(spec, CALL_SIZES) for name, spec in info.inputs.items()}
     if info.flops is None or figures.feeds != counted:
         return figures
     median_ms = _median_ms(figures)
@@ -135,23 +139,22 @@ def add_speed(figures: EngineFigures, info: GraphInfo, peak_gflops: float | None
     return replace(figures, flops=info.flops, gflops=gflops, share_of_peak=share)
 
 
-def engines_verdict(measured: list[EngineFigures], manifest: Manifest, samples: int) -> list[str]:
+def engines_verdict(measured: list[EngineFigures], manifest: Manifest) -> list[str]:
     """Say whether the graphs alone would keep the frame rate.
 
     Args:
         measured: all graphs of a bundle.
         manifest: of the bundle.
-        samples: reactions at once.
     """
-    medians = {figures.graph: _median_ms(figures) for figures in measured}
-    motion = sum(medians[graph] for part in (manifest.generator, manifest.smoother) for graph in part.graphs.values())
-    pictures = manifest.generator.hop * samples
-    total = motion + pictures * medians[manifest.renderer.graphs["frame"]]
-    segment_ms = manifest.generator.hop * 1000 / manifest.fps
+    spent = {figures.graph: figures.per_segment * _median_ms(figures) for figures in measured}
+    calls = {figures.graph: figures.per_segment for figures in measured}
+    total, segment_ms = sum(spent.values()), manifest.generator.hop * 1000 / manifest.fps
     outcome = "they would fit" if total <= segment_ms else f"that is {number(total / segment_ms)} times too long"
+    made_of = " and ".join(count(calls[graph], f"{graph} call") for graph in manifest.generator.graphs.values())
+    pictures = count(calls[manifest.renderer.graphs["frame"]], "rendering")
     return [
-        f"By their medians, generator, PosNet and {count(pictures, 'rendering')} take {number(total)} ms one after the "
-        f"other; a segment lasts {number(segment_ms)} ms: {outcome}.",
+        f"By their medians, generator ({made_of}), PosNet and {pictures} take {number(total)} ms one after the other; "
+        f"a segment lasts {number(segment_ms)} ms: {outcome}.",
         "Calls without a pause are the fastest there are, and crop and waiting are left out: realtime measures them.",
     ]
 
@@ -177,8 +180,8 @@ def _warm_up(engine: Engine, feeds: Mapping[str, Array], clock: Clock) -> tuple[
             return calls, took, f"not {_WARM_UP_CALLS}, for one takes {number(took / calls / _MS)} ms"
 
 
-def _noise(spec: TensorSpec, rng: np.random.Generator, samples: int) -> Array:
-    shape = _shape(spec, samples)
+def _noise(spec: TensorSpec, rng: np.random.Generator, sizes: Mapping[str, int]) -> Array:
+    shape = _shape(spec, sizes)
     if spec.dtype.kind == "f":
         return rng.standard_normal(shape, np.float32).astype(spec.dtype)
     if spec.dtype == np.uint8:
@@ -187,9 +190,8 @@ def _noise(spec: TensorSpec, rng: np.random.Generator, samples: int) -> Array:
     return np.full(shape, 0 if spec.dtype.kind == "b" else WINDOW_RADIUS, spec.dtype)
 
 
-def _shape(spec: TensorSpec, samples: int) -> list[int]:
-    sizes = {**CALL_SIZES, "samples": samples}
-    return [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
+    return [sizes.get(size, 1) if isinstance(size, str) else size for size in spec.shape]
 
 
 def _median_ms(figures: EngineFigures) -> float:

@@ -61,7 +61,12 @@ _NAMES = {
     "stub": "stub networks",
     "window": "window, frames",
     "hop": "hop, frames",
+    "lead": "ahead of the speaker, frames",
     "lookahead": "look-ahead, frames",
+    "steps": "denoising steps",
+    "history": "history, frames",
+    "sample_rate_hz": "sample rate, Hz",
+    "extractors": "from where",
     "fps": "frames a second",
     "size": "side of a picture, px",
     "floor": "lowest rung",
@@ -322,7 +327,7 @@ def _engines(report: Report) -> str:
         return ""
     peak = f"Peak of the machine, measured: {number(report.peak_gflops)} GFLOP/s. " if report.peak_gflops else ""
     notes = (f"{engine.graph}: {engine.warmup_note}." for engine in report.engines if engine.warmup_note)
-    head = ["graph", "calls", "warm-up calls", "warm-up ms", "GFLOP", "GFLOP/s", "share of peak"]
+    head = ["graph", "calls a segment", "calls", "warm-up calls", "warm-up ms", "GFLOP", "GFLOP/s", "share of peak"]
     times = {
         f"{engine.graph}, {stage}": found
         for engine in report.engines
@@ -337,6 +342,7 @@ def _engine_row(engine: EngineFigures) -> list[str]:
     feeds = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in engine.feeds.items())
     return [
         f"{escape(engine.graph)}<small>{escape(feeds)}</small>",
+        number(engine.per_segment),
         number(engine.calls),
         number(engine.warmup_calls),
         number(engine.warmup_ms),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from msgspec.structs import replace
 from pflx.engines import Bundle, FeedError, Manifest
 from pflx.runtime.bench.drawing import draw_face
 from pflx.runtime.bench.environment import describe_frequency
-from pflx.runtime.bench.report import Environment, Mode, Report, Setup
-from pflx.runtime.bench.stub import StubDetector, stub_engines, stub_manifest
+from pflx.runtime.bench.report import STUB_EXTRACTOR, Environment, Mode, Report, Setup
+from pflx.runtime.bench.stub import StubDetector, StubExtractor, stub_engines
+from pflx.runtime.bench.stub_shapes import stub_manifest
 from pflx.runtime.clock import LiveClock, VirtualClock
+from pflx.runtime.extractors import SIZES, Extractor
+from pflx.runtime.generators import GeneratorOptions, make_generator
 from pflx.runtime.latency import Rung
 from pflx.runtime.listener import Listener
 from pflx.runtime.rendering import WINDOW_RADIUS
@@ -31,6 +34,7 @@ class Plan:
 
     Attributes:
         bundle: folder of the bundle; None measures with stub networks of the usual shapes.
+        kind: generator of the stub networks where there is no bundle; None takes ReactFace.
         portrait: picture of the listener, and of the face in the made-up speaker; None draws one.
         speaker: clip of the speaker; None makes one up.
         device: `cpu` or `cuda:N`.
@@ -44,14 +48,18 @@ class Plan:
             machine that is far too slow no picture would be in time, and nothing be known of its cost.
         duration_s: media time to feed.
         seed: of noise and of the phases of events.
+        extractors: need of the generator to what gives it, as `open_extractor` takes it; a need that is not named is
+            met by numbers that are a function of the picture, which cost nothing.
+        options: what is chosen of the generator.
         stub: networks that cost next to nothing, in the shapes of the bundle's; what is left is the runtime's own cost.
         command: the command line, as the report tells it.
 
     Raises:
-        FeedError: a number out of range, or no bundle and no stub.
+        FeedError: a number out of range, no bundle and no stub, or a kind beside a bundle, which has one.
     """
 
     bundle: Path | None = None
+    kind: str | None = None
     portrait: Path | None = None
     speaker: Path | None = None
     device: str = "cpu"
@@ -64,6 +72,8 @@ class Plan:
     stale_ms: float = 5000.0
     duration_s: float = 60.0
     seed: int = 0
+    extractors: Mapping[str, str] = field(default_factory=dict)
+    options: GeneratorOptions = field(default_factory=GeneratorOptions)
     stub: bool = False
     command: str = "pflx bench-latency"
 
@@ -71,19 +81,28 @@ class Plan:
         """Refuse what cannot be measured."""
         if self.bundle is None and not self.stub:
             raise FeedError("There is no bundle to measure. Name one, or measure the runtime alone with stub networks.")
+        if self.bundle is not None and self.kind is not None:
+            raise FeedError(f"{self.bundle} has a generator of its own. Leave out the kind '{self.kind}'.")
         if self.samples < 1 or self.seed < 0:
             raise FeedError(f"samples is {self.samples} and seed is {self.seed}; take 1 and 0, or more.")
         if not 0 < self.duration_s < float("inf"):
             raise FeedError(f"duration is {self.duration_s} s; take more than 0.")
 
 
-def read_manifest(plan: Plan) -> Manifest:
+def read_manifest(plan: Plan, *, verify: bool = True) -> Manifest:
     """What the plan's bundle holds; the usual shapes where there is none.
+
+    Args:
+        plan: what is to be measured.
+        verify: False skips the hashes of the files.
 
     Raises:
         BundleError: it cannot be opened.
+        FeedError: there is no stub of that kind.
     """
-    return stub_manifest() if plan.bundle is None else Bundle.open(plan.bundle).manifest
+    if plan.bundle is None:
+        return stub_manifest(plan.kind or "reactface")
+    return Bundle.open(plan.bundle, verify=verify).manifest
 
 
 def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | None = None) -> Listener:
@@ -98,6 +117,7 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
         BundleError, DeviceError, EngineError, BackendMissingError, PortraitError, FeedError: what cannot be opened.
     """
     portrait = draw_face() if plan.portrait is None else plan.portrait
+    extractors = _extractors(plan)
     if not plan.stub:
         assert plan.bundle is not None
         assert not isinstance(clock, VirtualClock), "engines that compute take real time"
@@ -108,10 +128,25 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
             precision=plan.precision,
             threads=plan.threads,
             lookahead=plan.lookahead,
+            extractors=extractors,
+            options=plan.options,
         )
     manifest = read_manifest(plan)
-    engines = stub_engines(manifest, clock=clock, costs=costs or {})
-    return Listener(manifest, engines, portrait, lookahead=plan.lookahead, detector=StubDetector(), clock=clock)
+    return Listener(
+        manifest,
+        stub_engines(manifest, clock=clock, costs=costs or {}),
+        portrait,
+        lookahead=plan.lookahead,
+        detector=StubDetector(),
+        extractors=extractors,
+        options=plan.options,
+        clock=clock,
+    )
+
+
+def _extractors(plan: Plan) -> dict[str, Extractor | str | Path]:
+    """What gives each need; what a generator does not read is never asked."""
+    return {need: plan.extractors.get(need) or StubExtractor(size) for need, size in SIZES.items()}
 
 
 def make_report(
@@ -147,6 +182,8 @@ def make_report(
 
 def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Setup:
     precision = plan.precision or manifest.precision
+    generator = make_generator(manifest.generator, stub_engines(manifest), plan.options)
+    steps = max(generator.steps, default=None)
     return Setup(
         bundle=_STUB_NAME if plan.bundle is None else plan.bundle.name,
         untrained=manifest.untrained,
@@ -159,7 +196,17 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         stub=plan.stub,
         window=manifest.generator.window,
         hop=manifest.generator.hop,
+        lead=generator.lead,
         lookahead=plan.lookahead,
+        steps=steps,
+        solver=None if steps is None else plan.options.solver or "ddim",
+        history=_history(plan, manifest),
+        sample_rate_hz=manifest.sample_rate_hz,
+        extractors={
+            need: Path(plan.extractors[need]).name if need in plan.extractors else STUB_EXTRACTOR
+            for need in generator.needs
+            if need in SIZES
+        },
         fps=manifest.fps,
         samples=plan.samples,
         size=manifest.renderer.size,
@@ -171,6 +218,13 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         seed=plan.seed,
         clock="virtual" if virtual else "real",
     )
+
+
+def _history(plan: Plan, manifest: Manifest) -> int | None:
+    if "history" not in manifest.generator.settings:
+        return None
+    chosen = plan.options.history
+    return int(manifest.generator.settings["history"]) if chosen is None else chosen
 
 
 def _hashes(manifest: Manifest, precision: str) -> dict[str, str]:

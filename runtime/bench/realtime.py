@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +14,8 @@ from msgspec.structs import replace
 
 from pflx.engines import FeedError
 from pflx.runtime.bench.environment import describe_environment
-from pflx.runtime.bench.plan import Plan, make_report, open_listener
-from pflx.runtime.bench.reaction import measure_reaction
+from pflx.runtime.bench.plan import Plan, make_report, open_listener, read_manifest
+from pflx.runtime.bench.reaction import hears, measure_reaction
 from pflx.runtime.bench.report import FirstFrame, Report
 from pflx.runtime.bench.series import make_series
 from pflx.runtime.bench.stimulus import Stimulus
@@ -22,12 +23,14 @@ from pflx.runtime.bench.table import count
 from pflx.runtime.bench.verdict import verdict
 from pflx.runtime.chain import ListenerFrame
 from pflx.runtime.clock import NS_PER_S, LiveClock, SystemClock, VirtualClock
+from pflx.runtime.extractors import RECORDED
 from pflx.runtime.figures import Figures, figures
+from pflx.runtime.generators import Generator
 from pflx.runtime.latency import Ledger
 from pflx.runtime.ledger_table import NS_PER_MS
 from pflx.runtime.listener import Listener
 from pflx.runtime.live import LiveSession
-from pflx.runtime.media import FPS, open_speaker
+from pflx.runtime.media import FPS, Float32Array, UInt8Array, open_speaker
 from pflx.runtime.sinks import NullSink
 from pflx.runtime.sources import Source
 from pflx.runtime.stream import Stream
@@ -81,7 +84,9 @@ def run_realtime(
         play(plan, listener, stimulus, clock, record=_both(ledgers.append, record), progress=progress)
         measured = without_warm_up(ledgers, listener.generator.hop)
         found = figures_of(measured, plan, listener)
-        reaction = measure_reaction(measured, stimulus, listener, playout_ms=plan.playout_ms, seed=plan.seed)
+        reaction = None
+        if reaches := events_reach(plan, listener.generator):
+            reaction = measure_reaction(measured, stimulus, listener, playout_ms=plan.playout_ms, seed=plan.seed)
     report = make_report(
         plan,
         "realtime",
@@ -96,17 +101,19 @@ def run_realtime(
         ),
         series=make_series(measured, found, hop=listener.generator.hop),
     )
-    return replace(report, verdict=[*verdict(found, report.setup), *_notes(plan, len(ledgers) - len(measured))])
+    notes = _notes(plan, len(ledgers) - len(measured), reaches)
+    return replace(report, verdict=[*verdict(found, report.setup), *notes])
 
 
 def make_stimulus(plan: Plan) -> Stimulus:
     """The plan's speaker.
 
     Raises:
-        MediaError, PortraitError: the clip or the portrait cannot be read.
+        MediaError, PortraitError, BundleError: the clip, the portrait or the bundle cannot be read.
     """
     clip = None if plan.speaker is None else open_speaker(plan.speaker)
-    return Stimulus(plan.duration_s, plan.seed, portrait=plan.portrait, clip=clip)
+    rate_hz = read_manifest(plan, verify=False).sample_rate_hz
+    return Stimulus(plan.duration_s, plan.seed, portrait=plan.portrait, clip=clip, sample_rate_hz=rate_hz)
 
 
 def require_duration(stimulus: Stimulus, listener: Listener) -> None:
@@ -166,6 +173,12 @@ def play(
                 progress(min((clock() - begun) / NS_PER_S, plan.duration_s), plan.duration_s)
 
 
+def events_reach(plan: Plan, generator: Generator) -> bool:
+    """Whether what happens to the speaker changes anything that the generator reads."""
+    recorded = {need for need, given in plan.extractors.items() if Path(given).suffix.lower() in RECORDED}
+    return hears(generator) or not recorded.issuperset(generator.needs)
+
+
 def without_warm_up(ledgers: Sequence[Ledger], hop: int) -> list[Ledger]:
     """The ledgers of a session's later segments."""
     return [ledger for ledger in ledgers if ledger.frame >= WARM_UP_SEGMENTS * hop]
@@ -176,7 +189,7 @@ def figures_of(ledgers: Sequence[Ledger], plan: Plan, listener: Listener) -> Fig
     return figures(
         ledgers,
         hop=listener.generator.hop,
-        lookahead=plan.lookahead,
+        algorithmic_ms=listener.algorithmic_delay_ms,
         playout_ms=plan.playout_ms,
         samples=plan.samples,
         fps=FPS,
@@ -212,11 +225,17 @@ def _time_first_frames(
         for _ in stream.pull():
             pass
         clock.sleep(round(_IDLE_S * NS_PER_S))
-        begun = clock()
-        frame = _next_frame(stream, slots, listener.generator.hop)
-        assert frame is not None
-        assert frame.ledger.on_host is not None
-        return cold_ms, (frame.ledger.on_host - begun) / NS_PER_MS
+        return cold_ms, _turnaround_ms(stream, slots, clock())
+
+
+def _turnaround_ms(stream: Stream, slots: Iterator[tuple[UInt8Array, Float32Array]], since: int) -> float:
+    """Of the next segment: from its last frame to the first picture that depends on it."""
+    for picture, sound in slots:
+        stream.push(video=picture[None], audio=sound)
+        for ledger in (frame.ledger for frame in stream.pull()):
+            if ledger.newest is not None and ledger.newest >= since and ledger.on_host is not None:
+                return (ledger.on_host - ledger.newest) / NS_PER_MS
+    raise FeedError("The speaker ended before a segment was made of it. Measure for longer.")
 
 
 def _next_frame(stream: Stream, slots: Iterator[tuple[object, object]], hop: int) -> ListenerFrame | None:
@@ -235,7 +254,9 @@ def _warm_ms(ledgers: Sequence[Ledger], found: Figures) -> float | None:
     return (min(shown) - min(due)) / NS_PER_MS + found.algorithmic_ms + found.playout_ms
 
 
-def _notes(plan: Plan, n_warm_up: int) -> Iterator[str]:
+def _notes(plan: Plan, n_warm_up: int, reaches: bool) -> Iterator[str]:
     yield f"Left out as warm-up: the first {WARM_UP_SEGMENTS} segments, {count(n_warm_up, 'frame')}."
+    if not reaches:
+        yield "No reaction was measured: all that the generator reads of the speaker was recorded before."
     if plan.portrait is None:
         yield "No portrait was given: the listener's face is a drawn one."

@@ -13,7 +13,9 @@ from pflx.engines.writer import write_whole
 from pflx.runtime.figures import Distribution, Figures
 from pflx.runtime.latency import Rung
 
-SCHEMA = 1
+SCHEMA = 2
+STUB_EXTRACTOR = "stub, a function of the picture"
+"""What gave the generator numbers of the speaker that mean nothing, at no cost."""
 MAX_POINTS = 3_000
 """Points of one series; a longer one is thinned."""
 
@@ -85,7 +87,13 @@ class Setup(_Record, frozen=True, kw_only=True):
         stub: the graphs were replaced by functions that cost nothing.
         window: speaker frames that one step reads.
         hop: S, coefficient frames that one step yields.
+        lead: frames by which a segment lies ahead of the speaker frames that it is made of.
         lookahead: R, coefficient frames that the renderer waits for.
+        steps: denoising steps of a segment; None for a generator that does not choose them.
+        solver: what takes them.
+        history: past frames that a generator with a growing history looks back on, 0 for all; None for the others.
+        sample_rate_hz: of the speaker's sound.
+        extractors: need of the generator that the speaker's pictures do not give by themselves, to what gave it.
         fps: frames per second of media time.
         samples: reactions made at once.
         size: height and width of a picture in pixels.
@@ -109,7 +117,13 @@ class Setup(_Record, frozen=True, kw_only=True):
     stub: bool
     window: int
     hop: int
+    lead: int
     lookahead: int
+    steps: int | None = None
+    solver: str | None = None
+    history: int | None = None
+    sample_rate_hz: int
+    extractors: dict[str, str] = {}
     fps: int
     samples: int
     size: int
@@ -139,6 +153,9 @@ class Reaction(_Record, frozen=True, kw_only=True):
     the event's segment through its look-ahead; the look-ahead costs it nothing. The first frame whose own coefficients
     differ comes R·T later.
 
+    An event begins between two pictures. A generator that hears the speaker knows of it by the sound of its frame, one
+    that only sees the speaker by the next picture.
+
     Attributes:
         latency: ms from event to the emission of the first picture that depends on it.
         coefficients_latency: ms from event to the emission of the first frame whose own coefficients depend on it; None
@@ -146,9 +163,10 @@ class Reaction(_Record, frozen=True, kw_only=True):
         impulses: how many events.
         checked: of how many of them the first picture was confirmed by a run without the event.
         note: why none was checked; empty if any was.
-        algorithmic_mean_ms: what infinitely fast hardware would leave of `latency`, on average over phases: S·T/2. The
-            playout delay comes on top, and R·T for `coefficients_latency`.
-        algorithmic_worst_ms: the same for an event right after a segment closed: S·T.
+        algorithmic_mean_ms: what infinitely fast hardware would leave of `latency`, on average over phases: S·T/2. T
+            more where only pictures tell of the event, and T more where frames that lie wholly ahead of the speaker
+            wait for their own slot. The playout delay comes on top, and R·T for `coefficients_latency`.
+        algorithmic_worst_ms: the same for an event right after a segment closed: S·T instead of its half.
     """
 
     latency: Distribution
@@ -181,6 +199,7 @@ class EngineFigures(_Record, frozen=True, kw_only=True):
 
     Attributes:
         graph: its name.
+        per_segment: how often it runs for a segment; 0 for what runs once a session.
         calls: timed runs.
         warmup_calls: runs before them.
         warmup_ms: how long those took.
@@ -196,6 +215,7 @@ class EngineFigures(_Record, frozen=True, kw_only=True):
     """
 
     graph: str
+    per_segment: int
     calls: int
     warmup_calls: int
     warmup_ms: float

@@ -12,7 +12,8 @@ from pflx.runtime.bench.realtime import figures_of, play, without_warm_up
 from pflx.runtime.bench.report import Report, SelfTest
 from pflx.runtime.bench.series import make_series
 from pflx.runtime.bench.stimulus import Stimulus
-from pflx.runtime.bench.stub import StubDetector, stub_engines, stub_manifest
+from pflx.runtime.bench.stub import StubDetector, stub_engines
+from pflx.runtime.bench.stub_shapes import stub_manifest
 from pflx.runtime.bench.table import number
 from pflx.runtime.clock import LiveClock, VirtualClock
 from pflx.runtime.figures import Distribution, distribution

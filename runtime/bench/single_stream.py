@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import cycle, islice
 
 import numpy as np
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from pflx.runtime.bench.stimulus import Stimulus
 from pflx.runtime.bench.verdict import verdict
 from pflx.runtime.chain import Clock
 from pflx.runtime.clock import NS_PER_S, LiveClock, SystemClock
+from pflx.runtime.generators import Generator
 from pflx.runtime.latency import Ledger
 from pflx.runtime.media import FPS, Float32Array, UInt8Array
 from pflx.runtime.stream import Stream
@@ -55,7 +56,7 @@ def run_single_stream(
     with open_listener(plan, clock, costs=costs) as listener:
         hop = listener.generator.hop
         with listener.stream(samples=plan.samples, seed=plan.seed) as stream:
-            for done_s, served in serve(stream, _segments(stimulus, hop), clock):
+            for done_s, served in serve(stream, _portions(stimulus, listener.generator), clock):
                 ledgers += served
                 if progress is not None:
                     progress(min(done_s, plan.duration_s), plan.duration_s)
@@ -78,30 +79,34 @@ def run_single_stream(
 
 
 def serve(
-    stream: Stream, segments: Iterable[tuple[UInt8Array, Float32Array]], clock: Clock
+    stream: Stream, portions: Iterable[tuple[UInt8Array, Float32Array]], clock: Clock
 ) -> Iterator[tuple[float, list[Ledger]]]:
-    """Feed a segment, take all frames that follow, and only then feed the next.
+    """Feed a portion, take all frames that follow, and only then feed the next.
 
     Args:
         stream: that is fed.
-        segments: pictures and sound of one hop each.
+        portions: pictures and sound.
         clock: of the stream.
 
     Yields:
-        After each segment: seconds since the start, and the ledgers of its frames.
+        After each portion: seconds since the start, and the ledgers of its frames.
     """
     begun = clock()
-    for video, audio in segments:
+    for video, audio in portions:
         stream.push(video=video, audio=audio)
         ledgers = [frame.ledger for frame in stream.pull()]
         yield (clock() - begun) / NS_PER_S, ledgers
 
 
-def _segments(stimulus: Stimulus, hop: int) -> Iterator[tuple[UInt8Array, Float32Array]]:
-    """What a stimulus shows, with its events, over and over."""
+def _portions(stimulus: Stimulus, generator: Generator) -> Iterator[tuple[UInt8Array, Float32Array]]:
+    """What a stimulus shows, with its events, over and over, a hop at a time.
+
+    Of segments that lie ahead of the speaker, frames are still due while the hop comes in; its last frame comes by
+    itself, so that the segment that it closes does not wait for them.
+    """
     frames = _frames(stimulus)
-    while True:
-        pictures, sounds = zip(*islice(frames, hop), strict=True)
+    for length in cycle([generator.hop - 1, 1] if generator.lead else [generator.hop]):
+        pictures, sounds = zip(*islice(frames, length), strict=True)
         yield np.stack(pictures), np.concatenate(sounds)
 
 

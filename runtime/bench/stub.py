@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from pflx.engines import (
-    Array,
-    FakeEngine,
-    GeneratorInfo,
-    GraphInfo,
-    Manifest,
-    MeanFace,
-    PflInfo,
-    RendererInfo,
-    SmootherInfo,
-    TensorSpec,
-)
+from pflx.engines import Array, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.runtime.clock import LiveClock
 from pflx.runtime.faces import Face
-from pflx.runtime.media import UInt8Array
+from pflx.runtime.media import Float32Array, UInt8Array
 
 _DENSE = 8192  # values of an input that are all looked at; of a larger one so many, evenly spread
 _SPARSE = 64
 _MARKS = 64  # values of an output that change from call to call, evenly spread
-_F32, _U8, _I64, _BOOL = (np.dtype(kind) for kind in (np.float32, np.uint8, np.int64, np.bool_))
+
+
+class StubExtractor:
+    """Numbers that are a function of the picture and tell nothing, at next to no cost.
+
+    Args:
+        size: how many.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def extract(self, picture: UInt8Array, frame: int) -> Float32Array:
+        """float32 [size] in -0.5…0.5: colours of pixels spread over the picture."""
+        side = math.isqrt(self.size) + 1
+        rows, columns = (np.arange(side) * length // side for length in picture.shape[:2])
+        colours = picture[np.ix_(rows, columns)].reshape(-1)
+        return np.asarray(colours[np.arange(self.size) * colours.size // self.size] / 255 - 0.5, np.float32)
 
 
 class StubDetector:
@@ -62,86 +69,7 @@ def stub_engines(
     return engines
 
 
-def stub_manifest(*, window: int = 8, size: int = 256) -> Manifest:
-    """ReactFace, PosNet and PIRender by their shapes, without any file.
-
-    Args:
-        window: frames per segment.
-        size: side of a picture in pixels.
-    """
-    return Manifest(
-        created="1970-01-01T00:00:00+00:00",
-        pflx="0",
-        generator=GeneratorInfo(
-            name="reactface",
-            window=window,
-            hop=window,
-            needs=["video", "audio"],
-            graphs={"speaker": "reactface_speaker", "listener": "reactface_listener"},
-        ),
-        smoother=SmootherInfo(name="posnet", slide=window, graphs={"smooth": "posnet"}),
-        renderer=RendererInfo(
-            name="pirender", size=size, graphs={"portrait": "pirender_portrait", "frame": "pirender_frame"}
-        ),
-        pfl=PflInfo(mode="release", window=256, padding=20),
-        mean_face=MeanFace(source="zero", values=[0.0] * 58),
-        graphs={
-            name: GraphInfo(inputs=inputs, outputs=outputs, parameters=0, opset=20, files={})
-            for name, (inputs, outputs) in _shapes(window, size).items()
-        },
-        untrained=None,
-        precision="stub",
-        provenance=[],
-    )
-
-
 _Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-_Specs = dict[str, TensorSpec]
-
-
-def _shapes(window: int, size: int) -> dict[str, tuple[_Specs, _Specs]]:
-    features = {
-        "source": _f32("portraits", 3, size, size),
-        "warp_features": _f32("portraits", 32, size, size),
-        "edit_features": _f32("portraits", 64, size, size),
-    }
-    sides = {"speaker_motion": window, "speaker_audio": 2 * window}
-    return {
-        "reactface_speaker": (
-            {
-                "video": TensorSpec(("speakers", window, 224, 224, 3), _U8),
-                "audio": _f32("speakers", 640 * window),
-            },
-            {name: _f32("speakers", length, 128) for name, length in sides.items()},
-        ),
-        "reactface_listener": (
-            {
-                **{name: _f32(1, length, 128) for name, length in sides.items()},
-                "past_reaction": _f32("samples", window, 58),
-                "past_motion": _f32("samples", 128),
-                "eps": _f32("samples", 128),
-                "first": TensorSpec((1,), _BOOL),
-            },
-            {"reaction": _f32("samples", window, 58), "motion": _f32("samples", 128)},
-        ),
-        "posnet": (
-            {"segment": _f32("samples", window, 58), "last_pose": _f32("samples", 6)},
-            {"smoothed": _f32("samples", window, 58), "pose": _f32("samples", 6)},
-        ),
-        "pirender_portrait": ({"portrait": TensorSpec(("portraits", size, size, 3), _U8)}, features),
-        "pirender_frame": (
-            {
-                **features,
-                "coefficients": _f32("portraits", "track", 58),
-                "frames": TensorSpec(("frames",), _I64),
-            },
-            {"image": TensorSpec(("portraits", "frames", size, size, 3), _U8)},
-        ),
-    }
-
-
-def _f32(*shape: int | str) -> TensorSpec:
-    return TensorSpec(shape, _F32)
 
 
 def _slowed(function: _Function, clock: LiveClock, cost: int) -> _Function:

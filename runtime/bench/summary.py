@@ -129,11 +129,14 @@ def _head(report: Report) -> Iterator[str]:
     yield f"bench-latency, {report.mode}: {setup.bundle}{weights}, {networks}, {_threads(setup)}"
     yield (
         f"{setup.generator}, PosNet, {setup.renderer} {setup.size} px: window {setup.window}, hop {setup.hop}, "
-        f"look-ahead {setup.lookahead} frames at {setup.fps} fps, {count(setup.samples, 'sample')}"
+        f"{f'lead {setup.lead}, ' if setup.lead else ''}look-ahead {setup.lookahead} frames at {setup.fps} fps, "
+        f"{count(setup.samples, 'sample')}"
     )
+    if choices := ", ".join(_choices(setup)):
+        yield choices
     yield (
-        f"{number(setup.duration_s)} s of {setup.source} to sink {setup.sink}, {setup.clock} clock, floor "
-        f"{setup.floor}, seed {setup.seed}"
+        f"{number(setup.duration_s)} s of {setup.source}, sound at {setup.sample_rate_hz / 1000:g} kHz, to sink "
+        f"{setup.sink}, {setup.clock} clock, floor {setup.floor}, seed {setup.seed}"
     )
     yield (
         f"{environment.cpu}, {environment.cores or 'unknown'} cores, {environment.threads_of_machine} logical, "
@@ -145,6 +148,14 @@ def _head(report: Report) -> Iterator[str]:
     yield f"{environment.os}, Python {environment.python}, pflx {environment.pflx}, {packages}"
 
 
+def _choices(setup: Setup) -> Iterator[str]:
+    if setup.steps is not None:
+        yield f"{count(setup.steps, 'denoising step')} of {setup.solver}"
+    if setup.history is not None:
+        yield f"history of {count(setup.history, 'frame')}" if setup.history else "history without a bound"
+    yield from (f"{need} from {given}" for need, given in setup.extractors.items())
+
+
 def _threads(setup: Setup) -> str:
     return "threads as the backend chooses" if setup.threads is None else count(setup.threads, "thread")
 
@@ -153,8 +164,7 @@ def _delay(report: Report) -> Iterator[str]:
     figures, setup = report.figures, report.setup
     if figures is None:
         return
-    frames = f"({setup.hop} of a segment + {setup.lookahead} of look-ahead) x {number(setup.frame_ms)} ms"
-    yield f"  algorithmic       {number(figures.algorithmic_ms)} ms = {frames}, on any hardware"
+    yield f"  algorithmic       {number(figures.algorithmic_ms)} ms = {_frames_waited(setup)}, on any hardware"
     if report.reaction:
         mean, worst = report.reaction.algorithmic_mean_ms, report.reaction.algorithmic_worst_ms
         yield f"                    of a reaction {number(mean)} ms on average, {number(worst)} ms at worst"
@@ -166,6 +176,14 @@ def _delay(report: Report) -> Iterator[str]:
         yield f"  smallest playout  n/a ({no_smallest_playout(figures)})"
     else:
         yield f"  smallest playout  {number(figures.smallest_playout_ms)} ms, with no missed deadline"
+
+
+def _frames_waited(setup: Setup) -> str:
+    """What the algorithmic delay is made of."""
+    if setup.hop - setup.lead + setup.lookahead < 1:
+        return "one frame, the speaker's own: segments lie wholly ahead, and nothing is looked ahead"
+    ahead = f" - {setup.lead} that it lies ahead" if setup.lead else ""
+    return f"({setup.hop} of a segment{ahead} + {setup.lookahead} of look-ahead) x {number(setup.frame_ms)} ms"
 
 
 def _checked(reaction: Reaction) -> str:
@@ -260,8 +278,9 @@ def _engines(report: Report) -> list[str]:
         return []
     lines = table([_HEADER, *(row for engine in report.engines for row in _engine_rows(engine))])
     for engine in report.engines:
+        use = f"{count(engine.per_segment, 'call')} a segment" if engine.per_segment else "once a session"
         warm_up = f"{engine.warmup_calls} calls in {number(engine.warmup_ms)} ms to warm up"
-        lines.append(f"  {engine.graph}: {', '.join(filter(None, (warm_up, engine.warmup_note, _speed(engine))))}")
+        lines.append(f"  {engine.graph}: {', '.join(filter(None, (use, warm_up, engine.warmup_note, _speed(engine))))}")
         feeds = ", ".join(f"{name} {shape}" for name, shape in engine.feeds.items())
         lines.append(f"    fed {feeds}")
     if report.peak_gflops is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from pflx.runtime.bench.report import Setup
+from pflx.runtime.bench.report import STUB_EXTRACTOR, Setup
 from pflx.runtime.bench.table import count, number, percent
 from pflx.runtime.figures import Distribution, Figures
 
@@ -23,6 +23,9 @@ def verdict(figures: Figures, setup: Setup) -> list[str]:
         setup: of the same run.
     """
     note = ["The networks are stubs: the figures are the runtime's own."] if setup.stub else []
+    stubs = [need for need, given in setup.extractors.items() if given == STUB_EXTRACTOR]
+    if stubs and not setup.stub:
+        note.append(f"The speaker's {' and '.join(stubs)} came from a stub: what a real source takes comes on top.")
     if figures.real_time_factor is None:
         return [*note, "No picture was rendered, so nothing is known about the speed."]
     costs = _Costs(figures, setup)
