@@ -47,11 +47,13 @@ def all_recipes() -> dict[str, Recipe]:
     """The recipes of every graph that a bundle may hold."""
     from pflx.export import FAMILIES, ExportSettings
     from pflx.export.components import untrained_generator
+    from pflx.export.generators import reactface
     from pflx.export.recipes import pirender_recipes, posnet_recipe
 
-    generators = (untrained_generator(kind, 0, ExportSettings())[0] for kind in FAMILIES)
-    recipes = (recipe for parts in generators for recipe in parts.recipes)
-    return {recipe.graph: recipe for recipe in (*recipes, posnet_recipe(8), *pirender_recipes(256))}
+    others = (untrained_generator(kind, 0, ExportSettings())[0] for kind in FAMILIES if kind != "reactface")
+    recipes = (recipe for parts in others for recipe in parts.recipes)
+    graphs = (*reactface.recipes(8), *recipes, posnet_recipe(8), *pirender_recipes(256))
+    return {recipe.graph: recipe for recipe in graphs}
 
 
 def linked_copy(bundle: Path, target: Path) -> Path:
