@@ -1,8 +1,8 @@
 """Make tests/golden from the full reference fixtures: python tests/make_golden.py REFERENCE_DIR.
 
-The fixtures come from the published modules (PIRender 9e59f19, ReactFace fa4b3a4, PFLPosNet 6c274a2), run
-with seeded weights in eval mode, float32, on the CPU. Kept is what the tests compare: inputs whole, large
-outputs at every fourth pixel with the statistics of all pixels.
+The fixtures come from the published modules (PIRender 9e59f19, ReactFace fa4b3a4, PFLPosNet 6c274a2, Trans-VAE and
+BeLFusion of baseline_react2024 0c3ce58), run with seeded weights in eval mode, float32, on the CPU. Kept is what the
+tests compare: inputs whole, large outputs at every fourth pixel with the statistics of all pixels.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def main(reference: Path) -> None:
     _write_posnet(reference / "posnet")
     for name, case in PIRENDER_CASES.items():
         _write_pirender(name, reference / f"{case}.npz")
+    _write_transvae(reference / "transvae")
+    _write_belfusion(reference / "belfusion")
 
 
 def _write_keys(reference: Path) -> None:
@@ -84,6 +86,28 @@ def _write_pirender(name: str, path: Path) -> None:
         **{kind: image[..., ::STRIDE, ::STRIDE] for kind, image in images.items()},
         **{f"{kind}_statistics": statistics(image) for kind, image in images.items()},
     )
+
+
+def _write_transvae(folder: Path) -> None:
+    """The video is made again by the tests."""
+    case = np.load(folder / "case_online3.npz")
+    kept = ("speaker_audio", "eps", "out_3dmm", "out_emotion", "mu", "std", "video_feature_2frames")
+    features = {name: case[name] for name in ("speaker_feature_step2", "fused_feature_step2")}
+    _save("transvae", keys=_keys(folder / "state_dict.json"), **{name: case[name] for name in kept}, **features)
+
+
+def _write_belfusion(folder: Path) -> None:
+    case = np.load(folder / "case_online3.npz")
+    steps = [f"mlp_out_t{t}" for t in (0, 5, 9)]
+    kept = ("speaker_emotion", "noise", "stat_min", "stat_max", "cond", *steps, "prediction_emotion", "prediction_3dmm")
+    files = {"mlp": "state_dict.json", "vae": "state_dict.belfusion_vae.json"}
+    keys = {f"{part}_keys": _keys(folder / file) for part, file in files.items()}
+    _save("belfusion", **keys, **{name: case[name] for name in (*kept, "alphas_cumprod")})
+
+
+def _keys(path: Path) -> str:
+    """Key → shape, as JSON."""
+    return json.dumps(json.loads(path.read_text())["shapes"], separators=(",", ":"))
 
 
 def _save(name: str, **arrays: Any) -> None:
