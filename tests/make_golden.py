@@ -8,6 +8,7 @@ tests compare: inputs whole, large outputs at every fourth pixel with the statis
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ PIRENDER_CASES = {
     "pirender_224": "pirender58/case_224",
     "pirender73_256": "pirender73/case_256",
 }
+EVALUATION_CASES = {"evaluation_emotion25": "metrics/case_emotion25", "evaluation_3dmm58": "metrics/case_3dmm58"}
+"""Whole: inputs, and what the metrics of baseline_react2024 0c3ce58 make of them."""
 STRIDE = 4
 
 
@@ -36,6 +39,8 @@ def main(reference: Path) -> None:
     _write_posnet(reference / "posnet")
     for name, case in PIRENDER_CASES.items():
         _write_pirender(name, reference / f"{case}.npz")
+    for name, case in EVALUATION_CASES.items():
+        shutil.copyfile(reference / f"{case}.npz", GOLDEN / f"{name}.npz")
     _write_transvae(reference / "transvae")
     _write_belfusion(reference / "belfusion")
 

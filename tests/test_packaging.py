@@ -26,7 +26,21 @@ MAY_IMPORT = {
     "cli": {"cli", "runtime", "export", "engines"},
     "pflx": {"cli"},
 }
-HEAVY = {"torch", "onnx", "onnxscript", "onnxruntime", "cv2", "av", "PIL", "tensorrt", "tensorrt_rtx", "typer", "rich"}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "cv2",
+    "av",
+    "PIL",
+    "matplotlib",
+    "dtaidistance",
+    "tensorrt",
+    "tensorrt_rtx",
+    "typer",
+    "rich",
+}
 
 
 def setuptools_table() -> dict[str, Any]:
