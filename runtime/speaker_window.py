@@ -9,14 +9,11 @@ import numpy as np
 
 from pflx.engines import Array
 from pflx.runtime.extractors import Extractor
-from pflx.runtime.features import mfcc
+from pflx.runtime.features import MFCC_SIZE, mfcc
 from pflx.runtime.generators import Generator, SpeakerWindow
 from pflx.runtime.inbox import UInt8Array, Window
 from pflx.runtime.media import samples_per_frame
 from pflx.runtime.speaker import GENERATOR_SIDE, Cropped, FaceTrack, SpeakerView
-
-MFCC_SIZE = 78
-"""Per frame. Source: REACT 2024 baseline, speaker audio."""
 
 
 @dataclass(frozen=True)
