@@ -7,6 +7,7 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Outcome, pflx, refusal
 from fakes import open_fake, portrait_of, write_fake_bundle
@@ -141,6 +142,15 @@ def test_every_mode_prints_its_own_section(tmp_path: Path) -> None:
         assert "</html>" in page.read_text(encoding="utf-8")
 
 
+def test_the_generator_of_stubs_and_what_it_reads_of_the_speaker_can_be_chosen(tmp_path: Path) -> None:
+    np.save(tmp_path / "speaker.npy", np.zeros((200, 25), np.float32))
+    given = ("--kind", "belfusion", "--speaker-emotion", tmp_path / "speaker.npy")
+    said = bench(*QUICK, *given).out
+    assert "belfusion, PosNet, pirender 256 px: window 50, hop 50, lead 50" in said
+    assert "emotion from speaker.npy" in said
+    assert "history of 16 frames" in bench(*QUICK, "--kind", "transvae", "--history", 16).out
+
+
 def test_a_graph_of_the_bundle_can_be_asserted_in_engine_mode(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pflx.runtime.bench.engine.OrtEngine", lambda path, **_: open_fake(path))
     engine = ("--mode", "engine", "--device", "cuda:0", "--duration", "0.01")
@@ -202,10 +212,15 @@ def test_what_cannot_be_judged_or_written_is_refused_before_the_work(
         (("--portrait", lost), f"{lost}"),
         (("--speaker", lost), f"{lost}"),
         (("--precision", "fp16"), "has no fp16 variant; it has fp32"),
+        (("--kind", "belfusion"), "has a generator of its own. Leave out the kind 'belfusion'."),
+        (("--steps", "5"), "steps is 5, and reactface takes no steps"),
+        (("--speaker-emotion", lost / "a.npy"), f"There is no file {lost / 'a.npy'}"),
+        (("--speaker-coefficients", lost), f"'{lost}' is no coefficients source"),
     ):
         assert said in refused(tmp_path, bundle, *arguments), arguments
     assert "There is no bundle to measure" in refused(tmp_path)
     assert "is no bundle" in refused(tmp_path, lost)
+    assert "There is no stub of 'x'" in refused(tmp_path, "--stub", "--kind", "x")
     assert "Invalid value for '--mode'" in refused(tmp_path, bundle, "--mode", "turbo", code=2)
 
 

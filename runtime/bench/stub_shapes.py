@@ -152,7 +152,7 @@ def _transvae(window: int) -> _Family:
     new: Specs = {
         "video": TensorSpec((1, window, _SIDE, _SIDE, 3), _U8),
         "mfcc": _f32(1, window, 78),
-        "eps": _f32("samples", 256),
+        "eps": _f32("samples", 128),
     }
     past = {
         "past_features": _f32("history", 32, 55, 55),

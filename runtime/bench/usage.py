@@ -10,11 +10,11 @@ import numpy as np
 from pflx.engines import Array, Engine, Manifest, TensorSpec
 from pflx.runtime.bench.stub import stub_engines
 from pflx.runtime.extractors import SIZES
+from pflx.runtime.features import MFCC_SIZE
 from pflx.runtime.generators import Generator, GeneratorOptions, SpeakerWindow, make_generator
 from pflx.runtime.listener import CALL_SIZES
 from pflx.runtime.media import FPS, samples_per_frame
 from pflx.runtime.speaker import GENERATOR_SIDE
-from pflx.runtime.speaker_window import MFCC_SIZE
 
 _FEWEST_STEPS = 4  # the first ones are not like the later ones
 _LONGEST_S = 10  # of speaker frames, for a history that never stops growing
