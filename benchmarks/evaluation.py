@@ -79,7 +79,7 @@ def plain_spread(pred: Array) -> float:
     variance = float(np.mean([np.var(track, axis=0, ddof=1) for clip in pred for track in clip]))
     inside = sum(float(np.square(a - b).sum()) for clip in flat for a in clip for b in clip) / n
     across = sum(float(np.square(a[i] - b[i]).sum()) for i in range(k) for a in flat for b in flat)
-    return variance + inside / (k * (k - 1) * t * d) + across / (n * (n - 1) * k * t * d)
+    return float(variance + inside / (k * (k - 1) * t * d) + across / (n * (n - 1) * k * t * d))
 
 
 def main() -> None:
@@ -91,7 +91,8 @@ def main() -> None:
     tracks = np.cumsum(rng.normal(size=(given.clips, SAMPLES + 2, FRAMES, FEATURES)), axis=2) / 20
     tracks = (1 / (1 + np.exp(-tracks))).astype(np.float32)
     pred, listener, speaker = tracks[:, :SAMPLES], tracks[:, -2], tracks[:, -1]
-    near = sum(np.roll(np.eye(given.clips), step, axis=1) for step in range(min(NEIGHBOURS, given.clips)))
+    steps = range(min(NEIGHBOURS, given.clips))
+    near: Array = np.sum([np.roll(np.eye(given.clips), step, axis=1) for step in steps], axis=0)
     machine = report.machine(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     machine["versions"] |= {name: version(name) for name in ("dtaidistance", "tslearn")}
     pairs: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {

@@ -146,7 +146,7 @@ def test_the_emotion_of_a_run_is_held_against_an_emotional_listener(tmp_path: Pa
     assert (found["with PosNet"]["FRCorr"], found["with PosNet"]["FRDist"]) == (None, None)
     assert "Challenge, 58, 58, 25 features" in outcome.out
     assert (
-        "  FRCorr of with PosNet and without PosNet: --listener has 25 features; pass one of [N, T, 58] or [T, 58] in "
+        "  FRCorr (with PosNet, without PosNet): --listener has 25 features; pass one of [N, T, 58] or [T, 58] in "
         "its place."
     ) in left_out(outcome)
 

@@ -126,7 +126,7 @@ def saved(**arrays: Any) -> Callable[[Path], object]:
     ("make", "said"),
     [
         (lambda path: path.mkdir(), "is a folder"),
-        (lambda path: path.write_text("1 2 3"), "is no .npy or .npz of numbers"),
+        (lambda path: path.write_text("1 2 3"), "is no .npy or .npz of numbers (it does not begin like one)"),
         (lambda path: path.write_bytes(b""), "is no .npy or .npz of numbers"),
         (pickled, "is no .npy or .npz of numbers"),
         (damaged, "is no .npy or .npz of numbers"),

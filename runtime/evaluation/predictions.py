@@ -21,6 +21,7 @@ POSE = slice(52, 58)
 """Rotation in radians, translation in units of the face model."""
 
 _RUN_KEYS = {"coefficients", "generated_pose"}
+_MAGIC = (b"\x93NUMPY", b"PK")
 _PREDICTION_KEYS = ("pred", "predictions")
 _LISTENER_KEYS = ("listener_gt", "listener")
 _SPEAKER_KEYS = ("speaker",)
@@ -155,6 +156,9 @@ def _read(path: Path) -> dict[str, Array]:
         raise InputError(f"{path} is a folder. Give an .npy or .npz file.")
     try:
         with path.open("rb") as stream:
+            if not stream.read(6).startswith(_MAGIC):
+                raise ValueError("it does not begin like one")
+            stream.seek(0)
             loaded = np.load(stream, allow_pickle=False)
             arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
     except FileNotFoundError as error:

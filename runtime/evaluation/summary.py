@@ -127,7 +127,7 @@ def _left_out(evaluation: Evaluation) -> list[str]:
     lines = []
     for why, figures in reasons.items():
         tracks = next(iter(figures.values()))
-        of = f" of {' and '.join(tracks)}" if tracks[0] and len(tracks) < n_tracks else ""
+        of = f" ({', '.join(tracks)})" if tracks[0] and len(tracks) < n_tracks else ""
         lines.append(f"  {', '.join(figures)}{of}: {why}.")
     return lines
 
@@ -147,7 +147,8 @@ def _of(evaluation: Evaluation, quantity: str) -> list[Motion]:
 def _border(border: Border | None) -> str:
     if border is None or border.at_borders is None:
         return "n/a"
-    return f"{_figure(border.at_borders)} ({'n/a' if border.z is None else f'{border.z:+.1f}'})"
+    z = "n/a" if border.z is None else f"{round(border.z, 1) + 0:+}"  # + 0: never "-0.0"
+    return f"{_figure(border.at_borders)} ({z})"
 
 
 def _figure(value: float | None) -> str:
