@@ -18,8 +18,9 @@ from pflx.runtime.portrait import PortraitError, load_portrait
 from pflx.runtime.queues import Policy, QueueGauge
 from pflx.runtime.session import SessionError, SessionStats
 from pflx.runtime.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink
-from pflx.runtime.sources import FileSource, IterableSource, Source, Timed, WebcamSource
+from pflx.runtime.sources import FileSource, IterableSource, Source, Timed
 from pflx.runtime.stream import Stream, StreamError
+from pflx.runtime.webcam import WebcamSource
 
 __all__ = [
     "Arrival",

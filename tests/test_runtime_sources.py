@@ -18,8 +18,9 @@ import pytest
 from av.device import DeviceInfo
 
 from pflx.engines import DeviceError, FeedError
-from pflx.runtime import MediaError, open_speaker, sources
-from pflx.runtime.sources import FileSource, IterableSource, Source, Timed, WebcamSource, as_source
+from pflx.runtime import MediaError, open_speaker, webcam
+from pflx.runtime.sources import FileSource, IterableSource, Source, Timed, as_source
+from pflx.runtime.webcam import WebcamSource
 
 MEDIA = Path(__file__).parent / "media"
 CLIP = MEDIA / "podium_speech_8s.mp4"
@@ -77,12 +78,12 @@ class FakeCamera:
 
 
 def use_camera(monkeypatch: pytest.MonkeyPatch, camera: FakeCamera) -> FakeCamera:
-    monkeypatch.setattr(sources, "_video_capture", lambda _: camera)
+    monkeypatch.setattr(webcam, "_video_capture", lambda _: camera)
     return camera
 
 
 def use_microphone(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    monkeypatch.setattr(sources, "_audio_input", lambda _: av.open(str(file)))
+    monkeypatch.setattr(webcam, "_audio_input", lambda _: av.open(str(file)))
 
 
 def tone(seconds: float, rate: int) -> npt.NDArray[np.int16]:
@@ -283,7 +284,7 @@ def test_closing_releases_the_camera_and_ends_the_reads(monkeypatch: pytest.Monk
 
 
 def test_a_camera_that_hangs_is_released_by_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_RELEASE_S", 0.0)
+    monkeypatch.setattr(webcam, "_RELEASE_S", 0.0)
     reading, go_on = threading.Event(), threading.Event()
 
     class Hanging(FakeCamera):
@@ -363,7 +364,7 @@ def test_a_microphone_that_has_nothing_yet_is_asked_again(monkeypatch: pytest.Mo
 
     use_camera(monkeypatch, FakeCamera([]))
     voice = write_wav(tmp_path / "voice.wav", 1.0)
-    monkeypatch.setattr(sources, "_audio_input", lambda _: Reluctant(voice))
+    monkeypatch.setattr(webcam, "_audio_input", lambda _: Reluctant(voice))
     _, track = WebcamSource(microphone="default", clock=Ticks(1000)).tracks()
     items, _ = until_it_stops(track)
     assert len(sound(items)) == pytest.approx(16_000, abs=400)
@@ -377,7 +378,7 @@ def test_a_microphone_that_cannot_be_opened_says_what_to_do_and_frees_the_camera
         raise failure
 
     camera = use_camera(monkeypatch, FakeCamera([]))
-    monkeypatch.setattr(sources, "_audio_input", fail)
+    monkeypatch.setattr(webcam, "_audio_input", fail)
     for platform, advice in (("linux", "plughw"), ("darwin", "Privacy"), ("win32", "Privacy")):
         monkeypatch.setattr(sys, "platform", platform)
         with pytest.raises(DeviceError, match=rf"Microphone 'Desk' cannot be opened \(.*\)\..*{advice}"):
@@ -387,11 +388,11 @@ def test_a_microphone_that_cannot_be_opened_says_what_to_do_and_frees_the_camera
 
 def test_each_platform_opens_its_own_kind_of_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av, "formats_available", {"alsa"})
-    assert sources._microphone_address("default", "linux") == ("default", "alsa")
-    assert sources._microphone_address("default", "darwin") == (":default", "avfoundation")
-    assert sources._microphone_address("Desk", "win32") == ("audio=Desk", "dshow")
+    assert webcam._microphone_address("default", "linux") == ("default", "alsa")
+    assert webcam._microphone_address("default", "darwin") == (":default", "avfoundation")
+    assert webcam._microphone_address("Desk", "win32") == ("audio=Desk", "dshow")
     monkeypatch.setattr(av, "formats_available", {"alsa", "pulse"})
-    assert sources._microphone_address("default", "linux") == ("default", "pulse")
+    assert webcam._microphone_address("default", "linux") == ("default", "pulse")
 
 
 def test_the_default_microphone_of_windows_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,10 +401,10 @@ def test_the_default_microphone_of_windows_is_looked_up(monkeypatch: pytest.Monk
 
     found = [device("Cam", True, "video"), device("Line", False, "audio"), device("Desk", True, "audio")]
     monkeypatch.setattr(av, "enumerate_input_devices", lambda _: found)
-    assert sources._microphone_address("default", "win32") == ("audio=Desk", "dshow")
+    assert webcam._microphone_address("default", "win32") == ("audio=Desk", "dshow")
     monkeypatch.setattr(av, "enumerate_input_devices", lambda _: [])
     with pytest.raises(OSError, match="no microphone"):
-        sources._microphone_address("default", "win32")
+        webcam._microphone_address("default", "win32")
 
 
 @pytest.mark.skipif(sys.platform != "linux" or "alsa" not in av.formats_available, reason="needs ALSA")
@@ -417,7 +418,7 @@ def test_a_real_alsa_device_is_heard(tmp_path: Path) -> None:
     code = (
         "import os, sys; from itertools import count, islice; import numpy as np\n"
         "os.environ['ALSA_CONFIG_PATH'] = sys.argv[1]\n"
-        "from pflx.runtime.sources import _Microphone\n"
+        "from pflx.runtime.webcam import _Microphone\n"
         "ticks = count(0, 10**9)\n"
         "blocks = islice(_Microphone('desk', 16_000, lambda: next(ticks)), 60)\n"
         "sound = np.concatenate([block.audio for block in blocks])\n"
