@@ -22,6 +22,7 @@ import report
 
 from pflx.engines import Array
 from pflx.runtime import Listener, Recorded, Rung, open_speaker
+from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.listener import Extractors
 from pflx.runtime.media import FPS
 from pflx.runtime.pace import Unhurried
@@ -66,7 +67,7 @@ def measured(bundle: Path, args: argparse.Namespace) -> dict[str, Any]:
                 list(stream.pull(watch))
                 busy_s, fed = busy_s + time.perf_counter() - begin, fed + 1
         settled = watch.segments_s[generator.window // generator.hop :]
-        manifest, without = listener.manifest, (generator.hop - generator.lead) * 1000 / FPS
+        manifest, graphs = listener.manifest, listener.manifest.graphs
         return {
             "generator": manifest.generator.name,
             "window": generator.window,
@@ -74,21 +75,18 @@ def measured(bundle: Path, args: argparse.Namespace) -> dict[str, Any]:
             "lead": generator.lead,
             "needs": list(generator.needs),
             "sample_rate_hz": manifest.sample_rate_hz,
-            "delay_ms": {"lookahead_13": listener.algorithmic_delay_ms, "lookahead_0": max(without, 1000 / FPS)},
-            "weights_m": round(sum(_graph(manifest, name).parameters for name in _names(manifest)) / 1e6, 2),
+            "delay_ms": {
+                "lookahead_13": listener.algorithmic_delay_ms,
+                "lookahead_0": delay_frames(generator, 0) * 1000 / FPS,
+            },
+            "stored_weights_m": round(
+                sum(graphs[name].parameters for name in manifest.generator.graphs.values()) / 1e6, 2
+            ),
             "segment": report.summary(settled),
             "ms_per_second_of_video": round(1e3 * float(np.median(settled)) * FPS / generator.hop, 1),
             "all_ms_per_second_of_video": round(1e3 * busy_s * FPS / fed, 1),
             "parity": parity(bundle),
         }
-
-
-def _names(manifest: Any) -> list[str]:
-    return list(manifest.generator.graphs.values())
-
-
-def _graph(manifest: Any, name: str) -> Any:
-    return manifest.graphs[name]
 
 
 def parity(bundle: Path) -> dict[str, Any]:
