@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def parity(bundle: Path) -> dict[str, Any]:
     return {name: found[name] for name in ("coefficients_max_abs_error", "max_levels", "equal_share")}
 
 
-def table(rows: list[Mapping[str, Any]], machine: Mapping[str, Any]) -> str:
+def table(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> str:
     """The rows as Markdown."""
     lines = [
         "| | window / hop / lead | reads | sound | delay | per segment | per second of video | parity |",
