@@ -48,7 +48,7 @@ def made_up_emotion(frames: int) -> Array:
     """A slow series in 0…1, float32 [frames, 25]."""
     rng = np.random.default_rng(0)
     phase = rng.uniform(0, 2 * np.pi, 25)
-    return np.float32(0.5 + 0.3 * np.sin(0.1 * np.arange(frames)[:, None] + phase)).astype(np.float32)
+    return np.asarray(0.5 + 0.3 * np.sin(0.1 * np.arange(frames)[:, None] + phase), np.float32)
 
 
 def measured(bundle: Path, args: argparse.Namespace) -> dict[str, Any]:
