@@ -122,7 +122,7 @@ def _reactface(window: int) -> _Family:
 
 
 def _perfrdiff() -> _Family:
-    memory = {"keys": _f32(7, 8, 64, 100), "values": _f32(7, 8, 100, 64)}
+    memory = {"keys": _f32(7, 2, 1, 8, 64, 100), "values": _f32(7, 2, 1, 8, 100, 64)}
     return _Family(
         GeneratorInfo(
             name="perfrdiff",
@@ -130,6 +130,7 @@ def _perfrdiff() -> _Family:
             hop=25,
             needs=["coefficients", "mfcc"],
             graphs={"condition": "perfrdiff_condition", "denoise": "perfrdiff_denoise"},
+            settings={"mfcc_min": -30.0, "mfcc_max": 15.0},
         ),
         44_100,
         {
