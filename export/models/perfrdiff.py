@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -159,10 +159,12 @@ class PerFRDiff(nn.Module):
         return ddim(lambda x, timestep: self.guided(x, timestep, coefficients, mfcc, past), noise)
 
     def _decode(self, x: Tensor, memory: Tensor, n_past: int) -> Tensor:
-        query = (self.to_3dmm_embed(x) + self.positions).transpose(0, 1)
+        query = self.to_3dmm_embed(x) + self.positions
         masks = causal_mask().to(x), memory_mask(n_past).to(x)
-        hidden: Tensor = self.decoder(query, memory.transpose(0, 1), *masks)
-        return hidden.transpose(0, 1)
+        # Contiguous, or PyTorch multiplies one token at a time.
+        tokens = (value.transpose(0, 1).contiguous() for value in (query, memory))
+        hidden: Tensor = self.decoder(*tokens, *masks)
+        return hidden.transpose(0, 1).contiguous()
 
 
 class EmotionRegressor(nn.Module):
@@ -177,7 +179,7 @@ class EmotionRegressor(nn.Module):
 
     def forward(self, coefficients: Tensor) -> Tensor:
         """Return float32 [..., 25] from `coefficients` float32 [..., 58], mean face subtracted."""
-        first, _, last = self.coeff_reg
+        first, last = cast(nn.Linear, self.coeff_reg[0]), cast(nn.Linear, self.coeff_reg[2])
         hidden = torch.tanh(first(coefficients.to(first.weight.dtype)))
         return F.linear(hidden.float(), last.weight.float(), last.bias.float())
 

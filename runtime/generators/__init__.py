@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pflx.engines import BundleError, Engine, FeedError, GeneratorInfo
 from pflx.runtime.generators.belfusion import BeLFusionGenerator
+from pflx.runtime.generators.perfrdiff import PerFRDiffGenerator
 from pflx.runtime.generators.protocol import Generator, GeneratorOptions, Reaction, SpeakerWindow, State, reach
 from pflx.runtime.generators.reactface import ReactFaceGenerator
 from pflx.runtime.generators.transvae import TransVAEGenerator
@@ -21,6 +22,7 @@ class _Kind(NamedTuple):
 
 _GENERATORS: Mapping[str, _Kind] = {
     "reactface": _Kind(ReactFaceGenerator, ReactFaceGenerator.options),
+    "perfrdiff": _Kind(PerFRDiffGenerator, PerFRDiffGenerator.options),
     "transvae": _Kind(TransVAEGenerator, TransVAEGenerator.options),
     "belfusion": _Kind(BeLFusionGenerator, BeLFusionGenerator.options),
 }

@@ -1,0 +1,109 @@
+"""PerFRDiff: a second of a listener, denoised step by step from what the speaker did until now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pflx.engines import Array, BundleError, Engine, GeneratorInfo
+from pflx.runtime.generators.diffusion import N_STEPS, Solver, check_sampler, updates
+from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size, zeros
+
+_FEWER = (25, 12, 6)
+"""Numbers of steps to fall back to where there is no time: about half of the work each."""
+
+
+class PerFRDiffGenerator:
+    """M listener reactions from the speaker's coefficients and sound.
+
+    The speaker is encoded once per window for all samples; every denoising step runs all samples, with and without the
+    speaker, in one call.
+
+    Windows are 50 frames long and 25 apart, and window 0 gives the first two segments: its second half waits in the
+    state. Later windows give their second half. All windows of a session start from the same noise, the first step's.
+
+    The public code scales MFCC with the smallest and largest value of the whole clip, its future included. Here the
+    bounds are fixed, part of the bundle; what lies outside is clipped, for the network has never seen it.
+
+    Emotion is told for the coefficients of the segment, before PosNet.
+
+    Source: PFLPosNet 6c274a2, `TransformerDenoiser_v5`, config/pos/pos.yaml in test mode.
+    """
+
+    options: frozenset[str] = frozenset({"steps", "solver"})
+    needs: tuple[str, ...] = ("coefficients", "mfcc")
+
+    def __init__(self, info: GeneratorInfo, engines: Mapping[str, Engine], options: GeneratorOptions) -> None:
+        n_steps = N_STEPS if options.steps is None else options.steps
+        self._solver: Solver = options.solver or "ddim"
+        check_sampler(n_steps, self._solver)
+        self.window = info.window
+        self.hop = self.lead = self.opening = info.hop
+        self.steps = (n_steps, *(fewer for fewer in _FEWER if fewer < n_steps))
+        self._condition, self._denoise = engines["condition"], engines["denoise"]
+        self._emotion = engines.get("emotion")
+        self._reads_past = "past" in self._condition.inputs
+        self._low, self._high = _mfcc_bounds(info)
+        self._coefficients = fixed_size(self._denoise, "x", axis=2)
+        self.noise_size = self.window * self._coefficients
+
+    def start(self, samples: int) -> State:
+        """The state before the first step."""
+        shape = (samples, self.window, self._coefficients)
+        past = {"past": zeros(*shape)} if self._reads_past else {}
+        waiting = zeros(samples, self.hop, self._coefficients)
+        return {"made": np.zeros(1, np.int64), "noise": zeros(*shape), "waiting": waiting, **past}
+
+    def step(
+        self, speaker: SpeakerWindow, state: State, noise: Array, steps: int | None = None
+    ) -> tuple[Reaction, State]:
+        """One step; see `Generator.step`. `steps` may be any number from 1 to 49.
+
+        Raises:
+            FeedError: another number of steps.
+        """
+        made = int(state["made"][0])
+        if made == 1:
+            return self._reaction(state["waiting"]), {**state, "made": state["made"] + 1}
+        kept = state["noise"] if made else noise.reshape(state["noise"].shape)
+        window = self._sample(speaker, state, kept, self.steps[0] if steps is None else steps)
+        after = {**state, "made": state["made"] + 1, "noise": kept}
+        if self._reads_past:
+            after["past"] = window
+        if made:
+            return self._reaction(window[:, self.hop :]), after
+        return self._reaction(window[:, : self.hop]), {**after, "waiting": window[:, self.hop :].copy()}
+
+    def scaled(self, mfcc: Array) -> Array:
+        """MFCC as the network takes them, float32 of the same shape in [0, 1]."""
+        return np.asarray(np.clip((mfcc - self._low) / (self._high - self._low), 0, 1), np.float32)
+
+    def _sample(self, speaker: SpeakerWindow, state: State, noise: Array, n_steps: int) -> Array:
+        """A window of reactions, float32 [M, 50, 58]."""
+        given = {"coefficients": speaker["coefficients"][None], "mfcc": self.scaled(speaker["mfcc"])[None]}
+        past = {"past": state["past"]} if self._reads_past else {}
+        # An engine may reuse what it returns.
+        condition = {name: value.copy() for name, value in self._condition.run({**given, **past}).items()}
+        x = clean = np.ascontiguousarray(noise)
+        for update in updates(n_steps, self._solver):
+            feeds = {"x": x, "previous": clean, "step": np.array([update.row]), "update": update.weights}
+            made = self._denoise.run({**feeds, **condition})
+            x, clean = made["next"].copy(), made["clean"].copy()
+        return x
+
+    def _reaction(self, coefficients: Array) -> Reaction:
+        coefficients = np.ascontiguousarray(coefficients)
+        if self._emotion is None:
+            return Reaction(coefficients.copy())
+        return Reaction(coefficients.copy(), self._emotion.run({"coefficients": coefficients})["emotion"].copy())
+
+
+def _mfcc_bounds(info: GeneratorInfo) -> tuple[np.float32, np.float32]:
+    low, high = (info.settings.get(name, np.nan) for name in ("mfcc_min", "mfcc_max"))
+    if not low < high:
+        raise BundleError(
+            f"The bundle scales MFCC from {low:g} to {high:g}; {info.name} needs mfcc_min below mfcc_max in its "
+            "settings. Export it again."
+        )
+    return np.float32(low), np.float32(high)
