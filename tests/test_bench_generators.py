@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pflx.engines import FeedError
 from pflx.runtime import GeneratorOptions, Ledger, Listener, VirtualClock
-from pflx.runtime.bench.engine import run_engines
+from pflx.runtime.bench.engine import engines_verdict, run_engines
 from pflx.runtime.bench.plan import Plan, open_listener
 from pflx.runtime.bench.reaction import find_responses, first_differences, hears, measure_reaction
 from pflx.runtime.bench.realtime import play, run_realtime, without_warm_up
@@ -204,6 +204,16 @@ def test_the_calls_of_a_segment_are_in_the_report_and_in_its_verdict() -> None:
     said = "\n".join(report_lines(report))
     assert "perfrdiff_denoise: 49 calls a segment" in said
     assert "49 denoising steps of ddim" in said
+
+
+def test_a_graph_that_only_runs_once_is_no_part_of_a_segment() -> None:
+    manifest = stub_manifest("transvae")
+    uses = graph_uses(manifest, 1)
+    report = run_engines(Plan(stub=True, kind="transvae", duration_s=0.001))
+    assert {figures.graph: figures.per_segment for figures in report.engines} == {
+        graph: use.per_segment for graph, use in uses.items()
+    }
+    assert "generator (1 transvae_next call), PosNet and 8 renderings" in engines_verdict(report.engines, manifest)[0]
 
 
 def test_a_stub_extractor_tells_pictures_apart_and_is_a_function_of_them() -> None:

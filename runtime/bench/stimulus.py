@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count as endless
 
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import FeedError
 from pflx.runtime.bench.drawing import draw_face
+from pflx.runtime.bench.table import count
 from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, Float32Array, SpeakerFile, UInt8Array, samples_per_frame
 from pflx.runtime.portrait import load_portrait
 from pflx.runtime.rendering import Portrait
@@ -81,7 +82,7 @@ class Stimulus:
         """What is fed, in words."""
         width, height = self._size
         what = f"{self._clip.path.name}, looped" if self._clip else "a face that sways and hums"
-        return f"{what}, {width}x{height} px, {len(self.impulse_times_s)} events"
+        return f"{what}, {width}x{height} px, {count(len(self.impulse_times_s), 'event')}"
 
     def tracks(self) -> Sequence[Iterator[Timed]]:
         """Picture and sound by turns."""
@@ -127,7 +128,7 @@ class Stimulus:
                 yield item
 
     def _made_up(self) -> Iterator[tuple[UInt8Array, Float32Array]]:
-        for number in count():
+        for number in endless():
             yield self._views[_place(number)], self._hum[number % _HUM_FRAMES]
 
 
@@ -185,6 +186,6 @@ def _tone(samples: npt.NDArray[np.int64], rate_hz: int) -> Float32Array:
 
 
 def _looped(clip: SpeakerFile) -> Iterator[tuple[UInt8Array, Float32Array]]:
-    for _ in count():
+    for _ in endless():
         for chunk in clip.chunks(1):
             yield chunk.video[0], chunk.audio
