@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -195,11 +195,17 @@ def test_a_source_without_sound_suits_every_listener(monkeypatch: pytest.MonkeyP
     assert as_source(source, 44_100) is source
 
 
-@pytest.mark.parametrize("make", [FileSource, IterableSource, WebcamSource])
-def test_a_source_of_a_rate_that_does_not_divide_into_frames_is_refused(make: Any) -> None:
-    given = [CLIP] if make is not WebcamSource else []
+MAKE: list[Callable[[int], Source]] = [
+    lambda rate: FileSource(CLIP, sample_rate_hz=rate),
+    lambda rate: IterableSource([], sample_rate_hz=rate),
+    lambda rate: WebcamSource(sample_rate_hz=rate),
+]
+
+
+@pytest.mark.parametrize("make", MAKE)
+def test_a_source_of_a_rate_that_does_not_divide_into_frames_is_refused(make: Callable[[int], Source]) -> None:
     with pytest.raises(FeedError, match="22051 Hz is no multiple of 25"):
-        make(*given, sample_rate_hz=22_051)
+        make(22_051)
 
 
 @pytest.mark.parametrize("given", [7, object(), WebcamSource])
