@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -18,7 +19,10 @@ from pflx.runtime.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
 from pflx.runtime.generators import Generator, GeneratorOptions, make_generator
+from pflx.runtime.generators.diffusion import N_STEPS
+from pflx.runtime.generators.perfrdiff import PerFRDiffGenerator, StepDifference
 from pflx.runtime.generators.protocol import delay_frames
+from pflx.runtime.inbox import Inbox
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.live import LiveSession
 from pflx.runtime.media import FPS, SpeakerFile, open_speaker
@@ -30,7 +34,7 @@ from pflx.runtime.sinks import Sink, as_sink
 from pflx.runtime.smoothing import Smoother
 from pflx.runtime.sources import Source, Timed, as_source
 from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
-from pflx.runtime.speaker_window import SpeakerWindows
+from pflx.runtime.speaker_window import Ahead, SpeakerWindows
 from pflx.runtime.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -82,6 +86,7 @@ class Listener:
         self._engines = engines
         self._detector = detector or BlazeFace()
         self._extractors = self._opened(extractors)
+        self._options = options or GeneratorOptions()
         generator = make_generator(manifest.generator, engines, options)
         render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
         renderer = Renderer(render_engines, manifest.renderer.size)
@@ -294,6 +299,30 @@ class Listener:
                 yield from stream.pull()
             stream.finish()
             yield from stream.pull()
+
+    def step_difference(
+        self, speaker: SpeakerFile | str | Path, *, seed: int = 0, extractors: Extractors | None = None
+    ) -> StepDifference | None:
+        """How far the chosen denoising steps are from the trained sampler, on the first window of a clip.
+
+        Args:
+            speaker: the clip.
+            seed: of the noise.
+            extractors: see `stream`.
+
+        Returns:
+            None for the trained sampler itself, and for a generator that does not denoise.
+        """
+        chain = self._session_chain(extractors)
+        trained = self._options.steps in (None, N_STEPS) and self._options.solver in (None, "ddim")
+        if trained or not isinstance(chain.generator, PerFRDiffGenerator):
+            return None
+        inbox = Inbox(silent=False, sample_rate_hz=self.sample_rate_hz)
+        for chunk in islice(self._open(speaker).chunks(chain.generator.window), 1):
+            inbox.add(chunk.video, chunk.audio, chain.clock())
+        taken = inbox.window(inbox.n_frames)
+        window, _ = chain.speaker.step(taken, chain.speaker.start(FaceTrack()), Ahead())
+        return chain.generator.step_difference(window, seeded_noise(seed)(0, 0, chain.generator.noise_size)[None])
 
     def live(
         self,
