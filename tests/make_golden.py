@@ -43,6 +43,7 @@ def main(reference: Path) -> None:
         shutil.copyfile(reference / f"{case}.npz", GOLDEN / f"{name}.npz")
     _write_transvae(reference / "transvae")
     _write_belfusion(reference / "belfusion")
+    _write_perfrdiff(reference / "perfrdiff")
 
 
 def _write_keys(reference: Path) -> None:
@@ -108,6 +109,27 @@ def _write_belfusion(folder: Path) -> None:
     files = {"mlp": "state_dict.json", "vae": "state_dict.belfusion_vae.json"}
     keys = {f"{part}_keys": _keys(folder / file) for part, file in files.items()}
     _save("belfusion", **keys, **{name: case[name] for name in (*kept, "alphas_cumprod")})
+
+
+def _write_perfrdiff(folder: Path) -> None:
+    steps, online, past, v1 = (
+        np.load(folder / f"case_{name}.npz") for name in ("steps", "online3", "past_online3", "v1_original")
+    )
+    calls = ("den_cond_t500", "den_uncond_t500", "den_cfg_t20", "den_cfg_t500", "den_cfg_t980", "den_cfg_past_t500")
+    inputs = ("den_x", "den_audio01", "den_speaker_3dmm", "den_past_listener")
+    stream = ("speaker_audio", "speaker_3dmm", "noise_decoder", "windows_3dmm", "stream_3dmm")
+    original = ("x", "speaker_audio_raw", "speaker_3dmm", "speaker_latent", "cfg_t500", "sample50")
+    parts = ("denoiser_v5", "denoiser_v1", "latent_3dmm_embedder")
+    _save(
+        "perfrdiff",
+        **{f"{part}_keys": _keys(folder / f"state_dict.{part}.json") for part in parts},
+        **{name: steps[name] for name in (*inputs, *calls, "alphas_cumprod")},
+        **{name: online[name] for name in stream},
+        stream_emotion=online["stream_emotion_before_posnet"],
+        **{f"past_{name}": past[name] for name in ("speaker_audio", "speaker_3dmm", "noise_decoder")},
+        past_windows_3dmm=past["windows_3dmm"][:, :, :2],
+        **{f"v1_{name}": v1[name] for name in original},
+    )
 
 
 def _keys(path: Path) -> str:

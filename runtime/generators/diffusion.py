@@ -71,7 +71,8 @@ def updates(n_steps: int = N_STEPS, solver: Solver = "ddim") -> tuple[Update, ..
     steps = []
     for step in range(n_steps):
         fresh = -signal[step + 1] * np.expm1(-gain[step])
-        trend = fresh * gain[step] / gain[step - 1] / 2 if solver == "dpm++" and step else 0.0
+        is_second_order = solver == "dpm++" and 0 < step < n_steps - 1
+        trend = fresh * gain[step] / gain[step - 1] / 2 if is_second_order else 0.0
         weights = np.array([fresh + trend, noise[step + 1] / noise[step], -trend], np.float32)
         steps.append(Update(int(rows[step]), weights))
     return tuple(steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,30 @@ from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, Speaker
 
 _FEWER = (25, 12, 6)
 """Numbers of steps to fall back to where there is no time: about half of the work each."""
+
+_ROTATION = slice(52, 55)
+
+
+class StepDifference(NamedTuple):
+    """How far one window is from that of the trained sampler, 49 steps of DDIM.
+
+    Attributes:
+        n_steps: denoising steps it was made with.
+        solver: and how.
+        rms: root of the mean squared difference of coefficients.
+        largest: difference of a coefficient.
+        typical: root mean square of the trained sampler's coefficients, to compare with.
+        head_mean_deg: mean difference of the head's three angles.
+        head_largest_deg: largest difference of one of them.
+    """
+
+    n_steps: int
+    solver: Solver
+    rms: float
+    largest: float
+    typical: float
+    head_mean_deg: float
+    head_largest_deg: float
 
 
 class PerFRDiffGenerator:
@@ -75,18 +100,43 @@ class PerFRDiffGenerator:
             return self._reaction(window[:, self.hop :]), after
         return self._reaction(window[:, : self.hop]), {**after, "waiting": window[:, self.hop :].copy()}
 
+    def step_difference(self, speaker: SpeakerWindow, noise: Array) -> StepDifference:
+        """How far the chosen steps and solver are from the trained sampler, on one window.
+
+        Args:
+            speaker: the window, as for a first step.
+            noise: float32 [M, 2900].
+        """
+        state = self.start(len(noise))
+        kept = noise.reshape(state["noise"].shape)
+        chosen = self._sample(speaker, state, kept, self.steps[0])
+        trained = self._sample(speaker, state, kept, N_STEPS, "ddim")
+        difference = np.abs(chosen - trained)
+        turned = np.rad2deg(difference[..., _ROTATION])
+        return StepDifference(
+            n_steps=self.steps[0],
+            solver=self._solver,
+            rms=float(np.sqrt(np.mean(np.square(difference)))),
+            largest=float(difference.max()),
+            typical=float(np.sqrt(np.mean(np.square(trained)))),
+            head_mean_deg=float(turned.mean()),
+            head_largest_deg=float(turned.max()),
+        )
+
     def scaled(self, mfcc: Array) -> Array:
         """MFCC as the network takes them, float32 of the same shape in [0, 1]."""
         return np.asarray(np.clip((mfcc - self._low) / (self._high - self._low), 0, 1), np.float32)
 
-    def _sample(self, speaker: SpeakerWindow, state: State, noise: Array, n_steps: int) -> Array:
+    def _sample(
+        self, speaker: SpeakerWindow, state: State, noise: Array, n_steps: int, solver: Solver | None = None
+    ) -> Array:
         """A window of reactions, float32 [M, 50, 58]."""
         given = {"coefficients": speaker["coefficients"][None], "mfcc": self.scaled(speaker["mfcc"])[None]}
         past = {"past": state["past"]} if self._reads_past else {}
         # An engine may reuse what it returns.
         condition = {name: value.copy() for name, value in self._condition.run({**given, **past}).items()}
         x = clean = np.ascontiguousarray(noise)
-        for update in updates(n_steps, self._solver):
+        for update in updates(n_steps, solver or self._solver):
             feeds = {"x": x, "previous": clean, "step": np.array([update.row]), "update": update.weights}
             made = self._denoise.run({**feeds, **condition})
             x, clean = made["next"].copy(), made["clean"].copy()
