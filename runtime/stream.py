@@ -248,7 +248,7 @@ class Stream:
     def _n_due(self) -> int:
         """How many frames can be rendered with the segments closed so far."""
         known = self._n_closed * self._chain.generator.hop
-        if self._n_speaker is not None and known >= self._n_speaker:
+        if self._n_speaker is not None and not self._is_segment_due():
             return self._n_speaker
         return min(max(0, known - self._chain.lookahead), self._n_taken + self._inbox.n_frames)
 
@@ -263,7 +263,8 @@ class Stream:
 
     def _is_segment_due(self) -> bool:
         if self._n_speaker is not None and self._n_closed * self._chain.generator.hop >= self._n_speaker:
-            return False
+            # What lies ahead of the end is made as if the end were not known: the last frames look at it.
+            return bool(self._n_speaker) and reach(self._chain.generator, self._n_closed) <= self._n_speaker
         return self._inbox.has(max(self._n_missing(), 0 if self._n_taken else 1))
 
     def _look_ahead(self) -> None:

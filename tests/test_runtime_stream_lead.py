@@ -92,7 +92,8 @@ class Still:
 
 def content(frame: ListenerFrame) -> tuple[Any, ...]:
     assert frame.emotion is not None
-    return frame.ledger.frame, frame.time_s, frame.coefficients[:5].tolist(), frame.emotion[:5].tolist(), frame.sample
+    numbers = (*frame.coefficients[:5].tolist(), *frame.emotion[:5].tolist())
+    return frame.ledger.frame, frame.time_s, numbers, frame.sample, frame.image.tobytes()
 
 
 def whole(listener: Listener, length: int = LENGTH, samples: int = 1) -> list[ListenerFrame]:
@@ -120,14 +121,23 @@ def test_every_segment_is_made_of_the_frames_before_its_reach(timing: tuple[int,
 
 
 @TIMINGS
-@given(cuts=st.lists(st.integers(0, LENGTH), max_size=12), pulls=st.integers(0, 40), samples=st.sampled_from([1, 2]))
-@example(cuts=[], pulls=0, samples=1)
+@given(
+    cuts=st.lists(st.integers(0, LENGTH), max_size=12),
+    length=st.integers(LENGTH - 12, LENGTH),
+    pulls=st.integers(0, 40),
+    samples=st.sampled_from([1, 2]),
+)
+@example(cuts=[], length=LENGTH, pulls=0, samples=1)
+@example(cuts=[LENGTH], length=LENGTH, pulls=40, samples=1)
 @settings(max_examples=25, deadline=None)
-def test_how_input_is_cut_changes_no_frame(timing: tuple[int, ...], cuts: list[int], pulls: int, samples: int) -> None:
-    expected = [content(frame) for frame in whole(lagging(timing), samples=samples)]
+def test_how_input_is_cut_changes_no_frame(
+    timing: tuple[int, ...], cuts: list[int], length: int, pulls: int, samples: int
+) -> None:
+    expected = [content(frame) for frame in whole(lagging(timing), length, samples)]
     frames: list[ListenerFrame] = []
+    ends = sorted(min(cut, length) for cut in cuts)
     with lagging(timing).stream(samples=samples, region=REGION) as stream:
-        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), LENGTH], strict=True):
+        for start, end in zip([0, *ends], [*ends, length], strict=True):
             stream.push(video=VIDEO[start:end], audio=SOUND[640 * start : 640 * end])
             frames += islice(stream.pull(), pulls)
         stream.finish()
