@@ -75,10 +75,12 @@ def load_model(name: str, state_dict: Weights, **config: int) -> nn.Module:
     """Return a network with the weights of a public checkpoint, in eval mode and without gradients.
 
     Args:
-        name: pirender, pirender73, posnet or reactface.
+        name: reactface; perfrdiff (the denoiser of PFLPosNet), perfrdiff_emotion (its regressor of emotion) or
+            perfrdiff_v1 (the original denoiser); transvae; belfusion, or belfusion_mlp or belfusion_vae alone;
+            posnet; pirender or pirender73.
         state_dict: arrays or tensors under the public checkpoint's keys, without prefixes. Weight norm is
             taken in both of PyTorch's spellings. Known keys that no step computes with may be there or not.
-        config: reactface takes `window` in frames (8, or another multiple of 8). PosNet's slide is read
+        config: reactface and transvae take `window` in frames (8, or another multiple of 8). PosNet's slide is read
             from its last layer.
 
     Raises:
