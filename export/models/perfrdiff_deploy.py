@@ -101,7 +101,7 @@ class PerFRDiffDenoise(nn.Module):
             use_past_frames: whether the listener's last window is part of the condition.
         """
         super().__init__()
-        layers = list(network.decoder.layers)
+        layers = _decoder_layers(network)
         self.enter = nn.ModuleList(map(_linear, _first_weights(network)))
         self.first = _Layer(layers[0], is_first=True)
         self.layers = nn.ModuleList(_Layer(layer) for layer in layers[1:])
@@ -240,6 +240,10 @@ def _layer_norm(norm: nn.LayerNorm) -> LayerNorm:
     return made
 
 
+def _decoder_layers(network: PerFRDiff) -> list[nn.TransformerDecoderLayer]:
+    return [layer for layer in network.decoder.layers if isinstance(layer, nn.TransformerDecoderLayer)]
+
+
 def _query_key_value(attention: nn.MultiheadAttention) -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of the three projections; the scale of the scores is part of the query's."""
     assert attention.in_proj_weight is not None
@@ -251,7 +255,7 @@ def _query_key_value(attention: nn.MultiheadAttention) -> list[tuple[Tensor, Ten
 
 def _memory_projections(network: PerFRDiff) -> tuple[nn.Linear, nn.Linear]:
     """The key projections of all layers as one, 512 to 7·512, and the value projections."""
-    pairs = [_query_key_value(layer.multihead_attn)[1:] for layer in network.decoder.layers]
+    pairs = [_query_key_value(layer.multihead_attn)[1:] for layer in _decoder_layers(network)]
     keys, values = (tuple(torch.cat(part) for part in zip(*kind, strict=True)) for kind in zip(*pairs, strict=True))
     return _linear(*keys), _linear(*values)
 
@@ -268,7 +272,7 @@ def _time_tables(network: PerFRDiff) -> tuple[Tensor, Tensor]:
 
 def _first_projections(network: PerFRDiff) -> list[tuple[Tensor, Tensor]]:
     """What the first layer computes of a token before attention, in float64: the token, its query, key and value."""
-    pairs = [(torch.eye(DIM), torch.zeros(DIM)), *_query_key_value(network.decoder.layers[0].self_attn)]
+    pairs = [(torch.eye(DIM), torch.zeros(DIM)), *_query_key_value(_decoder_layers(network)[0].self_attn)]
     return [(weight.double(), bias.double()) for weight, bias in pairs]
 
 
