@@ -236,7 +236,9 @@ def test_tables_and_parts_that_no_step_reads_may_be_there(network: PerFRDiff) ->
     bare = {key: value for key, value in given.items() if key not in unused_keys("perfrdiff")}
     load_model("perfrdiff", bare)
     with pytest.raises(StateDictError, match=r"missing pos_fusion\.bias; unknown pos_fusion\.gain"):
-        load_model("perfrdiff", {k: v for k, v in bare.items() if k != "pos_fusion.bias"} | {"pos_fusion.gain": 1})
+        load_model(
+            "perfrdiff", {k: v for k, v in bare.items() if k != "pos_fusion.bias"} | {"pos_fusion.gain": torch.ones(1)}
+        )
 
 
 @pytest.mark.parametrize(
