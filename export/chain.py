@@ -30,10 +30,13 @@ class ChainInput:
     Attributes:
         windows: what the generator reads in each step.
         noise: float32 [1, noise size] for each step.
+        seams: whether PosNet has a seam to close before each step's segment; there is none where no new speaker frame
+            was read, for then the network made the segment in one piece with the one before.
     """
 
     windows: Sequence[SpeakerWindow]
     noise: Sequence[Array]
+    seams: Sequence[bool]
 
     @classmethod
     def seeded(cls, seed: int, generator: Generator, sample_rate_hz: int) -> ChainInput:
@@ -46,7 +49,7 @@ class ChainInput:
             {need: last_frames(frames[:end], generator.window) for need, frames in speaker.items()} for end in reaches
         ]
         noise = [rng.standard_normal((1, generator.noise_size), np.float32) for _ in reaches]
-        return cls(windows, noise)
+        return cls(windows, noise, [new > old for old, new in zip([0, *reaches], reaches, strict=False)])
 
 
 def last_frames(frames: Array, window: int) -> Array:
@@ -125,9 +128,10 @@ def react_with_graphs(generator: Generator, posnet: Path, given: ChainInput) -> 
     with closing(OrtEngine(posnet)) as engine:
         smoother = Smoother(engine)
         pose = smoother.start()
-        for window, noise in zip(given.windows, given.noise, strict=True):
+        for window, noise, seam in zip(given.windows, given.noise, given.seams, strict=True):
             reaction, state = generator.step(window, state, noise)
-            segment, pose = smoother.step(reaction.coefficients, pose)
+            segment = reaction.coefficients
+            segment, pose = smoother.step(segment, pose) if seam else (segment, smoother.resume(segment))
             segments.append(segment)
     return np.concatenate(segments, axis=1)
 
@@ -136,10 +140,13 @@ def react_as_published(parts: GeneratorParts, posnet: PosNet, given: ChainInput)
     """The smoothed reaction of the published networks in PyTorch, float32 [1, n·hop, 58]."""
     with torch.inference_mode():
         raw = torch.split(parts.published(given.windows, given.noise), parts.hop, dim=1)
-        segments = [raw[0]]
-        for segment in raw[1:]:
-            past, current = (track[:, None, :, POSE] for track in (segments[-1], segment))
-            segments.append(torch.cat([segment[..., : POSE.start], posnet(past, current)[:, 0]], dim=-1))
+        segments: list[Tensor] = []
+        for segment, seam in zip(raw, given.seams, strict=True):
+            joined = segment
+            if segments and seam:
+                past, current = (track[:, None, :, POSE] for track in (segments[-1], segment))
+                joined = torch.cat([segment[..., : POSE.start], posnet(past, current)[:, 0]], dim=-1)
+            segments.append(joined)
         return torch.cat(segments, dim=1).numpy()
 
 

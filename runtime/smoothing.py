@@ -14,8 +14,8 @@ POSE = slice(52, 58)
 class Smoother:
     """PosNet on one segment at a time, one pose of state per sample.
 
-    The first segment passes unchanged; from then on the six pose numbers of every segment are rewritten and the
-    expression is left alone.
+    The first segment passes unchanged, and so does one that was made in one piece with the segment before; of every
+    other the six pose numbers are rewritten, and the expression is left alone.
 
     Source: PFLPosNet (ACM MM 2025), Eq. 11-13.
     """

@@ -289,7 +289,10 @@ class Stream:
         spoilt = n_bad > 0 or not is_finite(generator_state)
         if spoilt:
             generator_state = self._generator_state  # what is not finite would spoil every segment after it
-        smoothed, smoother_state = chain.smoother.step(generated, self._smoother_state)
+        if taken.video or not index:
+            smoothed, smoother_state = chain.smoother.step(generated, self._smoother_state)
+        else:  # made of no new input, in one piece with the segment before: there is no seam
+            smoothed, smoother_state = generated, chain.smoother.resume(generated)
         smoothed, n_bad_poses = self._repair(smoothed)
         torn = n_bad_poses > 0 or not is_finite(smoother_state)
         if torn:

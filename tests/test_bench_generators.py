@@ -221,7 +221,8 @@ def test_a_stub_extractor_tells_pictures_apart_and_is_a_function_of_them() -> No
     for size in (25, 58):
         extractor = StubExtractor(size)
         first, second = (extractor.extract(picture, 0) for picture in pictures)
-        assert (first.shape, first.dtype) == ((size,), np.float32)
+        assert first.shape == (size,)
+        assert first.dtype == np.float32
         assert not np.array_equal(first, second)
         np.testing.assert_array_equal(first, extractor.extract(pictures[0], 7))
         assert not np.array_equal(first, extractor.extract(pictures[0][:, ::-1], 0))

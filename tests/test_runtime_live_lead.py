@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from fakes import frames_of
-from live_sessions import FRAME, MS, REGION, START, run, speaker
-from test_runtime_stream_lead import BELFUSION, BETWEEN, PERFRDIFF, TRANSVAE, content, lagging
+from live_sessions import FRAME, MS, START, run, speaker
+from test_runtime_stream_lead import BELFUSION, BETWEEN, PERFRDIFF, REGION, TRANSVAE, content, lagging
 
 from pflx.runtime import ListenerFrame, Rung, Timed
 from pflx.runtime.clock import VirtualClock
@@ -15,11 +15,8 @@ N = 75
 
 
 def items(n: int = N) -> list[Timed]:
-    return [Timed(item.time_s, picture, item.audio) for item, picture in zip(speaker(n), small(n), strict=True)]
-
-
-def small(n: int) -> list[object]:
-    return list(frames_of(n, size=(32, 32)))
+    pictures = frames_of(n, size=(32, 32))
+    return [Timed(item.time_s, picture, item.audio) for item, picture in zip(speaker(n), pictures, strict=True)]
 
 
 @TIMINGS

@@ -17,6 +17,7 @@ from pflx.engines import Array
 from pflx.runtime import Listener, ListenerFrame, Region, Stream
 from pflx.runtime.generators import Reaction, SpeakerWindow, State, reach
 from pflx.runtime.generators.protocol import delay_frames
+from pflx.runtime.smoothing import Smoother
 from pflx.runtime.speaker import SpeakerView
 from pflx.runtime.speaker_window import SpeakerWindows
 
@@ -73,20 +74,21 @@ def lagging(timing: tuple[int, ...], lookahead: int = 3, extractor: Counting | N
     listener._chain = replace(
         listener._chain, generator=generator, speaker=speaker, smoother=Still(), mean_face=np.zeros(58, np.float32)
     )
-    listener._extractors = {"coefficients": extractor or Counting()}
+    listener._extractors["coefficients"] = extractor or Counting()
     return listener
 
 
-class Still:
-    """In the place of PosNet."""
+class Still(Smoother):
+    """In the place of PosNet: it changes nothing, and keeps what it joined."""
 
-    def start(self) -> State:
-        return {}
+    def __init__(self) -> None:
+        self.joined: list[float] = []
 
     def resume(self, segment: Array) -> State:
         return {}
 
     def step(self, segment: Array, state: State) -> tuple[Array, State]:
+        self.joined.append(segment[0, 0, 2].item())
         return segment, state
 
 
@@ -213,6 +215,14 @@ def test_a_snapshot_goes_on_where_it_was_taken(timing: tuple[int, ...], cut: int
         resumed.finish()
         frames += resumed.pull()
     assert [content(frame) for frame in frames] == expected
+
+
+def test_a_segment_made_of_no_new_input_has_no_seam_for_posnet() -> None:
+    listener = lagging(PERFRDIFF)
+    whole(listener, 21)
+    smoother = listener.chain.smoother
+    assert isinstance(smoother, Still)
+    assert smoother.joined == [0, 2, 3, 4]
 
 
 def test_a_segment_made_of_no_new_input_has_the_stamps_of_the_one_before() -> None:
