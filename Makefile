@@ -21,7 +21,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/run_demo.py
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev.stamp $(VENV)/node.stamp
 	$(BIN)/ruff check .

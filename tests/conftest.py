@@ -13,6 +13,18 @@ _PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "onnxruntim
 def pytest_configure() -> None:
     """Shells let background jobs ignore Ctrl-C, and every child inherits that; the tests press it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("COLUMNS", None)  # a width of the terminal that holds for ever once the console has seen it
+    _share_cores()
+    _tensorrt()  # its libraries are loaded before any test puts another driver in the place of the real one
+
+
+def _share_cores() -> None:
+    """Give each process its own cores where tests run side by side: all want all, and would wait for one another."""
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if worker and count and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        number = int(worker.removeprefix("gw"))
+        os.sched_setaffinity(0, cores[number :: int(count)] or cores)
 
 
 def pytest_report_header() -> list[str]:

@@ -6,33 +6,36 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pflx.engines.locks import locked
 
 if TYPE_CHECKING:
     from pflx.export.recipes import Recipe
 
 
 @pytest.fixture(scope="session")
-def exported() -> Iterator[Path]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `pflx export --untrained 0 --precision fp16` writes, made once; nobody may change it.
 
     The environment variable PFLX_TEST_BUNDLE names one that was made before, which saves two minutes.
     """
     if made := os.environ.get("PFLX_TEST_BUNDLE"):
-        yield Path(made)
-        return
-    with TemporaryDirectory() as folder:
-        target = Path(folder) / "untrained.pflx"
-        command = [sys.executable, "-m", "pflx", "export", "--untrained", "0", "--precision", "fp16", "-o", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert [path.name for path in Path(folder).iterdir()] == ["untrained.pflx"]
-        yield target
+        return Path(made)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    folder.mkdir(exist_ok=True)
+    target = folder / "untrained.pflx"
+    with locked(folder):  # tests that run side by side share it
+        if not target.exists():
+            options = ["--untrained", "0", "--precision", "fp16", "-o", str(target)]
+            done = subprocess.run([sys.executable, "-m", "pflx", "export", *options], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert [path.name for path in folder.iterdir()] == ["untrained.pflx"]
+    return target
 
 
 def exported_recipes() -> dict[str, Recipe]:

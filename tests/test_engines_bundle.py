@@ -146,8 +146,8 @@ def test_an_unknown_key_is_refused_at_every_depth(bundle: Path, where: list[str]
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        (2, r"newer pflx: its schema is 2, this one reads 1\. Upgrade pflx"),
-        (0, "older pflx.*Export it again"),
+        (3, r"newer pflx: its schema is 3, this one reads 2\. Upgrade pflx"),
+        (1, "older pflx.*Export it again"),
     ],
 )
 def test_another_schema_is_said_before_anything_else_is_read(bundle: Path, schema: int, message: str) -> None:

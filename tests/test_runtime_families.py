@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from exported_generators import exported_generator
 from fakes import ONE_FACE, fake_engines, fake_manifest, portrait_of
 from live_sessions import run
 
-from pflx.engines import Array, Engine, OrtEngine, SmootherInfo
+from pflx.engines import Array, Bundle, Engine, GeneratorInfo, OrtEngine, SmootherInfo
 from pflx.runtime import GeneratorOptions, Listener, ListenerFrame, Recorded, Region, Rung, open_speaker
 from pflx.runtime.clock import VirtualClock
 
@@ -27,15 +27,27 @@ def emotion() -> Recorded:
     return Recorded(np.asarray(0.5 + 0.4 * waves, np.float32))
 
 
-def opened(kind: str) -> Listener:
+Made = tuple[GeneratorInfo, int, Mapping[str, Path]]
+"""What the manifest says of a generator, the rate of its sound, and its graphs with that of PosNet."""
+
+
+def made(kind: str, request: pytest.FixtureRequest) -> Made:
+    if kind == "reactface":
+        bundle = Bundle.open(request.getfixturevalue("exported"), verify=False)
+        info = bundle.manifest.generator
+        paths = {graph: bundle.graph_path(graph, "fp32") for graph in (*info.graphs.values(), "posnet")}
+        return info, bundle.manifest.sample_rate_hz, paths
+    found = exported_generator(kind)
+    return found.parts.info, found.parts.sample_rate_hz, found.graphs.paths("fp32")
+
+
+def opened(info: GeneratorInfo, rate: int, paths: Mapping[str, Path]) -> Listener:
     """A listener on the generator's and PosNet's real graphs; it renders in no time."""
-    made = exported_generator(kind)
-    parts, paths = made.parts, made.graphs.paths("fp32")
     engines: dict[str, Engine] = {graph: OrtEngine(path) for graph, path in paths.items()}
     manifest = fake_manifest(
-        generator=parts.info,
-        smoother=SmootherInfo(name="posnet", slide=parts.hop, graphs={"smooth": "posnet"}),
-        sample_rate_hz=parts.sample_rate_hz,
+        generator=info,
+        smoother=SmootherInfo(name="posnet", slide=info.hop, graphs={"smooth": "posnet"}),
+        sample_rate_hz=rate,
     )
     return Listener(
         manifest,
@@ -44,7 +56,7 @@ def opened(kind: str) -> Listener:
         lookahead=3,
         detector=ONE_FACE,
         extractors={"coefficients": "landmarks", "emotion": emotion()},
-        options=GeneratorOptions(steps=3) if kind == "perfrdiff" else None,
+        options=GeneratorOptions(steps=3) if info.name == "perfrdiff" else None,
     )
 
 
@@ -54,8 +66,8 @@ def each_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(name="listener")
-def listener_of_a_kind(kind: str) -> Iterator[Listener]:
-    with opened(kind) as listener:
+def listener_of_a_kind(kind: str, request: pytest.FixtureRequest) -> Iterator[Listener]:
+    with opened(*made(kind, request)) as listener:
         yield listener
 
 

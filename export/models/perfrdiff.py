@@ -64,8 +64,8 @@ class TimeEmbedding(nn.Module):
 
 
 def decoder(n_heads: int) -> nn.TransformerDecoder:
-    """Seven post-norm layers with GELU and a last norm; tokens first."""
-    layer = nn.TransformerDecoderLayer(DIM, n_heads, FEED_FORWARD, activation="gelu")
+    """Seven post-norm layers with GELU and a last norm; batch first, as published."""
+    layer = nn.TransformerDecoderLayer(DIM, n_heads, FEED_FORWARD, activation="gelu", batch_first=True)
     return nn.TransformerDecoder(layer, N_LAYERS, nn.LayerNorm(DIM))
 
 
@@ -160,11 +160,8 @@ class PerFRDiff(nn.Module):
 
     def _decode(self, x: Tensor, memory: Tensor, n_past: int) -> Tensor:
         query = self.to_3dmm_embed(x) + self.positions
-        masks = causal_mask().to(x), memory_mask(n_past).to(x)
-        # Contiguous, or PyTorch multiplies one token at a time.
-        tokens = (value.transpose(0, 1).contiguous() for value in (query, memory))
-        hidden: Tensor = self.decoder(*tokens, *masks)
-        return hidden.transpose(0, 1).contiguous()
+        hidden: Tensor = self.decoder(query, memory, causal_mask().to(x), memory_mask(n_past).to(x))
+        return hidden
 
 
 class EmotionRegressor(nn.Module):

@@ -78,8 +78,7 @@ class PerFRDiffV1(nn.Module):
         speaker = (condition * shown for condition in (sound, self.speaker_3dmm_proj(coefficients), latent))
         memory = self.mem_pos(torch.cat((time, *speaker), dim=1))
         query = self.query_pos(self.to_emotion_embed(x))
-        hidden: Tensor = self.decoder(*(value.transpose(0, 1).contiguous() for value in (query, memory)))
-        emotion: Tensor = self.to_emotion_feat(hidden.transpose(0, 1))
+        emotion: Tensor = self.to_emotion_feat(self.decoder(query, memory))
         return emotion
 
     def guided(self, x: Tensor, timestep: Tensor, coefficients: Tensor, mfcc: Tensor, latent: Tensor) -> Tensor:
