@@ -8,16 +8,13 @@ BUNDLE is one of `pflx export --untrained SEED`: its seed is used for the PyTorc
 from __future__ import annotations
 
 import copy
-import json
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import report
 import torch
 from torch import Tensor, nn
@@ -103,28 +100,11 @@ def renderer_runs(
 
 def profile(bundle: Bundle, feeds: dict[str, Array], threads: int, rounds: int) -> dict[str, object]:
     """Where a frame's time goes: least time of every node, added up per operator, and the share of the cores' peak."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.enable_profiling = threads, True
-    for name, size in CALL_SIZES.items():
-        options.add_free_dimension_override_by_name(name, size)
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = f"{folder}/run"
-        session = onnxruntime.InferenceSession(bundle.graph_path("pirender_frame", "fp32"), options)
-        for _ in range(rounds):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text())
-    least: dict[tuple[str, str], float] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            key = (event["args"]["op_name"], event["name"])
-            least[key] = min(least.get(key, np.inf), event["dur"] / 1e3)
+    path = bundle.graph_path("pirender_frame", "fp32")
+    by_operator = report.node_times(path, feeds, CALL_SIZES, threads=threads, calls=rounds)
     gflop = (bundle.manifest.graphs["pirender_frame"].flops or 0) / 1e9
-    by_operator: dict[str, float] = defaultdict(float)
-    for (operator, _), milliseconds in least.items():
-        by_operator[operator] += milliseconds
-    slowest = sorted(by_operator, key=by_operator.__getitem__, reverse=True)
     return {
-        "ms_by_operator": {name: round(by_operator[name], 1) for name in slowest[:12]},
+        "ms_by_operator": {name: round(ms, 1) for name, ms in list(by_operator.items())[:12]},
         "ms_of_all_nodes": round(sum(by_operator.values()), 1),
         "gflop": round(gflop, 1),
         "gflop_per_s_in_convolutions": round(1e3 * gflop / (by_operator["Conv"] + by_operator["ConvTranspose"])),

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import report
 import torch
 from torch import Tensor, nn
@@ -75,26 +72,9 @@ def exported(parts: PerFRDiffParts, folder: Path, threads: int) -> dict[str, Ort
 
 def profile(path: Path, feeds: Mapping[str, Array], gflop: float, threads: int, calls: int = 20) -> dict[str, Any]:
     """Least time of every node of a denoising call, added up per operator."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.enable_profiling = threads, True
-    options.add_free_dimension_override_by_name("samples", 1)
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = f"{folder}/run"
-        session = onnxruntime.InferenceSession(path, options)
-        for _ in range(calls):
-            session.run(None, dict(feeds))
-        events = json.loads(Path(session.end_profiling()).read_text())
-    least: dict[tuple[str, str], float] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            key = (event["args"]["op_name"], event["name"])
-            least[key] = min(least.get(key, np.inf), event["dur"] / 1e3)
-    by_operator: dict[str, float] = defaultdict(float)
-    for (operator, _), milliseconds in least.items():
-        by_operator[operator] += milliseconds
-    slowest = sorted(by_operator, key=by_operator.__getitem__, reverse=True)
+    by_operator = report.node_times(path, feeds, {"samples": 1}, threads=threads, calls=calls)
     return {
-        "ms_by_operator": {name: round(by_operator[name], 2) for name in slowest[:10]},
+        "ms_by_operator": {name: round(ms, 2) for name, ms in list(by_operator.items())[:10]},
         "ms_of_all_nodes": round(sum(by_operator.values()), 2),
         "gflop": round(gflop, 3),
         "gflop_per_s": round(1e3 * gflop / sum(by_operator.values())),
