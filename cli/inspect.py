@@ -14,6 +14,7 @@ from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.engines.manifest import encode_manifest
 from pflx.runtime.generators import Generator, make_generator
 from pflx.runtime.generators.protocol import delay_frames
+from pflx.runtime.rendering import WINDOW_RADIUS
 
 
 def inspect(
@@ -59,8 +60,11 @@ def _generator_lines(manifest: Manifest) -> Iterator[str]:
         f"generator  {info.name}: window {info.window}, hop {info.hop} frames at {manifest.fps} fps; "
         f"needs {', '.join(info.needs)}; sound at {manifest.sample_rate_hz} Hz"
     )
-    delay_ms = delay_frames(generator, 0) * 1000 // manifest.fps
-    yield f"timing     lead {generator.lead} frames: trails the speaker by {delay_ms} ms and the look-ahead at most"
+    least, most = (delay_frames(generator, lookahead) * 1000 // manifest.fps for lookahead in (0, WINDOW_RADIUS))
+    yield (
+        f"timing     lead {generator.lead} frames: trails the speaker by {most} ms at most, or {least} ms without "
+        "look-ahead"
+    )
     if info.settings:
         yield "settings   " + ", ".join(f"{name} {value:g}" for name, value in info.settings.items())
     if generator.steps:

@@ -87,7 +87,7 @@ def test_inspect_shows_what_the_exported_bundle_holds(exported: Path) -> None:
     assert outcome.err == "Untrained weights (seed 0): the pictures mean nothing.\n"
     for said in (
         "generator  reactface: window 8, hop 8 frames at 25 fps; needs video, audio; sound at 16000 Hz",
-        "timing     lead 0 frames: trails the speaker by 320 ms and the look-ahead at most",
+        "timing     lead 0 frames: trails the speaker by 840 ms at most, or 320 ms without look-ahead",
         "smoother   posnet: slide 8 frames",
         "renderer   pirender: 256x256 px",
         "crop       release: window 256 px, padding 20 px",
