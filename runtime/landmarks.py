@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pflx.engines import Engine
 from pflx.runtime.faces import BlazeFace, FaceDetector, open_packaged
-from pflx.runtime.pfl import choose_face
+from pflx.runtime.speaker import find_face
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -128,11 +128,10 @@ class FaceMesh:
         Raises:
             FrameError: not such an array.
         """
-        boxes = [face.box for face in self._detector.detect(picture)]
-        index = choose_face(boxes, None)
-        if index is None:
+        box = find_face(self._detector, picture, None)
+        if box is None:
             return None
-        x, y, width, height = boxes[index]
+        x, y, width, height = box
         side = max(width, height)
         first = self._look(picture, (x + width / 2, y + height / 2 + _DOWN * side, _WIDER * side, 0.0))
         if first.score < MIN_SCORE:

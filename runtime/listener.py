@@ -19,9 +19,7 @@ from pflx.runtime.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
 from pflx.runtime.generators import Generator, GeneratorOptions, make_generator
-from pflx.runtime.generators.diffusion import N_STEPS
-from pflx.runtime.generators.perfrdiff import PerFRDiffGenerator, StepDifference
-from pflx.runtime.generators.protocol import delay_frames
+from pflx.runtime.generators.protocol import Denoiser, StepDifference, delay_frames
 from pflx.runtime.inbox import Inbox
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.live import LiveSession
@@ -86,7 +84,6 @@ class Listener:
         self._engines = engines
         self._detector = detector or BlazeFace()
         self._extractors = self._opened(extractors)
-        self._options = options or GeneratorOptions()
         generator = make_generator(manifest.generator, engines, options)
         render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
         renderer = Renderer(render_engines, manifest.renderer.size)
@@ -290,10 +287,13 @@ class Listener:
             NeedError: see `stream`.
         """
         clip = self._open(speaker)
-        self._session_chain(extractors, clip.frames)  # what is lacking is told before the long search for the face
+        chain = self._session_chain(
+            extractors, clip.frames
+        )  # what is lacking is told before the long search for the face
         if region is None:
             region = self.find_region(clip) if self.reads_pictures else centre_square((clip.width, clip.height))
-        with self.stream(samples=samples, seed=seed, noise=noise, region=region, extractors=extractors) as stream:
+        track = FaceTrack(region=region)
+        with Stream(chain, samples=samples, noise=noise or seeded_noise(seed), track=track) as stream:
             for chunk in clip.chunks(self._chain.generator.hop):
                 stream.push(video=chunk.video, audio=chunk.audio)
                 yield from stream.pull()
@@ -314,8 +314,7 @@ class Listener:
             None for the trained sampler itself, and for a generator that does not denoise.
         """
         chain = self._session_chain(extractors)
-        trained = self._options.steps in (None, N_STEPS) and self._options.solver in (None, "ddim")
-        if trained or not isinstance(chain.generator, PerFRDiffGenerator):
+        if not isinstance(chain.generator, Denoiser) or chain.generator.is_trained_sampler:
             return None
         inbox = Inbox(silent=False, sample_rate_hz=self.sample_rate_hz)
         for chunk in islice(self._open(speaker).chunks(chain.generator.window), 1):

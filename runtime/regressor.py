@@ -11,7 +11,8 @@ import numpy.typing as npt
 from pflx.engines import Engine, OrtEngine, TensorSpec
 from pflx.runtime.extractors import SIZES, ExtractorError, Float32Array, UInt8Array
 from pflx.runtime.faces import BlazeFace, FaceDetector
-from pflx.runtime.pfl import Box, choose_face
+from pflx.runtime.pfl import Box
+from pflx.runtime.speaker import find_face
 
 WIDER = 1.3
 """Side of the square that the network sees, over the longer side of the face's box. Source: FaceVerse v4."""
@@ -74,11 +75,10 @@ class OnnxExtractor:
             FrameError: the picture is not uint8 [H, W, 3] RGB.
             ExtractorError: the network gave another number of values, or some that are not finite.
         """
-        boxes = [face.box for face in self._detector.detect(picture)]
-        index = choose_face(boxes, None)
-        if index is None:
+        box = find_face(self._detector, picture, None)
+        if box is None:
             return None
-        raw = self._engine.run({self._input: self._feed(face_square(picture, boxes[index], self._target))})
+        raw = self._engine.run({self._input: self._feed(face_square(picture, box, self._target))})
         numbers = np.asarray(raw[self._output], np.float32).reshape(-1)
         if len(numbers) != self.size or not np.isfinite(numbers).all():
             fix = f"It must give {self.size} finite ones."

@@ -8,12 +8,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pflx.engines import Array
-from pflx.runtime.extractors import Extractor
+from pflx.runtime.extractors import SIZES, Extractor
 from pflx.runtime.features import MFCC_SIZE, mfcc
 from pflx.runtime.generators import Generator, SpeakerWindow
 from pflx.runtime.inbox import UInt8Array, Window
 from pflx.runtime.media import samples_per_frame
+from pflx.runtime.snapshot import prefixed, unprefixed
 from pflx.runtime.speaker import GENERATOR_SIDE, Cropped, FaceTrack, SpeakerView
+
+
+def blank_window(generator: Generator, sample_rate_hz: int) -> SpeakerWindow:
+    """A window of a speaker of whom nothing is seen or heard: zeros."""
+    frame: dict[str, Array] = {
+        "video": np.zeros((GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8),
+        "audio": np.zeros(samples_per_frame(sample_rate_hz), np.float32),
+        "mfcc": np.zeros(MFCC_SIZE, np.float32),
+        **{need: np.zeros(size, np.float32) for need, size in SIZES.items()},
+    }
+    return {need: np.stack([frame[need]] * generator.window) for need in generator.needs}
 
 
 @dataclass(frozen=True)
@@ -32,17 +44,18 @@ class SpeakerState:
 
     def to_arrays(self) -> dict[str, Array]:
         """As plain arrays, for a snapshot."""
-        parts = {"face": self.face.to_arrays(), "rows": self.rows, "held": self.held}
-        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+        face, rows, held = (
+            prefixed("face", self.face.to_arrays()),
+            prefixed("rows", self.rows),
+            prefixed("held", self.held),
+        )
+        return {**face, **rows, **held}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> SpeakerState:
         """What `to_arrays` wrote."""
-        parts: dict[str, dict[str, Array]] = {"face": {}, "rows": {}, "held": {}}
-        for name, value in arrays.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        return cls(FaceTrack.from_arrays(parts["face"]), parts["rows"], parts["held"])
+        face = FaceTrack.from_arrays(unprefixed("face", arrays))
+        return cls(face, unprefixed("rows", arrays), unprefixed("held", arrays))
 
 
 @dataclass(frozen=True)
@@ -86,15 +99,8 @@ class SpeakerWindows:
 
     def start(self, face: FaceTrack) -> SpeakerState:
         """The state before the first frame: a window of zeros."""
-        held: dict[str, Array] = {need: np.zeros(e.size, np.float32) for need, e in self._extractors.items()}
-        frame: dict[str, Array] = {
-            "video": np.zeros((GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8),
-            "audio": np.zeros(samples_per_frame(self.sample_rate_hz), np.float32),
-            "mfcc": np.zeros(MFCC_SIZE, np.float32),
-            **held,
-        }
-        rows = {need: np.stack([frame[need]] * self._window) for need in self._needs} if self._overlaps else {}
-        return SpeakerState(face, rows, held)
+        rows = blank_window(self._generator, self.sample_rate_hz) if self._overlaps else {}
+        return SpeakerState(face, rows, {need: np.zeros(SIZES[need], np.float32) for need in self._extractors})
 
     def look_ahead(
         self, pictures: Sequence[UInt8Array], frames: Sequence[int], length: int, state: SpeakerState, ahead: Ahead

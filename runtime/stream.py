@@ -19,6 +19,7 @@ from pflx.runtime.pace import UNHURRIED, Pace
 from pflx.runtime.rendering import WINDOW_RADIUS, Portrait
 from pflx.runtime.segment import Segment, SegmentStamps, Shot, hold_good, is_finite
 from pflx.runtime.smoothing import POSE
+from pflx.runtime.snapshot import prefixed, unprefixed
 from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.speaker_window import Ahead, SpeakerState
 
@@ -193,13 +194,13 @@ class Stream:
             ),
             "positions": np.array(list(self._names), np.int64),
             "names": np.array(list(self._names.values()), np.float64).reshape(-1, 2),
-            **_prefixed("speaker", self._speaker.to_arrays()),
-            **_prefixed("generator", self._generator_state),
-            **_prefixed("smoother", self._smoother_state),
-            **_prefixed("inbox", self._inbox.to_arrays()),
+            **prefixed("speaker", self._speaker.to_arrays()),
+            **prefixed("generator", self._generator_state),
+            **prefixed("smoother", self._smoother_state),
+            **prefixed("inbox", self._inbox.to_arrays()),
         }
         for index, segment in self._segments.items():
-            arrays |= _prefixed(f"segment{index}", segment.to_arrays())
+            arrays |= prefixed(f"segment{index}", segment.to_arrays())
         return {name: np.array(value) for name, value in arrays.items()}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
@@ -213,19 +214,19 @@ class Stream:
             n_taken, n_closed, n_emitted, n_speaker = (int(count) for count in arrays["counts"])
             named = zip(arrays["positions"].tolist(), arrays["names"].tolist(), strict=True)
             names = {position: (int(number), time_s) for position, (number, time_s) in named}
-            speaker = SpeakerState.from_arrays(_unprefixed("speaker", arrays))
+            speaker = SpeakerState.from_arrays(unprefixed("speaker", arrays))
             rate = self._chain.speaker.sample_rate_hz
-            inbox = Inbox.from_arrays(_unprefixed("inbox", arrays), self._chain.clock(), rate)
+            inbox = Inbox.from_arrays(unprefixed("inbox", arrays), self._chain.clock(), rate)
             kept = sorted({int(name.split(".")[0][7:]) for name in arrays if name.startswith("segment")})
-            segments = {index: Segment.from_arrays(_unprefixed(f"segment{index}", arrays)) for index in kept}
+            segments = {index: Segment.from_arrays(unprefixed(f"segment{index}", arrays)) for index in kept}
         except (KeyError, ValueError, IndexError) as error:
             raise StreamError(f"This is no snapshot of a stream ({error}). Take one with Stream.snapshot.") from error
         if samples != self._samples:
             raise StreamError(f"The snapshot holds {samples} samples, the stream {self._samples}.")
-        state = _unprefixed("generator", arrays)
+        state = unprefixed("generator", arrays)
         if not _fits(state, self._chain.generator.start(samples)):
             raise StreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
-        self._generator_state, self._smoother_state = state, _unprefixed("smoother", arrays)
+        self._generator_state, self._smoother_state = state, unprefixed("smoother", arrays)
         self._n_taken, self._n_closed, self._n_emitted, self._names = n_taken, n_closed, n_emitted, names
         self._n_speaker = None if n_speaker < 0 else n_speaker
         self._speaker, self._inbox, self._segments = speaker, inbox, segments
@@ -444,12 +445,3 @@ def _fits(state: Mapping[str, Array], start: Mapping[str, Array]) -> bool:
         return False
     pairs = (pair for name in start for pair in zip(state[name].shape, start[name].shape, strict=True))
     return all(size in (now, 0) for now, size in pairs)
-
-
-def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {f"{prefix}.{name}": value for name, value in arrays.items()}
-
-
-def _unprefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    start = f"{prefix}."
-    return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}

@@ -122,3 +122,13 @@ def test_a_live_session_shows_the_clips_reaction(listener: Listener) -> None:
     shown = [frame for frame in result.frames if frame.degraded is Rung.FULL]
     assert len(shown) >= FRAMES - 25  # the first second of PerFRDiff comes late
     np.testing.assert_array_equal(tracks(shown), tracks([whole[frame.ledger.frame] for frame in shown]))
+
+
+def test_what_fewer_steps_change_is_told_of_the_generator_that_takes_steps(kind: str, listener: Listener) -> None:
+    difference = listener.step_difference(open_speaker(CLIP).limited(FRAMES / 25))
+    if kind != "perfrdiff":
+        assert difference is None
+    else:
+        assert difference is not None
+        assert (difference.n_steps, difference.solver) == (3, "ddim")
+        assert 0 < difference.rms < difference.largest < 1

@@ -11,7 +11,7 @@ from fakes import MEAN_FACE, frames_of, sound_of
 from test_runtime_stream_lead import PERFRDIFF, REGION, Counting, lagging
 
 from pflx.engines import FeedError
-from pflx.runtime import Listener, NeedError, Recorded
+from pflx.runtime import Extractor, Listener, NeedError, Recorded, open_extractor
 from pflx.runtime.video_writer import VideoWriter
 
 STARTS: dict[str, Any] = {
@@ -61,6 +61,19 @@ def test_a_file_is_opened_and_the_mean_face_subtracted(tmp_path: Path, clip: Pat
     frames = list(needy().react(clip, extractors={"coefficients": path}))
     ends = [frame.coefficients[1].item() for frame in frames]
     assert ends == pytest.approx([4.0] * 10 + [9.0] * 5 + [14.0] * 5 + [19.0] * 5 + [24.0] * 5, abs=1e-5)
+
+
+def test_a_file_is_opened_once_for_a_clip(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "speaker.npy", list[str]()
+    np.save(path, np.zeros((30, 58), np.float32))
+
+    def counting(given: str | Path, need: str, mean_face: Any) -> Extractor:
+        opened.append(need)
+        return open_extractor(given, need, mean_face)
+
+    monkeypatch.setattr("pflx.runtime.listener.open_extractor", counting)
+    next(needy().react(clip, extractors={"coefficients": path}))
+    assert opened == ["coefficients"]
 
 
 def test_too_short_a_record_is_told_before_the_first_frame(tmp_path: Path, clip: Path) -> None:

@@ -9,12 +9,10 @@ import numpy as np
 
 from pflx.engines import Array, Engine, Manifest, TensorSpec
 from pflx.runtime.bench.stub import stub_engines
-from pflx.runtime.extractors import SIZES
-from pflx.runtime.features import MFCC_SIZE
 from pflx.runtime.generators import Generator, GeneratorOptions, SpeakerWindow, make_generator
 from pflx.runtime.listener import CALL_SIZES
-from pflx.runtime.media import FPS, samples_per_frame
-from pflx.runtime.speaker import GENERATOR_SIDE
+from pflx.runtime.media import FPS
+from pflx.runtime.speaker_window import blank_window
 
 _FEWEST_STEPS = 4  # the first ones are not like the later ones
 _LONGEST_S = 10  # of speaker frames, for a history that never stops growing
@@ -48,7 +46,7 @@ def graph_uses(manifest: Manifest, samples: int, options: GeneratorOptions | Non
     """
     counting = {name: _Counting(engine) for name, engine in stub_engines(manifest).items()}
     generator = make_generator(manifest.generator, counting, options)
-    uses = _steady_uses(generator, counting, samples, _silence(generator, manifest.sample_rate_hz))
+    uses = _steady_uses(generator, counting, samples, blank_window(generator, manifest.sample_rate_hz))
     sizes = {**CALL_SIZES, "samples": samples}
     others = {manifest.smoother.graphs["smooth"]: 1, manifest.renderer.graphs["frame"]: generator.hop * samples}
     return {
@@ -70,17 +68,6 @@ def _steady_uses(
         if step >= _FEWEST_STEPS and uses == before:
             break
     return uses
-
-
-def _silence(generator: Generator, sample_rate_hz: int) -> SpeakerWindow:
-    """A window of a speaker of whom nothing is seen or heard."""
-    frames: dict[str, Array] = {
-        "video": np.zeros((GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8),
-        "audio": np.zeros(samples_per_frame(sample_rate_hz), np.float32),
-        "mfcc": np.zeros(MFCC_SIZE, np.float32),
-        **{need: np.zeros(size, np.float32) for need, size in SIZES.items()},
-    }
-    return {need: np.stack([frames[need]] * generator.window) for need in generator.needs}
 
 
 @dataclass

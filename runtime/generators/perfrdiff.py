@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo
 from pflx.runtime.generators.diffusion import N_STEPS, Solver, check_sampler, updates
-from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size, zeros
+from pflx.runtime.generators.protocol import (
+    GeneratorOptions,
+    Reaction,
+    SpeakerWindow,
+    State,
+    StepDifference,
+    fixed_size,
+    zeros,
+)
 
 _FEWER = (25, 12, 6)
 """Numbers of steps to fall back to where there is no time: about half of the work each."""
 
 _ROTATION = slice(52, 55)
-
-
-class StepDifference(NamedTuple):
-    """How far one window is from that of the trained sampler, 49 steps of DDIM.
-
-    Attributes:
-        n_steps: denoising steps it was made with.
-        solver: and how.
-        rms: root of the mean squared difference of coefficients.
-        largest: difference of a coefficient.
-        typical: root mean square of the trained sampler's coefficients, to compare with.
-        head_mean_deg: mean difference of the head's three angles.
-        head_largest_deg: largest difference of one of them.
-    """
-
-    n_steps: int
-    solver: Solver
-    rms: float
-    largest: float
-    typical: float
-    head_mean_deg: float
-    head_largest_deg: float
 
 
 class PerFRDiffGenerator:
@@ -99,6 +84,11 @@ class PerFRDiffGenerator:
         if made:
             return self._reaction(window[:, self.hop :]), after
         return self._reaction(window[:, : self.hop]), {**after, "waiting": window[:, self.hop :].copy()}
+
+    @property
+    def is_trained_sampler(self) -> bool:
+        """Whether it denoises as it was trained to: 49 steps of DDIM."""
+        return self.steps[0] == N_STEPS and self._solver == "ddim"
 
     def step_difference(self, speaker: SpeakerWindow, noise: Array) -> StepDifference:
         """How far the chosen steps and solver are from the trained sampler, on one window.

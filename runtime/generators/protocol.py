@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -95,6 +95,47 @@ class Generator(Protocol):
 
         Returns:
             The segment and the next state.
+        """
+        ...
+
+
+class StepDifference(NamedTuple):
+    """How far one window is from that of the trained sampler, 49 steps of DDIM.
+
+    Attributes:
+        n_steps: denoising steps it was made with.
+        solver: and how.
+        rms: root of the mean squared difference of coefficients.
+        largest: difference of a coefficient.
+        typical: root mean square of the trained sampler's coefficients, to compare with.
+        head_mean_deg: mean difference of the head's three angles.
+        head_largest_deg: largest difference of one of them.
+    """
+
+    n_steps: int
+    solver: str
+    rms: float
+    largest: float
+    typical: float
+    head_mean_deg: float
+    head_largest_deg: float
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """What a generator is besides, if it denoises and a user may choose how."""
+
+    @property
+    def is_trained_sampler(self) -> bool:
+        """Whether it denoises as it was trained to."""
+        ...
+
+    def step_difference(self, speaker: SpeakerWindow, noise: Array) -> StepDifference:
+        """How far the chosen steps and solver are from the trained sampler, on one window.
+
+        Args:
+            speaker: the window, as for a first step.
+            noise: float32 [M, noise_size].
         """
         ...
 
