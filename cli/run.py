@@ -20,7 +20,7 @@ from pflx.engines.writer import write_whole
 
 if TYPE_CHECKING:
     from pflx.runtime import Ledger, ListenerFrame, Region, SpeakerFile
-    from pflx.runtime.generators.perfrdiff import StepDifference
+    from pflx.runtime.generators.protocol import StepDifference
     from pflx.runtime.video_writer import VideoWriter
 
 
