@@ -19,7 +19,7 @@ import report
 from pflx.engines import Array, Bundle, Engine, OrtEngine
 from pflx.runtime import BlazeFace, Listener, open_speaker
 from pflx.runtime.faces import MODEL_PATH
-from pflx.runtime.listener import CALL_SIZES
+from pflx.runtime.opening import CALL_SIZES
 
 
 class Timed:

@@ -15,7 +15,7 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.cli.paths import check_output
-from pflx.cli.run import SOLVERS, Solver
+from pflx.cli.run import SOLVERS, Engine, Solver
 from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ _Playout = Annotated[float, typer.Option(min=0, help="Time to work in, on top of
 _Floor = Annotated[Floor, typer.Option(help="Lowest rung of the ladder; with full, frames come late instead.")]
 _Stale = Annotated[float, typer.Option(min=0, help="How late a frame may come at all.")]
 _Device = Annotated[str, typer.Option(help="cpu or cuda:N.")]
+_EngineOption = Annotated[Engine, typer.Option(help="What runs the graphs; TensorRT on a GPU only.")]
 _Precision = Annotated[str | None, typer.Option(help="fp32 or fp16; by default the bundle's own.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")]
 _Stub = Annotated[bool, typer.Option("--stub", help="Networks that cost nothing, with or without a bundle.")]
@@ -113,6 +114,7 @@ def bench_latency(
     floor: _Floor = Floor.FULL,
     stale_ms: _Stale = 5000,
     device: _Device = "cpu",
+    engine: _EngineOption = Engine.ONNXRUNTIME,
     precision: _Precision = None,
     threads: _Threads = None,
     stub: _Stub = False,
@@ -150,6 +152,7 @@ def bench_latency(
         portrait=portrait,
         speaker=speaker,
         device=device,
+        engine=engine.value,
         precision=precision,
         threads=threads,
         samples=samples,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
-from pflx.engines import Bundle
+from pflx.cli.console import err, print_line, print_untrained, progress_bar
+from pflx.engines import Bundle, PflxError
 from pflx.engines.build import build_bundle_engines
+from pflx.engines.compiler import unsupported_gpus
+from pflx.engines.cuda import open_cuda
+from pflx.engines.driver import Gpu, find_gpus
 
 
 class Backend(StrEnum):
@@ -29,6 +33,9 @@ def build(
     ] = None,
 ) -> None:
     """Build or rebuild the TensorRT engines of a bundle. ONNX travels between machines, engines do not."""
+    gpus = find_gpus()
+    if gpus:
+        _tell_of(gpus[0], engine)
     with progress_bar() as report:
         passports = build_bundle_engines(
             bundle, engine.value, precision, compute_capabilities=capability, progress=report
@@ -40,3 +47,23 @@ def build(
         megabytes = manifest.files[passport.file].bytes / 1e6
         print_line(f"{passport.graph}: {megabytes:.0f} MB, {passport.precision}, for {where}")
     print_line(f"Built {len(passports)} engines with {passports[0].backend} {passports[0].backend_version}.")
+
+
+def _tell_of(gpu: Gpu, engine: Backend) -> None:
+    """Say how much memory the GPU has for the build, and whether it will run what is built."""
+    with suppress(PflxError):  # without cuda-bindings nothing is known of the memory; the build may do without
+        free, total = open_cuda(0).memory()
+        err.print(
+            f"{gpu.name}, {gpu.compute_capability}: {free / 1e9:.1f} of {total / 1e9:.1f} GB free",
+            markup=False,
+            soft_wrap=True,
+        )
+    if engine is Backend.TENSORRT_RTX:
+        with suppress(PflxError):  # a library that is missing is the build's to tell
+            for left_out in unsupported_gpus([gpu]):
+                err.print(
+                    f"[yellow]The engines will not run on this GPU[/]: TensorRT for RTX has no kernels for "
+                    f"{left_out.name} ({left_out.compute_capability}). ONNX Runtime's CUDA provider and full TensorRT "
+                    "run there.",
+                    soft_wrap=True,
+                )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from pflx.cli.console import out
-from pflx.engines.driver import find_gpus
+from pflx.engines.compiler import unsupported_gpus
+from pflx.engines.driver import Gpu, find_gpus
 
 Verdict = Literal["ok", "missing", "broken"]
 _COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
@@ -65,9 +66,10 @@ def examine() -> Iterator[Finding]:
     if not gpus:
         yield Finding("GPU", "missing", "no NVIDIA driver, or no GPU", "none needed: the CPU runs everything, slower")
     yield onnxruntime_finding(_version("onnxruntime"), _version("onnxruntime-gpu"))
+    yield _importable("cuda.bindings", "gpu", "--device cuda:N")
+    yield _importable("tensorrt", "tensorrt", "pflx build --engine tensorrt")
+    yield _tensorrt_rtx(gpus)
     for name, package, needed_for in (
-        ("tensorrt", "tensorrt", "pflx build --engine tensorrt"),
-        ("tensorrt_rtx", "tensorrt-rtx", "pflx build --engine tensorrt-rtx"),
         ("torch", "export", "pflx export"),
         ("onnxscript", "export", "pflx export"),
     ):
@@ -116,6 +118,22 @@ def _importable(module: str, extra: str, needed_for: str) -> Finding:
     except (ImportError, OSError) as error:
         return Finding(module, "broken", f"does not load: {error}", install)
     return Finding(module, "ok", str(getattr(found, "__version__", "")))
+
+
+def _tensorrt_rtx(gpus: Sequence[Gpu]) -> Finding:
+    """Judge TensorRT for RTX by the GPUs, too: it builds anywhere, and runs on few."""
+    finding = _importable("tensorrt_rtx", "tensorrt-rtx", "pflx build --engine tensorrt-rtx")
+    left_out = unsupported_gpus(gpus) if finding.verdict == "ok" else []
+    if not left_out:
+        return finding
+    names = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in left_out)
+    return replace(
+        finding,
+        verdict="ok" if len(left_out) < len(gpus) else "missing",
+        detail=f"{finding.detail}, has no kernels for {names}: its engines will not run there",
+        fix="there, use ONNX Runtime's CUDA provider, pip install 'pflx[gpu]', or full TensorRT, "
+        "pip install 'pflx[tensorrt]'",
+    )
 
 
 def _encoder() -> Finding:

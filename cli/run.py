@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from pflx.runtime.video_writer import VideoWriter
 
 
+class Engine(StrEnum):
+    """Libraries that run graphs."""
+
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
 class Solver(StrEnum):
     """What takes the denoising steps."""
 
@@ -65,6 +73,8 @@ def run(
         int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    engine: Annotated[Engine, typer.Option(help="What runs the graphs; TensorRT on a GPU only.")] = Engine.ONNXRUNTIME,
+    fallback: Annotated[bool, typer.Option("--fallback", help="Take the CPU where the GPU cannot be had.")] = False,
     precision: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the bundle's own.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
 ) -> None:
@@ -84,6 +94,8 @@ def run(
         bundle,
         portrait,
         device=device,
+        engine=engine.value,
+        fallback=fallback,
         precision=precision,
         threads=threads,
         lookahead=lookahead,

@@ -1,4 +1,7 @@
-"""The part of TensorRT and TensorRT for RTX that pflx builds with, and where the two differ."""
+"""The part of TensorRT and TensorRT for RTX that pflx builds with, and where the two differ.
+
+Not run on a GPU: what only full TensorRT does here, timing cache included.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pflx.engines.driver import find_gpus
+from pflx.engines.driver import Gpu, find_gpus
 from pflx.engines.passport import Backend, Profile, import_tensorrt
 from pflx.engines.protocol import DeviceError, EngineError
+from pflx.engines.user_cache import CacheFile, timing_cache
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +58,33 @@ def compile_graph(
             "Run `pflx build` there, or build with tensorrt-rtx."
         )
     trt: Any = import_tensorrt(backend)
-    builder = trt.Builder(_logger(trt))
+    builder = trt.Builder(library_logger(trt))
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(trt, network, onnx_path, backend)
     config = builder.create_builder_config()
     _add_profile(builder, network, config, profile, onnx_path)
     built_for = _target(trt, config, compute_capabilities)
-    return _build(trt, builder, network, config, progress, f"{onnx_path.name} on {backend}"), built_for
+    timings = _timings(trt, config)
+    engine = _build(trt, builder, network, config, progress, f"{onnx_path.name} on {backend}")
+    if timings:
+        timings.write(memoryview(config.get_timing_cache().serialize()))
+    return engine, built_for
+
+
+def unsupported_gpus(gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Those GPUs that TensorRT for RTX has no kernels for.
+
+    An H200 (sm_90) is one: tensorrt-rtx 1.7.1 refuses there whatever engine it is given, built for whatever generation.
+
+    Raises:
+        BackendMissingError: the library is not installed.
+    """
+    known = _generations(import_tensorrt("tensorrt-rtx"))
+    return [gpu for gpu in gpus if gpu.compute_capability not in known]
 
 
 def _parse(trt: Any, network: Any, onnx_path: Path, backend: Backend) -> None:
-    parser = trt.OnnxParser(network, _logger(trt))
+    parser = trt.OnnxParser(network, library_logger(trt))
     if parser.parse_from_file(str(onnx_path)):
         return
     errors = [parser.get_error(number) for number in range(parser.num_errors)]
@@ -105,11 +125,7 @@ def _target(trt: Any, config: Any, compute_capabilities: Sequence[str] | None) -
         if compute_capabilities:
             raise DeviceError("TensorRT builds for the GPU that is there; compute capabilities are for RTX.")
         return [find_gpus()[0].compute_capability]
-    known = {
-        f"sm_{name.removeprefix('SM')}": value
-        for name, value in trt.ComputeCapability.__members__.items()
-        if name.startswith("SM")
-    }
+    known = _generations(trt)
     # Turing (sm_75) is left to those who name it, as the library itself leaves it.
     chosen = list(compute_capabilities or (name for name, value in known.items() if int(value) >= 80))
     unknown = [name for name in chosen if name not in known]
@@ -118,15 +134,38 @@ def _target(trt: Any, config: Any, compute_capabilities: Sequence[str] | None) -
     config.num_compute_capabilities = len(chosen)
     for index, name in enumerate(chosen):
         config.set_compute_capability(known[name], index)
+    # Memory that the library takes while it runs could not be captured in a CUDA graph.
+    config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     return chosen
 
 
+def _generations(trt: Any) -> dict[str, Any]:
+    """The GPU generations that TensorRT for RTX builds for, like `sm_89`."""
+    return {
+        f"sm_{name.removeprefix('SM')}": value
+        for name, value in trt.ComputeCapability.__members__.items()
+        if name.startswith("SM")
+    }
+
+
+def _timings(trt: Any, config: Any) -> CacheFile | None:
+    """Let the build use what earlier ones have measured; None on RTX, where it has no effect and asks for a GPU."""
+    if hasattr(trt, "ComputeCapability"):
+        return None
+    file = timing_cache(trt.__version__, find_gpus()[0])
+    stored = file.read()
+    cache = config.create_timing_cache(stored)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        file.reject("TensorRT does not take it")
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    return file
+
+
 def _build(trt: Any, builder: Any, network: Any, config: Any, progress: Progress | None, what: str) -> memoryview:
-    # No timing cache: on RTX it has no effect and makes the build ask for a GPU.
     monitor = _monitor(trt, progress) if progress else None
     if monitor:
         config.progress_monitor = monitor
-    reasons = _logger(trt).errors
+    reasons = library_logger(trt).errors
     reasons.clear()
     engine = builder.build_serialized_network(network, config)
     if monitor and monitor.stopped_by:
@@ -167,8 +206,14 @@ def _monitor(trt: Any, progress: Progress) -> Any:
 
 
 @cache
-def _logger(trt: Any) -> Any:
-    """The one logger of a library: it keeps the first it is given and ignores all later ones."""
+def library_logger(trt: Any) -> Any:
+    """The one logger of a library, which keeps the first it is given and ignores all later ones.
+
+    Its list `errors` holds, one line each, the errors since it was last cleared.
+
+    Args:
+        trt: the module of the library.
+    """
     levels = {
         trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.Severity.ERROR: logging.ERROR,

@@ -1,9 +1,7 @@
-"""Graphs on ONNX Runtime: the CPU everywhere, CUDA with the GPU package."""
+"""Graphs on ONNX Runtime's CPU provider."""
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +10,11 @@ import numpy as np
 
 from pflx.engines.protocol import (
     Array,
-    DeviceError,
     EngineError,
     TensorSpec,
     check_feeds,
     import_backend,
 )
-
-log = logging.getLogger(__name__)
 
 GraphOptimization = Literal["none", "basic", "extended", "all"]
 _LEVEL_NAMES = {
@@ -38,11 +33,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(int64)": np.dtype(np.int64),
     "tensor(bool)": np.dtype(np.bool_),
 }
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OrtEngine:
-    """One ONNX file in an ONNX Runtime session.
+    """One ONNX file in an ONNX Runtime session on the CPU.
 
     The arrays that `run` returns are new in every call. Equal feeds give equal bytes on one engine.
     """
@@ -50,33 +44,27 @@ class OrtEngine:
     def __init__(
         self,
         path: str | Path,
-        device: str = "cpu",
         *,
         threads: int | None = None,
         sizes: Mapping[str, int] | None = None,
         optimization: GraphOptimization = "all",
-        fallback: bool = False,
     ) -> None:
         """Load a graph.
 
         Args:
             path: the ONNX file.
-            device: `cpu`, `cuda` or `cuda:N`.
             threads: CPU threads of one operator; None takes one per physical core.
             sizes: named dimensions that are the same in every call: they become fixed, and what follows from
                 them is computed on loading.
             optimization: how far ONNX Runtime rewrites the graph on loading.
-            fallback: accept the CPU, with a logged warning, where `device` cannot be had.
 
         Raises:
             BackendMissingError: onnxruntime is not installed.
-            DeviceError: the device is malformed or missing, or ONNX Runtime chose another one.
             EngineError: the file is missing or no graph that this ONNX Runtime can load.
         """
         self._path = Path(path)
         self.name = self._path.stem
-        self._session: Any = self._open(device, _session_options(threads, sizes or {}, optimization), fallback)
-        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        self._session: Any = self._open(session_options(threads, sizes or {}, optimization))
         self.inputs: dict[str, TensorSpec] = dict(map(_spec, self._session.get_inputs()))
         self.outputs: dict[str, TensorSpec] = dict(map(_spec, self._session.get_outputs()))
 
@@ -88,35 +76,36 @@ class OrtEngine:
         try:
             results = self._session.run(None, dict(feeds))
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-            raise EngineError(f"Graph '{self.name}' failed: {_first_line(error)}") from error
+            raise EngineError(f"Graph '{self.name}' failed: {first_line(error)}") from error
         return dict(zip(self.outputs, map(np.asarray, results), strict=True))
 
     def close(self) -> None:
         """Drop the session; a later `run` raises EngineError."""
         self._session = None
 
-    def _open(self, device: str, options: Any, fallback: bool) -> Any:
+    def _open(self, options: Any) -> Any:
         if not self._path.is_file():
             raise EngineError(f"{self._path}: no such file. Give the path of an ONNX graph.")
-        providers = _providers(device, fallback)
         try:
-            session = _onnxruntime().InferenceSession(self._path, options, providers=providers)
+            return import_onnxruntime().InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # as in run
-            raise EngineError(f"{self._path} could not be loaded: {_first_line(error)}") from error
-        wanted = _CUDA if device != "cpu" else _CPU
-        if session.get_providers()[0] != wanted:
-            _refuse_or_warn(f"Asked for {device}, ONNX Runtime took {session.get_providers()[0]}", fallback)
-        return session
+            raise EngineError(f"{self._path} could not be loaded: {first_line(error)}") from error
 
 
-def _onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime.
+
+    Raises:
+        BackendMissingError: it is not installed.
+    """
     return import_backend("onnxruntime", "pip install 'pflx[cpu]' (or 'pflx[gpu]')")
 
 
-def _session_options(threads: int | None, sizes: Mapping[str, int], optimization: GraphOptimization) -> Any:
+def session_options(threads: int | None, sizes: Mapping[str, int], optimization: GraphOptimization) -> Any:
+    """Options of a session; see `OrtEngine`."""
     if threads is not None and threads < 1:
         raise EngineError(f"threads is {threads}; give 1 or more, or None for one per physical core.")
-    ort = _onnxruntime()
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVEL_NAMES[optimization])
@@ -131,32 +120,6 @@ def _session_options(threads: int | None, sizes: Mapping[str, int], optimization
     return options
 
 
-def _providers(device: str, fallback: bool) -> list[Any]:
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
-    if match is None:
-        raise DeviceError(f"Unknown device '{device}'; give cpu, cuda or cuda:N.")
-    if device == "cpu":
-        return [_CPU]
-    ort = _onnxruntime()
-    if _CUDA not in ort.get_available_providers():
-        _refuse_or_warn(f"Asked for {device}, but this onnxruntime has no CUDA", fallback)
-        return [_CPU]
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # finds CUDA and cuDNN where pip put them
-    # The default search times the algorithms, so that two sessions may pick different ones.
-    options = {"device_id": match[1] or "0", "cudnn_conv_algo_search": "HEURISTIC"}
-    return [(_CUDA, options), _CPU]
-
-
-def _refuse_or_warn(what: str, fallback: bool) -> None:
-    if not fallback:
-        raise DeviceError(
-            f"{what}. See `pflx doctor`; device='cpu' or fallback=True runs on the CPU; "
-            "CUDA needs pip install 'pflx[gpu]' without onnxruntime beside it."
-        )
-    log.warning("%s; running on the CPU", what)
-
-
 def _spec(node: Any) -> tuple[str, TensorSpec]:
     if node.type not in _DTYPES:
         raise EngineError(f"Tensor '{node.name}' has type {node.type}; pflx takes {', '.join(_DTYPES)}.")
@@ -166,5 +129,6 @@ def _spec(node: Any) -> tuple[str, TensorSpec]:
     return node.name, TensorSpec(shape, _DTYPES[node.type])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first; ONNX Runtime's go on with a trace."""
     return str(error).strip().split("\n", 1)[0]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -37,6 +37,14 @@ class EngineError(PflxError, RuntimeError):
 
 class DeviceError(PflxError, RuntimeError):
     """The device asked for is not there, or is not the one that would be used."""
+
+
+class DeviceMemoryError(EngineError, MemoryError):
+    """The GPU has no memory left for what was asked."""
+
+
+class DeviceLostError(EngineError):
+    """A GPU has failed so that nothing works on it any more in this process."""
 
 
 class BackendMissingError(PflxError, ImportError):
@@ -98,6 +106,43 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release the graph and its memory; closing twice is harmless."""
         ...
+
+
+@runtime_checkable
+class Looping(Protocol):
+    """What an engine is besides, if it runs a loop faster than call by call."""
+
+    def loop(
+        self, feeds: Mapping[str, Array], carried: Mapping[str, str], steps: Sequence[Mapping[str, Array]]
+    ) -> dict[str, Array]:
+        """See `run_loop`."""
+        ...
+
+
+def run_loop(
+    engine: Engine, feeds: Mapping[str, Any], carried: Mapping[str, str], steps: Sequence[Mapping[str, Array]]
+) -> dict[str, Array]:
+    """Run a graph once per step, outputs of one step being inputs of the next.
+
+    Args:
+        engine: the graph.
+        feeds: what all steps take; of carried inputs, what the first step takes.
+        carried: input to the output that it is in the next step.
+        steps: what each step takes besides, numpy arrays, the same names and shapes in all.
+
+    Returns:
+        The outputs of the last step, which stay as they are.
+
+    Raises:
+        FeedError, EngineError: as `Engine.run`.
+    """
+    if isinstance(engine, Looping):
+        return engine.loop(feeds, carried, steps)
+    current, made = dict(feeds), dict[str, Array]()
+    for step in steps:
+        made = {name: value.copy() for name, value in engine.run({**current, **step}).items()}
+        current |= {name: made[output] for name, output in carried.items()}
+    return made
 
 
 def check_feeds(inputs: Mapping[str, TensorSpec], feeds: Mapping[str, Array]) -> dict[str, int]:

@@ -13,7 +13,8 @@ from typing import Self, TypeAlias
 
 import numpy as np
 
-from pflx.engines import Array, Bundle, Engine, FeedError, Manifest, OrtEngine
+from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
+from pflx.engines.device import Device
 from pflx.runtime.chain import Chain, Clock, ListenerFrame, Noise, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
@@ -24,6 +25,7 @@ from pflx.runtime.inbox import Inbox
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.live import LiveSession
 from pflx.runtime.media import FPS, SpeakerFile, open_speaker
+from pflx.runtime.opening import Library, close_engines, open_engines
 from pflx.runtime.pfl import Box, Region, centre_square
 from pflx.runtime.queues import Policy
 from pflx.runtime.rendering import WINDOW_RADIUS, Portrait, Renderer
@@ -37,11 +39,11 @@ from pflx.runtime.stream import Stream
 
 log = logging.getLogger(__name__)
 
+_READ_AHEAD = 4
+"""Segments whose input is read at a time where segments are made side by side with pictures."""
+
 Extractors: TypeAlias = Mapping[str, Extractor | str | Path]
 """Need (`coefficients` or `emotion`) to what gives it: an extractor, or what `open_extractor` takes."""
-
-CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
-"""Named dimensions of a bundle's graphs that have the same size in every call of a stream."""
 
 
 class Listener:
@@ -59,6 +61,7 @@ class Listener:
             the path of a file of numbers or of an ONNX regressor, or `landmarks`. A session may bring its own.
         options: what is chosen of the generator.
         clock: stamps the ledgers, monotonic, in ns.
+        gpu: that the engines run on; closed with the listener.
 
     Raises:
         FeedError: the look-ahead is out of range, there is no portrait, or the generator does not take an option.
@@ -77,16 +80,17 @@ class Listener:
         extractors: Extractors | None = None,
         options: GeneratorOptions | None = None,
         clock: Clock = time.perf_counter_ns,
+        gpu: Device | None = None,
     ) -> None:
         if not 0 <= lookahead <= WINDOW_RADIUS:
             raise FeedError(f"lookahead is {lookahead}; it goes from 0 to {WINDOW_RADIUS} frames.")
         self.manifest = manifest
-        self._engines = engines
+        self._engines, self._gpu = engines, gpu
         self._detector = detector or BlazeFace()
         self._extractors = self._opened(extractors)
         generator = make_generator(manifest.generator, engines, options)
         render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
-        renderer = Renderer(render_engines, manifest.renderer.size)
+        renderer = Renderer(render_engines, manifest.renderer.size, ahead=generator.hop if gpu else 1)
         self._chain = Chain(
             speaker=self._windows(generator),
             generator=generator,
@@ -106,22 +110,27 @@ class Listener:
         portrait: Portrait | Sequence[Portrait],
         *,
         device: str = "cpu",
+        engine: Library = "onnxruntime",
         precision: str | None = None,
         threads: int | None = None,
+        fallback: bool = False,
         verify: bool = True,
         lookahead: int = WINDOW_RADIUS,
         detector: FaceDetector | None = None,
         extractors: Extractors | None = None,
         options: GeneratorOptions | None = None,
     ) -> Self:
-        """Open a bundle on ONNX Runtime.
+        """Open a bundle.
 
         Args:
             bundle: the folder `NAME.pflx`.
             portrait: picture of the listener (path, or uint8 [H, W, 3] RGB), or one per sample.
-            device: "cpu", or "cuda:N" for the GPU package of ONNX Runtime.
+            device: "cpu", "cuda" or "cuda:N".
+            engine: what runs the graphs: "onnxruntime", or on a GPU "tensorrt" or "tensorrt-rtx", with engines in the
+                bundle that `pflx build` has made.
             precision: a variant the bundle holds; None takes the bundle's own.
-            threads: per engine; None leaves it to ONNX Runtime.
+            threads: of the CPU, per engine; None leaves it to ONNX Runtime.
+            fallback: take the CPU, with a logged warning, where what was asked for cannot be had.
             verify: False skips the hashes of the files, not their sizes.
             lookahead: see the class.
             detector: see the class.
@@ -129,14 +138,12 @@ class Listener:
             options: see the class.
 
         Raises:
-            BundleError, DeviceError, EngineError, BackendMissingError, PortraitError: what cannot be opened.
+            BundleError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what cannot be
+                opened.
         """
         opened = Bundle.open(bundle, verify=verify)
-        engines: dict[str, Engine] = {}
+        engines, gpu = open_engines(opened, device, engine, precision=precision, threads=threads, fallback=fallback)
         try:
-            for graph in opened.manifest.graphs:
-                path = opened.graph_path(graph, precision)
-                engines[graph] = OrtEngine(path, device=device, threads=threads, sizes=CALL_SIZES)
             return cls(
                 opened.manifest,
                 engines,
@@ -145,10 +152,16 @@ class Listener:
                 detector=detector,
                 extractors=extractors,
                 options=options,
+                gpu=gpu,
             )
         except BaseException:
-            _close(engines)
+            close_engines(engines, gpu)
             raise
+
+    @property
+    def device(self) -> str:
+        """What it runs on: "cpu", or a GPU like "cuda:0"."""
+        return "cpu" if self._gpu is None else self._gpu.name
 
     @property
     def chain(self) -> Chain:
@@ -294,7 +307,9 @@ class Listener:
             region = self.find_region(clip) if self.reads_pictures else centre_square((clip.width, clip.height))
         track = FaceTrack(region=region)
         with Stream(chain, samples=samples, noise=noise or seeded_noise(seed), track=track) as stream:
-            for chunk in clip.chunks(self._chain.generator.hop):
+            # On a GPU the next segment is made while the last one is rendered, if its input is there.
+            segments = _READ_AHEAD if self._gpu else 1
+            for chunk in clip.chunks(segments * self._chain.generator.hop):
                 stream.push(video=chunk.video, audio=chunk.audio)
                 yield from stream.pull()
             stream.finish()
@@ -426,7 +441,7 @@ class Listener:
 
     def close(self) -> None:
         """Close all engines; closing twice is harmless."""
-        _close(self._engines)
+        close_engines(self._engines, self._gpu)
 
     def __enter__(self) -> Self:
         return self
@@ -440,8 +455,3 @@ def _several(given: Portrait | Sequence[Portrait]) -> Sequence[Portrait]:
     if not several:
         raise FeedError("No portrait was given; the listener needs at least one.")
     return several
-
-
-def _close(engines: Mapping[str, Engine]) -> None:
-    for engine in engines.values():
-        engine.close()

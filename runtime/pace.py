@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from pflx.runtime.latency import Rung
+
+BATCHES = (8, 7, 4, 2, 1)
+"""How many pictures one call renders, largest first: each is another shape, and each shape another captured call.
+After a first picture alone, 7 are the rest of a segment of 8, and 3 times 8 that of one of 25."""
 
 
 class Pace(Protocol):
@@ -21,6 +26,10 @@ class Pace(Protocol):
             frame: its number.
             ahead: how many frames after it can be rendered without another segment.
         """
+        ...
+
+    def batches(self, count: int) -> Sequence[int]:
+        """How to cut `count` pictures that are rendered ahead into calls, by sizes of `BATCHES`."""
         ...
 
     def generated(self, steps: int | None, duration_ns: int) -> None:
@@ -43,6 +52,10 @@ class Unhurried:
         """See `Pace.rung`."""
         return Rung.FULL
 
+    def batches(self, count: int) -> Sequence[int]:
+        """See `Pace.batches`: the fewest calls."""
+        return largest_batches(count)
+
     def generated(self, steps: int | None, duration_ns: int) -> None:
         """See `Pace.generated`."""
 
@@ -51,3 +64,12 @@ class Unhurried:
 
 
 UNHURRIED = Unhurried()
+
+
+def largest_batches(count: int) -> list[int]:
+    """The fewest calls that render so many pictures."""
+    sizes: list[int] = []
+    while count:
+        sizes.append(next(size for size in BATCHES if size <= count))
+        count -= sizes[-1]
+    return sizes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pflx.runtime.chain import Chain, Clock, seeded_noise
 from pflx.runtime.latency import Rung
-from pflx.runtime.pace import UNHURRIED, Pace, Unhurried
+from pflx.runtime.pace import UNHURRIED, Pace, Unhurried, largest_batches
 from pflx.runtime.pfl import Region
 from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.stream import Stream
@@ -85,6 +85,13 @@ class DeadlinePace:
         """See `Pace.rendered`."""
         self.render.add(duration_ns)
 
+    def batches(self, count: int) -> Sequence[int]:
+        """See `Pace.batches`: the first picture alone, to be there early; while it is shown, the others are rendered.
+
+        Where input waits already, what counts is the sum.
+        """
+        return largest_batches(count) if self._waiting() else [1, *largest_batches(count - 1)]
+
     def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
         """See `Pace.steps`."""
         if self._floor < Rung.FEWER_STEPS or len(available) < 2:
@@ -145,6 +152,7 @@ class _Rehearsal(Unhurried):
 
 def warm_up(chain: Chain, pace: DeadlinePace, samples: int) -> None:
     """Run a chain on a blank speaker, once to let the engines settle, once for the pace to learn their cost."""
+    chain.renderer.warm_up(chain.portraits[0])
     side, n_frames = 64, chain.generator.window + chain.generator.hop
     for learner in (UNHURRIED, pace):
         track = FaceTrack(region=Region(0, 0, side, side))

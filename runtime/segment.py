@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from pflx.engines import Array
+from pflx.engines.placement import Fetching, Here, fetch
 from pflx.runtime.faces import FaceState
 from pflx.runtime.inbox import Float32Array, UInt8Array
 from pflx.runtime.latency import Rung
@@ -18,17 +19,19 @@ class Segment:
     """A closed segment: what frames that are still to be rendered may read of it.
 
     Attributes:
-        coefficients: float32 [M, hop, 58], mean face subtracted.
-        generated_pose: float32 [M, hop, 6], before PosNet.
-        emotion: float32 [M, hop, 25], of generators that tell it.
+        coefficients: float32 [M, hop, 58], mean face subtracted, where the renderer reads it.
+        shown: the same, on its way to the host.
+        generated_pose: float32 [M, hop, 6], before PosNet, likewise.
+        emotion: float32 [M, hop, 25], likewise, of generators that tell it.
         face: the speaker's face.
         rung: FULL, or FEWER_STEPS.
         stamps: when it was made.
     """
 
     coefficients: Array
-    generated_pose: Array
-    emotion: Array | None
+    shown: Fetching
+    generated_pose: Fetching
+    emotion: Fetching | None
     face: FaceState
     rung: Rung
     stamps: SegmentStamps
@@ -36,12 +39,12 @@ class Segment:
     def to_arrays(self) -> dict[str, Array]:
         """As plain arrays, for a snapshot."""
         arrays = {
-            "coefficients": self.coefficients,
-            "generated_pose": self.generated_pose,
+            "coefficients": self.shown.wait(),
+            "generated_pose": self.generated_pose.wait(),
             "made": np.array([self.face, self.rung]),
             "stamps": np.array(astuple(self.stamps)),
         }
-        return arrays if self.emotion is None else {**arrays, "emotion": self.emotion}
+        return arrays if self.emotion is None else {**arrays, "emotion": self.emotion.wait()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> Segment:
@@ -49,8 +52,9 @@ class Segment:
         face, rung = (int(value) for value in arrays["made"])
         return cls(
             coefficients=arrays["coefficients"],
-            generated_pose=arrays["generated_pose"],
-            emotion=arrays.get("emotion"),
+            shown=Here(arrays["coefficients"]),
+            generated_pose=Here(arrays["generated_pose"]),
+            emotion=Here(arrays["emotion"]) if "emotion" in arrays else None,
             face=FaceState(face),
             rung=Rung(rung),
             stamps=SegmentStamps(*(int(stamp) for stamp in arrays["stamps"])),
@@ -71,6 +75,35 @@ class SegmentStamps:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """The segment made last, as long as nobody has looked at its numbers.
+
+    Attributes:
+        index: of the segment.
+        generated: float32 [M, hop, 58], before PosNet, on its way to the host.
+        is_seam: whether PosNet had a seam to close before it.
+        generator_after: numbers of the generator's state after it, on their way to the host.
+        is_all: whether these are all numbers of that state.
+        generator_before: the generator's state before it.
+        smoother_after: numbers of PosNet's state after it, on their way to the host.
+        smoother_before: PosNet's state before it.
+        begun: when its work began.
+        steps: denoising steps it was made with.
+    """
+
+    index: int
+    generated: Fetching
+    is_seam: bool
+    generator_after: Mapping[str, Fetching]
+    is_all: bool
+    generator_before: Mapping[str, Array]
+    smoother_after: Mapping[str, Fetching]
+    smoother_before: Mapping[str, Array]
+    begun: int
+    steps: int | None
+
+
+@dataclass(frozen=True)
 class Shot:
     """A rendered picture and what it shows."""
 
@@ -82,6 +115,51 @@ class Shot:
     render_end: int
     on_host: int
     newest: int
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A picture that is being rendered, or one that is left out.
+
+    Attributes:
+        position: of its frame.
+        sample: whose.
+        rung: HOLD for one that is left out.
+        image: uint8 [H, W, 3], on its way to the host; None for one that is left out, or the second of a pair.
+        coefficients: float32 [58], mean face subtracted, where it is not its own segment's that the picture shows.
+        known: how many segments its window could reach.
+        begun: when the renderer was called.
+        rendered: when it returned the finished picture; None where it does not wait for the GPU.
+        batch: how many pictures the call made.
+    """
+
+    position: int
+    sample: int
+    rung: Rung
+    image: Fetching | None
+    coefficients: Float32Array | None
+    known: int
+    begun: int = 0
+    rendered: int | None = None
+    batch: int = 1
+
+
+SMALL = 1 << 16
+"""Bytes up to which an array of a state is brought from a GPU to be looked at."""
+
+
+def to_check(state: Mapping[str, Array]) -> tuple[dict[str, Fetching], bool]:
+    """The numbers of a state that are looked at, on their way to the host, and whether these are all.
+
+    A state on a GPU may be large. What is spoilt in the large part of it shows in the segment that is made of it.
+    """
+    numbers = {name: array for name, array in state.items() if array.dtype.kind == "f"}
+    small = {name: array for name, array in numbers.items() if _is_here(array) or array.nbytes <= SMALL}
+    return {name: fetch(array) for name, array in small.items()}, len(small) == len(numbers)
+
+
+def _is_here(array: Array) -> bool:
+    return isinstance(array, np.ndarray)
 
 
 def hold_good(coefficients: Array, last: Array) -> tuple[Array, int]:
@@ -104,6 +182,6 @@ def hold_good(coefficients: Array, last: Array) -> tuple[Array, int]:
     return held, int(bad.sum())
 
 
-def is_finite(arrays: Mapping[str, Array]) -> bool:
+def is_finite(arrays: Mapping[str, Fetching]) -> bool:
     """Whether all numbers are finite."""
-    return all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f")
+    return all(bool(np.isfinite(array.wait()).all()) for array in arrays.values())

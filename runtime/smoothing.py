@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pflx.engines import Array, Engine
+from pflx.engines.placement import kept
 from pflx.runtime.generators import State
 
 POSE = slice(52, 58)
@@ -29,7 +28,7 @@ class Smoother:
 
     def resume(self, segment: Array) -> State:
         """The state after a segment that is shown as it is, float32 [M, slide, 58]."""
-        return {"last_pose": np.ascontiguousarray(segment[:, -1, POSE])}
+        return {"last_pose": segment[:, -1, POSE].copy()}
 
     def step(self, segment: Array, state: State) -> tuple[Array, State]:
         """Smooth one segment.
@@ -44,5 +43,4 @@ class Smoother:
         if not state:
             return segment, self.resume(segment)
         smoothed = self._engine.run({"segment": segment, "last_pose": state["last_pose"]})
-        # Copies, for an engine may reuse what it returns.
-        return smoothed["smoothed"].copy(), {"last_pose": smoothed["pose"].copy()}
+        return kept(smoothed["smoothed"]), {"last_pose": kept(smoothed["pose"])}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -11,13 +12,14 @@ from typing import Self
 import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
+from pflx.engines.placement import Here, concatenate, fetch, kept
 from pflx.runtime.chain import Chain, ListenerFrame, Noise
 from pflx.runtime.generators import State, reach
 from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array, Window
 from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.pace import UNHURRIED, Pace
 from pflx.runtime.rendering import WINDOW_RADIUS, Portrait
-from pflx.runtime.segment import Segment, SegmentStamps, Shot, hold_good, is_finite
+from pflx.runtime.segment import Draft, Flight, Segment, SegmentStamps, Shot, hold_good, is_finite, to_check
 from pflx.runtime.smoothing import POSE
 from pflx.runtime.snapshot import prefixed, unprefixed
 from pflx.runtime.speaker import FaceTrack
@@ -38,8 +40,12 @@ class Stream:
     in memory.
 
     Frame k is rendered when the segment that holds frame k + lookahead is closed, and not before the speaker's frame k
-    is there. Its window reaches as far as the segments closed by then, at most 13 frames; beyond, the last known frame
-    is repeated.
+    is there. Its window reaches as far as the segments that had to be closed for that, at most 13 frames; beyond, the
+    last known frame is repeated.
+
+    On a GPU, pictures are put under way as many at a time as the renderer takes, and the next segment beside them if
+    its input is there; only the picture that is handed out next is waited for. What is under way is no part of
+    snapshots: it is rendered again from the same numbers.
 
     Made by `Listener.stream`.
     """
@@ -69,12 +75,17 @@ class Stream:
         self._names: dict[int, tuple[int, float]] = {}  # position → number and time of a speaker's frame
         self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
         self._n_closed = 0
+        self._n_begun = 0  # pictures that were put under way, or left out
         self._n_emitted = 0
         self._n_speaker: int | None = None
+        self._draft: Draft | None = None
+        self._flights: deque[Flight] = deque()
+        self._landed_at = 0
         self._rung = Rung.FULL
         self._shots: dict[int, Shot] = {}  # by sample, of a pair of frames that shares its pictures
         self._second_of_pair = -1
         self._repaired = 0
+        self._was_spoilt = False
         self._warned = False
 
     @property
@@ -132,20 +143,18 @@ class Stream:
             pace: may have work left out to save time; frames on HOLD do not come out at all.
         """
         while True:
-            while self._n_emitted < self._n_due() * self._samples:
-                position, sample = divmod(self._n_emitted, self._samples)
-                if sample == 0:
-                    self._rung = self._choose(position, pace)
-                if self._rung is Rung.HOLD:
-                    self._n_emitted += self._samples
-                    continue
-                rendered = self._render(position, sample, pace)
-                self._n_emitted += 1
-                yield rendered
-            if not self._is_segment_due():
+            self._begin_due(pace)
+            if self._flights:
+                if self._may_close_early():
+                    self._close_segment(pace)
+                landed = self._land(pace)
+                if landed is not None:
+                    yield landed
+            elif self._is_segment_due():
+                self._close_segment(pace)
+            else:
                 self._look_ahead()
                 return
-            self._close_segment(pace)
 
     def flush(self) -> None:
         """Forget the input that waits and the frames not rendered yet; the motion goes on with the next input.
@@ -158,8 +167,8 @@ class Stream:
         self._inbox.keep(here - self._n_taken)
         self._names = {position: name for position, name in self._names.items() if position < here}
         self._ahead = Ahead()
-        self._part_pair()
         self._n_emitted = here * self._samples
+        self._recall()
         if self._n_speaker is not None:
             self._n_speaker = here
 
@@ -183,10 +192,11 @@ class Stream:
         features = self._chain.renderer.prepare(portrait)
         shown = [self._portraits[index % len(self._portraits)] for index in range(self._samples)]
         self._portraits = [features if sample in (None, index) else old for index, old in enumerate(shown)]
-        self._part_pair()
+        self._recall()
 
     def snapshot(self) -> dict[str, Array]:
         """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process."""
+        self._settle()
         arrays = {
             "samples": np.array([self._samples]),
             "counts": np.array(
@@ -231,12 +241,15 @@ class Stream:
         self._n_speaker = None if n_speaker < 0 else n_speaker
         self._speaker, self._inbox, self._segments = speaker, inbox, segments
         self._rung = Rung.FULL
-        self._part_pair()
+        self._draft = None
+        self._recall()
         self._ahead = Ahead()
 
     def close(self) -> None:
         """Drop what the stream holds and end it; the engines belong to the listener."""
         self._n_speaker = 0
+        self._draft = None
+        self._recall()
         self._inbox.clear()
         self._segments.clear()
 
@@ -276,6 +289,7 @@ class Stream:
 
     def _close_segment(self, pace: Pace) -> None:
         """Work out the next segment, then take it over in one go."""
+        self._settle(pace)
         chain, index = self._chain, self._n_closed
         begun = chain.clock()
         taken = self._inbox.window(self._n_missing())
@@ -286,39 +300,87 @@ class Stream:
         started = chain.clock()
         reaction, generator_state = chain.generator.step(window, self._generator_state, noise, steps)
         generated_at = chain.clock()
-        generated, n_bad = self._repair(reaction.coefficients)
-        spoilt = n_bad > 0 or not is_finite(generator_state)
-        if spoilt:
-            generator_state = self._generator_state  # what is not finite would spoil every segment after it
-        if taken.video or not index:
-            smoothed, smoother_state = chain.smoother.step(generated, self._smoother_state)
-        else:  # made of no new input, in one piece with the segment before: there is no seam
-            smoothed, smoother_state = generated, chain.smoother.resume(generated)
-        smoothed, n_bad_poses = self._repair(smoothed)
-        torn = n_bad_poses > 0 or not is_finite(smoother_state)
-        if torn:
-            smoother_state = chain.smoother.resume(smoothed)
+        is_seam = bool(taken.video) or not index  # else it was made in one piece with the segment before
+        smoothed, smoother_state = self._smooth(reaction.coefficients, self._smoother_state, is_seam=is_seam)
         posnet_end = chain.clock()
-        pace.generated(steps, posnet_end - begun)
         few = steps is not None and steps < max(chain.generator.steps)
         self._segments[index] = Segment(
             coefficients=smoothed,
-            generated_pose=np.ascontiguousarray(generated[..., POSE]),
-            emotion=reaction.emotion,
+            shown=fetch(smoothed),
+            generated_pose=fetch(reaction.coefficients[..., POSE].copy()),
+            emotion=None if reaction.emotion is None else fetch(reaction.emotion),
             face=speaker.face.watch.state,
             rung=Rung.FEWER_STEPS if few else Rung.FULL,
             stamps=self._stamped(taken, started, generated_at, posnet_end),
         )
+        generator_after, is_all = to_check(generator_state)
+        self._draft = Draft(
+            index,
+            generated=fetch(reaction.coefficients),
+            is_seam=is_seam,
+            generator_after=generator_after,
+            is_all=is_all,
+            generator_before=self._generator_state,
+            smoother_after=to_check(smoother_state)[0],
+            smoother_before=self._smoother_state,
+            begun=begun,
+            steps=steps,
+        )
         self._speaker, self._generator_state, self._smoother_state = speaker, generator_state, smoother_state
-        self._repaired += n_bad + n_bad_poses
-        if (spoilt or torn) and not self._warned:
-            self._warned = True
-            log.warning("The numbers of generator or PosNet are not finite; the last good ones are held. Said once.")
         self._inbox.drop(len(taken.video))
         self._n_taken += len(taken.video)
         self._ahead = Ahead()
         self._n_closed += 1
+        if self._draft.generated.is_done:
+            self._settle(pace)
         self._forget_segments()
+
+    def _smooth(self, segment: Array, state: State, *, is_seam: bool) -> tuple[Array, State]:
+        smoother = self._chain.smoother
+        return smoother.step(segment, state) if is_seam else (segment, smoother.resume(segment))
+
+    def _settle(self, pace: Pace = UNHURRIED) -> None:
+        """Look at the numbers of the segment made last, as soon as they are here, before anything is built on them.
+
+        Where they are not finite, the last good ones are held, and the next segment is made as if the networks had
+        never been called.
+        """
+        if self._draft is None:
+            return
+        draft, self._draft = self._draft, None
+        segment, was_here = self._segments[draft.index], draft.generated.is_done
+        generated, n_bad = self._repair(draft.index, draft.generated.wait())
+        generated_at = self._chain.clock()
+        shown = segment.shown.wait()
+        posnet_end = segment.stamps.posnet_end if was_here else self._chain.clock()
+        if not was_here:
+            segment = replace(
+                segment, stamps=replace(segment.stamps, generator_end=generated_at, posnet_end=posnet_end)
+            )
+        pace.generated(draft.steps, posnet_end - draft.begun)
+        smoother_after = draft.smoother_after
+        if n_bad:
+            smoothed, self._smoother_state = self._smooth(generated, draft.smoother_before, is_seam=draft.is_seam)
+            shown = fetch(smoothed).wait()
+            smoother_after = to_check(self._smoother_state)[0]
+        spoilt = n_bad > 0 or not is_finite(draft.generator_after)
+        if spoilt:  # what is not finite would spoil every segment after it
+            again = self._was_spoilt and not draft.is_all  # by what was not looked at
+            self._generator_state = self._chain.generator.start(self._samples) if again else draft.generator_before
+        self._was_spoilt = spoilt
+        held, n_bad_poses = self._repair(draft.index, shown)
+        torn = n_bad_poses > 0 or not is_finite(smoother_after)
+        if torn:
+            self._smoother_state = self._chain.smoother.resume(held)
+        if n_bad or n_bad_poses:
+            pose = Here(np.ascontiguousarray(generated[..., POSE]))
+            segment = replace(segment, coefficients=held, shown=Here(held), generated_pose=pose)
+            self._recall()
+        self._segments[draft.index] = segment
+        self._repaired += n_bad + n_bad_poses
+        if (spoilt or torn) and not self._warned:
+            self._warned = True
+            log.warning("The numbers of generator or PosNet are not finite; the last good ones are held. Said once.")
 
     def _stamped(self, taken: Window, started: int, generated: int, posnet_end: int) -> SegmentStamps:
         """The stamps of a new segment; one that took no new input depends on what the last one depends on."""
@@ -331,10 +393,10 @@ class Stream:
         old = before.stamps
         return replace(stamps, scheduled=old.scheduled, read=old.read, closed=old.closed, av_offset_ns=old.av_offset_ns)
 
-    def _repair(self, segment: Array) -> tuple[Array, int]:
+    def _repair(self, index: int, segment: Array) -> tuple[Array, int]:
         """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
-        before = self._segments.get(self._n_closed - 1)
-        last = np.zeros_like(segment[:, 0]) if before is None else before.coefficients[:, -1]
+        before = self._segments.get(index - 1)
+        last = np.zeros_like(segment[:, 0]) if before is None else before.shown.wait()[:, -1]
         return hold_good(segment, last)
 
     def _forget_segments(self) -> None:
@@ -353,8 +415,10 @@ class Stream:
         self._second_of_pair = position + 1 if rung is Rung.HALF_RATE else -1
         return rung
 
-    def _part_pair(self) -> None:
-        """Let the second frame of a pair be made for itself: what its picture was made of has changed."""
+    def _recall(self) -> None:
+        """Forget pictures that are under way, or wait for the second frame of a pair: what they are made of changes."""
+        self._flights.clear()
+        self._n_begun = self._n_emitted
         self._second_of_pair = -1
         self._shots.clear()
 
@@ -369,14 +433,155 @@ class Stream:
         last = max(self._names)
         return self._number(last) + position - last
 
-    def _render(self, position: int, sample: int, pace: Pace) -> ListenerFrame:
-        segment, row = self._segments[position // self._chain.generator.hop], position % self._chain.generator.hop
-        shot = self._shots.pop(sample, None) if position == self._second_of_pair else None
-        if shot is None:
-            shot = self._shoot(position, sample)
-            pace.rendered(shot.on_host - shot.render_start)
-        if self._rung is Rung.HALF_RATE and position != self._second_of_pair:
-            self._shots[sample] = shot
+    def _begin_due(self, pace: Pace) -> None:
+        """Put pictures under way that are due, as many as the renderer takes ahead."""
+        ahead = self._chain.renderer.ahead
+        room = ahead * self._samples if ahead > 1 else 1
+        while len(self._flights) < room and self._n_begun < self._n_due() * self._samples:
+            position, sample = divmod(self._n_begun, self._samples)
+            if sample == 0:
+                self._rung = self._choose(position, pace)
+            if self._rung is Rung.HOLD:
+                begun = [Flight(position, sample, Rung.HOLD, None, None, self._known(position))]
+                n_begun = self._samples
+            elif self._rung is Rung.HALF_RATE:
+                begun, n_begun = [self._begin_half_rate(position, sample)], 1
+            elif ahead == 1 or sample:
+                begun, n_begun = self._begin_full(position, (sample,), (1,)), 1
+            else:
+                count = self._n_alike(position, pace)
+                begun = self._begin_full(position, range(self._samples), pace.batches(count))
+                n_begun = len(begun)
+            self._flights.extend(begun)
+            self._n_begun += n_begun
+            if self._flights[-1].rung is Rung.HOLD:
+                return
+
+    def _n_alike(self, position: int, pace: Pace) -> int:
+        """How many frames from here on are due, in full, and see the same segments."""
+        last, known = position + 1, self._known(position)
+        while last < self._n_due() and self._known(last) == known and self._choose(last, pace) is Rung.FULL:
+            last += 1
+        return last - position
+
+    def _begin_full(self, position: int, samples: Sequence[int], batches: Sequence[int]) -> list[Flight]:
+        """Render frames from a position on, in batches of so many; in the order in which they are handed out."""
+        chain, known = self._chain, self._known(position)
+        tracks = {sample: self._track(position, sum(batches), sample) for sample in samples}
+        flights, done = [], 0
+        for size in batches:
+            for sample in samples:
+                portrait = self._portraits[sample % len(self._portraits)]
+                begun = chain.clock()
+                window = tracks[sample][done : done + size + 2 * WINDOW_RADIUS]
+                images = chain.renderer.render(window, size, portrait)
+                rendered = chain.clock()
+                for row in range(size):
+                    image = fetch(kept(images[row]))
+                    flights.append(
+                        Flight(
+                            position + done + row,
+                            sample,
+                            Rung.FULL,
+                            image,
+                            None,
+                            known,
+                            begun,
+                            rendered if image.is_done else None,
+                            size,
+                        )
+                    )
+            done += size
+        return sorted(flights, key=lambda flight: (flight.position, flight.sample))
+
+    def _begin_half_rate(self, position: int, sample: int) -> Flight:
+        """Render the mean of a frame and the next, or wait for the picture that was made so of the frame before."""
+        chain, known = self._chain, self._known(position)
+        if position == self._second_of_pair and (sample in self._shots or self._is_under_way(position - 1, sample)):
+            return Flight(position, sample, Rung.HALF_RATE, None, None, known)
+        first, second = (self._shown_track(frame, sample) for frame in (position, position + 1))
+        track = (first + second) / np.float32(2)
+        begun = chain.clock()
+        images = chain.renderer.render(track, 1, self._portraits[sample % len(self._portraits)])
+        rendered = chain.clock()
+        image = fetch(kept(images[0]))
+        return Flight(
+            position,
+            sample,
+            Rung.HALF_RATE,
+            image,
+            track[WINDOW_RADIUS],
+            known,
+            begun,
+            rendered if image.is_done else None,
+        )
+
+    def _is_under_way(self, position: int, sample: int) -> bool:
+        return any(flight.position == position and flight.sample == sample for flight in self._flights)
+
+    def _may_close_early(self) -> bool:
+        """Whether the next segment can be made while the pictures of the last one are rendered."""
+        return (
+            self._chain.renderer.ahead > 1
+            and self._n_begun >= self._n_due() * self._samples
+            and self._flights[-1].known == self._n_closed
+            and self._is_segment_due()
+        )
+
+    def _land(self, pace: Pace) -> ListenerFrame | None:
+        """Hand out the picture that was begun first; None if it was left out, or has to be begun again."""
+        if not self._flights:
+            return None
+        flight = self._flights[0]
+        if flight.rung is Rung.HOLD:
+            self._flights.popleft()
+            self._n_emitted += self._samples
+            return None
+        if self._draft is not None and self._draft.index < flight.known:
+            self._settle(pace)
+            if not self._flights:
+                return None
+        shot = self._shots.pop(flight.sample) if flight.image is None else self._developed(flight, pace)
+        second = flight.position + 1
+        if flight.rung is Rung.HALF_RATE and (
+            second == self._second_of_pair or self._is_under_way(second, flight.sample)
+        ):
+            self._shots[flight.sample] = shot  # the second of the pair shows it too
+        landed = self._frame(flight, shot)
+        self._flights.popleft()
+        self._n_emitted += 1
+        return landed
+
+    def _developed(self, flight: Flight, pace: Pace) -> Shot:
+        """Wait for a picture."""
+        assert flight.image is not None
+        hop, stamps = self._chain.generator.hop, self._segment_of(flight.position).stamps
+        was_here = flight.image.is_done
+        image = flight.image.wait()
+        on_host = self._chain.clock()
+        # On a GPU its turn comes when all before it is done.
+        begun = flight.begun if flight.rendered is not None else max(flight.begun, stamps.posnet_end, self._landed_at)
+        self._landed_at = on_host
+        if flight.rendered is not None or not was_here:
+            pace.rendered((on_host - begun) // flight.batch)  # those of a batch come together
+        coefficients = flight.coefficients
+        if coefficients is None:
+            coefficients = self._segment_of(flight.position).shown.wait()[flight.sample, flight.position % hop]
+        newest = min((flight.position + WINDOW_RADIUS) // hop, flight.known - 1)
+        return Shot(
+            image=image,
+            coefficients=coefficients + self._chain.mean_face,
+            picture=self._number(flight.position),
+            rung=flight.rung,
+            render_start=begun,
+            render_end=on_host if flight.rendered is None else flight.rendered,
+            on_host=on_host,
+            newest=self._segments[newest].stamps.scheduled,
+        )
+
+    def _frame(self, flight: Flight, shot: Shot) -> ListenerFrame:
+        position, sample = flight.position, flight.sample
+        segment, row = self._segment_of(position), position % self._chain.generator.hop
         stamps, (number, time_s) = segment.stamps, self._names[position]
         ledger = Ledger(
             frame=number,
@@ -400,43 +605,41 @@ class Stream:
         return ListenerFrame(
             image=shot.image,
             coefficients=shot.coefficients,
-            generated_pose=segment.generated_pose[sample, row] + self._chain.mean_face[POSE],
+            generated_pose=segment.generated_pose.wait()[sample, row] + self._chain.mean_face[POSE],
             time_s=ledger.time_s,
             sample=sample,
             face=segment.face,
             ledger=ledger,
-            emotion=None if segment.emotion is None else segment.emotion[sample, row],
+            emotion=None if segment.emotion is None else segment.emotion.wait()[sample, row],
         )
 
-    def _shoot(self, position: int, sample: int) -> Shot:
-        """Render a frame; on HALF_RATE, the mean of it and the next, which it then stands for."""
-        chain = self._chain
-        track = self._track(position, sample)
-        if self._rung is Rung.HALF_RATE:
-            track = (track + self._track(position + 1, sample)) / np.float32(2)
-        portrait = self._portraits[sample % len(self._portraits)]
-        started = chain.clock()
-        image = chain.renderer.render(track, WINDOW_RADIUS, portrait)
-        rendered = chain.clock()
-        image = image.copy()
-        newest = min((position + WINDOW_RADIUS) // chain.generator.hop, self._n_closed - 1)
-        return Shot(
-            image=image,
-            coefficients=track[WINDOW_RADIUS] + chain.mean_face,
-            picture=self._number(position),
-            rung=self._rung,
-            render_start=started,
-            render_end=rendered,
-            on_host=chain.clock(),
-            newest=self._segments[newest].stamps.scheduled,
-        )
+    def _segment_of(self, position: int) -> Segment:
+        return self._segments[position // self._chain.generator.hop]
 
-    def _track(self, frame: int, sample: int) -> Array:
-        """The 27 coefficient frames around `frame`, edges repeated, float32 [27, 58]."""
+    def _known(self, position: int) -> int:
+        """How many segments had to be closed for a frame to be due; at the end of the input, how many there are."""
+        return min((position + self._chain.lookahead) // self._chain.generator.hop + 1, self._n_closed)
+
+    def _track(self, position: int, count: int, sample: int) -> Array:
+        """The coefficient frames around `count` frames from `position` on, edges repeated, float32 [count + 26, 58]."""
         hop = self._chain.generator.hop
-        wanted = np.arange(frame - WINDOW_RADIUS, frame + WINDOW_RADIUS + 1)
-        rows = np.clip(wanted, 0, self._n_closed * hop - 1)
-        return np.stack([self._segments[row // hop].coefficients[sample, row % hop] for row in rows.tolist()])
+        wanted = np.arange(position - WINDOW_RADIUS, position + count + WINDOW_RADIUS)
+        rows = np.clip(wanted, 0, self._known(position) * hop - 1).tolist()
+        parts = []
+        while rows:  # runs of rows that lie one behind the other in one segment
+            first = rows[0]
+            run = next((n for n, row in enumerate(rows) if row != first + n or row // hop != first // hop), len(rows))
+            parts.append(self._segments[first // hop].coefficients[sample, first % hop : first % hop + run])
+            del rows[:run]
+        track: Array = concatenate(parts, 0)
+        return track
+
+    def _shown_track(self, position: int, sample: int) -> Array:
+        """The same of one frame, on the host."""
+        hop = self._chain.generator.hop
+        wanted = np.arange(position - WINDOW_RADIUS, position + WINDOW_RADIUS + 1)
+        rows = np.clip(wanted, 0, self._known(position) * hop - 1).tolist()
+        return np.stack([self._segments[row // hop].shown.wait()[sample, row % hop] for row in rows])
 
 
 def _fits(state: Mapping[str, Array], start: Mapping[str, Array]) -> bool:

@@ -26,7 +26,7 @@ from pflx.runtime.bench.stub import stub_engines
 from pflx.runtime.bench.stub_shapes import stub_manifest
 from pflx.runtime.bench.summary import report_lines
 from pflx.runtime.figures import figures
-from pflx.runtime.listener import CALL_SIZES
+from pflx.runtime.opening import CALL_SIZES
 
 MS = 1_000_000
 SMALL = (64, 48)

@@ -117,7 +117,7 @@ def test_real_engines_are_opened_as_asked(bundle: Path, monkeypatch: pytest.Monk
         opened.append(options)
         return open_fake(path)
 
-    monkeypatch.setattr("pflx.runtime.listener.OrtEngine", open_one)
+    monkeypatch.setattr("pflx.runtime.opening.OrtEngine", open_one)
     monkeypatch.setattr("pflx.runtime.listener.BlazeFace", StubDetector)
     portrait = bundle.parent / "me.png"
     Image.fromarray(portrait_of()).save(portrait)
@@ -152,8 +152,8 @@ def test_the_generator_of_stubs_and_what_it_reads_of_the_speaker_can_be_chosen(t
 
 
 def test_a_graph_of_the_bundle_can_be_asserted_in_engine_mode(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pflx.runtime.bench.engine.OrtEngine", lambda path, **_: open_fake(path))
-    engine = ("--mode", "engine", "--device", "cuda:0", "--duration", "0.01")
+    monkeypatch.setattr("pflx.runtime.opening.OrtEngine", lambda path, **_: open_fake(path))
+    engine = ("--mode", "engine", "--duration", "0.01")
     bench(bundle, *engine, "--assert", "posnet_compute_p50_ms<=10000")
     assert "There is no figure 'posne_compute_p50_ms'" in refused(
         bundle.parent, bundle, *engine, "--assert", "posne_compute_p50_ms<=1"

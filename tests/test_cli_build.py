@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import pflx, refusal
 from exported import linked_copy
 from fakes import FUNCTIONS, write_fake_bundle
 
-from pflx.engines import Bundle
+from pflx.engines import BackendMissingError, Bundle
 from pflx.engines.build import default_ranges, profile_for
-from pflx.engines.driver import find_gpus
+from pflx.engines.driver import Gpu, find_gpus
 from pflx.engines.manifest import decode_manifest
 from pflx.engines.passport import compare, operating_system, this_machine
 
 GENERATIONS = ["sm_80", "sm_86", "sm_89", "sm_120"]
 """Those that every version of the library builds for."""
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_gpu_is_told_of() -> Iterator[None]:
+    """What `build` says of a GPU has its own tests; the others are the same on any machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pflx.cli.build.find_gpus", list)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +149,38 @@ def test_a_variant_that_is_not_there_and_a_graph_that_is_none_are_named(tmp_path
     assert "has no fp16 variant; it has fp32" in refusal("build", bundle, "--precision", "fp16")
     assert "reactface_speaker.fp32.onnx does not parse on tensorrt-rtx" in refusal("build", bundle)
     assert "'openvino' is not one of" in refusal("build", bundle, "--engine", "openvino", code=2)
+
+
+@needs_rtx
+@pytest.mark.parametrize("engine", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize(("name", "capability"), [("NVIDIA H200", "sm_90"), ("NVIDIA L4", "sm_89")])
+def test_the_memory_of_a_gpu_is_told_and_whether_the_engines_will_run_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, name: str, capability: str
+) -> None:
+    monkeypatch.setattr("pflx.cli.build.find_gpus", lambda: [Gpu(name, capability, "13.0")])
+    monkeypatch.setattr(
+        "pflx.cli.build.open_cuda", lambda _: SimpleNamespace(memory=lambda: (120 * 10**9, 150 * 10**9))
+    )
+    outcome = pflx("build", tmp_path / "none.pflx", "--engine", engine)
+    memory, *warnings, refused = outcome.err.splitlines()
+    assert memory == f"{name}, {capability}: 120.0 of 150.0 GB free"
+    assert refused.endswith("Make one with `pflx export -o " + str(tmp_path / "none.pflx") + "`.")
+    expected = (
+        "The engines will not run on this GPU: TensorRT for RTX has no kernels for NVIDIA H200 (sm_90). "
+        "ONNX Runtime's CUDA provider and full TensorRT run there."
+    )
+    assert warnings == ([expected] if (engine, capability) == ("tensorrt-rtx", "sm_90") else [])
+
+
+def test_a_gpu_whose_memory_nobody_knows_does_not_stop_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(ordinal: int) -> None:
+        raise BackendMissingError("cuda.bindings.runtime", "pip install 'pflx[gpu]'")
+
+    monkeypatch.setattr("pflx.cli.build.find_gpus", lambda: [Gpu("NVIDIA L4", "sm_89", "13.0")])
+    monkeypatch.setattr("pflx.cli.build.open_cuda", refuse)
+    assert "is no bundle" in refusal("build", tmp_path / "none.pflx")
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")

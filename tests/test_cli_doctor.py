@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import IntEnum
 from types import ModuleType
 
 import pytest
@@ -45,10 +46,11 @@ def test_an_onnx_runtime_whose_files_were_overwritten_is_broken(monkeypatch: pyt
 
 
 def test_what_is_not_installed_comes_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("torch", "tensorrt", "tensorrt_rtx"):
+    extras = {"torch": "export", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "cuda.bindings": "gpu"}
+    for module in extras:
         monkeypatch.setitem(sys.modules, module, None)
     findings = {finding.subject: finding for finding in examine()}
-    for module, extra in (("torch", "export"), ("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt-rtx")):
+    for module, extra in extras.items():
         assert findings[module].verdict == "missing"
         assert findings[module].fix.endswith(f"pip install 'pflx[{extra}]'")
 
@@ -68,3 +70,24 @@ def test_each_gpu_is_shown_with_its_generation(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(doctor, "find_gpus", lambda: [Gpu("NVIDIA H200", "sm_90", "13.0")])
     gpus = [finding for finding in examine() if finding.subject == "GPU"]
     assert [(gpu.verdict, gpu.detail) for gpu in gpus] == [("ok", "NVIDIA H200, sm_90, driver for CUDA 13.0")]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "verdict", "left_out"),
+    [
+        (["sm_89"], "ok", ""),
+        (["sm_90"], "missing", "NVIDIA sm_90 (sm_90)"),
+        (["sm_89", "sm_90", "sm_100"], "ok", "NVIDIA sm_90 (sm_90), NVIDIA sm_100 (sm_100)"),
+    ],
+)
+def test_tensorrt_for_rtx_is_judged_by_the_gpus_too(
+    monkeypatch: pytest.MonkeyPatch, gpus: list[str], verdict: str, left_out: str
+) -> None:
+    library = ModuleType("tensorrt_rtx")
+    vars(library).update(__version__="1.7.1", ComputeCapability=IntEnum("ComputeCapability", {"SM80": 80, "SM89": 89}))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
+    monkeypatch.setattr(doctor, "find_gpus", lambda: [Gpu(f"NVIDIA {name}", name, "13.0") for name in gpus])
+    (finding,) = (finding for finding in examine() if finding.subject == "tensorrt_rtx")
+    suffix = f", has no kernels for {left_out}: its engines will not run there" if left_out else ""
+    assert (finding.verdict, finding.detail) == (verdict, f"1.7.1{suffix}")
+    assert ("ONNX Runtime's CUDA provider" in finding.fix) == bool(left_out)

@@ -16,7 +16,7 @@ from fakes import HOP, MEAN_FACE, SIZE, Faces, fake_listener, open_fake, portrai
 from PIL import Image
 
 import pflx.runtime.listener as listener_module
-from pflx.runtime import open_speaker
+from pflx.runtime import open_speaker, opening
 from pflx.runtime.video_writer import VideoWriter
 
 FRAMES = 30
@@ -66,7 +66,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(listener_module, "OrtEngine", open_fake)
+    monkeypatch.setattr(opening, "OrtEngine", open_fake)
     monkeypatch.setattr(listener_module, "BlazeFace", lambda: FACE)
     write_fake_bundle(tmp_path / "me.pflx")
     Image.fromarray(portrait_of()).save(tmp_path / "me.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +18,6 @@ from onnx import TensorProto, helper
 
 from pflx.engines import (
     BackendMissingError,
-    DeviceError,
     Engine,
     EngineError,
     FakeEngine,
@@ -254,47 +251,9 @@ def test_a_missing_graph_and_a_broken_one_are_named(tmp_path: Path) -> None:
         OrtEngine(broken)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", ""])
-def test_an_unknown_device_is_refused(tmp_path: Path, device: str) -> None:
-    with pytest.raises(DeviceError, match="cpu, cuda or cuda:N"):
-        OrtEngine(pick_graph(tmp_path / "pick.onnx"), device)
-
-
 def test_threads_below_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="threads is 0"):
         OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=0)
-
-
-needs_cpu_wheel = pytest.mark.skipif(
-    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this onnxruntime has CUDA"
-)
-
-
-@needs_cpu_wheel
-def test_cuda_is_never_replaced_by_the_cpu_unasked(tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="Asked for cuda:0"):
-        OrtEngine(pick_graph(tmp_path / "pick.onnx"), "cuda:0")
-
-
-@needs_cpu_wheel
-def test_a_provider_that_is_listed_but_not_used_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU package lists CUDA on every machine, and falls back without a word."""
-    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-    with (
-        pytest.warns(UserWarning, match="provider"),
-        pytest.raises(DeviceError, match="took CPUExecutionProvider"),
-    ):
-        OrtEngine(pick_graph(tmp_path / "pick.onnx"), "cuda")
-
-
-@needs_cpu_wheel
-def test_a_fallback_that_was_asked_for_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        engine = OrtEngine(pick_graph(tmp_path / "pick.onnx"), "cuda:0", fallback=True, threads=1)
-    assert engine.providers == ("CPUExecutionProvider",)
-    assert "running on the CPU" in caplog.text
 
 
 def test_a_missing_package_comes_with_its_install_line() -> None:

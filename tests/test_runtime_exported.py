@@ -23,7 +23,7 @@ from fakes import Recording
 from pflx.engines import Array, Bundle, Engine, FakeEngine, OrtEngine
 from pflx.export.chain import FrameDifference
 from pflx.runtime import Listener, ListenerFrame, Region, load_portrait, open_speaker, seeded_noise
-from pflx.runtime.listener import CALL_SIZES
+from pflx.runtime.opening import CALL_SIZES
 from pflx.runtime.video_writer import VideoWriter
 
 MEDIA = Path(__file__).parent / "media"

@@ -27,10 +27,19 @@ from fakes import (
     write_fake_bundle,
 )
 
-import pflx.runtime.listener as listener_module
 from pflx.engines import BundleError, EngineError, FakeEngine, FeedError
-from pflx.runtime import BlazeFace, FaceState, Listener, ListenerFrame, MediaError, PortraitError, Region, open_speaker
-from pflx.runtime.listener import CALL_SIZES
+from pflx.runtime import (
+    BlazeFace,
+    FaceState,
+    Listener,
+    ListenerFrame,
+    MediaError,
+    PortraitError,
+    Region,
+    open_speaker,
+    opening,
+)
+from pflx.runtime.opening import CALL_SIZES
 from pflx.runtime.video_writer import VideoWriter
 
 MEDIA = Path(__file__).parent / "media"
@@ -191,13 +200,13 @@ def test_a_bundle_is_opened_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         opened.append((path.name, options))
         return open_fake(path)
 
-    monkeypatch.setattr(listener_module, "OrtEngine", record)
+    monkeypatch.setattr(opening, "OrtEngine", record)
     bundle = write_fake_bundle(tmp_path / "me.pflx")
-    with Listener.open(bundle, portrait_of(), device="cuda:1", threads=3, lookahead=2, detector=ONE_FACE) as listener:
+    with Listener.open(bundle, portrait_of(), threads=3, lookahead=2, detector=ONE_FACE) as listener:
         assert listener.lookahead == 2
         assert len(list(listener.react(clip))) == 53
     assert sorted(name for name, _ in opened) == sorted(f"{graph}.fp32.onnx" for graph in fake_engines())
-    assert all(options == {"device": "cuda:1", "threads": 3, "sizes": CALL_SIZES} for _, options in opened)
+    assert all(options == {"threads": 3, "sizes": CALL_SIZES} for _, options in opened)
     with pytest.raises(BundleError, match="no fp16 variant; it has fp32"):
         Listener.open(bundle, portrait_of(), precision="fp16")
 
@@ -213,7 +222,7 @@ def test_what_was_opened_is_closed_when_the_rest_cannot_be(tmp_path: Path, monke
         engines.append(fake_engine(path.name.split(".")[0]))
         return engines[-1]
 
-    monkeypatch.setattr(listener_module, "OrtEngine", open_most)
+    monkeypatch.setattr(opening, "OrtEngine", open_most)
     bundle = write_fake_bundle(tmp_path / "me.pflx")
     for failure in (EngineError, PortraitError):
         with pytest.raises(failure):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
-from pflx.engines import Array, Bundle, Engine, GraphInfo, Manifest, OrtEngine, TensorSpec
+from pflx.engines import Array, Bundle, Engine, GraphInfo, Manifest, TensorSpec
+from pflx.engines.device import Device
+from pflx.engines.placement import fetch
 from pflx.runtime.bench.environment import describe_environment
 from pflx.runtime.bench.peak import PEAK_MEANS, open_peak
 from pflx.runtime.bench.plan import Plan, make_report, read_manifest
@@ -19,7 +23,7 @@ from pflx.runtime.bench.table import count, number
 from pflx.runtime.bench.usage import graph_uses
 from pflx.runtime.chain import Clock
 from pflx.runtime.figures import distribution
-from pflx.runtime.listener import CALL_SIZES
+from pflx.runtime.opening import CALL_SIZES, open_device, open_engine
 from pflx.runtime.rendering import WINDOW_RADIUS
 
 LEAST_CALLS = 30
@@ -49,15 +53,23 @@ def run_engines(plan: Plan, progress: Callable[[int, int], None] | None = None) 
     manifest = read_manifest(plan)
     uses = graph_uses(manifest, plan.samples, plan.options)
     measured = []
-    with nullcontext() if plan.stub or plan.device != "cpu" else open_peak(plan.threads) as peak:
+    with ExitStack() as stack:
+        gpu = None if plan.stub else open_device(plan.device, plan.engine)
+        if gpu is not None:
+            stack.callback(gpu.close)
+        peak = None if plan.stub or gpu else stack.enter_context(open_peak(plan.threads))
         for done, graph in enumerate(manifest.graphs):
             if progress:
                 progress(done, len(manifest.graphs))
             if peak:
                 peak.visit()
-            with closing(_open(plan, manifest, graph)) as engine:
+            with closing(_open(plan, manifest, graph, gpu)) as engine:
                 feeds = make_feeds(engine.inputs, uses[graph].sizes)
-                figures = measure_engine(graph, engine, feeds, plan.duration_s)
+                figures = (
+                    measure_engine(graph, engine, feeds, plan.duration_s)
+                    if gpu is None
+                    else measure_on_gpu(graph, engine, feeds, gpu, plan.duration_s)
+                )
                 measured.append(replace(figures, per_segment=uses[graph].per_segment))
         if peak:
             peak.visit()
@@ -92,7 +104,7 @@ def measure_engine(
         duration_s: how long to go on; at least `LEAST_CALLS` calls are made.
         clock: in ns.
     """
-    calls, took, note = _warm_up(engine, feeds, clock)
+    calls, took, note = _warm_up(lambda: engine.run(feeds), clock)
     spans: list[int] = []
     until = clock() + round(duration_s * 1000 * _MS)
     while len(spans) < LEAST_CALLS or clock() < until:
@@ -108,6 +120,68 @@ def measure_engine(
         warmup_note=note,
         feeds={name: list(value.shape) for name, value in feeds.items()},
         compute=distribution(np.array(spans) / _MS),
+    )
+
+
+def measure_on_gpu(
+    graph: str,
+    engine: Engine,
+    feeds: Mapping[str, Array],
+    gpu: Device,
+    duration_s: float,
+    clock: Clock = time.perf_counter_ns,
+) -> EngineFigures:
+    """Run one graph on the same feeds on a GPU, each part of a call waited for before the next begins.
+
+    `compute` is a call from arrays on the GPU to arrays on the GPU, with the wait for them; `enqueue` the part of it
+    until the call returns; `h2d` and `d2h` are the copies before and after it. A stream does not wait in between.
+
+    Args:
+        graph: its name.
+        engine: the graph.
+        feeds: of every call, on the host.
+        gpu: that it runs on.
+        duration_s: how long to go on; at least `LEAST_CALLS` calls are made.
+        clock: in ns.
+    """
+    placed: dict[str, Any] = {name: gpu.upload(value) for name, value in feeds.items()}
+
+    def call() -> None:
+        engine.run(placed)
+        gpu.streams.synchronize()
+
+    calls, took, note = _warm_up(call, clock)
+    spans: dict[str, list[int]] = defaultdict(list)
+    until = clock() + round(duration_s * 1000 * _MS)
+    while len(spans["compute"]) < LEAST_CALLS or clock() < until:
+        stamps = [clock()]
+        for value in feeds.values():
+            gpu.upload(value)
+        gpu.streams.synchronize()
+        stamps.append(clock())
+        made = engine.run(placed)
+        stamps.append(clock())
+        gpu.streams.synchronize()
+        stamps.append(clock())
+        for coming in [fetch(value) for value in made.values()]:
+            coming.wait()
+        stamps.append(clock())
+        spans["h2d"].append(stamps[1] - stamps[0])
+        spans["enqueue"].append(stamps[2] - stamps[1])
+        spans["compute"].append(stamps[3] - stamps[1])
+        spans["d2h"].append(stamps[4] - stamps[3])
+    return EngineFigures(
+        graph=graph,
+        per_segment=1,
+        calls=len(spans["compute"]),
+        warmup_calls=calls,
+        warmup_ms=took / _MS,
+        warmup_note=note,
+        feeds={name: list(value.shape) for name, value in feeds.items()},
+        h2d=distribution(np.array(spans["h2d"]) / _MS),
+        compute=distribution(np.array(spans["compute"]) / _MS),
+        d2h=distribution(np.array(spans["d2h"]) / _MS),
+        enqueue=distribution(np.array(spans["enqueue"]) / _MS),
     )
 
 
@@ -160,19 +234,19 @@ def engines_verdict(measured: list[EngineFigures], manifest: Manifest) -> list[s
     ]
 
 
-def _open(plan: Plan, manifest: Manifest, graph: str) -> Engine:
+def _open(plan: Plan, manifest: Manifest, graph: str, gpu: Device | None) -> Engine:
     if plan.stub:
         return stub_engines(manifest)[graph]
     assert plan.bundle is not None
-    path = Bundle(plan.bundle, manifest).graph_path(graph, plan.precision)
-    return OrtEngine(path, device=plan.device, threads=plan.threads, sizes=CALL_SIZES)
+    bundle = Bundle(plan.bundle, manifest)
+    return open_engine(bundle, graph, gpu, plan.engine, precision=plan.precision, threads=plan.threads)
 
 
-def _warm_up(engine: Engine, feeds: Mapping[str, Array], clock: Clock) -> tuple[int, int, str]:
+def _warm_up(call: Callable[[], object], clock: Clock) -> tuple[int, int, str]:
     """Calls made, ns they took, and why there were fewer than usual."""
     begun, calls = clock(), 0
     while True:
-        engine.run(feeds)
+        call()
         calls += 1
         took = clock() - begun
         if calls >= _WARM_UP_CALLS and took >= _WARM_UP_NS:

@@ -21,6 +21,7 @@ from pflx.runtime.extractors import SIZES, Extractor
 from pflx.runtime.generators import GeneratorOptions, make_generator
 from pflx.runtime.latency import Rung
 from pflx.runtime.listener import Listener
+from pflx.runtime.opening import Library
 from pflx.runtime.rendering import WINDOW_RADIUS
 from pflx.runtime.session import LiveSettings
 
@@ -38,6 +39,7 @@ class Plan:
         portrait: picture of the listener, and of the face in the made-up speaker; None draws one.
         speaker: clip of the speaker; None makes one up.
         device: `cpu` or `cuda:N`.
+        engine: what runs the graphs there.
         precision: a variant that the bundle holds; None takes the bundle's own.
         threads: of one graph's run; None leaves it to the backend.
         samples: reactions made at once.
@@ -63,6 +65,7 @@ class Plan:
     portrait: Path | None = None
     speaker: Path | None = None
     device: str = "cpu"
+    engine: Library = "onnxruntime"
     precision: str | None = None
     threads: int | None = None
     samples: int = 1
@@ -125,6 +128,7 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
             plan.bundle,
             portrait,
             device=plan.device,
+            engine=plan.engine,
             precision=plan.precision,
             threads=plan.threads,
             lookahead=plan.lookahead,
@@ -192,6 +196,7 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         precision=precision,
         graphs={} if plan.stub else _hashes(manifest, precision),
         device=plan.device,
+        engine=plan.engine,
         threads=plan.threads,
         stub=plan.stub,
         window=manifest.generator.window,

@@ -83,6 +83,7 @@ class Setup(_Record, frozen=True, kw_only=True):
         precision: variant of the graphs.
         graphs: graph name to the first 12 hex digits of the SHA-256 of the file that ran.
         device: `cpu` or `cuda:N`.
+        engine: the library that runs the graphs.
         threads: of one graph's run; None for the backend's own choice.
         stub: the graphs were replaced by functions that cost nothing.
         window: speaker frames that one step reads.
@@ -113,6 +114,7 @@ class Setup(_Record, frozen=True, kw_only=True):
     precision: str
     graphs: dict[str, str]
     device: str
+    engine: str = "onnxruntime"
     threads: int | None
     stub: bool
     window: int

@@ -125,7 +125,8 @@ def _section(title: str, lines: list[str] | Iterator[str]) -> list[str]:
 def _head(report: Report) -> Iterator[str]:
     environment, setup = report.environment, report.setup
     weights = "" if setup.untrained is None else f", untrained weights (seed {setup.untrained})"
-    networks = "stub networks" if setup.stub else f"{setup.precision} on {setup.device}"
+    library = "" if setup.engine == "onnxruntime" else f" by {setup.engine}"
+    networks = "stub networks" if setup.stub else f"{setup.precision} on {setup.device}{library}"
     yield f"bench-latency, {report.mode}: {setup.bundle}{weights}, {networks}, {_threads(setup)}"
     yield (
         f"{setup.generator}, PosNet, {setup.renderer} {setup.size} px: window {setup.window}, hop {setup.hop}, "

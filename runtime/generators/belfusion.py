@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pflx.engines import Array, Engine, GeneratorInfo
+from pflx.engines.placement import kept
 from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size
 
 
@@ -39,5 +40,4 @@ class BeLFusionGenerator:
     ) -> tuple[Reaction, State]:
         """One step; see `Generator.step`."""
         made = self._react.run({"speaker_emotion": speaker["emotion"][None], "noise": noise})
-        # An engine may reuse what it returns.
-        return Reaction(made["coefficients"].copy(), made["emotion"].copy()), state
+        return Reaction(kept(made["coefficients"]), kept(made["emotion"])), state

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo
+from pflx.engines.placement import kept
+from pflx.engines.protocol import run_loop
 from pflx.runtime.generators.diffusion import N_STEPS, Solver, check_sampler, updates
 from pflx.runtime.generators.protocol import (
     GeneratorOptions,
@@ -76,9 +78,9 @@ class PerFRDiffGenerator:
         made = int(state["made"][0])
         if made == 1:
             return self._reaction(state["waiting"]), {**state, "made": state["made"] + 1}
-        kept = state["noise"] if made else noise.reshape(state["noise"].shape)
-        window = self._sample(speaker, state, kept, self.steps[0] if steps is None else steps)
-        after = {**state, "made": state["made"] + 1, "noise": kept}
+        start = state["noise"] if made else noise.reshape(state["noise"].shape)
+        window = self._sample(speaker, state, start, self.steps[0] if steps is None else steps)
+        after = {**state, "made": state["made"] + 1, "noise": start}
         if self._reads_past:
             after["past"] = window
         if made:
@@ -98,9 +100,9 @@ class PerFRDiffGenerator:
             noise: float32 [M, 2900].
         """
         state = self.start(len(noise))
-        kept = noise.reshape(state["noise"].shape)
-        chosen = self._sample(speaker, state, kept, self.steps[0])
-        trained = self._sample(speaker, state, kept, N_STEPS, "ddim")
+        start = noise.reshape(state["noise"].shape)
+        chosen = np.asarray(self._sample(speaker, state, start, self.steps[0]))
+        trained = np.asarray(self._sample(speaker, state, start, N_STEPS, "ddim"))
         difference = np.abs(chosen - trained)
         turned = np.rad2deg(difference[..., _ROTATION])
         return StepDifference(
@@ -123,20 +125,18 @@ class PerFRDiffGenerator:
         """A window of reactions, float32 [M, 50, 58]."""
         given = {"coefficients": speaker["coefficients"][None], "mfcc": self.scaled(speaker["mfcc"])[None]}
         past = {"past": state["past"]} if self._reads_past else {}
-        # An engine may reuse what it returns.
-        condition = {name: value.copy() for name, value in self._condition.run({**given, **past}).items()}
-        x = clean = np.ascontiguousarray(noise)
-        for update in updates(n_steps, solver or self._solver):
-            feeds = {"x": x, "previous": clean, "step": np.array([update.row]), "update": update.weights}
-            made = self._denoise.run({**feeds, **condition})
-            x, clean = made["next"].copy(), made["clean"].copy()
-        return x
+        condition = {name: kept(value) for name, value in self._condition.run({**given, **past}).items()}
+        steps = [
+            {"step": np.array([row]), "update": weights} for row, weights in updates(n_steps, solver or self._solver)
+        ]
+        feeds = {"x": noise, "previous": noise, **condition}
+        return run_loop(self._denoise, feeds, {"x": "next", "previous": "clean"}, steps)["next"]
 
     def _reaction(self, coefficients: Array) -> Reaction:
-        coefficients = np.ascontiguousarray(coefficients)
+        segment = coefficients.copy()
         if self._emotion is None:
-            return Reaction(coefficients.copy())
-        return Reaction(coefficients.copy(), self._emotion.run({"coefficients": coefficients})["emotion"].copy())
+            return Reaction(segment)
+        return Reaction(segment, kept(self._emotion.run({"coefficients": segment})["emotion"]))
 
 
 def _mfcc_bounds(info: GeneratorInfo) -> tuple[np.float32, np.float32]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from pflx.engines import Array, Engine, GeneratorInfo
+from pflx.engines.placement import kept
 from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size, zeros
 
 VARIANCE_FLOOR = 1e-7
@@ -63,10 +64,10 @@ class ReactFaceGenerator:
                 "eps": noise,
             }
         )
-        reaction = listener["reaction"].copy()  # an engine may reuse what it returns
+        reaction = kept(listener["reaction"])
         after = {
             "past_reaction": reaction,
-            "past_motion": listener["motion"].copy(),
+            "past_motion": kept(listener["motion"]),
             "first": np.zeros(1, np.bool_),
             "audio_moments": moments,
         }

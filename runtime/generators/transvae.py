@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pflx.engines import Array, Engine, FeedError, GeneratorInfo
+from pflx.engines.placement import concatenate, kept
 from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size
 
 MAX_FRAMES = 751
@@ -80,11 +81,13 @@ class TransVAEGenerator:
         made = self._next.run({**feeds, **state}) if n_past else self._first.run(feeds)
         new = {**made, "mfcc": feeds["mfcc"]}
         after = {name: self._kept(state[name], new[source], axis) for name, (source, axis) in _GROWING.items()}
-        # An engine may reuse what it returns.
-        return Reaction(made["coefficients"].copy(), made["emotion"].copy()), after
+        return Reaction(kept(made["coefficients"]), kept(made["emotion"])), after
 
     def _kept(self, past: Array, new: Array, axis: int) -> Array:
         """Past and new frames, no more than the history."""
-        frames = np.concatenate([past, new], axis)
-        surplus = frames.shape[axis] - self.history if self.history else 0
-        return np.ascontiguousarray(np.split(frames, [surplus], axis)[1]) if surplus > 0 else frames
+        n_past, n_new = past.shape[axis], new.shape[axis]
+        surplus = max(0, n_past + n_new - self.history) if self.history else 0
+        lead = (slice(None),) * axis
+        still, fresh = slice(min(surplus, n_past), None), slice(max(0, surplus - n_past), None)
+        frames: Array = concatenate([past[(*lead, still)], new[(*lead, fresh)]], axis)
+        return frames

@@ -1,0 +1,147 @@
+"""From a bundle on the disk to engines: which library runs its graphs, on what, and on which streams."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Literal, TypeAlias, get_args
+
+from pflx.engines import Bundle, BundleError, Engine, FeedError, Manifest, OrtEngine, PflxError
+from pflx.engines.cuda import parse_device
+from pflx.engines.device import Device
+from pflx.engines.device_engine import DeviceEngine, ExecutionContext
+from pflx.engines.ort_cuda import OrtContext
+from pflx.engines.passport import require_match, this_machine
+from pflx.engines.protocol import DeviceError
+from pflx.engines.streams import Stream
+from pflx.runtime.rendering import WINDOW_RADIUS
+
+log = logging.getLogger(__name__)
+
+Library: TypeAlias = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+LIBRARIES: tuple[Library, ...] = get_args(Library)
+
+CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
+"""Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU."""
+
+
+def open_engines(
+    bundle: Bundle,
+    device: str = "cpu",
+    library: Library = "onnxruntime",
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    fallback: bool = False,
+) -> tuple[dict[str, Engine], Device | None]:
+    """Open all graphs of a bundle.
+
+    Args:
+        bundle: holds them.
+        device: `cpu`, `cuda` or `cuda:N`.
+        library: what runs them; TensorRT needs a GPU, and engines that `pflx build` has put into the bundle.
+        precision: a variant the bundle holds; None takes the bundle's own.
+        threads: of the CPU, per engine; None leaves it to ONNX Runtime.
+        fallback: take the CPU, with a logged warning, where the GPU, the library or the engines cannot be had.
+
+    Returns:
+        The engines by graph, and the GPU, which outlives them; None for the CPU.
+
+    Raises:
+        DeviceError, BackendMissingError, PassportError, EngineError: what was asked for cannot be had.
+        BundleError: the bundle has no such variant, or no engines of that library.
+        FeedError: there is no such library.
+    """
+    try:
+        return _open_all(bundle, open_device(device, library), library, precision, threads)
+    except PflxError as error:
+        if not fallback or device == "cpu":
+            raise
+        log.warning("%s Running on the CPU.", error)
+        return _open_all(bundle, None, "onnxruntime", precision, threads)
+
+
+def open_device(device: str, library: Library) -> Device | None:
+    """The GPU that engines of a library are to run on; None for the CPU.
+
+    Raises:
+        DeviceError, BackendMissingError: it cannot be had.
+        FeedError: there is no such library.
+    """
+    if library not in LIBRARIES:
+        raise FeedError(f"engine is '{library}'; give {', '.join(LIBRARIES)}.")
+    if parse_device(device) is not None:
+        return Device.open(device)
+    if library != "onnxruntime":
+        raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the engine to onnxruntime.")
+    return None
+
+
+def open_engine(
+    bundle: Bundle,
+    graph: str,
+    gpu: Device | None,
+    library: Library = "onnxruntime",
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Engine:
+    """Open one graph; see `open_engines`.
+
+    Args:
+        bundle: holds it.
+        graph: its name.
+        gpu: of `open_device`.
+        library: what runs it.
+        precision: a variant the bundle holds; None takes the bundle's own.
+        threads: of the CPU.
+    """
+    if gpu is None:
+        return OrtEngine(bundle.graph_path(graph, precision), threads=threads, sizes=CALL_SIZES)
+    stream = gpu.streams.named(stream_of(bundle.manifest, graph))
+    return DeviceEngine(graph, _context(bundle, graph, library, precision, gpu, stream), gpu, stream)
+
+
+def stream_of(manifest: Manifest, graph: str) -> str:
+    """The stream that a graph's work is put on: pictures are rendered while the next segment is generated."""
+    return "render" if graph in manifest.renderer.graphs.values() else "generate"
+
+
+def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:
+    """Close all engines, and then the GPU that they run on."""
+    for engine in engines.values():
+        engine.close()
+    if gpu is not None:
+        gpu.close()
+
+
+def _open_all(
+    bundle: Bundle, gpu: Device | None, library: Library, precision: str | None, threads: int | None
+) -> tuple[dict[str, Engine], Device | None]:
+    engines: dict[str, Engine] = {}
+    try:
+        for graph in bundle.manifest.graphs:
+            engines[graph] = open_engine(bundle, graph, gpu, library, precision=precision, threads=threads)
+    except BaseException:
+        close_engines(engines, gpu)
+        raise
+    return engines, gpu
+
+
+def _context(
+    bundle: Bundle, graph: str, library: Library, precision: str | None, gpu: Device, stream: Stream
+) -> ExecutionContext:
+    path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
+    if library == "onnxruntime":
+        return OrtContext(path, info.inputs, info.outputs, gpu, stream)
+    passport = bundle.passport(graph, library, precision)
+    if passport is None:
+        raise BundleError(
+            f"{bundle.path} has no {library} engine of graph '{graph}' in {precision or bundle.manifest.precision}. "
+            f"Build it: pflx build {bundle.path} --engine {library}"
+        )
+    sha256 = bundle.manifest.files[info.files[precision or bundle.manifest.precision]].sha256
+    require_match(passport, this_machine(library, gpu.cuda.ordinal), str(bundle.path), sha256)
+    from pflx.engines.trt import TrtContext
+
+    return TrtContext(bundle.path / passport.file, passport, info.inputs, info.outputs, gpu, stream)
