@@ -32,6 +32,7 @@ PRECISIONS = ("fp16", "fp32")
 FRAMES = (1, 2, 4, 7, 8)
 LEAST_EQUAL_SHARE, LEAST_PSNR_DB = 0.999, 45.0
 _PARITY_FRAMES, _PARITY_SEGMENTS = 16, 4
+_DIFFUSED_FRAMES = 50  # of a window of PerFRDiff
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,9 @@ def engines(setting: Setting, record: Record) -> None:
 def _measure_graph(
     bundle: Bundle, graph: str, precision: str, gpu: Device, seconds: float, peaks: Mapping[str, Any], record: Record
 ) -> None:
-    opened = record.attempt(f"{precision} {graph}", partial(open_on_gpu, bundle, graph, precision, gpu))
-    if opened is None:
-        return
-    del record.found[f"{precision} {graph}"]
     is_frame = graph == bundle.manifest.renderer.graphs["frame"]
     share = 1 if precision == "fp16" else 0.5
-    with closing(opened):
+    with closing(open_on_gpu(bundle, graph, precision, gpu)) as opened:
         for frames in FRAMES if is_frame else (1,):
             name = f"{precision} {graph}" + (f" x{frames}" if is_frame else "")
             feeds = call_feeds(bundle.manifest, graph, frames)
@@ -249,7 +246,7 @@ def diffusion(setting: Setting, record: Record) -> None:
     with closing(open_engine(bundle, roles["condition"], None, precision="fp32")) as engine:
         condition = {name: np.array(value) for name, value in engine.run(_condition_feeds(bundle)).items()}
     with closing(open_engine(bundle, roles["denoise"], None, precision="fp32")) as engine:
-        wanted = denoise(engine, condition)
+        wanted = denoise(engine, condition).copy()
     with closing(Device.open(setting.device)) as gpu:
         for precision in PRECISIONS:
             measure_it = partial(_diffusion, bundle, roles["denoise"], precision, gpu, condition, wanted, setting)
@@ -282,7 +279,7 @@ def _diffusion(
         times, made = {}, {}
         for name, run in ways.items():
             times[name] = timed(run, opened.stream.synchronize, setting.seconds / 2, least=10)
-            made[name] = run()
+            made[name] = np.array(fetch(run()).wait())
     return {
         **times,
         "max_difference_of_ways": max(largest_error(each, made["no_graph"]) for each in made.values()),
@@ -299,12 +296,11 @@ class Stepwise:
 
 
 def denoise(engine: Engine, condition: Mapping[str, Any]) -> Array:
-    """A window from noise, float32 [1, 50, 58] on the host, by the trained sampler."""
-    noise = np.random.default_rng(1).standard_normal(engine.inputs["x"].shape[1:], np.float32)[None]  # type: ignore[arg-type]
+    """A window from noise, float32 [1, 50, 58], by the trained sampler."""
+    noise = np.random.default_rng(1).standard_normal((1, _DIFFUSED_FRAMES, COEFFICIENTS), np.float32)
     steps = [{"step": np.array([row]), "update": weights} for row, weights in updates()]
     feeds = {"x": noise, "previous": noise, **condition}
-    made = run_loop(engine, feeds, {"x": "next", "previous": "clean"}, steps)["next"]
-    return np.array(fetch(made).wait())
+    return run_loop(engine, feeds, {"x": "next", "previous": "clean"}, steps)["next"]
 
 
 def largest_error(made: Array, wanted: Array) -> float:

@@ -35,6 +35,9 @@ _LOST = {"cudaErrorECCUncorrectable", "cudaErrorDevicesUnavailable", "cudaErrorD
 """Errors after which nothing works in this process any more. Source: CUDA runtime API, cudaError_t."""
 
 
+_thread = threading.local()  # which GPU a thread uses is its own, whichever object has told it
+
+
 class Cuda(Protocol):
     """One GPU. Addresses and handles are plain integers; sizes are bytes.
 
@@ -174,7 +177,6 @@ class CudaRuntime:
     def __init__(self, ordinal: int, runtime: Any) -> None:
         self.ordinal = ordinal
         self._runtime = runtime
-        self._thread = threading.local()
 
     def memory(self) -> tuple[int, int]:
         """See `Cuda.memory`."""
@@ -278,10 +280,10 @@ class CudaRuntime:
 
     def _make_current(self) -> None:
         """A new thread uses GPU 0 until it is told otherwise."""
-        if getattr(self._thread, "ordinal", None) != self.ordinal:
+        if getattr(_thread, "ordinal", None) != self.ordinal:
             (error,) = self._runtime.cudaSetDevice(self.ordinal)
             self._require("cudaSetDevice", error)
-            self._thread.ordinal = self.ordinal
+            _thread.ordinal = self.ordinal
 
     def _require(self, call: str, error: Any) -> None:
         if int(error) == 0:

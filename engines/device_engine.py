@@ -57,6 +57,18 @@ class ExecutionContext(Protocol):
         """
         ...
 
+    def for_capture(self) -> ExecutionContext:
+        """A context for one captured call alone, closed after it: what the call holds is not changed or freed."""
+        ...
+
+    def require_capturable(self) -> None:
+        """Check, after a run in the same shapes, that the next one can be captured.
+
+        Raises:
+            EngineError: it cannot.
+        """
+        ...
+
     def close(self) -> None:
         """Release the graph and its memory."""
         ...
@@ -120,10 +132,10 @@ class DeviceEngine:
 
     def close(self) -> None:
         """Drop the graph; a later `run` raises EngineError."""
+        self._drop_programs()
         if self._context is not None:
             self._context.close()
         self._context = None
-        self._drop_programs()
 
     def _program(
         self, placed: Arrays, sizes: Sizes, carried: Mapping[str, str], steps: Sequence[Mapping[str, Array]]
@@ -228,9 +240,15 @@ class _Program:
             looped = {name: before[output] for name, output in carried.items()} if index else {}
             calls.append(({**self._feeds, **looped, **self._steps[index]}, sets[index % 2]))
         self._results = sets[(len(steps) - 1) % 2]
-        self._fill(placed, steps)
-        context.enqueue(*calls[0])  # once as it is: backends allocate in the first run on new addresses
-        self._graph: int | None = _captured(device, stream, context, calls)
+        self._context = context.for_capture()
+        try:
+            self._fill(placed, steps)
+            self._context.enqueue(*calls[0])  # once as it is: backends allocate in the first run on new addresses
+            self._context.require_capturable()
+            self._graph: int | None = _captured(device, stream, self._context, calls)
+        except BaseException:
+            self._context.close()
+            raise
 
     def replay(self, placed: Arrays, steps: Sequence[Mapping[str, Array]]) -> dict[str, DeviceArray]:
         """Launch it on new feeds; results are copies of its own."""
@@ -249,6 +267,7 @@ class _Program:
         if self._graph is not None:
             self._stream.synchronize()  # the graph may be running
             self._device.cuda.destroy_graph(self._graph)
+            self._context.close()
         self._graph = None
 
     def _fill(self, placed: Arrays, steps: Sequence[Mapping[str, Array]]) -> None:

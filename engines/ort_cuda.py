@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ class OrtContext:
             session.run_with_iobinding(binding, self._run_options)
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             raise _explained(f"Graph '{self._path.stem}' failed on {self._device.name}", error) from error
+
+    def for_capture(self) -> OrtContext:
+        """A context that keeps the sessions there are now: a captured call uses the memory of its session."""
+        own = copy(self)
+        own._sessions = self._sessions.copy()
+        return own
+
+    def require_capturable(self) -> None:
+        """Nothing is known before a capture is tried: it fails where a node runs on the CPU."""
 
     def close(self) -> None:
         """Drop all sessions."""

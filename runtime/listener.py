@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
+from weakref import WeakSet
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from pflx.runtime.opening import Library, close_engines, open_engines
 from pflx.runtime.pfl import Box, Region, centre_square
 from pflx.runtime.queues import Policy
 from pflx.runtime.rendering import WINDOW_RADIUS, Portrait, Renderer
-from pflx.runtime.session import LiveSettings
+from pflx.runtime.session import ListenerFullError, LiveSettings
 from pflx.runtime.sinks import Sink, as_sink
 from pflx.runtime.smoothing import Smoother
 from pflx.runtime.sources import Source, Timed, as_source
@@ -102,6 +103,7 @@ class Listener:
             clock=clock,
         )
         self._turn: Turn | None = None
+        self._sessions: WeakSet[LiveSession] = WeakSet()
 
     @classmethod
     def open(
@@ -357,6 +359,7 @@ class Listener:
         snapshot: Mapping[str, Array] | None = None,
         record: Callable[[Ledger], None] | None = None,
         clock: LiveClock | None = None,
+        max_load: float | None = None,
     ) -> LiveSession:
         """React in real time. The session has started when this returns; use it in a `with` block.
 
@@ -385,9 +388,12 @@ class Listener:
             record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It
                 must return at once and not use the session.
             clock: what all of it runs on; None is the machine's clock. Sessions of one listener share one.
+            max_load: share of their time that the engines may be busy with all sessions of this listener, by what the
+                running ones cost and this one has cost while it was warmed up; None admits every session.
 
         Raises:
             FeedError: a setting out of range, or no source or sink.
+            ListenerFullError: there is no time left for this session; the running ones go on.
             MediaError: a clip cannot be read, or a file not be written.
             StreamError: the snapshot is of something else.
             NeedError: see `stream`.
@@ -404,12 +410,23 @@ class Listener:
             stream.reopen()
         feed = as_source(source, self.sample_rate_hz)
         session = LiveSession(chain, stream, feed, as_sink(sink), self._turn, settings, record)
-        return session.start()
+        self._sessions.add(session)
+        return session.start(lambda load: self._admit(session, load, max_load))
+
+    @property
+    def load(self) -> float:
+        """Share of their time that the engines are busy with the live sessions that run, by what these cost lately."""
+        return sum(session.load for session in list(self._sessions) if session.is_running)
 
     @property
     def reads_pictures(self) -> bool:
         """Whether the generator sees the speaker; else only what extractors find counts."""
         return "video" in self.generator.needs
+
+    def _admit(self, session: LiveSession, load: float, max_load: float | None) -> None:
+        total = load + sum(other.load for other in list(self._sessions) if other is not session and other.is_running)
+        if max_load is not None and total > max_load:
+            raise ListenerFullError(total, max_load)
 
     def _windows(self, generator: Generator) -> SpeakerWindows:
         view = SpeakerView(self._detector, self.manifest.pfl, crops="video" in generator.needs)

@@ -167,11 +167,28 @@ class LiveSession:
                 cost_ms={"generator": self._pace.step_cost / _MS, "render": self._pace.render.predicted / _MS},
             )
 
-    def start(self) -> Self:
-        """Warm the engines up and start; `Listener.live` has done it."""
+    @property
+    def load(self) -> float:
+        """Share of its time that a listener spends on it, by what it has cost lately: 1 keeps it busy alone."""
+        hop = self._chain.generator.hop
+        pictures = hop * self.settings.samples * self._pace.render.predicted
+        return (self._pace.step_cost + pictures) / (hop * FRAME_NS)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return bool(self._busy)
+
+    def start(self, admit: Callable[[float], None] = lambda load: None) -> Self:
+        """Warm the engines up and start; `Listener.live` has done it.
+
+        Args:
+            admit: gets the `load` that was measured while warming up; may raise, and then the session does not start.
+        """
         try:
             with self._turn:
                 warm_up(self._chain, self._pace, self.settings.samples)
+            admit(self.load)
             tracks = self._source.tracks()
         except BaseException as error:
             self._stop()
@@ -338,13 +355,16 @@ class LiveSession:
 
     def _pull(self) -> None:
         """Do the work that is due, obeying commands in between."""
-        frames = self._stream.pull(self._pace)
+        work = self._stream.work(self._pace)
         while not self._stopping:
             with self._turn:
-                frame = next(frames, None)
-            if frame is None:
+                made = next(work, None)
+            if made is None:
                 return
-            self._deliver(frame)
+            if isinstance(made, ListenerFrame):
+                self._deliver(made)
+            else:
+                made.wait()  # for the GPU, while other sessions have their turn
             self._obey()
 
     def _deliver(self, frame: ListenerFrame) -> None:

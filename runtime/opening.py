@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
 
 from pflx.engines import Bundle, BundleError, Engine, FeedError, Manifest, OrtEngine, PflxError
+from pflx.engines.compiler import unsupported_gpus
 from pflx.engines.cuda import parse_device
 from pflx.engines.device import Device
 from pflx.engines.device_engine import DeviceEngine, ExecutionContext
+from pflx.engines.driver import find_gpus
 from pflx.engines.ort_cuda import OrtContext
 from pflx.engines.passport import require_match, this_machine
 from pflx.engines.protocol import DeviceError
 from pflx.engines.streams import Stream
+from pflx.engines.trt import TrtContext
 from pflx.runtime.rendering import WINDOW_RADIUS
 
 log = logging.getLogger(__name__)
@@ -70,7 +73,9 @@ def open_device(device: str, library: Library) -> Device | None:
     """
     if library not in LIBRARIES:
         raise FeedError(f"engine is '{library}'; give {', '.join(LIBRARIES)}.")
-    if parse_device(device) is not None:
+    if (ordinal := parse_device(device)) is not None:
+        if library == "tensorrt-rtx":
+            _require_supported(ordinal)
         return Device.open(device)
     if library != "onnxruntime":
         raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the engine to onnxruntime.")
@@ -115,6 +120,14 @@ def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:
         gpu.close()
 
 
+def _require_supported(ordinal: int) -> None:
+    for gpu in unsupported_gpus(find_gpus()[ordinal : ordinal + 1]):
+        raise DeviceError(
+            f"tensorrt-rtx has no kernels for cuda:{ordinal}, {gpu.name} ({gpu.compute_capability}), however its "
+            "engines are built. Take onnxruntime, or tensorrt."
+        )
+
+
 def _open_all(
     bundle: Bundle, gpu: Device | None, library: Library, precision: str | None, threads: int | None
 ) -> tuple[dict[str, Engine], Device | None]:
@@ -142,6 +155,4 @@ def _context(
         )
     sha256 = bundle.manifest.files[info.files[precision or bundle.manifest.precision]].sha256
     require_match(passport, this_machine(library, gpu.cuda.ordinal), str(bundle.path), sha256)
-    from pflx.engines.trt import TrtContext
-
     return TrtContext(bundle.path / passport.file, passport, info.inputs, info.outputs, gpu, stream)

@@ -89,6 +89,7 @@ class Draft:
         smoother_before: PosNet's state before it.
         begun: when its work began.
         steps: denoising steps it was made with.
+        is_late: whether its numbers were not here yet when it was closed.
     """
 
     index: int
@@ -101,6 +102,7 @@ class Draft:
     smoother_before: Mapping[str, Array]
     begun: int
     steps: int | None
+    is_late: bool
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,22 @@ class SessionError(PflxError, RuntimeError):
         self.__cause__ = cause
 
 
+class ListenerFullError(PflxError, RuntimeError):
+    """A listener has no time left for another session.
+
+    Attributes:
+        load: share of its time that all sessions would take, the new one included.
+        max_load: share that was allowed.
+    """
+
+    def __init__(self, load: float, max_load: float) -> None:
+        super().__init__(
+            f"Another session would keep the engines busy {load:.0%} of the time, allowed is {max_load:.0%}. End one, "
+            "or open a listener on another device."
+        )
+        self.load, self.max_load = load, max_load
+
+
 @dataclass(frozen=True)
 class LiveSettings:
     """What a session may be told; see `Listener.live`."""

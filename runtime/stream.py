@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
-from pflx.engines.placement import Here, concatenate, fetch, kept
+from pflx.engines.placement import Fetching, Here, concatenate, fetch, kept
 from pflx.runtime.chain import Chain, ListenerFrame, Noise
 from pflx.runtime.generators import State, reach
 from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array, Window
@@ -142,13 +142,25 @@ class Stream:
         Args:
             pace: may have work left out to save time; frames on HOLD do not come out at all.
         """
+        for item in self.work(pace):
+            if isinstance(item, ListenerFrame):
+                yield item
+            else:
+                item.wait()
+
+    def work(self, pace: Pace = UNHURRIED) -> Iterator[ListenerFrame | Fetching]:
+        """What `pull` does, without its waiting: where a picture is still on a GPU, the way to wait for it comes out.
+
+        So whoever shares engines with others can let them have the engines meanwhile.
+        """
         while True:
             self._begin_due(pace)
             if self._flights:
                 if self._may_close_early():
                     self._close_segment(pace)
-                landed = self._land(pace)
-                if landed is not None:
+                if (coming := self._coming()) is not None:
+                    yield coming
+                elif (landed := self._land(pace)) is not None:
                     yield landed
             elif self._is_segment_due():
                 self._close_segment(pace)
@@ -325,13 +337,14 @@ class Stream:
             smoother_before=self._smoother_state,
             begun=begun,
             steps=steps,
+            is_late=not self._segments[index].shown.is_done,
         )
         self._speaker, self._generator_state, self._smoother_state = speaker, generator_state, smoother_state
         self._inbox.drop(len(taken.video))
         self._n_taken += len(taken.video)
         self._ahead = Ahead()
         self._n_closed += 1
-        if self._draft.generated.is_done:
+        if not self._draft.is_late:
             self._settle(pace)
         self._forget_segments()
 
@@ -348,12 +361,12 @@ class Stream:
         if self._draft is None:
             return
         draft, self._draft = self._draft, None
-        segment, was_here = self._segments[draft.index], draft.generated.is_done
+        segment = self._segments[draft.index]
         generated, n_bad = self._repair(draft.index, draft.generated.wait())
         generated_at = self._chain.clock()
         shown = segment.shown.wait()
-        posnet_end = segment.stamps.posnet_end if was_here else self._chain.clock()
-        if not was_here:
+        posnet_end = self._chain.clock() if draft.is_late else segment.stamps.posnet_end
+        if draft.is_late:
             segment = replace(
                 segment, stamps=replace(segment.stamps, generator_end=generated_at, posnet_end=posnet_end)
             )
@@ -528,6 +541,16 @@ class Stream:
             and self._is_segment_due()
         )
 
+    def _coming(self) -> Fetching | None:
+        """What has to arrive before the picture that was begun first can be handed out; None if all is here."""
+        if not self._flights:
+            return None
+        flight, draft = self._flights[0], self._draft
+        awaited = [flight.image] if flight.image is not None else []
+        if draft is not None and draft.index < flight.known:
+            awaited.insert(0, self._segments[draft.index].shown)
+        return next((fetching for fetching in awaited if not fetching.is_done), None)
+
     def _land(self, pace: Pace) -> ListenerFrame | None:
         """Hand out the picture that was begun first; None if it was left out, or has to be begun again."""
         if not self._flights:
@@ -556,14 +579,12 @@ class Stream:
         """Wait for a picture."""
         assert flight.image is not None
         hop, stamps = self._chain.generator.hop, self._segment_of(flight.position).stamps
-        was_here = flight.image.is_done
         image = flight.image.wait()
         on_host = self._chain.clock()
         # On a GPU its turn comes when all before it is done.
         begun = flight.begun if flight.rendered is not None else max(flight.begun, stamps.posnet_end, self._landed_at)
         self._landed_at = on_host
-        if flight.rendered is not None or not was_here:
-            pace.rendered((on_host - begun) // flight.batch)  # those of a batch come together
+        pace.rendered((on_host - begun) // flight.batch)  # those of a batch come together
         coefficients = flight.coefficients
         if coefficients is None:
             coefficients = self._segment_of(flight.position).shown.wait()[flight.sample, flight.position % hop]

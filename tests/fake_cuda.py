@@ -18,7 +18,7 @@ import numpy as np
 from pflx.engines import dlpack
 from pflx.engines.protocol import DeviceMemoryError, EngineError
 
-_HOST = 0  # the host as one of the clocks; stream handles begin above it
+_ALIGNED = 512  # bytes, as CUDA aligns its memory
 Range = tuple[int, int]
 
 
@@ -235,7 +235,9 @@ class FakeCuda:
         return self._handles
 
     def _allocate(self, store: dict[int, np.ndarray], size: int) -> int:
-        block = np.full(size, 0xCD, np.uint8)  # nobody may count on zeros
+        room = np.full(size + _ALIGNED, 0xCD, np.uint8)  # nobody may count on zeros
+        skipped = -int(room.__array_interface__["data"][0]) % _ALIGNED
+        block = room[skipped : skipped + size]
         address = int(block.__array_interface__["data"][0])
         store[address] = block
         return address

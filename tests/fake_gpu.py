@@ -57,6 +57,12 @@ class FunctionContext:
         writes = [(result.address, result.nbytes) for result in results.values()]
         self._cuda.launch_kernel(run, reads, writes, self._stream.handle, self._name)
 
+    def for_capture(self) -> FunctionContext:
+        return self
+
+    def require_capturable(self) -> None:
+        pass
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -18,18 +18,6 @@ Shape = tuple[int, ...]
 _Severity = IntEnum("_Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"], start=0)
 
 
-class AlignedCuda(FakeCuda):
-    """Aligns memory as CUDA does, and numpy does not."""
-
-    def _allocate(self, store: dict[int, np.ndarray], size: int) -> int:
-        room = np.full(size + 512, 0xCD, np.uint8)
-        skipped = -int(room.__array_interface__["data"][0]) % 512
-        block = room[skipped : skipped + size]
-        address = int(block.__array_interface__["data"][0])
-        store[address] = block
-        return address
-
-
 @dataclass
 class Plan:
     """What an engine file of this library holds.

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from fake_trt import AlignedCuda, FakeTrt, Plan
+from fake_cuda import FakeCuda
+from fake_trt import FakeTrt, Plan
 
 from pflx.engines import DeviceError, EngineError, FeedError, Passport, PassportError, TensorSpec
 from pflx.engines.compiler import _timings, unsupported_gpus
@@ -46,7 +47,7 @@ class Bench:
     """
 
     def __init__(self, folder: Path, rtx: bool) -> None:
-        self.cuda = AlignedCuda()
+        self.cuda = FakeCuda()
         plan = Plan(lambda feeds: {"y": feeds["x"] + feeds["step"]}, INPUTS, OUTPUTS)
         self.trt = FakeTrt(self.cuda, {CONTENT: plan}, rtx)
         self.plan = folder / "adder.plan"
@@ -515,6 +516,6 @@ def test_a_real_engine_is_refused_in_words_where_there_is_no_gpu(tmp_path: Path)
         require_match(passport, this_machine("tensorrt-rtx"), "me.pflx")
     with pytest.raises(DeviceError, match="Asked for cuda:0, and there is no NVIDIA driver or GPU here"):
         Device.open("cuda:0")
-    device, spec = Device(AlignedCuda()), TensorSpec(("P", 64), F32)
+    device, spec = Device(FakeCuda()), TensorSpec(("P", 64), F32)
     with pytest.raises(DeviceError, match=r"relu\.plan: graph 'relu' on cuda:0 needs a GPU, and there is none here"):
         TrtContext(tmp_path / passport.file, passport, {"x": spec}, {"y": spec}, device, device.streams.named("s"))
