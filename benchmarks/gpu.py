@@ -6,10 +6,10 @@
 It probes what there is, exports a bundle from seeded weights unless one is given, compares the GPU's pictures with the
 CPU's, and measures: each graph, PyTorch's plain modules beside it, a segment end to end, a live session, and many.
 
-Every step runs in a process of its own, with its own time limit, and leaves DIR/STEP.json; a step that is complete there
-is not run again. So the command can be repeated until nothing is left, and a step that crashes costs only itself. All
-steps together make DIR/gpu_NAME.json and benchmarks/results/gpu_NAME.json, NAME being that of the GPU. Without a GPU
-only the former is written, and says so.
+Every step runs in a process of its own, with its own time limit, and leaves DIR/STEP.json; a step that is complete
+there is not run again. So the command can be repeated until nothing is left, and a step that crashes costs only itself.
+All steps together make DIR/gpu_NAME.json and benchmarks/results/gpu_NAME.json, NAME being that of the GPU. Without a
+GPU only the former is written, and says so.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TYPINGS = ROOT / "typings"
+_PYTHONPATH = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 if importlib.util.find_spec("pflx") is None:  # not installed: the links in there are the package
     sys.path.append(str(TYPINGS))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TYPINGS), os.environ.get("PYTHONPATH"))))
+    _PYTHONPATH.append(str(TYPINGS))
+os.environ["PYTHONPATH"] = os.pathsep.join(_PYTHONPATH)  # for the steps, which run in another folder
 
 import report  # noqa: E402
 from gpu_record import Record, Setting, read_step, rounded, say, unmeasured, write_step  # noqa: E402
@@ -83,7 +85,7 @@ STEPS = (
     Step("export", "gpu_probe:export", 80, 300),
     Step("parity", "gpu_engines:parity", 20, 150, ("export",)),
     Step("engines", "gpu_engines:engines", 45, 240, ("export",)),
-    Step("torch", "gpu_torch:plain_modules", 60, 240, ("export",)),
+    Step("torch", "gpu_torch:plain_modules", 90, 240, ("export",)),
     Step("hop", "gpu_runtime:hop", 60, 240, ("export",)),
     Step("realtime", "gpu_runtime:realtime", 35, 150, ("export",)),
     Step("sessions", "gpu_runtime:sessions", 50, 240, ("export",)),
@@ -170,7 +172,7 @@ def run_if_due(step: Step, setting: Setting, options: argparse.Namespace) -> str
     """Run a step; why it was not run, or an empty string."""
     if step.name == "export" and options.bundle:
         given = {"given": options.bundle.name}
-        write_step(setting.work, step.name, given, complete=True, gpu=setting.gpu and setting.gpu.name)
+        write_step(setting.work, step.name, given, complete=True, gpu=setting.gpu_name)
         return ""
     if is_complete(step, setting):
         say(f"{step.name}: there already", setting.begun)
@@ -188,9 +190,9 @@ def run_if_due(step: Step, setting: Setting, options: argparse.Namespace) -> str
 
 def is_complete(step: Step, setting: Setting) -> bool:
     """Whether a step was done before, on a GPU of this name, and its bundle is still there."""
-    content, gpu = read_step(setting.work, step.name), setting.gpu
+    content, gpu = read_step(setting.work, step.name), setting.gpu_name
     bundle = {"export": setting.bundle}.get(step.name, setting.work / _BUNDLES.get(step.name, ""))
-    is_here = gpu is not None and content.get("gpu") == gpu.name
+    is_here = gpu is not None and content.get("gpu") == gpu
     return bool(content.get("complete")) and is_here and bundle.exists()
 
 
@@ -222,7 +224,7 @@ def launch(step: Step, setting: Setting, limit_s: float) -> str:
     failure = found.get("failed") or found.get("not_run") or _why(code, limit_s, log)
     if "not_run" not in found:
         found["failed"] = failure
-    write_step(setting.work, step.name, found, complete=False, gpu=setting.gpu and setting.gpu.name)
+    write_step(setting.work, step.name, found, complete=False, gpu=setting.gpu_name)
     return str(failure)
 
 
@@ -243,11 +245,11 @@ def _why(code: int | None, limit_s: float, log: Path) -> str:
 def write_results(setting: Setting, results: Mapping[str, Any], typed: str) -> None:
     """Put all steps into one file; among the committed results only what was really run."""
     gpu = setting.gpu
-    content = {
+    content: dict[str, Any] = {
         "command": typed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(setting),
-        "machine": {**report.machine(os.cpu_count() or 1), "gpu": gpu and gpu.name},
+        "machine": {**report.machine(os.cpu_count() or 1), "gpu": setting.gpu_name},
         "versions": {name: known for name in _PACKAGES if (known := _version(name))},
         "targets": targets(results),
         "steps": dict(results),

@@ -31,7 +31,7 @@ from pflx.runtime.smoothing import Smoother
 PRECISIONS = ("fp16", "fp32")
 FRAMES = (1, 2, 4, 7, 8)
 LEAST_EQUAL_SHARE, LEAST_PSNR_DB = 0.999, 45.0
-_PARITY_FRAMES, _PARITY_SEGMENTS = 16, 4
+_PARITY_FRAMES, _PARITY_SEGMENTS = 24, 4
 _DIFFUSED_FRAMES = 50  # of a window of PerFRDiff
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -152,7 +152,7 @@ def _torch(device: str) -> dict[str, Any]:
     seen = torch.cuda.get_device_properties(device)
     return {
         **facts,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": import_module("torch.backends.cudnn").version(),
         "gpu": seen.name,
         "sm": f"sm_{seen.major}{seen.minor}",
         "multiprocessors": seen.multi_processor_count,
@@ -170,7 +170,7 @@ def _peaks(setting: Setting) -> dict[str, float]:
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except ImportError:
+    except PackageNotFoundError:
         return None
 
 

@@ -46,6 +46,12 @@ class Setting:
         gpus, ordinal = find_gpus(), parse_device(self.device)
         return None if ordinal is None or ordinal >= len(gpus) else gpus[ordinal]
 
+    @property
+    def gpu_name(self) -> str | None:
+        """Its name; None likewise."""
+        gpu = self.gpu
+        return gpu.name if gpu else None
+
 
 class Record:
     """The result of one step, on the disk after every part, so that a crash loses nothing before it.
@@ -58,7 +64,7 @@ class Record:
     def __init__(self, step: str, setting: Setting) -> None:
         self.found: dict[str, Any] = {}
         self._step, self._setting = step, setting
-        self._gpu = setting.gpu.name if setting.gpu else None
+        self._gpu = setting.gpu_name
 
     def put(self, name: str, value: Any) -> None:
         """Keep a part of the result."""

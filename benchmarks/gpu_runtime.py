@@ -200,7 +200,7 @@ def _one_hop(stream: Stream, segment: Segment, per_frame: int, pace: Pace) -> Ho
         ledgers.append(frame.ledger)
     if early or len(arrived) != len(video):
         raise AssertionError(f"{early} pictures came early and {len(arrived)} in time, of {len(video)}")
-    crop, first, last = (stamp - begun for stamp in (ledgers[0].generator_start, arrived[0], arrived[-1]))
+    crop, first, last = (stamp - begun for stamp in (ledgers[0].generator_start or begun, arrived[0], arrived[-1]))
     return Hop(crop / 1e9, first / 1e9, last / 1e9, (begun - started) / 1e9)
 
 
@@ -294,7 +294,8 @@ def open_and_close(
     open_one: Callable[[], Listener], memory: Callable[[], float], speaker: Sequence[Segment], count: int
 ) -> dict[str, Any]:
     """Open a listener, make a segment, close it, again and again: MB in use after each."""
-    used, began = [], time.perf_counter()
+    used: list[float] = []
+    began = time.perf_counter()
     while len(used) < count and (len(used) < 3 or time.perf_counter() - began < _CYCLES_S):
         with open_one() as listener:
             measure_hops(listener, speaker, 1, UNHURRIED, warm_up=2)

@@ -101,7 +101,9 @@ def import_onnxruntime() -> Any:
     return import_backend("onnxruntime", "pip install 'pflx[cpu]' (or 'pflx[gpu]')")
 
 
-def session_options(threads: int | None, sizes: Mapping[str, int], optimization: GraphOptimization) -> Any:
+def session_options(
+    threads: int | None, sizes: Mapping[str, int], optimization: GraphOptimization, *, deterministic: bool = True
+) -> Any:
     """Options of a session; see `OrtEngine`."""
     if threads is not None and threads < 1:
         raise EngineError(f"threads is {threads}; give 1 or more, or None for one per physical core.")
@@ -109,7 +111,7 @@ def session_options(threads: int | None, sizes: Mapping[str, int], optimization:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVEL_NAMES[optimization])
-    options.use_deterministic_compute = True
+    options.use_deterministic_compute = deterministic
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)
     options.log_severity_level = 3  # errors: what a user must know comes as an exception

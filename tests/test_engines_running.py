@@ -1,20 +1,24 @@
-"""Feed checks, and what every engine promises, over the fake and over ONNX Runtime."""
+"""Feed checks, and what every engine promises: on the CPU, on a GPU made of Python, and on a real one."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from fake_cuda import FakeCuda
+from fake_gpu import FunctionContext
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from real_gpu import GPUS, needs_onnxruntime, needs_tensorrt, needs_tensorrt_rtx
 
 from pflx.engines import (
     BackendMissingError,
@@ -27,7 +31,14 @@ from pflx.engines import (
     TensorSpec,
     check_feeds,
 )
+from pflx.engines.build import build_engine, profile_for
+from pflx.engines.device import Device
+from pflx.engines.device_engine import DeviceEngine, ExecutionContext
+from pflx.engines.ort_cuda import OrtContext
+from pflx.engines.passport import Backend, Passport
 from pflx.engines.protocol import import_backend
+from pflx.engines.streams import Stream
+from pflx.engines.trt import TrtContext
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -59,15 +70,76 @@ PICK_INPUTS = {"motion": TensorSpec(("P", "T", 3), F32), "frames": TensorSpec(("
 PICK_OUTPUTS = {"picked": TensorSpec(("P", "K", 3), F32)}
 
 
-@pytest.fixture(params=["fake", "ort"])
+
+def open_on(device: Device, made: ExitStack, context: Callable[[Device, Stream], ExecutionContext]) -> DeviceEngine:
+    made.callback(device.close)
+    stream = device.streams.named("generate")
+    return DeviceEngine("pick", context(device, stream), device, stream)
+
+
+def open_fake_gpu(folder: Path, made: ExitStack) -> Engine:
+    return open_on(
+        Device(FakeCuda()),
+        made,
+        lambda device, stream: FunctionContext(pick, PICK_INPUTS, PICK_OUTPUTS, device, stream),
+    )
+
+
+def open_onnxruntime(folder: Path, made: ExitStack) -> Engine:
+    path = pick_graph(folder / "pick.onnx")
+    return open_on(
+        Device.open("cuda"), made, lambda device, stream: OrtContext(path, PICK_INPUTS, PICK_OUTPUTS, device, stream)
+    )
+
+
+BUILT: dict[Backend, tuple[bytes, Passport]] = {}
+"""Engines of the graph, which take seconds to build."""
+
+
+def open_tensorrt(backend: Backend, folder: Path, made: ExitStack) -> Engine:
+    plan = folder / "pick.plan"
+    if backend not in BUILT:
+        passport = build_engine(
+            pick_graph(folder / "pick.onnx"),
+            plan,
+            backend=backend,
+            profile=profile_for(PICK_INPUTS, {"P": (1, 2, 4), "T": (1, 5, 8), "K": (1, 2, 4)}),
+            precision="fp32",
+            compute_capabilities=[GPUS[0].compute_capability] if backend == "tensorrt-rtx" else None,
+        )
+        BUILT[backend] = plan.read_bytes(), passport
+    content, passport = BUILT[backend]
+    plan.write_bytes(content)
+    return open_on(
+        Device.open("cuda"),
+        made,
+        lambda device, stream: TrtContext(plan, passport, PICK_INPUTS, PICK_OUTPUTS, device, stream),
+    )
+
+
+OPENERS: dict[str, Callable[[Path, ExitStack], Engine]] = {
+    "fake": lambda folder, made: FakeEngine(pick, PICK_INPUTS, PICK_OUTPUTS),
+    "ort": lambda folder, made: OrtEngine(pick_graph(folder / "pick.onnx"), threads=1),
+    "fake gpu": open_fake_gpu,
+    "onnxruntime on a gpu": open_onnxruntime,
+    "tensorrt": partial(open_tensorrt, "tensorrt"),
+    "tensorrt-rtx": partial(open_tensorrt, "tensorrt-rtx"),
+}
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        "ort",
+        "fake gpu",
+        pytest.param("onnxruntime on a gpu", marks=needs_onnxruntime),
+        pytest.param("tensorrt", marks=needs_tensorrt),
+        pytest.param("tensorrt-rtx", marks=needs_tensorrt_rtx),
+    ]
+)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    made: Engine
-    if request.param == "fake":
-        made = FakeEngine(pick, PICK_INPUTS, PICK_OUTPUTS)
-    else:
-        made = OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=1)
-    with closing(made):
-        yield made
+    with ExitStack() as made:
+        yield made.enter_context(closing(OPENERS[request.param](tmp_path, made)))
 
 
 def pick_feeds(samples: int = 2, frames: int = 5) -> dict[str, Any]:
@@ -83,22 +155,41 @@ def test_an_engine_describes_its_inputs_and_outputs(engine: Engine) -> None:
 @pytest.mark.parametrize("samples", [1, 3])
 def test_an_engine_returns_named_arrays(engine: Engine, samples: int) -> None:
     feeds = pick_feeds(samples)
-    results = engine.run(feeds)
-    assert list(results) == ["picked"]
-    np.testing.assert_array_equal(results["picked"], pick(feeds)["picked"])
+    for _ in range(3):  # on a GPU: new, captured, replayed
+        results = engine.run(feeds)
+        assert list(results) == ["picked"]
+        assert (results["picked"].dtype, results["picked"].shape) == (F32, (samples, 2, 3))
+        np.testing.assert_array_equal(np.asarray(results["picked"]), pick(feeds)["picked"])
+
+
+def test_calls_of_several_sizes_in_turn_are_all_right(engine: Engine) -> None:
+    for _ in range(3):
+        for samples, frames in [(1, 5), (3, 2), (2, 8)]:
+            feeds = pick_feeds(samples, frames)
+            np.testing.assert_array_equal(np.asarray(engine.run(feeds)["picked"]), pick(feeds)["picked"])
+
+
+def test_feeds_are_read_in_the_call_alone(engine: Engine) -> None:
+    for _ in range(3):
+        feeds = pick_feeds()
+        expected = pick(feeds)["picked"]
+        picked = engine.run(feeds)["picked"]
+        feeds["motion"][:] = -1
+        np.testing.assert_array_equal(np.asarray(picked), expected)
 
 
 def test_equal_feeds_give_equal_bytes(engine: Engine) -> None:
     feeds = pick_feeds()
-    assert engine.run(feeds)["picked"].tobytes() == engine.run(feeds)["picked"].tobytes()
+    made = [np.asarray(engine.run(feeds)["picked"]).tobytes() for _ in range(3)]
+    assert made[0] == made[1] == made[2]
 
 
 def test_a_strided_feed_gives_what_its_copy_gives(engine: Engine) -> None:
     feeds = pick_feeds(4)
     feeds["motion"] = feeds["motion"][::2, ::-1]
-    strided = engine.run(feeds)["picked"]
+    strided = np.array(engine.run(feeds)["picked"])
     feeds["motion"] = feeds["motion"].copy()
-    np.testing.assert_array_equal(strided, engine.run(feeds)["picked"])
+    np.testing.assert_array_equal(strided, np.asarray(engine.run(feeds)["picked"]))
 
 
 def test_a_closed_engine_says_so_and_closes_twice(engine: Engine) -> None:

@@ -9,16 +9,19 @@ What differs, and why it is equal:
   convolutions of the small image, with the taps that read the same pixel summed: 4/9 of the multiplications.
 - A convolution with very few output channels (flow, image) leaves most lanes of a vector unit empty. Computing a
   2×2 block of pixels as four times the channels, with an 8×8 kernel and stride 2, fills them.
+- A bias before an instance norm changes nothing and is left out; before a layer norm it becomes part of the norm's one
+  scale and shift. So no pass over the features adds it.
 - Window gather, mean face, normalisation and uint8 conversion are inside the graph, so that only coefficients go in
   and only uint8 pictures come out.
 
-Built from a half-precision module, the convolutions and linear layers are float16 and the islands float32: norm
-statistics, flow and grid arithmetic, and the last layer's activation.
+Built from a half-precision module, features are float16 from convolution to convolution, and the islands float32: the
+statistics of layer norms, everything of the descriptor's size, flow and grid arithmetic, and the last activation.
+Instance norms of float16 features sum in float32 on CUDA.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,38 +51,55 @@ def uint8_to_image(pixels: Tensor) -> Tensor:
 
 
 def _run(layer: nn.Module, features: Tensor) -> Tensor:
-    """Run a convolution or linear layer in its own precision; float32 out, a no-op cast for float32 layers."""
+    """Run a convolution or linear layer in its own precision, which is that of the result."""
     out: Tensor = layer(features.to(next(layer.parameters()).dtype))
-    return out.float()
+    return out
+
+
+def _run_unbiased(conv: nn.Conv2d, features: Tensor) -> Tensor:
+    """The same of a convolution, without its bias."""
+    return F.conv2d(features.to(conv.weight.dtype), conv.weight, stride=conv.stride, padding=cast(Any, conv.padding))
 
 
 def _modulation(norm: AdaIN, descriptor: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift, float32 [B, C] each."""
     hidden = F.relu(_run(norm.mlp_shared[0], descriptor))
-    return 1 + _run(norm.mlp_gamma, hidden), _run(norm.mlp_beta, hidden)
+    return 1 + _run(norm.mlp_gamma, hidden).float(), _run(norm.mlp_beta, hidden).float()
 
 
 def _adain(features: Tensor, norm: AdaIN, descriptor: Tensor) -> Tensor:
     """AdaIN in one pass: the batch joins the channels, so that one instance norm takes a scale per sample."""
     scale, shift = _modulation(norm, descriptor)
     channels = features.flatten(0, 1)[None]
-    normalised = F.instance_norm(channels, weight=scale.flatten(), bias=shift.flatten(), eps=EPSILON)
-    return normalised.view_as(features)
+    weight, bias = scale.flatten().to(features.dtype), shift.flatten().to(features.dtype)
+    return F.instance_norm(channels, weight=weight, bias=bias, eps=EPSILON).view_as(features)
 
 
 def _act(features: Tensor) -> Tensor:
     return F.leaky_relu(features, NEGATIVE_SLOPE)
 
 
-def _layer_norm_act(features: Tensor, norm: LayerNorm2d) -> Tensor:
+def _layer_norm_act(features: Tensor, norm: LayerNorm2d, bias: Tensor | None = None) -> Tensor:
     """Layer norm over C·H·W, then the activation, as one scale and shift per channel.
 
     The moments are taken per channel first: summing eight million float32 values in one go loses three digits.
+
+    Args:
+        features: [N, C, H, W].
+        norm: the norm.
+        bias: [C], of the convolution that made the features, if it was left out there.
     """
-    mean = features.mean(dim=(2, 3), keepdim=True).mean(dim=1, keepdim=True)
-    power = (features * features).mean(dim=(2, 3), keepdim=True).mean(dim=1, keepdim=True)
+    precise = features.float()
+    mean = precise.mean(dim=(2, 3), keepdim=True)
+    power = (precise * precise).mean(dim=(2, 3), keepdim=True)
+    offset = torch.zeros(1, 1, 1, 1) if bias is None else bias.float().view(1, -1, 1, 1)
+    if bias is not None:
+        power = power + offset * (2 * mean + offset)
+        mean = mean + offset
+    mean, power = mean.mean(dim=1, keepdim=True), power.mean(dim=1, keepdim=True)
     scale = norm.weight.float() * torch.rsqrt(power - mean.square() + EPSILON)
-    return _act(features * scale + (norm.bias.float() - mean * scale))
+    shift = norm.bias.float() + (offset - mean) * scale
+    return _act(features * scale.to(features.dtype) + shift.to(features.dtype))
 
 
 def _sum_taps(weight: Tensor, dim: int, phase: int) -> Tensor:
@@ -90,7 +110,11 @@ def _sum_taps(weight: Tensor, dim: int, phase: int) -> Tensor:
 
 
 class UpsampledConv(nn.Module):
-    """Nearest ×2, then a 3×3 convolution with padding 1, as four 2×2 convolutions of the small image."""
+    """Nearest ×2, then a 3×3 convolution with padding 1, as four 2×2 convolutions of the small image.
+
+    Attributes:
+        bias: [cout], which is left to what comes behind.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -101,10 +125,10 @@ class UpsampledConv(nn.Module):
     def _phase(self, features: Tensor, row: int, column: int) -> Tensor:
         """Output pixels (2i + row, 2j + column): they read source rows i-1, i (row 0) or i, i+1 (row 1)."""
         padded = F.pad(features, (1 - column, column, 1 - row, row))
-        return F.conv2d(padded, self.phases[2 * row + column], self.bias)
+        return F.conv2d(padded, self.phases[2 * row + column])
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return [N, cout, 2H, 2W] from [N, cin, H, W]."""
+        """Return [N, cout, 2H, 2W] from [N, cin, H, W], without the bias."""
         rows = [
             torch.stack([self._phase(features, row, 0), self._phase(features, row, 1)], dim=4).flatten(3)
             for row in (0, 1)
@@ -156,8 +180,8 @@ class PortraitFeatures(nn.Module):
     def forward(self, portrait: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Portrait uint8 [P, H, W, 3] → source [P, 3, H, W], warp and edit features [P, 32 | 64, H, W], float32."""
         source = uint8_to_image(portrait)
-        warp_features = F.instance_norm(_run(self.warp_input, source), eps=EPSILON)
-        return source, warp_features, _run(self.edit_input, source)
+        warp_features = F.instance_norm(_run_unbiased(self.warp_input, source).float(), eps=EPSILON)
+        return source, warp_features, _run(self.edit_input, source).float()
 
 
 class FrameRenderer(nn.Module):
@@ -208,9 +232,9 @@ class FrameRenderer(nn.Module):
         rows = torch.minimum((frames[:, None] + self.offsets).clamp(min=0), last[:, None]).flatten()
         track = (coefficients + self.mean_face).index_select(1, rows)
         windows = track.view(-1, len(self.offsets), track.shape[2]).transpose(1, 2)
-        features = _run(self.mapping.first, _run(self.mapping.pre, windows))
+        features = _run(self.mapping.first, _run(self.mapping.pre, windows)).float()
         for conv in self.mapping.dilated:
-            features = _run(conv, _act(features)) + features[:, :, 3:-3]
+            features = _run(conv, _act(features)).float() + features[:, :, 3:-3]
         return features.mean(dim=2)
 
     def _flow(self, warp_features: Tensor, descriptor: Tensor) -> Tensor:
@@ -223,24 +247,24 @@ class FrameRenderer(nn.Module):
         for decoder, skip in zip(self.hourglass.decoder.blocks, levels[3:0:-1], strict=True):
             features = torch.cat([self._decode(features, decoder, descriptor), skip], dim=1)
         blocks = _run(self.flow_conv, _layer_norm_act(features, self.flow_norm))
-        return F.pixel_shuffle(blocks, 2)
+        return F.pixel_shuffle(blocks.float(), 2)
 
     @staticmethod
     def _first_adain(normalised: Tensor, norm: AdaIN, descriptor: Tensor) -> Tensor:
         """AdaIN over features that are already normalised, once per portrait, for every frame of it."""
-        shape = (normalised.shape[0], -1, normalised.shape[1], 1, 1)
-        scale, shift = _modulation(norm, descriptor)
-        return (normalised[:, None] * scale.view(shape) + shift.view(shape)).flatten(0, 1)
+        dtype, shape = norm.mlp_gamma.weight.dtype, (normalised.shape[0], -1, normalised.shape[1], 1, 1)
+        scale, shift = (value.view(shape).to(dtype) for value in _modulation(norm, descriptor))
+        return (normalised.to(dtype)[:, None] * scale + shift).flatten(0, 1)
 
     @staticmethod
     def _encode(modulated: Tensor, block: EncoderBlock, descriptor: Tensor) -> Tensor:
         """An encoder block from behind its first norm."""
-        features = _run(block.conv_0, _act(modulated))
+        features = _run_unbiased(block.conv_0, _act(modulated))
         return _run(block.conv_1, _act(_adain(features, block.norm_1, descriptor)))
 
     @staticmethod
     def _decode(features: Tensor, block: DecoderBlock, descriptor: Tensor) -> Tensor:
-        residual = _run(block.conv_0, _act(_adain(features, block.norm_0, descriptor)))
+        residual = _run_unbiased(block.conv_0, _act(_adain(features, block.norm_0, descriptor)))
         residual = _act(_adain(residual, block.norm_1, descriptor))
         shortcut = _act(_adain(features, block.norm_s, descriptor))
         return _transposed_sum((residual, block.conv_1), (shortcut, block.conv_s))
@@ -257,7 +281,7 @@ class FrameRenderer(nn.Module):
         encoder, decoder = self.editing.encoder, self.editing.decoder
         portraits, channels, height, width = edit_features.shape
         from_warped = _run(self.edit_warped, warped).view(portraits, -1, channels, height, width)
-        first = (from_warped + edit_features[:, None]).flatten(0, 1)
+        first = (from_warped + edit_features.to(from_warped.dtype)[:, None]).flatten(0, 1)
         levels = [_layer_norm_act(first, encoder.first.norm)]
         for block in encoder.downs:
             levels.append(F.avg_pool2d(_conv_block(levels[-1], block), 2))
@@ -265,8 +289,9 @@ class FrameRenderer(nn.Module):
         for (pair, up, jump), folded, skip in zip(decoder.stages, self.ups, levels[2::-1], strict=True):
             for residual in pair.blocks:
                 out = _residual(out, residual, descriptor)
-            out = _layer_norm_act(_run(folded, out), up.norm) + _conv_block(skip, jump)
-        return torch.tanh(_run(self.image_conv, out))
+            assert isinstance(folded, UpsampledConv)
+            out = _layer_norm_act(_run(folded, out), up.norm, folded.bias) + _conv_block(skip, jump)
+        return torch.tanh(_run(self.image_conv, out).float())
 
     @staticmethod
     def _to_uint8(blocks: Tensor, portraits: int) -> Tensor:
@@ -282,12 +307,12 @@ def _transposed_sum(*terms: tuple[Tensor, nn.ConvTranspose2d]) -> Tensor:
     weight = torch.cat([conv.weight for _, conv in terms])
     bias = torch.stack([cast(Tensor, conv.bias) for _, conv in terms]).sum(dim=0)
     joined = torch.cat([features for features, _ in terms], dim=1).to(weight.dtype)
-    return F.conv_transpose2d(joined, weight, bias, stride=2, padding=1, output_padding=1).float()
+    return F.conv_transpose2d(joined, weight, bias, stride=2, padding=1, output_padding=1)
 
 
 def _conv_block(features: Tensor, block: ConvBlock) -> Tensor:
-    return _layer_norm_act(_run(block.conv, features), block.norm)
+    return _layer_norm_act(_run_unbiased(block.conv, features), block.norm, block.conv.bias)
 
 
 def _residual(features: Tensor, block: ResidualBlock, descriptor: Tensor) -> Tensor:
-    return features + _adain(_run(block.conv2, features), block.norm2, descriptor)
+    return features + _adain(_run_unbiased(block.conv2, features), block.norm2, descriptor)
