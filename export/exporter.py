@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 from torch import nn
 
 import pflx
@@ -250,7 +251,12 @@ class _Export:
             graphs=graphs.infos,
             precision=options.precision,
             provenance=list(components.provenance),
-            versions={"python": platform.python_version()} | {p: version(p) for p in ("torch", "onnx", "onnxruntime")},
+            versions={
+                "python": platform.python_version(),
+                "torch": version("torch"),
+                "onnx": version("onnx"),
+                "onnxruntime": str(onnxruntime.__version__),  # of either package: onnxruntime or onnxruntime-gpu
+            },
         )
 
 

@@ -225,7 +225,9 @@ def test_a_graph_with_a_node_on_the_cpu_runs_call_by_call(bench: Bench, caplog: 
     engine = bench.engine()
     with caplog.at_level(logging.WARNING):
         for seed in range(4):
-            np.testing.assert_array_equal(np.asarray(engine.run(feeds_of(seed=seed))["y"]), add(feeds_of(seed=seed))["y"])
+            np.testing.assert_array_equal(
+                np.asarray(engine.run(feeds_of(seed=seed))["y"]), add(feeds_of(seed=seed))["y"]
+            )
     assert engine.captures == 0
     (told,) = [record.getMessage() for record in caplog.records]
     assert "Graph 'adder' cannot be captured and runs call by call: Graph 'adder' failed on cuda:0" in told
@@ -323,7 +325,7 @@ def test_after_a_failure_the_next_run_is_right(bench: Bench) -> None:
 def test_an_engine_tells_the_name_of_its_graph_once(bench: Bench) -> None:
     bench.ort.on_run = RuntimeError("broken")
     engine = bench.engine()
-    with pytest.raises(EngineError, match="^Graph 'adder' failed on cuda:0: broken$"):
+    with pytest.raises(EngineError, match=r"^Graph 'adder' failed on cuda:0: broken$"):
         engine.run(feeds_of())
 
 

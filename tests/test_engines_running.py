@@ -70,7 +70,6 @@ PICK_INPUTS = {"motion": TensorSpec(("P", "T", 3), F32), "frames": TensorSpec(("
 PICK_OUTPUTS = {"picked": TensorSpec(("P", "K", 3), F32)}
 
 
-
 def open_on(device: Device, made: ExitStack, context: Callable[[Device, Stream], ExecutionContext]) -> DeviceEngine:
     made.callback(device.close)
     stream = device.streams.named("generate")

@@ -1,4 +1,4 @@
-"""From a bundle to engines on a device: what is opened where, what is refused, and how many sessions there is time for."""
+"""From a bundle to engines on a device: what is opened where, what is refused, how many sessions there is time for."""
 
 from __future__ import annotations
 
@@ -152,7 +152,9 @@ def tensorrt(machine: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def install(library: Any, *, engines: bool = True, changed: str = "", **changes: Any) -> FakeTrt:
         made = FakeTrt(
-            FakeCuda(), {plan_of(g): Plan(FUNCTIONS[g], INPUTS[g], OUTPUTS[g]) for g in FUNCTIONS}, library != "tensorrt"
+            FakeCuda(),
+            {plan_of(g): Plan(FUNCTIONS[g], INPUTS[g], OUTPUTS[g]) for g in FUNCTIONS},
+            library != "tensorrt",
         )
         module = made.module()
         machine.cudas[0], machine.trt = made.cuda, made
@@ -241,7 +243,7 @@ def test_what_names_no_device_is_refused(machine: Machine, bundle: Path, device:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_unknown_library_is_refused_with_those_that_there_are(machine: Machine, bundle: Path, device: str) -> None:
     library: Any = "openvino"
-    with pytest.raises(FeedError, match="engine is 'openvino'; give onnxruntime, tensorrt, tensorrt-rtx."):
+    with pytest.raises(FeedError, match=r"engine is 'openvino'; give onnxruntime, tensorrt, tensorrt-rtx\."):
         Listener.open(bundle, portrait_of(), device=device, engine=library)
     assert not machine.cudas
 
