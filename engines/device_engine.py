@@ -17,7 +17,6 @@ from pflx.engines.protocol import (
     DeviceLostError,
     DeviceMemoryError,
     EngineError,
-    FeedError,
     TensorSpec,
     check_feeds,
 )
@@ -120,7 +119,7 @@ class DeviceEngine:
     ) -> dict[str, Any]:
         """Run the graph once per step, all steps in one CUDA graph; see `run_loop`."""
         given: dict[str, Any] = {
-            name: feed if isinstance(feed, np.ndarray) else self._adopt(feed) for name, feed in feeds.items()
+            name: self._device.adopt(feed) if _is_foreign(feed) else feed for name, feed in feeds.items()
         }
         sizes = check_feeds(self.inputs, {**given, **steps[0]})
         for step in steps[1:]:
@@ -180,11 +179,6 @@ class DeviceEngine:
         done = self._stream.mark()
         return {name: result.written(done) for name, result in made.items()}
 
-    def _adopt(self, feed: Any) -> DeviceArray:
-        if not hasattr(feed, "shape"):
-            raise FeedError(f"'{self.name}' takes arrays, got {type(feed).__name__}.")
-        return self._device.adopt(feed)
-
     def _opened(self) -> ExecutionContext:
         if self._context is None:
             raise EngineError(f"Graph '{self.name}' is closed; open a new engine.")
@@ -200,11 +194,12 @@ class DeviceEngine:
         self._opened()
         try:
             yield
-        except DeviceMemoryError as error:
-            self._drop_programs()
-            raise DeviceMemoryError(f"Graph '{self.name}': {error}") from error
-        except DeviceLostError as error:
-            raise DeviceLostError(f"Graph '{self.name}': {error}") from error
+        except (DeviceMemoryError, DeviceLostError) as error:
+            if isinstance(error, DeviceMemoryError):
+                self._drop_programs()
+            if str(error).startswith("Graph '"):  # the backend has named it
+                raise
+            raise type(error)(f"Graph '{self.name}': {error}") from error
 
 
 _Key = tuple[tuple[tuple[str, int], ...], int, tuple[str, ...]]
@@ -303,6 +298,11 @@ def _new_results(
         name: device.empty([sizes[a] if isinstance(a, str) else a for a in spec.shape], spec.dtype, stream)
         for name, spec in outputs.items()
     }
+
+
+def _is_foreign(feed: Any) -> bool:
+    """Whether it is an array, and another library's; what is none is refused with all other wrong feeds."""
+    return hasattr(feed, "shape") and not isinstance(feed, np.ndarray)
 
 
 def _contiguous(array: DeviceArray) -> DeviceArray:

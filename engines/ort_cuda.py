@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,18 @@ class OrtContext:
         return own
 
     def require_capturable(self) -> None:
-        """Nothing is known before a capture is tried: it fails where a node runs on the CPU."""
+        """Drop all sessions but the one that ran last, which is to be captured.
+
+        Whether it can be is not known before it is tried: a capture fails where a node runs on the CPU.
+        """
+        while len(self._sessions) > 1:
+            self._sessions.popitem(last=False)
 
     def close(self) -> None:
         """Drop all sessions."""
+        if self._sessions:
+            with suppress(EngineError):  # a lost GPU has nothing to wait for
+                self._stream.synchronize()
         self._sessions.clear()
 
     def _session(self, feeds: Arrays) -> Any:

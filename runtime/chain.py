@@ -66,6 +66,7 @@ class Chain:
         mean_face: float32 [58], added at the edge.
         lookahead: coefficient frames to wait for before a frame is rendered, 0…13.
         clock: stamps the ledgers.
+        looks_alone: whether nobody else uses what looks at the speaker's pictures, so that it needs no turn.
     """
 
     speaker: SpeakerWindows
@@ -76,6 +77,7 @@ class Chain:
     mean_face: Float32Array
     lookahead: int
     clock: Clock
+    looks_alone: bool = False
 
 
 def seeded_noise(seed: int) -> Noise:

@@ -40,6 +40,9 @@ from pflx.runtime.stream import Stream
 
 log = logging.getLogger(__name__)
 
+_CROWDED = 0.5
+"""Share of the engines' time from which what counts is that all sessions keep up, not how early each picture is."""
+
 _READ_AHEAD = 4
 """Segments whose input is read at a time where segments are made side by side with pictures."""
 
@@ -87,13 +90,13 @@ class Listener:
             raise FeedError(f"lookahead is {lookahead}; it goes from 0 to {WINDOW_RADIUS} frames.")
         self.manifest = manifest
         self._engines, self._gpu = engines, gpu
-        self._detector = detector or BlazeFace()
+        self._detector, self._own_detector = detector or BlazeFace(), detector is None
         self._extractors = self._opened(extractors)
         generator = make_generator(manifest.generator, engines, options)
         render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
         renderer = Renderer(render_engines, manifest.renderer.size, ahead=generator.hop if gpu else 1)
         self._chain = Chain(
-            speaker=self._windows(generator),
+            speaker=self._windows(generator, self._detector, self._extractors),
             generator=generator,
             smoother=Smoother(engines[manifest.smoother.graphs["smooth"]]),
             renderer=renderer,
@@ -401,7 +404,7 @@ class Listener:
         settings = LiveSettings(playout_ms, samples, floor, stale_ms, queue_ms, policy, block_ms)
         if self._turn is None or (clock is not None and clock is not self._turn.clock):
             self._turn = Turn(clock or SystemClock())
-        chain = replace(self._session_chain(extractors), clock=self._turn.clock)
+        chain = replace(self._session_chain(extractors, alone=True), clock=self._turn.clock)
         track = FaceTrack(region=region)
         stream = Stream(chain, samples=samples, noise=noise or seeded_noise(seed), track=track)
         if snapshot is not None:
@@ -409,7 +412,9 @@ class Listener:
             stream.flush()
             stream.reopen()
         feed = as_source(source, self.sample_rate_hz)
-        session = LiveSession(chain, stream, feed, as_sink(sink), self._turn, settings, record)
+        session = LiveSession(
+            chain, stream, feed, as_sink(sink), self._turn, settings, record, lambda: self.load > _CROWDED
+        )
         self._sessions.add(session)
         return session.start(lambda load: self._admit(session, load, max_load))
 
@@ -428,9 +433,11 @@ class Listener:
         if max_load is not None and total > max_load:
             raise ListenerFullError(total, max_load)
 
-    def _windows(self, generator: Generator) -> SpeakerWindows:
-        view = SpeakerView(self._detector, self.manifest.pfl, crops="video" in generator.needs)
-        return SpeakerWindows(generator, view, self._extractors, self.sample_rate_hz)
+    def _windows(
+        self, generator: Generator, detector: FaceDetector, extractors: Mapping[str, Extractor]
+    ) -> SpeakerWindows:
+        view = SpeakerView(detector, self.manifest.pfl, crops="video" in generator.needs)
+        return SpeakerWindows(generator, view, extractors, self.sample_rate_hz)
 
     def _opened(self, extractors: Extractors | None) -> dict[str, Extractor]:
         mean_face = self.manifest.mean_face.values
@@ -439,8 +446,12 @@ class Listener:
             for need, given in (extractors or {}).items()
         }
 
-    def _session_chain(self, extractors: Extractors | None, frames: int | None = None) -> Chain:
-        """The chain of one session, of so many frames, in which the generator gets all that it needs."""
+    def _session_chain(self, extractors: Extractors | None, frames: int | None = None, *, alone: bool = False) -> Chain:
+        """The chain of one session, of so many frames, in which the generator gets all that it needs.
+
+        With `alone`, it looks at the speaker with a detector of its own where the listener's is of pflx; where anything
+        else looks, which may not be made for two sessions at once, it takes turns with the engines.
+        """
         given = {**self._extractors, **self._opened(extractors)}
         require_needs(self.manifest.generator.name, self.generator.needs, given)
         for need, extractor in given.items():
@@ -449,6 +460,10 @@ class Listener:
                     f"The speaker's {need} are recorded for {extractor.frames} frames, and the clip has {frames}. "
                     f"Give those of this clip at {FPS} fps, or cut the clip."
                 )
+        needed = {need: extractor for need, extractor in given.items() if need in self._chain.generator.needs}
+        if alone and self._own_detector and all(isinstance(each, Recorded) for each in needed.values()):
+            windows = self._windows(self._chain.generator, BlazeFace(), given)
+            return replace(self._chain, speaker=windows, looks_alone=True)
         return replace(self._chain, speaker=self._chain.speaker.with_extractors(given))
 
     def _open(self, speaker: SpeakerFile | str | Path) -> SpeakerFile:

@@ -75,6 +75,7 @@ class LiveSession:
         turn: Turn,
         settings: LiveSettings,
         record: Callable[[Ledger], None] | None = None,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         hop = chain.generator.hop
         self.settings = settings
@@ -126,6 +127,7 @@ class LiveSession:
             floor=settings.floor,
             stale_ns=settings.stale_ns,
             waiting=lambda: len(self._speaker) >= hop,
+            crowded=crowded,
         )
         self._deadlines: dict[int, int] = {}
         self._tally = Tally(record)
@@ -364,7 +366,7 @@ class LiveSession:
             if isinstance(made, ListenerFrame):
                 self._deliver(made)
             else:
-                made.wait()  # for the GPU, while other sessions have their turn
+                made.wait()  # for the GPU, or for what looks at the speaker, while other sessions have their turn
             self._obey()
 
     def _deliver(self, frame: ListenerFrame) -> None:

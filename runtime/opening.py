@@ -55,10 +55,11 @@ def open_engines(
         BundleError: the bundle has no such variant, or no engines of that library.
         FeedError: there is no such library.
     """
+    on_cpu = _checked(device, library) is None
     try:
         return _open_all(bundle, open_device(device, library), library, precision, threads)
     except PflxError as error:
-        if not fallback or device == "cpu":
+        if not fallback or on_cpu:
             raise
         log.warning("%s Running on the CPU.", error)
         return _open_all(bundle, None, "onnxruntime", precision, threads)
@@ -71,15 +72,12 @@ def open_device(device: str, library: Library) -> Device | None:
         DeviceError, BackendMissingError: it cannot be had.
         FeedError: there is no such library.
     """
-    if library not in LIBRARIES:
-        raise FeedError(f"engine is '{library}'; give {', '.join(LIBRARIES)}.")
-    if (ordinal := parse_device(device)) is not None:
-        if library == "tensorrt-rtx":
-            _require_supported(ordinal)
-        return Device.open(device)
-    if library != "onnxruntime":
-        raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the engine to onnxruntime.")
-    return None
+    ordinal = _checked(device, library)
+    if ordinal is None:
+        return None
+    if library == "tensorrt-rtx":
+        _require_supported(ordinal)
+    return Device.open(device)
 
 
 def open_engine(
@@ -118,6 +116,20 @@ def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:
         engine.close()
     if gpu is not None:
         gpu.close()
+
+
+def _checked(device: str, library: Library) -> int | None:
+    """Which GPU was asked for; None for the CPU.
+
+    Raises:
+        DeviceError, FeedError: it could not be had on any machine.
+    """
+    if library not in LIBRARIES:
+        raise FeedError(f"engine is '{library}'; give {', '.join(LIBRARIES)}.")
+    ordinal = parse_device(device)
+    if ordinal is None and library != "onnxruntime":
+        raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the engine to onnxruntime.")
+    return ordinal
 
 
 def _require_supported(ordinal: int) -> None:

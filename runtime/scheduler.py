@@ -24,17 +24,12 @@ class Cost:
 
     def __init__(self) -> None:
         self._calls: deque[int] = deque(maxlen=_REMEMBERED)
+        self.predicted = 0  # in ns; a number, for other threads look at it
 
     def add(self, duration_ns: int) -> None:
         """Remember a call."""
         self._calls.append(duration_ns)
-
-    @property
-    def predicted(self) -> int:
-        """In ns; 0 before the first call."""
-        if not self._calls:
-            return 0
-        return sorted(self._calls)[math.ceil(0.95 * len(self._calls)) - 1]
+        self.predicted = sorted(self._calls)[math.ceil(0.95 * len(self._calls)) - 1]
 
 
 class DeadlinePace:
@@ -54,6 +49,7 @@ class DeadlinePace:
         floor: see above.
         stale_ns: see above.
         waiting: whether input waits that newer frames can be made of.
+        crowded: whether others want the engines for most of their time.
     """
 
     def __init__(
@@ -66,11 +62,12 @@ class DeadlinePace:
         floor: Rung,
         stale_ns: int,
         waiting: Callable[[], bool],
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self.render = Cost()
         self.generate: dict[int | None, Cost] = {}
         self._clock, self._deadline, self._samples, self._lookahead = clock, deadline, samples, lookahead
-        self._floor, self._stale_ns, self._waiting = floor, stale_ns, waiting
+        self._floor, self._stale_ns, self._waiting, self._crowded = floor, stale_ns, waiting, crowded
 
     @property
     def step_cost(self) -> int:
@@ -88,9 +85,11 @@ class DeadlinePace:
     def batches(self, count: int) -> Sequence[int]:
         """See `Pace.batches`: the first picture alone, to be there early; while it is shown, the others are rendered.
 
-        Where input waits already, what counts is the sum.
+        Where input waits already, or others do, what counts is the sum.
         """
-        return largest_batches(count) if self._waiting() else [1, *largest_batches(count - 1)]
+        if self._waiting() or self._crowded():
+            return largest_batches(count)
+        return [1, *largest_batches(count - 1)]
 
     def steps(self, frame: int, available: tuple[int, ...]) -> int | None:
         """See `Pace.steps`."""

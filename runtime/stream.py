@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -26,6 +26,21 @@ from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.speaker_window import Ahead, SpeakerState
 
 log = logging.getLogger(__name__)
+
+
+class Look:
+    """Looking at the speaker's pictures, to be done before the stream goes on.
+
+    Args:
+        look: does it.
+    """
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+
+    def wait(self) -> None:
+        """Do it."""
+        self._look()
 
 
 class StreamError(PflxError, RuntimeError):
@@ -148,24 +163,25 @@ class Stream:
             else:
                 item.wait()
 
-    def work(self, pace: Pace = UNHURRIED) -> Iterator[ListenerFrame | Fetching]:
-        """What `pull` does, without its waiting: where a picture is still on a GPU, the way to wait for it comes out.
+    def work(self, pace: Pace = UNHURRIED) -> Iterator[ListenerFrame | Fetching | Look]:
+        """What `pull` does, but for what needs no engine, so that whoever shares engines can let others have them.
 
-        So whoever shares engines with others can let them have the engines meanwhile.
+        Instead of waiting for a GPU, or looking at the speaker's pictures, it yields something whose `wait` does so,
+        and has to be called before it goes on.
         """
         while True:
             self._begin_due(pace)
             if self._flights:
                 if self._may_close_early():
-                    self._close_segment(pace)
-                if (coming := self._coming()) is not None:
+                    yield from self._close_next(pace)
+                if (coming := self._coming(pace)) is not None:
                     yield coming
                 elif (landed := self._land(pace)) is not None:
                     yield landed
             elif self._is_segment_due():
-                self._close_segment(pace)
+                yield from self._close_next(pace)
             else:
-                self._look_ahead()
+                yield from self._look()
                 return
 
     def flush(self) -> None:
@@ -292,6 +308,24 @@ class Stream:
             # What lies ahead of the end is made as if the end were not known: the last frames look at it.
             return bool(self._n_speaker) and reach(self._chain.generator, self._n_closed) <= self._n_speaker
         return self._inbox.has(max(self._n_missing(), 0 if self._n_taken else 1))
+
+    def _close_next(self, pace: Pace) -> Iterator[Look]:
+        """Close the next segment, after looking at all that it is made of, if that takes no turn."""
+        if self._chain.looks_alone:
+            yield from self._look()
+        self._close_segment(pace)
+
+    def _look(self) -> Iterator[Look]:
+        """Look at the speaker's pictures so far, here or where the engines are not needed."""
+        if not self._chain.looks_alone:
+            self._look_ahead()
+        elif self._may_look_ahead():
+            yield Look(self._look_ahead)
+
+    def _may_look_ahead(self) -> bool:
+        """Whether there are pictures for the next segment that nobody has looked at."""
+        cropped = self._ahead.cropped
+        return min(self._n_missing(), self._inbox.n_frames) > (0 if cropped is None else cropped.count)
 
     def _look_ahead(self) -> None:
         """See to what waits for the next segment already, so that the segment does not wait for it."""
@@ -541,15 +575,16 @@ class Stream:
             and self._is_segment_due()
         )
 
-    def _coming(self) -> Fetching | None:
+    def _coming(self, pace: Pace) -> Fetching | None:
         """What has to arrive before the picture that was begun first can be handed out; None if all is here."""
-        if not self._flights:
-            return None
-        flight, draft = self._flights[0], self._draft
-        awaited = [flight.image] if flight.image is not None else []
-        if draft is not None and draft.index < flight.known:
-            awaited.insert(0, self._segments[draft.index].shown)
-        return next((fetching for fetching in awaited if not fetching.is_done), None)
+        draft = self._draft
+        if draft is not None and self._flights and draft.index < self._flights[0].known:
+            numbers = self._segments[draft.index].shown
+            if not numbers.is_done:
+                return numbers
+            self._settle(pace)  # before its pictures are waited for: its stamps are those of now
+        image = self._flights[0].image if self._flights else None
+        return None if image is None or image.is_done else image
 
     def _land(self, pace: Pace) -> ListenerFrame | None:
         """Hand out the picture that was begun first; None if it was left out, or has to be begun again."""
@@ -560,10 +595,6 @@ class Stream:
             self._flights.popleft()
             self._n_emitted += self._samples
             return None
-        if self._draft is not None and self._draft.index < flight.known:
-            self._settle(pace)
-            if not self._flights:
-                return None
         shot = self._shots.pop(flight.sample) if flight.image is None else self._developed(flight, pace)
         second = flight.position + 1
         if flight.rung is Rung.HALF_RATE and (

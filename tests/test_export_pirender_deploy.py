@@ -108,6 +108,7 @@ def test_an_upsampled_convolution_equals_upsampling_and_convolving(
     features = torch.randn(batch, cin, height, width)
     expected = conv(F.interpolate(features, scale_factor=2, mode="nearest"))
     folded = UpsampledConv(conv)
+    assert folded.bias is not None
     made = folded(features) + folded.bias.view(1, -1, 1, 1)
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
 

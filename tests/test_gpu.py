@@ -214,8 +214,7 @@ def test_pytorch_and_pflx_wait_for_one_another_on_any_stream(device: Device) -> 
         del made
         copied = device.concatenate([adopted, adopted], 0, device.streams.named("generate"))
         with cuda.stream(stream):
-            total = from_dlpack(copied).double().sum()
-        assert float(total) == 2 * 4096**2
+            assert float(from_dlpack(copied).double().sum()) == 2 * 4096**2
 
 
 @needs_torch

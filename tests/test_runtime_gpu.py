@@ -10,6 +10,7 @@ import gc
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,10 @@ from test_runtime_repair import all_finite, spoilt
 from pflx.engines.device import Device
 from pflx.engines.protocol import DeviceLostError, EngineError
 from pflx.runtime import Listener, ListenerFrame, Rung, Stream
+from pflx.runtime.chain import seeded_noise
 from pflx.runtime.pace import BATCHES, UNHURRIED, Unhurried, largest_batches
+from pflx.runtime.speaker import FaceTrack
+from pflx.runtime.stream import Look
 
 N = 44
 VIDEO, SOUND = frames_of(N), sound_of(N)
@@ -151,6 +155,42 @@ def test_only_pictures_and_numbers_of_a_segment_leave_the_gpu_and_pictures_as_by
     picture = frames[0].image.nbytes
     assert sizes.count(picture) == N
     assert max(size for size in sizes if size != picture) <= HOP * 58 * 4
+
+
+@pytest.mark.parametrize("step", [1, 5, 8, N])
+def test_looking_at_the_speaker_apart_from_the_engines_gives_the_same_frames(device: Device, step: int) -> None:
+    """What a live session does whose detector is its own."""
+    expected = list(map(content, reaction(fake_listener(lookahead=3), samples=2)))
+    for listener in (fake_listener(lookahead=3), gpu_listener(device, lookahead=3)):
+        chain = replace(listener.chain, looks_alone=True)
+        stream = Stream(chain, samples=2, noise=seeded_noise(5), track=FaceTrack())
+        made: list[ListenerFrame] = []
+        looks = 0
+        for first in range(0, N, step):
+            push(stream, first, min(N, first + step))
+            if first + step >= N:
+                stream.finish()
+            for item in stream.work():
+                if isinstance(item, ListenerFrame):
+                    made.append(item)
+                else:
+                    looks += isinstance(item, Look)
+                    item.wait()
+        assert list(map(content, made)) == expected
+        assert looks >= N // HOP
+        stream.close()
+
+
+def test_the_numbers_of_a_segment_are_looked_at_before_its_pictures_are_waited_for(device: Device) -> None:
+    listener, cuda = gpu_listener(device, lookahead=0), cuda_of(device)
+    with listener.stream(seed=5) as stream:
+        push(stream, 0, HOP)
+        shapes = []
+        for item in stream.work():
+            if not isinstance(item, ListenerFrame | Look):
+                shapes.append(item.wait().shape)
+        assert shapes == [(1, HOP, 58), *[(64, 64, 3)] * HOP]
+    assert cuda.calls["wait_host"]
 
 
 # What a stream can do besides
