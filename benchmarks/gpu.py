@@ -88,7 +88,7 @@ STEPS = (
     Step("torch", "gpu_torch:plain_modules", 90, 240, ("export",)),
     Step("hop", "gpu_runtime:hop", 60, 240, ("export",)),
     Step("realtime", "gpu_runtime:realtime", 35, 150, ("export",)),
-    Step("sessions", "gpu_runtime:sessions", 50, 240, ("export",)),
+    Step("sessions", "gpu_runtime:sessions", 90, 240, ("export",)),
     Step("export_perfrdiff", "gpu_probe:export_perfrdiff", 60, 240),
     Step("diffusion", "gpu_engines:diffusion", 20, 150, ("export_perfrdiff",)),
     Step("profile", "gpu_torch:profile", 15, 90, ("export",)),

@@ -37,8 +37,8 @@ HOPS, WARM_UP_HOPS = 300, 20
 _AHEAD = 20  # segments that are pushed at once where everything is pushed ahead
 _CYCLES, _CYCLES_S = 20, 45
 _FLAT_MB = 16
-REALTIME_S, SESSIONS_S = 20.0, 8.0
-SESSIONS = (8, 16, 20, 24, 28, 32, 40)
+REALTIME_S, SESSIONS_S = 20.0, 20.0
+SESSIONS = (8, 12, 16, 20, 24)
 _FEWER_SESSIONS = (4, 2, 1)
 _SEARCH_S = 100
 

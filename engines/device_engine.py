@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -260,8 +260,9 @@ class _Program:
     def close(self) -> None:
         """Drop it; what was launched still runs."""
         if self._graph is not None:
-            self._stream.synchronize()  # the graph may be running
-            self._device.cuda.destroy_graph(self._graph)
+            with suppress(EngineError):  # a lost GPU has nothing to give back
+                self._stream.synchronize()  # the graph may be running
+                self._device.cuda.destroy_graph(self._graph)
             self._context.close()
         self._graph = None
 

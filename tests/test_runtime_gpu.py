@@ -305,7 +305,8 @@ def test_a_gpu_that_is_lost_in_a_hop_is_told_and_a_snapshot_goes_on_elsewhere(de
     cuda = cuda_of(device)
     frames: list[ListenerFrame] = []
     expected = list(map(content, reaction(fake_listener())))
-    with gpu_listener(device, lookahead=0).stream(seed=5) as stream:
+    listener = gpu_listener(device, lookahead=0)
+    with listener.stream(seed=5) as stream:
         push(stream, 0, 24)
         frames += stream.pull()
         snapshot = stream.snapshot()
@@ -313,6 +314,8 @@ def test_a_gpu_that_is_lost_in_a_hop_is_told_and_a_snapshot_goes_on_elsewhere(de
         cuda.fail["wait_host"] = DeviceLostError("cuda:0: cudaEventSynchronize failed with cudaErrorLaunchFailure")
         with pytest.raises(DeviceLostError, match="cudaErrorLaunchFailure"):
             list(stream.pull())
+    cuda.fail["synchronize"] = DeviceLostError("still lost")
+    listener.close()  # tells nothing new
     with fake_listener().resume(snapshot, seed=5) as stream:
         push(stream, 24, N)
         stream.finish()
