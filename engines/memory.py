@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pflx.engines.cuda import Cuda
 from pflx.engines.streams import Event, Stream
@@ -40,7 +40,43 @@ _Piece = tuple[int, list[Event]]
 """An address, and the moments after which it may be used again."""
 
 
-class DeviceMemory:
+class _Memory:
+    """Pieces of one kind of memory: allocated one by one, given back by whoever drops them, freed all at once.
+
+    Args:
+        allocate: size to address.
+        free: undoes it.
+    """
+
+    def __init__(self, allocate: Callable[[int], int], free: Callable[[int], None]) -> None:
+        self._allocate, self._free_one = allocate, free
+        self._addresses: list[int] = []
+        self._returned: deque[_Returned] = deque()
+        self.allocated = 0
+
+    def close(self) -> None:
+        """Free everything, also what is in use."""
+        self._returned.clear()
+        for address in self._addresses:
+            self._free_one(address)
+        self._addresses.clear()
+        self.allocated = 0
+
+    def _new(self, size: int) -> int:
+        address = self._allocate(size)
+        self._addresses.append(address)
+        self.allocated += size
+        return address
+
+    def _lease(self, address: int, size: int, stream: Stream) -> Lease:
+        return Lease(address, size, stream, self._returned.append)
+
+    def _take_back(self) -> Iterator[_Returned]:
+        while self._returned:
+            yield self._returned.popleft()
+
+
+class DeviceMemory(_Memory):
     """Memory of a GPU. A piece is handed out again only behind the last work that uses it.
 
     Args:
@@ -48,11 +84,8 @@ class DeviceMemory:
     """
 
     def __init__(self, cuda: Cuda) -> None:
-        self._cuda = cuda
-        self._addresses: list[int] = []
-        self._returned: deque[_Returned] = deque()
+        super().__init__(cuda.malloc, cuda.free)
         self._free: defaultdict[tuple[Stream, int], deque[_Piece]] = defaultdict(deque)
-        self.allocated = 0
 
     def take(self, size: int, stream: Stream) -> Lease:
         """Memory that work on `stream` will write first.
@@ -60,35 +93,19 @@ class DeviceMemory:
         Raises:
             DeviceMemoryError: there is none left.
         """
-        self._collect()
+        for address, returned, home, users in self._take_back():
+            self._free[home, returned].append((address, [user.mark() for user in users if user is not home]))
         rounded = _rounded(size)
         free = self._free[stream, rounded]
-        if free:
-            address, pending = free.popleft()
-            for event in pending:
-                stream.wait(event)
-        else:
-            address = self._cuda.malloc(rounded)
-            self._addresses.append(address)
-            self.allocated += rounded
-        return Lease(address, rounded, stream, self._returned.append)
-
-    def close(self) -> None:
-        """Free everything, also what is in use."""
-        self._returned.clear()
-        self._free.clear()
-        for address in self._addresses:
-            self._cuda.free(address)
-        self._addresses.clear()
-        self.allocated = 0
-
-    def _collect(self) -> None:
-        while self._returned:
-            address, size, home, users = self._returned.popleft()
-            self._free[home, size].append((address, [user.mark() for user in users if user is not home]))
+        if not free:
+            return self._lease(self._new(rounded), rounded, stream)
+        address, pending = free.popleft()
+        for event in pending:
+            stream.wait(event)
+        return self._lease(address, rounded, stream)
 
 
-class PinnedMemory:
+class PinnedMemory(_Memory):
     """Page-locked memory of the host. A piece is handed out again when the GPU has done with it.
 
     Args:
@@ -96,30 +113,20 @@ class PinnedMemory:
     """
 
     def __init__(self, cuda: Cuda) -> None:
-        self._cuda = cuda
-        self._addresses: list[int] = []
-        self._returned: deque[_Returned] = deque()
+        super().__init__(cuda.malloc_host, cuda.free_host)
         self._free: defaultdict[int, deque[_Piece]] = defaultdict(deque)
         self._count: defaultdict[int, int] = defaultdict(int)
 
     def take(self, size: int, stream: Stream) -> Lease:
         """Memory for a copy on `stream`, free now; waits on the host rather than to take more and more of it."""
-        self._collect()
+        for address, returned, _, users in self._take_back():
+            self._free[returned].append((address, [user.mark() for user in users]))
         rounded = _rounded(size)
-        address = self._idle(rounded)
-        if address is None:
-            address = self._cuda.malloc_host(rounded)
-            self._addresses.append(address)
+        idle = self._idle(rounded)
+        if idle is None:
+            idle = self._new(rounded)
             self._count[rounded] += 1
-        return Lease(address, rounded, stream, self._returned.append)
-
-    def close(self) -> None:
-        """Free everything, also what is in use."""
-        self._returned.clear()
-        self._free.clear()
-        for address in self._addresses:
-            self._cuda.free_host(address)
-        self._addresses.clear()
+        return self._lease(idle, rounded, stream)
 
     def _idle(self, size: int) -> int | None:
         free = self._free[size]
@@ -133,11 +140,6 @@ class PinnedMemory:
         for event in pending:
             event.wait()
         return address
-
-    def _collect(self) -> None:
-        while self._returned:
-            address, size, _, users = self._returned.popleft()
-            self._free[size].append((address, [user.mark() for user in users]))
 
 
 def _rounded(size: int) -> int:

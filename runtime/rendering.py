@@ -57,10 +57,9 @@ class Renderer:
             features: of any portrait.
         """
         for count in (size for size in BATCHES if size <= self.ahead and self.ahead > 1):
-            for _ in range(2):  # a call is captured when it comes for the second time
-                track = np.zeros((count + 2 * WINDOW_RADIUS, COEFFICIENTS), np.float32)
-                images = self.render(track, count, features)
-            fetch(images).wait()
+            track = np.zeros((count + 2 * WINDOW_RADIUS, COEFFICIENTS), np.float32)
+            self.render(track, count, features)
+            fetch(self.render(track, count, features)).wait()  # captured when it comes for the second time
 
     def render(self, track: Array, count: int, features: Features) -> Array:
         """Render frames that follow one another.

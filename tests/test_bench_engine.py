@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_cuda import FakeCuda
+from fake_gpu import gpu_engines
 from fakes import FUNCTIONS, fake_engine, fake_manifest, open_fake, write_fake_bundle
 from msgspec.structs import replace
 
 from pflx.engines import Array, FakeEngine, GraphInfo, PflxError
+from pflx.engines.device import Device
 from pflx.runtime import VirtualClock, opening
 from pflx.runtime.bench.engine import (
     LEAST_CALLS,
@@ -18,6 +21,7 @@ from pflx.runtime.bench.engine import (
     engines_verdict,
     make_feeds,
     measure_engine,
+    measure_on_gpu,
     run_engines,
 )
 from pflx.runtime.bench.peak import open_peak
@@ -51,6 +55,22 @@ def measured(cost: Callable[[int], int], duration_s: float = 1.0) -> EngineFigur
     figures = measure_engine("posnet", engine, make_feeds(engine.inputs, sizes_of(2)), duration_s, clock)
     assert engine.calls == figures.warmup_calls + figures.calls
     return figures
+
+
+def test_on_a_gpu_each_part_of_a_call_is_timed_and_nothing_else_waits() -> None:
+    gpu = Device(FakeCuda())
+    engine = gpu_engines(gpu)["posnet"]
+    feeds = make_feeds(engine.inputs, sizes_of(2))
+    figures = measure_on_gpu("posnet", engine, feeds, gpu, duration_s=0.01)
+    assert figures.calls >= LEAST_CALLS
+    assert engine.captures == 1
+    assert figures.feeds == {name: list(value.shape) for name, value in feeds.items()}
+    for span in (figures.h2d, figures.compute, figures.d2h, figures.enqueue):
+        assert span is not None
+        assert span.max > 0
+    assert figures.enqueue is not None
+    assert figures.enqueue.max <= figures.compute.max
+    gpu.close()
 
 
 def test_a_quick_graph_is_warmed_up_for_200_ms() -> None:

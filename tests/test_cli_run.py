@@ -16,6 +16,7 @@ from fakes import HOP, MEAN_FACE, SIZE, Faces, fake_listener, open_fake, portrai
 from PIL import Image
 
 import pflx.runtime.listener as listener_module
+from pflx.engines.driver import find_gpus
 from pflx.runtime import open_speaker, opening
 from pflx.runtime.video_writer import VideoWriter
 
@@ -262,6 +263,19 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(scene: Scene) -
 
 def test_a_precision_that_the_bundle_lacks_is_named(scene: Scene) -> None:
     assert "has no fp16 variant; it has fp32" in scene.refuse(scene.clip(), precision="fp16")
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named_and_the_cpu_taken_only_where_that_was_asked_for(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = scene.refuse(scene.clip(), device="cuda:0")
+    assert "Asked for cuda:0, and there is no NVIDIA driver or GPU here" in said
+    assert "tensorrt runs on a GPU only" in scene.refuse(scene.clip(), engine="tensorrt")
+    with caplog.at_level(logging.WARNING):
+        scene.run(scene.clip(), "--fallback", device="cuda:0")
+    told = "Asked for cuda:0, and there is no NVIDIA driver or GPU here. See `pflx doctor`. Running on the CPU."
+    assert [record.getMessage() for record in caplog.records] == [told]
 
 
 def test_a_failure_in_the_middle_leaves_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
