@@ -16,7 +16,7 @@ from pflx.runtime.pace import Pace
 from pflx.runtime.pfl import Region, fixed_region
 from pflx.runtime.portrait import PortraitError, load_portrait
 from pflx.runtime.queues import Policy, QueueGauge
-from pflx.runtime.session import SessionError, SessionStats
+from pflx.runtime.session import ListenerFullError, SessionError, SessionStats
 from pflx.runtime.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink
 from pflx.runtime.sources import FileSource, IterableSource, Source, Timed
 from pflx.runtime.stream import Stream, StreamError
@@ -36,6 +36,7 @@ __all__ = [
     "Ledger",
     "Listener",
     "ListenerFrame",
+    "ListenerFullError",
     "LiveClock",
     "LiveSession",
     "MediaError",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -12,14 +11,16 @@ from typing import Self
 import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
-from pflx.engines.placement import Fetching, Here, concatenate, fetch, kept
+from pflx.engines.placement import Fetching, Here, fetch
 from pflx.runtime.chain import Chain, ListenerFrame, Noise
 from pflx.runtime.generators import State, reach
 from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array, Window
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.latency import Rung
+from pflx.runtime.motion import Motion
 from pflx.runtime.pace import UNHURRIED, Pace
-from pflx.runtime.rendering import WINDOW_RADIUS, Portrait
-from pflx.runtime.segment import Draft, Flight, Segment, SegmentStamps, Shot, hold_good, is_finite, to_check
+from pflx.runtime.pictures import Pictures
+from pflx.runtime.rendering import Portrait
+from pflx.runtime.segment import Draft, Segment, SegmentStamps, hold_good, is_finite, to_check
 from pflx.runtime.smoothing import POSE
 from pflx.runtime.snapshot import prefixed, unprefixed
 from pflx.runtime.speaker import FaceTrack
@@ -81,24 +82,15 @@ class Stream:
         self._noise = noise
         self._samples = samples
         self._inbox = Inbox(silent=not audio, start_s=start_s, sample_rate_hz=chain.speaker.sample_rate_hz)
-        self._portraits = list(chain.portraits)
         self._speaker = chain.speaker.start(track)
         self._ahead = Ahead()
         self._generator_state: State = chain.generator.start(samples)
         self._smoother_state: State = chain.smoother.start()
-        self._segments: dict[int, Segment] = {}
-        self._names: dict[int, tuple[int, float]] = {}  # position → number and time of a speaker's frame
+        self._motion = Motion(chain.generator.hop, chain.lookahead)
+        self._pictures = Pictures(chain, self._motion, samples)
         self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
-        self._n_closed = 0
-        self._n_begun = 0  # pictures that were put under way, or left out
-        self._n_emitted = 0
         self._n_speaker: int | None = None
         self._draft: Draft | None = None
-        self._flights: deque[Flight] = deque()
-        self._landed_at = 0
-        self._rung = Rung.FULL
-        self._shots: dict[int, Shot] = {}  # by sample, of a pair of frames that shares its pictures
-        self._second_of_pair = -1
         self._repaired = 0
         self._was_spoilt = False
         self._warned = False
@@ -170,13 +162,13 @@ class Stream:
         and has to be called before it goes on.
         """
         while True:
-            self._begin_due(pace)
-            if self._flights:
+            self._pictures.begin(self._n_due(), pace)
+            if self._pictures.under_way:
                 if self._may_close_early():
                     yield from self._close_next(pace)
                 if (coming := self._coming(pace)) is not None:
                     yield coming
-                elif (landed := self._land(pace)) is not None:
+                elif (landed := self._pictures.land(pace)) is not None:
                     yield landed
             elif self._is_segment_due():
                 yield from self._close_next(pace)
@@ -190,13 +182,12 @@ class Stream:
         Input that frames were shown for already stays: a segment that lies ahead of the speaker is still to be made of
         it.
         """
-        shown = -(-self._n_emitted // self._samples)
+        shown = -(-self._pictures.n_emitted // self._samples)
         here = max(self._n_taken, shown)
         self._inbox.keep(here - self._n_taken)
-        self._names = {position: name for position, name in self._names.items() if position < here}
+        self._motion.names = {position: name for position, name in self._motion.names.items() if position < here}
         self._ahead = Ahead()
-        self._n_emitted = here * self._samples
-        self._recall()
+        self._pictures.go_on_at(here * self._samples)
         if self._n_speaker is not None:
             self._n_speaker = here
 
@@ -218,26 +209,26 @@ class Stream:
         if sample is not None and not 0 <= sample < self._samples:
             raise FeedError(f"sample is {sample}; this stream has 0 to {self._samples - 1}.")
         features = self._chain.renderer.prepare(portrait)
-        shown = [self._portraits[index % len(self._portraits)] for index in range(self._samples)]
-        self._portraits = [features if sample in (None, index) else old for index, old in enumerate(shown)]
-        self._recall()
+        portraits = self._pictures.portraits
+        shown = [portraits[index % len(portraits)] for index in range(self._samples)]
+        self._pictures.portraits = [features if sample in (None, index) else old for index, old in enumerate(shown)]
+        self._pictures.recall()
 
     def snapshot(self) -> dict[str, Array]:
         """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process."""
         self._settle()
+        motion, n_speaker = self._motion, -1 if self._n_speaker is None else self._n_speaker
         arrays = {
             "samples": np.array([self._samples]),
-            "counts": np.array(
-                [self._n_taken, self._n_closed, self._n_emitted, -1 if self._n_speaker is None else self._n_speaker]
-            ),
-            "positions": np.array(list(self._names), np.int64),
-            "names": np.array(list(self._names.values()), np.float64).reshape(-1, 2),
+            "counts": np.array([self._n_taken, motion.n_closed, self._pictures.n_emitted, n_speaker]),
+            "positions": np.array(list(motion.names), np.int64),
+            "names": np.array(list(motion.names.values()), np.float64).reshape(-1, 2),
             **prefixed("speaker", self._speaker.to_arrays()),
             **prefixed("generator", self._generator_state),
             **prefixed("smoother", self._smoother_state),
             **prefixed("inbox", self._inbox.to_arrays()),
         }
-        for index, segment in self._segments.items():
+        for index, segment in motion.segments.items():
             arrays |= prefixed(f"segment{index}", segment.to_arrays())
         return {name: np.array(value) for name, value in arrays.items()}
 
@@ -265,21 +256,20 @@ class Stream:
         if not _fits(state, self._chain.generator.start(samples)):
             raise StreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
         self._generator_state, self._smoother_state = state, unprefixed("smoother", arrays)
-        self._n_taken, self._n_closed, self._n_emitted, self._names = n_taken, n_closed, n_emitted, names
-        self._n_speaker = None if n_speaker < 0 else n_speaker
-        self._speaker, self._inbox, self._segments = speaker, inbox, segments
-        self._rung = Rung.FULL
+        self._motion.n_closed, self._motion.names, self._motion.segments = n_closed, names, segments
+        self._n_taken, self._n_speaker = n_taken, None if n_speaker < 0 else n_speaker
+        self._speaker, self._inbox = speaker, inbox
         self._draft = None
-        self._recall()
+        self._pictures.go_on_at(n_emitted)
         self._ahead = Ahead()
 
     def close(self) -> None:
         """Drop what the stream holds and end it; the engines belong to the listener."""
         self._n_speaker = 0
         self._draft = None
-        self._recall()
+        self._pictures.recall()
         self._inbox.clear()
-        self._segments.clear()
+        self._motion.segments.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -289,7 +279,7 @@ class Stream:
 
     def _n_due(self) -> int:
         """How many frames can be rendered with the segments closed so far."""
-        known = self._n_closed * self._chain.generator.hop
+        known = self._motion.n_closed * self._chain.generator.hop
         if self._n_speaker is not None and not self._is_segment_due():
             return self._n_speaker
         return min(max(0, known - self._chain.lookahead), self._n_taken + self._inbox.n_frames)
@@ -297,16 +287,16 @@ class Stream:
     def _name_frames(self, before: int) -> None:
         """Remember what the frames are called that came after the first `before` ones of the inbox."""
         start = self._n_taken + before
-        self._names |= {start + index: name for index, name in enumerate(self._inbox.names(before))}
+        self._motion.names |= {start + index: name for index, name in enumerate(self._inbox.names(before))}
 
     def _n_missing(self) -> int:
         """How many frames the next segment takes from the inbox."""
-        return max(0, reach(self._chain.generator, self._n_closed) - self._n_taken)
+        return max(0, reach(self._chain.generator, self._motion.n_closed) - self._n_taken)
 
     def _is_segment_due(self) -> bool:
-        if self._n_speaker is not None and self._n_closed * self._chain.generator.hop >= self._n_speaker:
+        if self._n_speaker is not None and self._motion.n_closed * self._chain.generator.hop >= self._n_speaker:
             # What lies ahead of the end is made as if the end were not known: the last frames look at it.
-            return bool(self._n_speaker) and reach(self._chain.generator, self._n_closed) <= self._n_speaker
+            return bool(self._n_speaker) and reach(self._chain.generator, self._motion.n_closed) <= self._n_speaker
         return self._inbox.has(max(self._n_missing(), 0 if self._n_taken else 1))
 
     def _close_next(self, pace: Pace) -> Iterator[Look]:
@@ -336,10 +326,10 @@ class Stream:
     def _close_segment(self, pace: Pace) -> None:
         """Work out the next segment, then take it over in one go."""
         self._settle(pace)
-        chain, index = self._chain, self._n_closed
+        chain, index = self._chain, self._motion.n_closed
         begun = chain.clock()
         taken = self._inbox.window(self._n_missing())
-        steps = pace.steps(self._expected_number(index * chain.generator.hop), chain.generator.steps)
+        steps = pace.steps(self._motion.expected_number(index * chain.generator.hop), chain.generator.steps)
         size = chain.generator.noise_size
         noise = np.stack([self._noise(index, sample, size) for sample in range(self._samples)])
         window, speaker = chain.speaker.step(taken, self._speaker, self._ahead)
@@ -350,7 +340,7 @@ class Stream:
         smoothed, smoother_state = self._smooth(reaction.coefficients, self._smoother_state, is_seam=is_seam)
         posnet_end = chain.clock()
         few = steps is not None and steps < max(chain.generator.steps)
-        self._segments[index] = Segment(
+        self._motion.segments[index] = Segment(
             coefficients=smoothed,
             shown=fetch(smoothed),
             generated_pose=fetch(reaction.coefficients[..., POSE].copy()),
@@ -371,16 +361,16 @@ class Stream:
             smoother_before=self._smoother_state,
             begun=begun,
             steps=steps,
-            is_late=not self._segments[index].shown.is_done,
+            is_late=not self._motion.segments[index].shown.is_done,
         )
         self._speaker, self._generator_state, self._smoother_state = speaker, generator_state, smoother_state
         self._inbox.drop(len(taken.video))
         self._n_taken += len(taken.video)
         self._ahead = Ahead()
-        self._n_closed += 1
+        self._motion.n_closed += 1
         if not self._draft.is_late:
             self._settle(pace)
-        self._forget_segments()
+        self._motion.forget(self._pictures.position)
 
     def _smooth(self, segment: Array, state: State, *, is_seam: bool) -> tuple[Array, State]:
         smoother = self._chain.smoother
@@ -395,7 +385,7 @@ class Stream:
         if self._draft is None:
             return
         draft, self._draft = self._draft, None
-        segment = self._segments[draft.index]
+        segment = self._motion.segments[draft.index]
         generated, n_bad = self._repair(draft.index, draft.generated.wait())
         generated_at = self._chain.clock()
         shown = segment.shown.wait()
@@ -422,8 +412,8 @@ class Stream:
         if n_bad or n_bad_poses:
             pose = Here(np.ascontiguousarray(generated[..., POSE]))
             segment = replace(segment, coefficients=held, shown=Here(held), generated_pose=pose)
-            self._recall()
-        self._segments[draft.index] = segment
+            self._pictures.recall()
+        self._motion.segments[draft.index] = segment
         self._repaired += n_bad + n_bad_poses
         if (spoilt or torn) and not self._warned:
             self._warned = True
@@ -434,7 +424,7 @@ class Stream:
         stamps = SegmentStamps(
             taken.scheduled, taken.read, taken.closed, started, generated, posnet_end, taken.av_offset_ns
         )
-        before = self._segments.get(self._n_closed - 1)
+        before = self._motion.segments.get(self._motion.n_closed - 1)
         if len(taken.video) or before is None:
             return stamps
         old = before.stamps
@@ -442,256 +432,28 @@ class Stream:
 
     def _repair(self, index: int, segment: Array) -> tuple[Array, int]:
         """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
-        before = self._segments.get(index - 1)
+        before = self._motion.segments.get(index - 1)
         last = np.zeros_like(segment[:, 0]) if before is None else before.shown.wait()[:, -1]
         return hold_good(segment, last)
-
-    def _forget_segments(self) -> None:
-        """Keep the segments that the window of the next frame to render can reach."""
-        oldest_frame = self._n_emitted // self._samples - WINDOW_RADIUS
-        for index in [i for i in self._segments if (i + 1) * self._chain.generator.hop <= oldest_frame]:
-            del self._segments[index]
-        oldest = self._n_emitted // self._samples - 1  # a pair of frames asks for the one before
-        self._names = {position: name for position, name in self._names.items() if position >= oldest}
-
-    def _choose(self, position: int, pace: Pace) -> Rung:
-        """How to make a frame; the second of a pair is made already, unless input was left out between the two."""
-        if position == self._second_of_pair and self._number(position) == self._number(position - 1) + 1:
-            return Rung.HALF_RATE
-        rung = pace.rung(self._number(position), ahead=self._n_due() - 1 - position)
-        self._second_of_pair = position + 1 if rung is Rung.HALF_RATE else -1
-        return rung
-
-    def _recall(self) -> None:
-        """Forget pictures that are under way, or wait for the second frame of a pair: what they are made of changes."""
-        self._flights.clear()
-        self._n_begun = self._n_emitted
-        self._second_of_pair = -1
-        self._shots.clear()
-
-    def _number(self, position: int) -> int:
-        """The number of the frame at a position: they differ where input was left out."""
-        return self._names[position][0]
-
-    def _expected_number(self, position: int) -> int:
-        """The same of a frame that may be still to come."""
-        if position in self._names:
-            return self._number(position)
-        last = max(self._names)
-        return self._number(last) + position - last
-
-    def _begin_due(self, pace: Pace) -> None:
-        """Put pictures under way that are due, as many as the renderer takes ahead."""
-        ahead = self._chain.renderer.ahead
-        room = ahead * self._samples if ahead > 1 else 1
-        while len(self._flights) < room and self._n_begun < self._n_due() * self._samples:
-            position, sample = divmod(self._n_begun, self._samples)
-            if sample == 0:
-                self._rung = self._choose(position, pace)
-            if self._rung is Rung.HOLD:
-                begun = [Flight(position, sample, Rung.HOLD, None, None, self._known(position))]
-                n_begun = self._samples
-            elif self._rung is Rung.HALF_RATE:
-                begun, n_begun = [self._begin_half_rate(position, sample)], 1
-            elif ahead == 1 or sample:
-                begun, n_begun = self._begin_full(position, (sample,), (1,)), 1
-            else:
-                count = self._n_alike(position, pace)
-                begun = self._begin_full(position, range(self._samples), pace.batches(count))
-                n_begun = len(begun)
-            self._flights.extend(begun)
-            self._n_begun += n_begun
-            if self._flights[-1].rung is Rung.HOLD:
-                return
-
-    def _n_alike(self, position: int, pace: Pace) -> int:
-        """How many frames from here on are due, in full, and see the same segments."""
-        last, known = position + 1, self._known(position)
-        while last < self._n_due() and self._known(last) == known and self._choose(last, pace) is Rung.FULL:
-            last += 1
-        return last - position
-
-    def _begin_full(self, position: int, samples: Sequence[int], batches: Sequence[int]) -> list[Flight]:
-        """Render frames from a position on, in batches of so many; in the order in which they are handed out."""
-        chain, known = self._chain, self._known(position)
-        tracks = {sample: self._track(position, sum(batches), sample) for sample in samples}
-        flights, done = [], 0
-        for size in batches:
-            for sample in samples:
-                portrait = self._portraits[sample % len(self._portraits)]
-                begun = chain.clock()
-                window = tracks[sample][done : done + size + 2 * WINDOW_RADIUS]
-                images = chain.renderer.render(window, size, portrait)
-                rendered = chain.clock()
-                for row in range(size):
-                    image = fetch(kept(images[row]))
-                    flights.append(
-                        Flight(
-                            position + done + row,
-                            sample,
-                            Rung.FULL,
-                            image,
-                            None,
-                            known,
-                            begun,
-                            rendered if image.is_done else None,
-                            size,
-                        )
-                    )
-            done += size
-        return sorted(flights, key=lambda flight: (flight.position, flight.sample))
-
-    def _begin_half_rate(self, position: int, sample: int) -> Flight:
-        """Render the mean of a frame and the next, or wait for the picture that was made so of the frame before."""
-        chain, known = self._chain, self._known(position)
-        if position == self._second_of_pair and (sample in self._shots or self._is_under_way(position - 1, sample)):
-            return Flight(position, sample, Rung.HALF_RATE, None, None, known)
-        first, second = (self._shown_track(frame, sample) for frame in (position, position + 1))
-        track = (first + second) / np.float32(2)
-        begun = chain.clock()
-        images = chain.renderer.render(track, 1, self._portraits[sample % len(self._portraits)])
-        rendered = chain.clock()
-        image = fetch(kept(images[0]))
-        return Flight(
-            position,
-            sample,
-            Rung.HALF_RATE,
-            image,
-            track[WINDOW_RADIUS],
-            known,
-            begun,
-            rendered if image.is_done else None,
-        )
-
-    def _is_under_way(self, position: int, sample: int) -> bool:
-        return any(flight.position == position and flight.sample == sample for flight in self._flights)
 
     def _may_close_early(self) -> bool:
         """Whether the next segment can be made while the pictures of the last one are rendered."""
         return (
             self._chain.renderer.ahead > 1
-            and self._n_begun >= self._n_due() * self._samples
-            and self._flights[-1].known == self._n_closed
+            and self._pictures.are_all_begun
+            and self._pictures.under_way[-1].known == self._motion.n_closed
             and self._is_segment_due()
         )
 
     def _coming(self, pace: Pace) -> Fetching | None:
         """What has to arrive before the picture that was begun first can be handed out; None if all is here."""
-        draft = self._draft
-        if draft is not None and self._flights and draft.index < self._flights[0].known:
-            numbers = self._segments[draft.index].shown
+        draft, under_way = self._draft, self._pictures.under_way
+        if draft is not None and under_way and draft.index < under_way[0].known:
+            numbers = self._motion.segments[draft.index].shown
             if not numbers.is_done:
                 return numbers
             self._settle(pace)  # before its pictures are waited for: its stamps are those of now
-        image = self._flights[0].image if self._flights else None
-        return None if image is None or image.is_done else image
-
-    def _land(self, pace: Pace) -> ListenerFrame | None:
-        """Hand out the picture that was begun first; None if it was left out, or has to be begun again."""
-        if not self._flights:
-            return None
-        flight = self._flights[0]
-        if flight.rung is Rung.HOLD:
-            self._flights.popleft()
-            self._n_emitted += self._samples
-            return None
-        shot = self._shots.pop(flight.sample) if flight.image is None else self._developed(flight, pace)
-        second = flight.position + 1
-        if flight.rung is Rung.HALF_RATE and (
-            second == self._second_of_pair or self._is_under_way(second, flight.sample)
-        ):
-            self._shots[flight.sample] = shot  # the second of the pair shows it too
-        landed = self._frame(flight, shot)
-        self._flights.popleft()
-        self._n_emitted += 1
-        return landed
-
-    def _developed(self, flight: Flight, pace: Pace) -> Shot:
-        """Wait for a picture."""
-        assert flight.image is not None
-        hop, stamps = self._chain.generator.hop, self._segment_of(flight.position).stamps
-        image = flight.image.wait()
-        on_host = self._chain.clock()
-        # On a GPU its turn comes when all before it is done.
-        begun = flight.begun if flight.rendered is not None else max(flight.begun, stamps.posnet_end, self._landed_at)
-        self._landed_at = on_host
-        pace.rendered((on_host - begun) // flight.batch)  # those of a batch come together
-        coefficients = flight.coefficients
-        if coefficients is None:
-            coefficients = self._segment_of(flight.position).shown.wait()[flight.sample, flight.position % hop]
-        newest = min((flight.position + WINDOW_RADIUS) // hop, flight.known - 1)
-        return Shot(
-            image=image,
-            coefficients=coefficients + self._chain.mean_face,
-            picture=self._number(flight.position),
-            rung=flight.rung,
-            render_start=begun,
-            render_end=on_host if flight.rendered is None else flight.rendered,
-            on_host=on_host,
-            newest=self._segments[newest].stamps.scheduled,
-        )
-
-    def _frame(self, flight: Flight, shot: Shot) -> ListenerFrame:
-        position, sample = flight.position, flight.sample
-        segment, row = self._segment_of(position), position % self._chain.generator.hop
-        stamps, (number, time_s) = segment.stamps, self._names[position]
-        ledger = Ledger(
-            frame=number,
-            sample=sample,
-            segment=position // self._chain.generator.hop,
-            picture=shot.picture,
-            rung=max(shot.rung, segment.rung),
-            time_s=time_s,
-            scheduled=stamps.scheduled,
-            read=stamps.read,
-            closed=stamps.closed,
-            generator_start=stamps.generator_start,
-            generator_end=stamps.generator_end,
-            posnet_end=stamps.posnet_end,
-            render_start=shot.render_start,
-            render_end=shot.render_end,
-            on_host=shot.on_host,
-            newest=shot.newest,
-            av_offset_ns=stamps.av_offset_ns,
-        )
-        return ListenerFrame(
-            image=shot.image,
-            coefficients=shot.coefficients,
-            generated_pose=segment.generated_pose.wait()[sample, row] + self._chain.mean_face[POSE],
-            time_s=ledger.time_s,
-            sample=sample,
-            face=segment.face,
-            ledger=ledger,
-            emotion=None if segment.emotion is None else segment.emotion.wait()[sample, row],
-        )
-
-    def _segment_of(self, position: int) -> Segment:
-        return self._segments[position // self._chain.generator.hop]
-
-    def _known(self, position: int) -> int:
-        """How many segments had to be closed for a frame to be due; at the end of the input, how many there are."""
-        return min((position + self._chain.lookahead) // self._chain.generator.hop + 1, self._n_closed)
-
-    def _track(self, position: int, count: int, sample: int) -> Array:
-        """The coefficient frames around `count` frames from `position` on, edges repeated, float32 [count + 26, 58]."""
-        hop = self._chain.generator.hop
-        wanted = np.arange(position - WINDOW_RADIUS, position + count + WINDOW_RADIUS)
-        rows = np.clip(wanted, 0, self._known(position) * hop - 1).tolist()
-        parts = []
-        while rows:  # runs of rows that lie one behind the other in one segment
-            first = rows[0]
-            run = next((n for n, row in enumerate(rows) if row != first + n or row // hop != first // hop), len(rows))
-            parts.append(self._segments[first // hop].coefficients[sample, first % hop : first % hop + run])
-            del rows[:run]
-        track: Array = concatenate(parts, 0)
-        return track
-
-    def _shown_track(self, position: int, sample: int) -> Array:
-        """The same of one frame, on the host."""
-        hop = self._chain.generator.hop
-        wanted = np.arange(position - WINDOW_RADIUS, position + WINDOW_RADIUS + 1)
-        rows = np.clip(wanted, 0, self._known(position) * hop - 1).tolist()
-        return np.stack([self._segments[row // hop].shown.wait()[sample, row % hop] for row in rows])
+        return self._pictures.coming
 
 
 def _fits(state: Mapping[str, Array], start: Mapping[str, Array]) -> bool:

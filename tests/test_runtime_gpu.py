@@ -267,6 +267,21 @@ def test_every_rung_of_the_ladder_gives_what_it_gives_on_the_cpu(device: Device,
     assert made["gpu"] == made["cpu"]
 
 
+@pytest.mark.parametrize("taken", [1, 3, 5])
+def test_what_is_recalled_in_the_middle_of_a_frame_is_begun_again_for_the_rest_of_it(
+    device: Device, taken: int
+) -> None:
+    """What was chosen for later frames, which were under way already, is not what this frame gets."""
+    with gpu_listener(device, lookahead=0).stream(seed=5, samples=2) as stream:
+        push(stream, 0, 24)
+        pace = Choosing({4: Rung.HOLD, 9: Rung.HOLD, 12: Rung.HALF_RATE})
+        frames = list(itertools.islice(stream.pull(pace), taken))
+        stream.set_portrait(portrait_of(7))
+        frames += stream.pull(pace)
+    expected = [(at, sample) for at in range(24) if at not in (4, 9) for sample in (0, 1)]
+    assert [(frame.ledger.frame, frame.sample) for frame in frames] == expected
+
+
 @pytest.mark.parametrize(
     ("graph", "name", "rows"),
     [
