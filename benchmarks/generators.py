@@ -113,7 +113,7 @@ def table(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> str:
     versions = machine["versions"]
     lines.append(
         f"Measured on {machine['cpu']}, {machine['threads']} threads, FP32, ONNX Runtime {versions['onnxruntime']}, "
-        "one reaction, seeded weights. On a GPU: not run."
+        "one reaction, seeded weights. On a GPU: [gpu.md](gpu.md)."
     )
     return "\n".join(lines) + "\n"
 

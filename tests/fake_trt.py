@@ -104,7 +104,7 @@ class _ILogger:
     Severity = _Severity
 
     def log(self, severity: Any, message: str) -> None:
-        raise NotImplementedError
+        """Abstract, as the real one."""
 
 
 def _rtx_names() -> dict[str, Any]:
