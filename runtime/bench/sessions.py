@@ -74,20 +74,27 @@ def run_sessions(
 
 
 def measure_sessions(listener: Listener, plan: Plan, sessions: int, clock: LiveClock) -> SessionsRow:
-    """So many at once on one listener, their segments evenly apart."""
+    """So many at once on one listener, their segments evenly apart.
+
+    Left out are the warm-up, and the end: there frames no longer wait for their look-ahead, those of all sessions are
+    due within a segment, and no session that goes on has to bear that.
+    """
     hop = listener.generator.hop
+    duration_s = _whole(plan.duration_s, hop)
     recorded: list[list[Ledger]] = [[] for _ in range(sessions)]
     gate = _Gate(clock)
     with ExitStack() as running:
         live = []
         for index, ledgers in enumerate(recorded):
-            own = replace(plan, seed=plan.seed + index, duration_s=_whole(plan.duration_s, hop))
+            own = replace(plan, seed=plan.seed + index, duration_s=duration_s)
             source = _Held(make_stimulus(own), gate, phase_ns=index * hop * FRAME_NS // sessions)
             live.append(running.enter_context(start_session(own, listener, source, clock, ledgers.append)))
         gate.open()
         for session in live:
             session.wait()
-    return _row([without_warm_up(ledgers, hop) for ledgers in recorded], plan, listener)
+    last = round(duration_s * FPS) - listener.lookahead - hop
+    kept = [[ledger for ledger in without_warm_up(ledgers, hop) if ledger.frame < last] for ledgers in recorded]
+    return _row(kept, plan, listener)
 
 
 def _whole(duration_s: float, hop: int) -> float:
