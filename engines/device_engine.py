@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 _PROGRAMS = 16
 """Captured calls that one engine keeps, each with buffers of its own; the one that was not used longest goes."""
 
+GROWING = "history"
+"""The dimension of a state that grows: to prepare for each of its sizes would take longer than the calls."""
+
 Sizes = Mapping[str, int]
 Arrays = Mapping[str, DeviceArray]
 

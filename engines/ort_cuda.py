@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pflx.engines.device import Device
-from pflx.engines.device_engine import Arrays
+from pflx.engines.device_engine import GROWING, Arrays
 from pflx.engines.ort import first_line, import_onnxruntime, session_options
 from pflx.engines.protocol import DeviceError, DeviceLostError, DeviceMemoryError, EngineError, TensorSpec
 from pflx.engines.streams import Stream
 
 _CUDA = "CUDAExecutionProvider"
 _SESSIONS = 8
-_GROWING = "history"  # the dimension of a state that grows: a session for each of its sizes would be too many
 
 _MEMORY = ("out of memory", "failed to allocate", "cuda failure 2:", "cudaerrormemoryallocation")
 _LOST = ("illegal memory access", "unspecified launch failure", "uncorrectable ecc", "device-side assert")
@@ -102,7 +101,7 @@ class OrtContext:
             axis: size
             for name, spec in self.inputs.items()
             for axis, size in zip(spec.shape, feeds[name].shape, strict=True)
-            if isinstance(axis, str) and axis != _GROWING
+            if isinstance(axis, str) and axis != GROWING
         }
         key = tuple(sorted(sizes.items()))
         if key not in self._sessions:

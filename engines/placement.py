@@ -46,6 +46,28 @@ class Here:
         return self._values
 
 
+class Part:
+    """A part of an array that is on its way to the host.
+
+    Args:
+        whole: the array.
+        key: which part, as numpy's index.
+    """
+
+    def __init__(self, whole: Fetching, key: Any) -> None:
+        self._whole, self._key = whole, key
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `wait` returns at once."""
+        return self._whole.is_done
+
+    def wait(self) -> npt.NDArray[Any]:
+        """The part, as soon as the array is there."""
+        part: npt.NDArray[Any] = self._whole.wait()[self._key]
+        return part
+
+
 def fetch(array: Any) -> Fetching:
     """Start to bring an array to the host."""
     return array.fetch() if isinstance(array, DeviceArray) else Here(array)

@@ -23,7 +23,7 @@ import numpy as np
 from pflx.engines.array import DeviceArray
 from pflx.engines.compiler import library_logger
 from pflx.engines.device import Device
-from pflx.engines.device_engine import Arrays
+from pflx.engines.device_engine import GROWING, Arrays
 from pflx.engines.passport import Machine, Passport, PassportError, import_tensorrt, this_machine
 from pflx.engines.protocol import DeviceError, DeviceMemoryError, EngineError, FeedError, TensorSpec
 from pflx.engines.streams import Stream
@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 
 _ALIGNMENT = 256
 """Bytes. Source: NvInferRuntime.h, `IExecutionContext::setTensorAddress`: "at least 256-byte alignment"."""
-
-_GROWING = "history"
-"""The dimension of a state that grows: kernels for each of its sizes would be compiled in every call."""
 
 _AGAIN = "Build it again: pflx build"
 
@@ -80,7 +77,7 @@ class TrtContext:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._staged: dict[str, DeviceArray] = {}
-        grows = any(_GROWING in spec.shape for spec in inputs.values())
+        grows = any(GROWING in spec.shape for spec in inputs.values())
         with _LOADING:
             loaded = _load(plan, passport, device, grows)
             loaded.require_interface(self.inputs, self.outputs)
@@ -162,8 +159,6 @@ class TrtContext:
         if is_dynamic and not self._context.set_input_shape(name, shape):
             raise loaded.failure(f"does not take '{name}' in shape {list(shape)}")
         self._shapes[name] = shape
-        if feed.nbytes % _ALIGNMENT:  # in a table of such feeds most begin anywhere, and a capture cannot take memory
-            self._stage(name, feed)
 
     def _set_address(self, loaded: _LoadedEngine, name: str, address: int) -> None:
         if self._addresses.get(name) == address:
@@ -173,7 +168,10 @@ class TrtContext:
         self._addresses[name] = address
 
     def _aligned(self, name: str, feed: DeviceArray) -> int:
-        """The address of a feed, or of a copy where TensorRT could not read it: a view can begin anywhere."""
+        """The address of a feed, or of a copy where TensorRT could not read it: a view can begin anywhere.
+
+        What a captured call reads is the engine's own and aligned, so no capture comes to take memory here.
+        """
         if feed.address % _ALIGNMENT == 0:
             return feed.address
         staged = self._stage(name, feed)

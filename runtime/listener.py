@@ -416,7 +416,7 @@ class Listener:
             chain, stream, feed, as_sink(sink), self._turn, settings, record, lambda: self.load > _CROWDED
         )
         self._sessions.add(session)
-        return session.start(lambda load: self._admit(session, load, max_load))
+        return session.start(lambda load: self._admit(load, max_load))
 
     @property
     def load(self) -> float:
@@ -428,10 +428,10 @@ class Listener:
         """Whether the generator sees the speaker; else only what extractors find counts."""
         return "video" in self.generator.needs
 
-    def _admit(self, session: LiveSession, load: float, max_load: float | None) -> None:
-        total = load + sum(other.load for other in list(self._sessions) if other is not session and other.is_running)
-        if max_load is not None and total > max_load:
-            raise ListenerFullError(total, max_load)
+    def _admit(self, load: float, max_load: float | None) -> None:
+        """Refuse a session of so much load, which does not run yet, beside those that do."""
+        if max_load is not None and load + self.load > max_load:
+            raise ListenerFullError(load + self.load, max_load)
 
     def _windows(
         self, generator: Generator, detector: FaceDetector, extractors: Mapping[str, Extractor]

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
-from pflx.engines.placement import Fetching, Here, fetch
+from pflx.engines.placement import Fetching, Here, Part, fetch
 from pflx.runtime.chain import Chain, ListenerFrame, Noise
 from pflx.runtime.generators import State, reach
 from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array, Window
@@ -340,19 +340,22 @@ class Stream:
         smoothed, smoother_state = self._smooth(reaction.coefficients, self._smoother_state, is_seam=is_seam)
         posnet_end = chain.clock()
         few = steps is not None and steps < max(chain.generator.steps)
+        generated = fetch(reaction.coefficients)
         self._motion.segments[index] = Segment(
             coefficients=smoothed,
             shown=fetch(smoothed),
-            generated_pose=fetch(reaction.coefficients[..., POSE].copy()),
+            generated_pose=Part(generated, (..., POSE)),
             emotion=None if reaction.emotion is None else fetch(reaction.emotion),
             face=speaker.face.watch.state,
             rung=Rung.FEWER_STEPS if few else Rung.FULL,
             stamps=self._stamped(taken, started, generated_at, posnet_end),
         )
-        generator_after, is_all = to_check(generator_state)
+        # A state may hold the segment itself, which is looked at anyway.
+        others = {name: array for name, array in generator_state.items() if array is not reaction.coefficients}
+        generator_after, is_all = to_check(others)
         self._draft = Draft(
             index,
-            generated=fetch(reaction.coefficients),
+            generated=generated,
             is_seam=is_seam,
             generator_after=generator_after,
             is_all=is_all,
@@ -410,7 +413,7 @@ class Stream:
         if torn:
             self._smoother_state = self._chain.smoother.resume(held)
         if n_bad or n_bad_poses:
-            pose = Here(np.ascontiguousarray(generated[..., POSE]))
+            pose = Part(Here(generated), (..., POSE))
             segment = replace(segment, coefficients=held, shown=Here(held), generated_pose=pose)
             self._pictures.recall()
         self._motion.segments[draft.index] = segment

@@ -624,7 +624,7 @@ def test_a_live_session_on_a_gpu_shows_the_frames_of_the_cpu(samples: int, captu
 def test_two_sessions_on_one_gpu_listener_do_not_mix() -> None:
     """While one waits for the GPU, the other has the engines."""
     clock = VirtualClock(START)
-    cuda = SlowCuda(clock, 3)
+    cuda = SlowCuda(clock, 8)  # long enough for the two to meet, wherever their segments fall
     listener = gpu_listener(Device(cuda), lookahead=3)
     shown: list[list[ListenerFrame]] = [[], []]
     sessions = [

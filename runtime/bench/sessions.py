@@ -76,24 +76,25 @@ def run_sessions(
 def measure_sessions(listener: Listener, plan: Plan, sessions: int, clock: LiveClock) -> SessionsRow:
     """So many at once on one listener, their segments evenly apart.
 
-    Left out are the warm-up, and the end: there frames no longer wait for their look-ahead, those of all sessions are
-    due within a segment, and no session that goes on has to bear that.
+    They go on beyond the plan's duration, and what comes then is left out: at the end frames no longer wait for their
+    look-ahead, those of all sessions are due within a segment, and no session that goes on has to bear that.
     """
     hop = listener.generator.hop
     duration_s = _whole(plan.duration_s, hop)
+    beyond_s = _whole((listener.lookahead + 3 * hop) / FPS, hop)
     recorded: list[list[Ledger]] = [[] for _ in range(sessions)]
     gate = _Gate(clock)
     with ExitStack() as running:
         live = []
         for index, ledgers in enumerate(recorded):
-            own = replace(plan, seed=plan.seed + index, duration_s=duration_s)
+            own = replace(plan, seed=plan.seed + index, duration_s=duration_s + beyond_s)
             source = _Held(make_stimulus(own), gate, phase_ns=index * hop * FRAME_NS // sessions)
             live.append(running.enter_context(start_session(own, listener, source, clock, ledgers.append)))
         gate.open()
         for session in live:
             session.wait()
-    last = round(duration_s * FPS) - listener.lookahead - hop
-    kept = [[ledger for ledger in without_warm_up(ledgers, hop) if ledger.frame < last] for ledgers in recorded]
+    end = round(duration_s * FPS)
+    kept = [[ledger for ledger in without_warm_up(ledgers, hop) if ledger.frame < end] for ledgers in recorded]
     return _row(kept, plan, listener)
 
 
