@@ -1,0 +1,7 @@
+"""`pflx calibrate`: numbers from real data. One file per verb."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Numbers from real data: precision, look-ahead, and PosNet.")
