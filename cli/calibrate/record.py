@@ -1,0 +1,52 @@
+"""`pflx calibrate record`: what the graphs of a bundle are given, from real clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pflx.cli.console import print_line, progress_bar
+from pflx.engines import Bundle
+
+
+def record(
+    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
+    speaker: Annotated[list[Path], typer.Option("--speaker", "-s", help="Clip of a speaker; repeat it for more.")],
+    portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of feeds to make, or to add to.")],
+    limit: Annotated[int, typer.Option(min=1, help="Feeds to keep of each graph.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of feeds, and of the reactions.")] = 0,
+    speaker_coefficients: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|landmarks|ONNX", help="The speaker's coefficients, for a generator that reads them."
+        ),
+    ] = None,
+    speaker_emotion: Annotated[
+        str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, likewise.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+) -> None:
+    """Record what the graphs are given while they react to real clips, to calibrate with.
+
+    The end of each clip is held out to judge by. Stopped and run again, it goes on with the next clip.
+    """
+    from pflx.calibration.record import RecordOptions, record
+
+    given = {"coefficients": speaker_coefficients, "emotion": speaker_emotion}
+    with progress_bar() as report:
+        feeds = record(
+            Bundle.open(bundle),
+            speaker,
+            portrait,
+            output,
+            options=RecordOptions(seed=seed, limit=limit, threads=threads),
+            extractors={need: value for need, value in given.items() if value is not None},
+            progress=report,
+        )
+    size = sum(path.stat().st_size for path in (output / "arrays").iterdir())
+    print_line(f"{output}: {len(feeds.index.recordings)} clip(s), {size / 1e6:.0f} MB")
+    for graph, kept in feeds.index.graphs.items():
+        print_line(f"  {graph}: {len(kept.feeds)} of {kept.seen} calls")
