@@ -118,9 +118,9 @@ def judge(reference: Sequence[Performance], candidate: Sequence[Performance], ho
     at_seams = [steps[r.seam - 1] for (r, _), steps in zip(pairs, added, strict=True) if 0 < r.seam <= len(steps)]
     return Judgement(
         finite=finite,
-        psnr_db=_decibels(float(pictures.mean())),
-        lowest_psnr_db=_decibels(float(pictures.max())),
-        ssim=min(_similarity(r.images, c.images) for r, c in pairs),
+        psnr_db=decibels(float(pictures.mean())),
+        lowest_psnr_db=decibels(float(pictures.max())),
+        ssim=min(similarity(r.images, c.images) for r, c in pairs),
         coefficients_max=None if apart is None else float(np.abs(apart).max()),
         coefficients_rms=None if apart is None else float(np.sqrt(np.square(apart, dtype=np.float64).mean())),
         head_deg=None if apart is None else float(np.degrees(np.abs(apart[:, _ROTATION]).max())),
@@ -138,7 +138,8 @@ def _squared(one: Array, other: Array) -> Array:
     return difference
 
 
-def _decibels(error: float) -> float:
+def decibels(error: float) -> float:
+    """PSNR of a mean squared error in levels of 255, at most `EQUAL_DB`."""
     return min(EQUAL_DB, float(10 * np.log10(255**2 / error))) if error > 0 else EQUAL_DB
 
 
@@ -149,7 +150,12 @@ def _added(reference: Array, candidate: Array) -> Array:
     return steps
 
 
-def _similarity(reference: Array, candidate: Array) -> float:
+def similarity(reference: Array, candidate: Array) -> float:
+    """Structural similarity of the worst of some pictures, uint8 [K, H, W, 3].
+
+    Raises:
+        BackendMissingError: scikit-image is not installed.
+    """
     import_backend("skimage", INSTALL)
     from skimage.metrics import structural_similarity
 

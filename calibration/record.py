@@ -95,7 +95,7 @@ class RecordOptions:
 
 def record(
     bundle: Bundle,
-    clips: Sequence[str | Path],
+    clips: Sequence[SpeakerFile | str | Path],
     portrait: str | Path,
     folder: str | Path,
     *,
@@ -131,7 +131,7 @@ def record(
         raise CalibrationError("No clip to record. Give at least one with --speaker.")
     place = Path(folder)
     manifest = bundle.manifest
-    speakers = [open_speaker(clip, manifest.sample_rate_hz) for clip in clips]
+    speakers = [_opened(clip, manifest.sample_rate_hz) for clip in clips]
     source = _Source(Path(portrait), load_portrait(portrait, manifest.renderer.size))
     opened = _open_extractors(manifest, extractors or {}, speakers)
     recorder = _Recorder(ArrayStore(place / "arrays"), _started(place, bundle, options))
@@ -173,6 +173,10 @@ def _started(place: Path, bundle: Bundle, options: RecordOptions) -> FeedIndex:
             f"{options.limit}. Give these, or a new folder."
         )
     return index
+
+
+def _opened(clip: SpeakerFile | str | Path, sample_rate_hz: int) -> SpeakerFile:
+    return clip.at_rate(sample_rate_hz) if isinstance(clip, SpeakerFile) else open_speaker(clip, sample_rate_hz)
 
 
 def _open_extractors(manifest: Manifest, given: Extractors, speakers: Sequence[SpeakerFile]) -> dict[str, Extractor]:

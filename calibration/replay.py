@@ -122,17 +122,19 @@ def render(
         shots: int64 [K], indices into T.
         manifest: of the bundle.
         engines: by graph name.
-        lookahead: frames that are known behind each, 0…13; the last known one stands for those that are not.
+        lookahead: coefficient frames to wait for, 0…13. A window reaches what was closed by then, as in a session; the
+            last frame of it stands for those that were not.
 
     Returns:
         uint8 [K, size, size, 3] RGB.
     """
-    info = manifest.renderer
+    info, hop = manifest.renderer, manifest.generator.hop
     renderer = Renderer({role: engines[graph] for role, graph in info.graphs.items()}, info.size)
     features = renderer.prepare(portrait)
     around = np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1)
     images = []
     for shot in shots.tolist():
-        rows = np.clip(shot + around, 0, min(shot + lookahead, track.shape[1] - 1))
+        closed = ((shot + lookahead) // hop + 1) * hop
+        rows = np.clip(shot + around, 0, min(closed, track.shape[1]) - 1)
         images.append(renderer.render(track[0, rows], 1, features)[0].copy())
     return np.stack(images)

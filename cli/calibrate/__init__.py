@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from pflx.cli.calibrate import record
+from pflx.cli.calibrate import lookahead, record
 
 app = typer.Typer(no_args_is_help=True, help="Numbers from real data: precision, look-ahead, and PosNet.")
 app.command("record")(record.record)
+app.command("lookahead")(lookahead.lookahead)

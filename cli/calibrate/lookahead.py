@@ -1,0 +1,53 @@
+"""`pflx calibrate lookahead`: what waiting for the future buys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.paths import check_output
+from pflx.engines import Bundle
+
+
+def lookahead(
+    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
+    feeds: Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")],
+    json: Annotated[Path | None, typer.Option(help="Also write the curve, .json.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it, .png.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Variant that renders; by default the bundle's own.")] = None,
+    psnr: Annotated[float, typer.Option(help="Of the worst picture, dB, for the look-ahead that is named.")] = 38.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+) -> None:
+    """Show how pictures and seams improve with the renderer's look-ahead, and what delay that adds."""
+    from pflx.calibration.feeds import Feeds
+    from pflx.calibration.lookahead import curve_lines, lookahead_curve, plot_curve, save_curve, smallest_good
+    from pflx.runtime.opening import close_engines, open_engines
+
+    check_output(json, ".json")
+    check_output(plot, ".png")
+    opened = Bundle.open(bundle)
+    recorded = Feeds.open(feeds)
+    recorded.require_match(opened)
+    engines, gpu = open_engines(opened, precision=precision, threads=threads)
+    try:
+        with progress_bar() as report:
+            curve = lookahead_curve(
+                opened, recorded, engines, precision=precision or opened.manifest.precision, progress=report
+            )
+    finally:
+        close_engines(engines, gpu)
+    print_untrained(opened.manifest)
+    print_line(f"{curve.pictures} pictures around seams, against those of the full window of 13 frames")
+    for line in curve_lines(curve):
+        print_line(line)
+    best = smallest_good(curve, psnr)
+    print_line(f"From --lookahead {best} on, every picture has {psnr:g} dB or more.")
+    if json:
+        save_curve(json, curve)
+    if plot:
+        plot_curve(plot, curve)
+    for path in filter(None, (json, plot)):
+        print_line(f"Wrote {path}")
