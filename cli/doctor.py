@@ -15,8 +15,11 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from pflx.cli.console import out
+from pflx.engines.admission import cpu_features
 from pflx.engines.compiler import unsupported_gpus
 from pflx.engines.driver import Gpu, find_gpus
+from pflx.engines.openvino import import_openvino
+from pflx.engines.protocol import BackendMissingError
 
 Verdict = Literal["ok", "missing", "broken"]
 _COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
@@ -66,6 +69,7 @@ def examine() -> Iterator[Finding]:
     if not gpus:
         yield Finding("GPU", "missing", "no NVIDIA driver, or no GPU", "none needed: the CPU runs everything, slower")
     yield onnxruntime_finding(_version("onnxruntime"), _version("onnxruntime-gpu"))
+    yield _openvino()
     yield _importable("cuda.bindings", "gpu", "--device cuda:N")
     yield _importable("tensorrt", "tensorrt", "pflx build --engine tensorrt")
     yield _tensorrt_rtx(gpus)
@@ -118,6 +122,20 @@ def _importable(module: str, extra: str, needed_for: str) -> Finding:
     except (ImportError, OSError) as error:
         return Finding(module, "broken", f"does not load: {error}", install)
     return Finding(module, "ok", str(getattr(found, "__version__", "")))
+
+
+def _openvino() -> Finding:
+    """Judge OpenVINO by what this CPU computes in, too."""
+    needed_for = "for `pflx run --engine openvino`: pip install 'pflx[openvino]'"
+    try:
+        core = import_openvino().Core()
+        capabilities = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) & {"FP32", "BF16", "INT8", "FP16"}
+    except BackendMissingError:
+        return Finding("openvino", "missing", "not installed", needed_for)
+    except (RuntimeError, OSError) as error:
+        return Finding("openvino", "broken", f"does not load: {error}", needed_for)
+    detail = f"{_version('openvino')}, on this CPU in {', '.join(sorted(capabilities))}"
+    return Finding("openvino", "ok", f"{detail} ({' '.join(cpu_features())})")
 
 
 def _tensorrt_rtx(gpus: Sequence[Gpu]) -> Finding:

@@ -28,6 +28,7 @@ class Engine(StrEnum):
     """Libraries that run graphs."""
 
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
 
@@ -73,9 +74,11 @@ def run(
         int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    engine: Annotated[Engine, typer.Option(help="What runs the graphs; TensorRT on a GPU only.")] = Engine.ONNXRUNTIME,
+    engine: Annotated[
+        Engine, typer.Option(help="What runs the graphs; TensorRT on GPUs, OpenVINO on CPUs.")
+    ] = Engine.ONNXRUNTIME,
     fallback: Annotated[bool, typer.Option("--fallback", help="Take the CPU where the GPU cannot be had.")] = False,
-    precision: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the bundle's own.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
 ) -> None:
     """Render a listener's reaction to a clip."""

@@ -5,6 +5,7 @@ Heavy backends are imported by the engine that needs them, when it is constructe
 
 from __future__ import annotations
 
+from pflx.engines.admission import Admission
 from pflx.engines.bundle import Bundle
 from pflx.engines.fake import FakeEngine
 from pflx.engines.manifest import (
@@ -22,6 +23,7 @@ from pflx.engines.manifest import (
     RendererInfo,
     SmootherInfo,
 )
+from pflx.engines.openvino import OpenVinoEngine
 from pflx.engines.ort import OrtEngine
 from pflx.engines.passport import Passport, PassportError
 from pflx.engines.protocol import (
@@ -47,6 +49,7 @@ from pflx.engines.writer import (
 )
 
 __all__ = [
+    "Admission",
     "Array",
     "BackendMissingError",
     "Bundle",
@@ -66,6 +69,7 @@ __all__ = [
     "GraphInfo",
     "Manifest",
     "MeanFace",
+    "OpenVinoEngine",
     "OrtEngine",
     "OutputError",
     "OutputExistsError",

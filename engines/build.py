@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from pflx.engines.admission import require_admitted
 from pflx.engines.bundle import Bundle, file_info
 from pflx.engines.compiler import EngineBuildError, Progress, compile_graph
 from pflx.engines.manifest import Manifest
@@ -84,12 +85,15 @@ def build_bundle_engines(
 
     Raises:
         BundleError: the bundle is damaged or has no such variant.
+        PassportError: the variant was admitted for another library.
         EngineBuildError: the library rejects a graph, or a dimension has no range.
         OutputError: not enough space.
         BackendMissingError, DeviceError: see `compile_graph`.
     """
     bundle = Bundle.open(path)
     chosen = precision or bundle.manifest.precision
+    if admission := bundle.manifest.admissions.get(chosen):
+        require_admitted(admission, f"{path} in {chosen}", backend)
     sources = {name: bundle.graph_path(name, chosen) for name in bundle.manifest.graphs}
     sizes = {**default_ranges(bundle.manifest), **(ranges or {})}
     profiles = {name: profile_for(graph.inputs, sizes) for name, graph in bundle.manifest.graphs.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from pflx.engines.admission import Admission
 from pflx.engines.passport import Passport
 from pflx.engines.protocol import PflxError, TensorSpec
 
@@ -179,6 +180,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
         files: every file but the manifest, by path relative to the bundle, with `/`.
         versions: packages that made the bundle.
         engines: passports of the compiled graphs.
+        admissions: precision to the terms on which it was found good enough, for variants that were judged.
     """
 
     schema: int = SCHEMA
@@ -198,6 +200,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     files: dict[str, FileInfo] = {}
     versions: dict[str, str] = {}
     engines: list[Passport] = []
+    admissions: dict[str, Admission] = {}
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -259,6 +262,11 @@ def _broken_references(manifest: Manifest) -> Iterator[str]:
         if manifest.precision not in graph.files:
             yield f"graph '{name}' has no {manifest.precision} variant"
         yield from (f"'{file}' is not in files" for file in graph.files.values() if file not in manifest.files)
+    for precision, admission in manifest.admissions.items():
+        if any(precision not in graph.files for graph in manifest.graphs.values()):
+            yield f"not all graphs have the {precision} variant that was admitted"
+        unknown = sorted(admission.inference.keys() - manifest.graphs.keys())
+        yield from (f"{precision} was admitted with graph '{graph}', which is not there" for graph in unknown)
     for passport in manifest.engines:
         if passport.file not in manifest.files or passport.graph not in manifest.graphs:
             yield f"engine '{passport.file}' of graph '{passport.graph}' is not there"

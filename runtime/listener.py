@@ -131,10 +131,10 @@ class Listener:
             bundle: the folder `NAME.pflx`.
             portrait: picture of the listener (path, or uint8 [H, W, 3] RGB), or one per sample.
             device: "cpu", "cuda" or "cuda:N".
-            engine: what runs the graphs: "onnxruntime", or on a GPU "tensorrt" or "tensorrt-rtx", with engines in the
-                bundle that `pflx build` has made.
+            engine: what runs the graphs: "onnxruntime", on the CPU also "openvino", on a GPU also "tensorrt" or
+                "tensorrt-rtx", with engines in the bundle that `pflx build` has made.
             precision: a variant the bundle holds; None takes the bundle's own.
-            threads: of the CPU, per engine; None leaves it to ONNX Runtime.
+            threads: of the CPU, per engine; None leaves it to the library.
             fallback: take the CPU, with a logged warning, where what was asked for cannot be had.
             verify: False skips the hashes of the files, not their sizes.
             lookahead: see the class.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from pflx.engines import Bundle, BundleError, Engine, FeedError, Manifest, OrtEngine, PflxError
+from pflx.engines.admission import require_admitted
 from pflx.engines.compiler import unsupported_gpus
 from pflx.engines.cuda import parse_device
 from pflx.engines.device import Device
 from pflx.engines.device_engine import DeviceEngine, ExecutionContext
 from pflx.engines.driver import find_gpus
+from pflx.engines.openvino import Inference, OpenVinoEngine
 from pflx.engines.ort_cuda import OrtContext
 from pflx.engines.passport import require_match, this_machine
 from pflx.engines.protocol import DeviceError
@@ -21,7 +23,7 @@ from pflx.runtime.rendering import WINDOW_RADIUS
 
 log = logging.getLogger(__name__)
 
-Library: TypeAlias = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+Library: TypeAlias = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 LIBRARIES: tuple[Library, ...] = get_args(Library)
 
 CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
@@ -42,9 +44,10 @@ def open_engines(
     Args:
         bundle: holds them.
         device: `cpu`, `cuda` or `cuda:N`.
-        library: what runs them; TensorRT needs a GPU, and engines that `pflx build` has put into the bundle.
+        library: what runs them; TensorRT needs a GPU, and engines that `pflx build` has put into the bundle; OpenVINO
+            runs on the CPU.
         precision: a variant the bundle holds; None takes the bundle's own.
-        threads: of the CPU, per engine; None leaves it to ONNX Runtime.
+        threads: of the CPU, per engine; None leaves it to the library.
         fallback: take the CPU, with a logged warning, where the GPU, the library or the engines cannot be had.
 
     Returns:
@@ -99,8 +102,12 @@ def open_engine(
         precision: a variant the bundle holds; None takes the bundle's own.
         threads: of the CPU.
     """
+    inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
-        return OrtEngine(bundle.graph_path(graph, precision), threads=threads, sizes=CALL_SIZES)
+        path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
+        if library != "openvino":
+            return OrtEngine(path, threads=threads, sizes=CALL_SIZES)
+        return OpenVinoEngine(path, info.inputs, info.outputs, threads=threads, sizes=CALL_SIZES, inference=inference)
     stream = gpu.streams.named(stream_of(bundle.manifest, graph))
     return DeviceEngine(graph, _context(bundle, graph, library, precision, gpu, stream), gpu, stream)
 
@@ -127,9 +134,23 @@ def _checked(device: str, library: Library) -> int | None:
     if library not in LIBRARIES:
         raise FeedError(f"engine is '{library}'; give {', '.join(LIBRARIES)}.")
     ordinal = parse_device(device)
-    if ordinal is None and library != "onnxruntime":
+    if ordinal is not None and library == "openvino":
+        raise DeviceError("openvino runs on the CPU only; give device='cpu', or another engine.")
+    if ordinal is None and library not in ("onnxruntime", "openvino"):
         raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the engine to onnxruntime.")
     return ordinal
+
+
+def _admitted_inference(
+    bundle: Bundle, graph: str, library: Library, precision: str | None, *, on_gpu: bool
+) -> Inference:
+    """What OpenVINO is to compute a graph in; refused if the variant was not admitted for this library and machine."""
+    chosen = precision or bundle.manifest.precision
+    admission = bundle.manifest.admissions.get(chosen)
+    if admission is None:
+        return "f32"
+    require_admitted(admission, f"Graph '{graph}' of {bundle.path} in {chosen}", library, on_gpu=on_gpu)
+    return cast(Inference, admission.inference.get(graph, "f32"))
 
 
 def _require_supported(ordinal: int) -> None:
@@ -159,6 +180,7 @@ def _context(
     path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
     if library == "onnxruntime":
         return OrtContext(path, info.inputs, info.outputs, gpu, stream)
+    assert library != "openvino", "refused on a GPU before"
     passport = bundle.passport(graph, library, precision)
     if passport is None:
         raise BundleError(

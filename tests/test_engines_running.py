@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pflx.engines import (
     EngineError,
     FakeEngine,
     FeedError,
+    OpenVinoEngine,
     OrtEngine,
     ShapeError,
     TensorSpec,
@@ -39,6 +41,8 @@ from pflx.engines.passport import Backend, Passport
 from pflx.engines.protocol import import_backend
 from pflx.engines.streams import Stream
 from pflx.engines.trt import TrtContext
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -119,6 +123,9 @@ def open_tensorrt(backend: Backend, folder: Path, made: ExitStack) -> Engine:
 OPENERS: dict[str, Callable[[Path, ExitStack], Engine]] = {
     "fake": lambda folder, made: FakeEngine(pick, PICK_INPUTS, PICK_OUTPUTS),
     "ort": lambda folder, made: OrtEngine(pick_graph(folder / "pick.onnx"), threads=1),
+    "openvino": lambda folder, made: OpenVinoEngine(
+        pick_graph(folder / "pick.onnx"), PICK_INPUTS, PICK_OUTPUTS, threads=1
+    ),
     "fake gpu": open_fake_gpu,
     "onnxruntime on a gpu": open_onnxruntime,
     "tensorrt": partial(open_tensorrt, "tensorrt"),
@@ -130,6 +137,7 @@ OPENERS: dict[str, Callable[[Path, ExitStack], Engine]] = {
     params=[
         "fake",
         "ort",
+        pytest.param("openvino", marks=needs_openvino),
         "fake gpu",
         pytest.param("onnxruntime on a gpu", marks=needs_onnxruntime),
         pytest.param("tensorrt", marks=needs_tensorrt),

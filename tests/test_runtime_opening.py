@@ -242,8 +242,8 @@ def test_what_names_no_device_is_refused(machine: Machine, bundle: Path, device:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_unknown_library_is_refused_with_those_that_there_are(machine: Machine, bundle: Path, device: str) -> None:
-    library: Any = "openvino"
-    with pytest.raises(FeedError, match=r"engine is 'openvino'; give onnxruntime, tensorrt, tensorrt-rtx\."):
+    library: Any = "mnn"
+    with pytest.raises(FeedError, match=r"engine is 'mnn'; give onnxruntime, openvino, tensorrt, tensorrt-rtx\."):
         Listener.open(bundle, portrait_of(), device=device, engine=library)
     assert not machine.cudas
 
@@ -254,6 +254,12 @@ def test_tensorrt_on_the_cpu_is_refused(machine: Machine, bundle: Path, library:
     with pytest.raises(DeviceError, match=f"{library} runs on a GPU only; give device='cuda', or leave the engine"):
         Listener.open(bundle, portrait_of(), engine=library, fallback=fallback)
     assert not machine.on_cpu
+
+
+def test_openvino_on_a_gpu_is_refused(machine: Machine, bundle: Path) -> None:
+    with pytest.raises(DeviceError, match="openvino runs on the CPU only; give device='cpu', or another engine"):
+        Listener.open(bundle, portrait_of(), device="cuda", engine="openvino", fallback=True)
+    assert not machine.cudas
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "tensorrt"])

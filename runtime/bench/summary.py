@@ -112,9 +112,18 @@ def _quote_setup(report: Report) -> str:
     return ", ".join(str(fact) for fact in said if fact)
 
 
+_BACKENDS = {
+    "onnxruntime": ("ORT", ("onnxruntime-gpu", "onnxruntime")),
+    "openvino": ("OpenVINO", ("openvino",)),
+    "tensorrt": ("TensorRT", ("tensorrt",)),
+    "tensorrt-rtx": ("TensorRT for RTX", ("tensorrt-rtx-cu13",)),
+}
+"""Library to its name in a quote, and the packages that bring it."""
+
+
 def _backend(report: Report) -> str:
-    known = ("onnxruntime-gpu", "onnxruntime")
-    return next((f"ORT {v}" for name in known if (v := report.environment.packages.get(name))), "ORT")
+    name, packages = _BACKENDS[report.setup.engine]
+    return next((f"{name} {v}" for package in packages if (v := report.environment.packages.get(package))), name)
 
 
 def _section(title: str, lines: list[str] | Iterator[str]) -> list[str]:
