@@ -40,7 +40,8 @@ def moved(track: np.ndarray) -> Judgement:
 
 def test_equal_performances_pass_any_bound() -> None:
     found = judge([performance(), performance(1)], [performance(), performance(1)], HOP)
-    assert (found.psnr_db, found.lowest_psnr_db, found.ssim) == (100.0, 100.0, pytest.approx(1.0))
+    assert (found.psnr_db, found.lowest_psnr_db) == (100.0, 100.0)
+    assert found.ssim == pytest.approx(1.0)
     assert (found.coefficients_max, found.coefficients_rms, found.head_deg) == (0.0, 0.0, 0.0)
     assert (found.added_flicker, found.added_at_seams) == (0.0, 0.0)
     assert found.seam_z == found.reference_seam_z

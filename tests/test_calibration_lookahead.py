@@ -41,7 +41,8 @@ def feeds(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Feeds:
 
 
 def level(coefficient: Array) -> Array:
-    return np.clip(128 + 40 * coefficient, 0, 255).astype(np.uint8)
+    grey: Array = np.clip(128 + 40 * coefficient, 0, 255).astype(np.uint8)
+    return grey
 
 
 def flat(row: int) -> dict[str, object]:
