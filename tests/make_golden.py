@@ -75,6 +75,7 @@ def _write_posnet(folder: Path) -> None:
         "posnet",
         weight_seed=single["weight_seed"],
         **{name: single[name] for name in ("past_pos", "current_pos", "output")},
+        **{name: single[name] for name in single if name.startswith(("loss_", "grad_", "gradnorm_"))},
         segments=online["segments"],
         online_output=online["output"],
     )

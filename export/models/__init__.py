@@ -65,7 +65,7 @@ _NETWORKS = {
     "perfrdiff_v1": _Network(PerFRDiffV1, perfrdiff_v1.KEYS),
     "pirender": _Network(lambda: PIRender(coefficients=58)),
     "pirender73": _Network(lambda: PIRender(coefficients=73)),
-    "posnet": _Network(PosNet, options=("slide",)),
+    "posnet": _Network(PosNet, options=("slide", "hidden")),
     "reactface": _Network(ReactFace, reactface.KEYS, options=("window",)),
     "transvae": _Network(TransVAE, transvae.KEYS, options=("window",)),
 }
@@ -80,8 +80,8 @@ def load_model(name: str, state_dict: Weights, **config: int) -> nn.Module:
             posnet; pirender or pirender73.
         state_dict: arrays or tensors under the public checkpoint's keys, without prefixes. Weight norm is
             taken in both of PyTorch's spellings. Known keys that no step computes with may be there or not.
-        config: reactface and transvae take `window` in frames (8, or another multiple of 8). PosNet's slide is read
-            from its last layer.
+        config: reactface and transvae take `window` in frames (8, or another multiple of 8). PosNet's slide and
+            width are read from its layers.
 
     Raises:
         ModelNameError: no such network.
@@ -90,7 +90,8 @@ def load_model(name: str, state_dict: Weights, **config: int) -> nn.Module:
     """
     network = _network(name, config)
     if name == "posnet" and "fc3.weight" in state_dict:
-        config = {"slide": state_dict["fc3.weight"].shape[0] // posnet.POSE, **config}
+        shape = state_dict["fc3.weight"].shape
+        config = {"slide": shape[0] // posnet.POSE, "hidden": shape[-1], **config}
     module = network.build(**config)
     load_strictly(name, module, network.keys, state_dict)
     return module.eval().requires_grad_(False)
@@ -102,7 +103,7 @@ def untrained(name: str, seed: int, **config: int) -> dict[str, Tensor]:
     Args:
         name: as for `load_model`.
         seed: each tensor depends on it, its key and its shape only.
-        config: posnet takes `slide` in frames (default 25).
+        config: posnet takes `slide` in frames (default 25) and `hidden` (default 512).
     """
     network = _network(name, config)
     with torch.device("meta"):

@@ -14,24 +14,28 @@ HIDDEN = 512
 
 
 class PosNet(nn.Module):
-    """Pose stitching network for overlapping windows; `slide` is how many frames are new in each.
+    """Pose stitching network for overlapping windows.
+
+    Args:
+        slide: how many frames are new in each window.
+        hidden: width of all layers; 512 in public checkpoints.
 
     Source: PFLPosNet 6c274a2, `PosModifierMLP`.
     """
 
-    def __init__(self, slide: int = 25) -> None:
+    def __init__(self, slide: int = 25, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.slide = slide
         convs = (
-            nn.Conv1d(POSE, HIDDEN, 3, padding=1),
+            nn.Conv1d(POSE, hidden, 3, padding=1),
             nn.ReLU(),
-            nn.Conv1d(HIDDEN, HIDDEN, 3, padding=1),
+            nn.Conv1d(hidden, hidden, 3, padding=1),
             nn.ReLU(),
         )
         self.encoder = nn.Sequential(*convs)
-        self.fc1 = nn.Linear(POSE + HIDDEN, HIDDEN)
-        self.fc2 = nn.Linear(HIDDEN, HIDDEN)
-        self.fc3 = nn.Linear(HIDDEN, slide * POSE)
+        self.fc1 = nn.Linear(POSE + hidden, hidden)
+        self.fc2 = nn.Linear(hidden, hidden)
+        self.fc3 = nn.Linear(hidden, slide * POSE)
 
     def new_pose(self, last_pose: Tensor, fresh: Tensor) -> Tensor:
         """Return the absolute pose of the new frames, float32 [M, slide, 6].
