@@ -12,6 +12,7 @@ import typer
 from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.engines import BackendMissingError, Bundle, PflInfo, PflxError
 from pflx.engines.passport import Backend
+from pflx.engines.policy import read_policy
 from pflx.engines.writer import check_target
 
 if TYPE_CHECKING:
@@ -128,6 +129,9 @@ def export(
     precision: Annotated[
         Precision, typer.Option(help="fp16 adds FP16 graphs and uses them by default.")
     ] = Precision.FP32,
+    policy: Annotated[
+        Path | None, typer.Option(help="Which nodes of the FP16 graphs stay in FP32, of `pflx calibrate fp16`.")
+    ] = None,
     engine: Annotated[Engine, typer.Option(help="Also build TensorRT engines, on this machine.")] = Engine.NONE,
     size: Annotated[int, typer.Option(help="Side of the rendered frame: 256 or 224.")] = 256,
     pfl: Annotated[PflMode, typer.Option(help="Arithmetic of the training crops.")] = PflMode.RELEASE,
@@ -158,6 +162,7 @@ def export(
         size=size,
         pfl=PflInfo(mode=pfl.value, window=256, padding=20),
         engine=_BACKENDS[engine],
+        policy=read_policy(policy) if policy else None,
     )
     settings = ExportSettings(window=window, history=history, mfcc_range=mfcc_range, use_past_frames=use_past_frames)
     with progress_bar() as report:

@@ -87,6 +87,8 @@ def _print_graph(manifest: Manifest, name: str, graph: GraphInfo) -> None:
     for precision, file in graph.files.items():
         kept = graph.fp32_nodes.get(precision, [])
         note = f", {len(kept)} nodes kept in fp32" if kept else ""
+        if policy := graph.policies.get(precision):
+            note += f" by policy {policy[:12]}"
         print_line(f"    {precision}   {manifest.files[file].bytes / 1e6:.2f} MB{note}")
 
 
@@ -124,4 +126,5 @@ def _print_engines(manifest: Manifest) -> None:
             f"{manifest.files[passport.file].bytes / 1e6:.2f} MB, for {' '.join(passport.compute_capabilities)}, "
             f"driver {passport.driver or 'none'}, {passport.os}, built {passport.created}, "
             f"of ONNX sha256 {passport.onnx_sha256[:12]}"
+            + (f", policy {passport.policy_sha256[:12]}" if passport.policy_sha256 else "")
         )

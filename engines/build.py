@@ -11,7 +11,7 @@ from pflx.engines.admission import require_admitted
 from pflx.engines.bundle import Bundle, file_info
 from pflx.engines.compiler import EngineBuildError, Progress, compile_graph
 from pflx.engines.manifest import Manifest
-from pflx.engines.passport import Backend, Passport, Profile, operating_system, this_machine
+from pflx.engines.passport import Backend, Passport, Profile, Source, operating_system, this_machine
 from pflx.engines.protocol import TensorSpec
 from pflx.engines.writer import OutputError, install_engine, require_space, write_whole
 
@@ -56,7 +56,8 @@ def build_engine(
     engine, capabilities = compile_graph(source, backend, profile, compute_capabilities, progress)
     require_space(target.parent, engine.nbytes)
     write_whole(target, engine)
-    return _passport(source.stem, target.name, backend, precision, profile, capabilities, file_info(source).sha256)
+    built_from = Source(onnx_sha256=file_info(source).sha256)
+    return _passport(source.stem, target.name, backend, precision, profile, capabilities, built_from)
 
 
 def build_bundle_engines(
@@ -101,8 +102,8 @@ def build_bundle_engines(
     for name, source in sources.items():
         report = _named(progress, name)
         engine, capabilities = compile_graph(source, backend, profiles[name], compute_capabilities, report)
-        sha256 = bundle.manifest.files[bundle.manifest.graphs[name].files[chosen]].sha256
-        passport = _passport(name, "", backend, chosen, profiles[name], capabilities, sha256)
+        built_from = bundle.source(name, chosen)
+        passport = _passport(name, "", backend, chosen, profiles[name], capabilities, built_from)
         passports.append(install_engine(bundle.path, passport, engine))
     return passports
 
@@ -156,7 +157,7 @@ def _passport(
     precision: str,
     profile: Profile,
     compute_capabilities: list[str],
-    onnx_sha256: str,
+    source: Source,
 ) -> Passport:
     machine = this_machine(backend)
     return Passport(
@@ -165,12 +166,13 @@ def _passport(
         precision=precision,
         backend=backend,
         backend_version=machine.backend_version,
-        onnx_sha256=onnx_sha256,
+        onnx_sha256=source.onnx_sha256,
         compute_capabilities=compute_capabilities,
         profile=profile,
         driver=machine.driver,
         os=operating_system(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        policy_sha256=source.policy_sha256,
     )
 
 

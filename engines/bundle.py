@@ -27,7 +27,7 @@ from pflx.engines.manifest import (
     Manifest,
     decode_manifest,
 )
-from pflx.engines.passport import Passport
+from pflx.engines.passport import Passport, Source
 
 _AGAIN = "Export it again."
 
@@ -87,6 +87,14 @@ class Bundle:
                 "Ask for one of these, or export the bundle in another precision."
             )
         return self.path / graph.files[wanted]
+
+    def source(self, graph: str, precision: str | None = None) -> Source:
+        """What an engine of a graph has to be built from; of a graph that `graph_path` finds."""
+        wanted = precision or self.manifest.precision
+        info = self.manifest.graphs[graph]
+        return Source(
+            onnx_sha256=self.manifest.files[info.files[wanted]].sha256, policy_sha256=info.policies.get(wanted)
+        )
 
     def passport(self, graph: str, backend: str, precision: str | None = None) -> Passport | None:
         """Passport of the engine of a graph; None where it was not built."""

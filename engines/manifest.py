@@ -123,6 +123,7 @@ class GraphInfo(_Record, frozen=True, kw_only=True):
         opset: ONNX opset.
         files: precision to the path of the ONNX file in the bundle.
         fp32_nodes: precision to the nodes that were kept in FP32.
+        policies: precision to the hash of the policy that decided which; without one, the network's own code did.
     """
 
     inputs: dict[str, TensorSpec]
@@ -132,6 +133,7 @@ class GraphInfo(_Record, frozen=True, kw_only=True):
     opset: int
     files: dict[str, str]
     fp32_nodes: dict[str, list[str]] = {}
+    policies: dict[str, str] = {}
 
 
 class Provenance(_Record, frozen=True, kw_only=True):
@@ -262,6 +264,10 @@ def _broken_references(manifest: Manifest) -> Iterator[str]:
         if manifest.precision not in graph.files:
             yield f"graph '{name}' has no {manifest.precision} variant"
         yield from (f"'{file}' is not in files" for file in graph.files.values() if file not in manifest.files)
+        hashes = {info.sha256 for info in manifest.files.values()}
+        yield from (
+            f"the policy of graph '{name}' is not there" for sha in graph.policies.values() if sha not in hashes
+        )
     for precision, admission in manifest.admissions.items():
         if any(precision not in graph.files for graph in manifest.graphs.values()):
             yield f"not all graphs have the {precision} variant that was admitted"

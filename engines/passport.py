@@ -31,6 +31,7 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         backend: the library that built it, and that alone can run it.
         backend_version: exact version of that library.
         onnx_sha256: hash of the ONNX file it was built from.
+        policy_sha256: hash of the precision policy that the file was made with; None without one.
         compute_capabilities: GPU generations it runs on, like `sm_89`.
         profile: the shapes it takes.
         driver: CUDA version of the driver it was built under; None without one.
@@ -49,6 +50,7 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     driver: str | None
     os: str
     created: str
+    policy_sha256: str | None = None
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,19 @@ def operating_system() -> str:
     return f"{platform.system()} {platform.machine()}"
 
 
-def compare(passport: Passport, machine: Machine, onnx_sha256: str | None = None) -> list[Mismatch]:
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """The side of a passport that the bundle decides.
+
+    Attributes:
+        onnx_sha256: hash of the graph as it is now.
+        policy_sha256: hash of the precision policy that it was made with; None without one.
+    """
+
+    onnx_sha256: str
+    policy_sha256: str | None = None
+
+
+def compare(passport: Passport, machine: Machine, source: Source | None = None) -> list[Mismatch]:
     """List the fields in which an engine and a machine differ; empty means that it may be loaded.
 
     The driver is recorded but not compared: an engine does not depend on it.
@@ -116,15 +130,19 @@ def compare(passport: Passport, machine: Machine, onnx_sha256: str | None = None
     Args:
         passport: of the engine, read from the manifest before a byte of the engine is.
         machine: from `this_machine`.
-        onnx_sha256: hash of the graph as it is now; None leaves it out.
+        source: the graph as it is now; None leaves it out.
     """
     capability = machine.compute_capability
     pairs = [
         ("backend", passport.backend, machine.backend),
         ("backend_version", passport.backend_version, machine.backend_version),
         ("os", passport.os, machine.os),
-        ("onnx_sha256", passport.onnx_sha256, onnx_sha256 or passport.onnx_sha256),
     ]
+    if source:
+        pairs += [
+            ("policy_sha256", passport.policy_sha256 or "no policy", source.policy_sha256 or "no policy"),
+            ("onnx_sha256", passport.onnx_sha256, source.onnx_sha256),
+        ]
     found = [Mismatch(*pair) for pair in pairs if pair[1] != pair[2]]
     if capability not in passport.compute_capabilities:
         capabilities = " ".join(passport.compute_capabilities)
@@ -132,19 +150,19 @@ def compare(passport: Passport, machine: Machine, onnx_sha256: str | None = None
     return found
 
 
-def require_match(passport: Passport, machine: Machine, bundle_name: str, onnx_sha256: str | None = None) -> None:
+def require_match(passport: Passport, machine: Machine, bundle_name: str, source: Source | None = None) -> None:
     """Refuse an engine that was not built for this machine and graph.
 
     Args:
         passport: of the engine.
         machine: from `this_machine`.
         bundle_name: folder of the bundle, for the command that the message gives.
-        onnx_sha256: hash of the graph as it is now; None leaves it out.
+        source: the graph as it is now; None leaves it out.
 
     Raises:
         PassportError: naming every field that differs, and the command that rebuilds.
     """
-    found = compare(passport, machine, onnx_sha256)
+    found = compare(passport, machine, source)
     if not found:
         return
     differences = "; ".join(f"{m.field} is {m.here} here, built for {m.built_for}" for m in found)

@@ -28,6 +28,7 @@ from pflx.engines import (
 )
 from pflx.engines.build import build_bundle_engines
 from pflx.engines.passport import Backend
+from pflx.engines.policy import Policy
 from pflx.export.chain import (
     ChainInput,
     FrameDifference,
@@ -72,19 +73,23 @@ class ExportOptions:
         size: side of the rendered frame in pixels, 256 or 224.
         pfl: how the checkpoint's training crops were cut.
         engine: the TensorRT flavour to build engines for, or None.
+        policy: of `pflx calibrate fp16`: which nodes of the FP16 graphs stay in FP32; None leaves it to the networks.
 
     Raises:
-        ComponentError: no frames of that size.
+        ComponentError: no frames of that size, or a policy without FP16.
     """
 
     precision: Precision = "fp32"
     size: int = 256
     pfl: PflInfo = PflInfo(mode="release", window=256, padding=20)  # noqa: RUF009 (frozen)
     engine: Backend | None = None
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ComponentError(f"Frames of {self.size} px cannot be rendered. Choose one of {SIZES}.")
+        if self.policy and self.precision != "fp16":
+            raise ComponentError("A policy is for FP16 graphs. Give --precision fp16 with it, or leave it out.")
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -111,6 +116,7 @@ def export_bundle(
 
     Raises:
         ParityError: a graph differs from its network by more than allowed.
+        PolicyError: the policy is of other graphs.
         OutputError: the folder cannot be written.
         EngineError, BackendMissingError, DeviceError: an engine could not be built.
     """
@@ -197,7 +203,7 @@ class _Export:
 
     def run(self) -> Manifest:
         components, options = self._components, self._options
-        graphs = GraphFolder(self._folder, options.precisions, self._step)
+        graphs = GraphFolder(self._folder, options.precisions, self._step, options.policy)
         reactions = export_generator(graphs, components.generator, components.posnet)
         modules: Mapping[str, nn.Module] = {
             "pirender_portrait": PortraitFeatures(components.renderer),
@@ -205,6 +211,7 @@ class _Export:
         }
         for recipe in pirender_recipes(options.size):
             graphs.add(recipe, modules[recipe.graph])
+        graphs.require_all_named()
         report = {"graphs": graphs.errors, "end_to_end": self._check_frames(graphs, reactions)}
         (self._folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         self._step("sealed")

@@ -7,14 +7,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx
 from torch import nn
 
 from pflx.engines import GraphInfo, OrtEngine
+from pflx.engines.policy import GraphPolicy, Policy, PolicyError, encode_policy, policy_sha256
+from pflx.export.mixed import check_policy, convert
 from pflx.export.parity import check_graph, count_flops, graph_errors
 from pflx.export.recipes import OPSET, Recipe
 from pflx.export.trace import fp32_nodes, stored_parameters, trace
 
 Precision = Literal["fp32", "fp16"]
+
+POLICY = "policy.fp16.json"
+"""The policy of a bundle that was exported with one."""
 
 
 class GraphFolder:
@@ -26,19 +32,28 @@ class GraphFolder:
         errors: what the report says of each.
     """
 
-    def __init__(self, folder: Path, precisions: Sequence[Precision], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        precisions: Sequence[Precision],
+        tell: Callable[[str], None],
+        policy: Policy | None = None,
+    ) -> None:
         """Begin in a folder that becomes a bundle.
 
         Args:
             folder: its graphs go to `graphs` in it.
             precisions: FP32 is among them.
             tell: told what is about to be done.
+            policy: decides the FP16 graphs that it names; in others, the modules do.
         """
         self.precisions = precisions
         self.infos: dict[str, GraphInfo] = {}
         self.errors: dict[str, dict[str, Any]] = {}
-        self._folder, self._tell = folder, tell
+        self._folder, self._tell, self._policy = folder, tell, policy
         (folder / "graphs").mkdir()
+        if policy:
+            (folder / POLICY).write_bytes(encode_policy(policy))
 
     def path(self, graph: str, precision: str) -> Path:
         """Where a graph lies."""
@@ -53,13 +68,14 @@ class GraphFolder:
 
         Raises:
             ParityError: the FP32 graph differs from its module by more than the recipe allows.
+            PolicyError: the policy is of another graph of that name.
         """
         module = module.eval()
         parameters = 0
         islands: dict[str, list[str]] = {}
         for precision in self.precisions:
             self._tell(f"{recipe.graph} {precision}")
-            model = trace(module, recipe, self.path(recipe.graph, precision), precision=precision)
+            model = self._write(module, recipe, precision)
             self._check(module, recipe, precision)
             if precision == "fp32":
                 parameters = stored_parameters(model)
@@ -76,7 +92,35 @@ class GraphFolder:
                 for precision in self.precisions
             },
             fp32_nodes=islands,
+            policies=self._policies(recipe.graph),
         )
+
+    def require_all_named(self) -> None:
+        """Refuse a policy for a graph that was not added.
+
+        Raises:
+            PolicyError: naming it.
+        """
+        unknown = sorted(self._policy.graphs.keys() - self.infos.keys()) if self._policy else []
+        if unknown:
+            raise PolicyError(
+                f"The policy is also for {', '.join(unknown)}, which this bundle does not have. Calibrate this one."
+            )
+
+    def _write(self, module: nn.Module, recipe: Recipe, precision: Precision) -> onnx.ModelProto:
+        path, policy = self.path(recipe.graph, precision), self._policy_of(recipe.graph)
+        if precision == "fp32" or policy is None:
+            return trace(module, recipe, path, precision=precision)
+        source = self.path(recipe.graph, "fp32")
+        check_policy(onnx.load(str(source)), policy, recipe.graph)
+        return convert(source, policy.fp32_nodes, path)
+
+    def _policies(self, graph: str) -> dict[str, str]:
+        """What the manifest says of the policy of a graph."""
+        return {"fp16": policy_sha256(self._policy)} if self._policy and graph in self._policy.graphs else {}
+
+    def _policy_of(self, graph: str) -> GraphPolicy | None:
+        return self._policy.graphs.get(graph) if self._policy else None
 
     def _check(self, module: nn.Module, recipe: Recipe, precision: str) -> None:
         sizes = recipe.size_sets if precision == "fp32" else recipe.size_sets[-1:]

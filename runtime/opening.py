@@ -187,6 +187,6 @@ def _context(
             f"{bundle.path} has no {library} engine of graph '{graph}' in {precision or bundle.manifest.precision}. "
             f"Build it: pflx build {bundle.path} --engine {library}"
         )
-    sha256 = bundle.manifest.files[info.files[precision or bundle.manifest.precision]].sha256
-    require_match(passport, this_machine(library, gpu.cuda.ordinal), str(bundle.path), sha256)
+    source = bundle.source(graph, precision)
+    require_match(passport, this_machine(library, gpu.cuda.ordinal), str(bundle.path), source)
     return TrtContext(bundle.path / passport.file, passport, info.inputs, info.outputs, gpu, stream)

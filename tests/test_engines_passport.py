@@ -12,7 +12,7 @@ import pytest
 
 from pflx.engines import DeviceError, PassportError
 from pflx.engines.driver import Gpu, find_gpus
-from pflx.engines.passport import Machine, Mismatch, Passport, compare, require_match, this_machine
+from pflx.engines.passport import Machine, Mismatch, Passport, Source, compare, require_match, this_machine
 
 HERE = Machine(
     backend="tensorrt-rtx",
@@ -37,8 +37,8 @@ MADE_HERE = Passport(
 
 
 def test_an_engine_matches_the_machine_it_was_made_for_whatever_the_driver() -> None:
-    assert compare(MADE_HERE, HERE, "aa") == []
-    require_match(MADE_HERE, HERE, "me.pflx", "aa")
+    assert compare(MADE_HERE, HERE, Source(onnx_sha256="aa")) == []
+    require_match(MADE_HERE, HERE, "me.pflx", Source(onnx_sha256="aa"))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,26 @@ def test_each_field_that_differs_is_named_with_the_command_that_helps(
 
 
 def test_a_graph_that_changed_after_the_build_is_noticed() -> None:
-    assert compare(MADE_HERE, HERE, "bb") == [Mismatch("onnx_sha256", "aa", "bb")]
+    assert compare(MADE_HERE, HERE, Source(onnx_sha256="bb")) == [Mismatch("onnx_sha256", "aa", "bb")]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "expected"),
+    [
+        ("p1", "p1", []),
+        ("p1", "p2", [Mismatch("policy_sha256", "p1", "p2")]),
+        (None, "p2", [Mismatch("policy_sha256", "no policy", "p2")]),
+        ("p1", None, [Mismatch("policy_sha256", "p1", "no policy")]),
+    ],
+)
+def test_an_engine_of_another_precision_policy_is_noticed(
+    then: str | None, now: str | None, expected: list[Mismatch]
+) -> None:
+    made = msgspec.structs.replace(MADE_HERE, policy_sha256=then)
+    assert compare(made, HERE, Source(onnx_sha256="aa", policy_sha256=now)) == expected
+    for mismatch in expected:
+        with pytest.raises(PassportError, match=f"policy_sha256 is {mismatch.here} here, built for {then or 'no'}"):
+            require_match(made, HERE, "me.pflx", Source(onnx_sha256="aa", policy_sha256=now))
 
 
 class FakeDriver:
