@@ -77,13 +77,13 @@ class Sources:
     kind: Kind | None
 
     def __post_init__(self) -> None:
-        given = {"--generator": self.generator, "--posnet": self.posnet, "--renderer": self.renderer}
-        missing = [option for option, path in given.items() if not path]
+        needed = {"--generator": self.generator, "--renderer": self.renderer}
+        missing = [option for option, path in needed.items() if not path]
         if self.untrained is None and missing:
             raise UsageError(
-                f"No checkpoint for {', '.join(missing)}. Give all three, or --untrained SEED to try things out."
+                f"No checkpoint for {', '.join(missing)}. Give both, or --untrained SEED to try things out."
             )
-        if self.untrained is not None and len(missing) < len(given):
+        if self.untrained is not None and (len(missing) < len(needed) or self.posnet):
             raise UsageError("--untrained makes all weights up and takes no checkpoints. Leave one of the two out.")
         if self.untrained is None and self.kind:
             raise UsageError(f"--kind {self.kind} goes with --untrained; checkpoints are known by their keys.")
@@ -95,7 +95,6 @@ class Sources:
         if self.untrained is not None:
             kind = self.kind or Kind.REACTFACE
             return untrained_components(self.untrained, kind=kind.value, mean_face=self.mean_face, settings=settings)
-        assert self.posnet
         assert self.renderer
         return load_components(
             generator=self.generator,
@@ -114,7 +113,9 @@ def export(
             help="Checkpoint of the generator, which is known by its keys; repeat it for one in several files."
         ),
     ] = None,
-    posnet: Annotated[Path | None, typer.Option(help="Checkpoint of PosNet.")] = None,
+    posnet: Annotated[
+        Path | None, typer.Option(help="Checkpoint of PosNet; without it, pflx's default for the generator's hop.")
+    ] = None,
     renderer: Annotated[Path | None, typer.Option(help="Checkpoint of PIRender (58 coefficients).")] = None,
     mean_face: Annotated[
         str | None, typer.Option(help="mean_face.npy of the generator's training data, or 'zero'.")
@@ -175,8 +176,12 @@ def export(
 def _print_result(bundle: Bundle) -> None:
     import json
 
+    from pflx.export.components import DEFAULT_POSNET
+
     print_untrained(bundle.manifest)
     size = sum(info.bytes for info in bundle.manifest.files.values())
+    if any(DEFAULT_POSNET in entry.note for entry in bundle.manifest.provenance):
+        print_line(f"PosNet is {DEFAULT_POSNET}. To fit one: pflx calibrate posnet.")
     print_line(f"Wrote {bundle.path} ({size / 1e6:.0f} MB), graphs in {bundle.manifest.precision}.")
     report = json.loads((bundle.path / "report.json").read_text())
     for precision, result in report["end_to_end"].items():

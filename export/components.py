@@ -19,6 +19,11 @@ from pflx.export.generators import FAMILIES, ExportSettings, GeneratorFamily, Ge
 from pflx.export.models import PIRender, PosNet, load_model, untrained
 from pflx.export.recipes import COEFFICIENTS
 
+DEFAULT_POSNET = "pflx's default, fitted to tracked heads with jumps put in, not to this generator"
+"""Note in the provenance of a bundle whose PosNet came with pflx."""
+
+_DATA = Path(__file__).parent / "data"
+
 
 @dataclass(frozen=True)
 class Components:
@@ -59,7 +64,7 @@ class Components:
 def load_components(
     *,
     generator: Sequence[Path],
-    posnet: Path,
+    posnet: Path | None = None,
     renderer: Path,
     mean_face: str | None,
     settings: ExportSettings | None = None,
@@ -68,7 +73,7 @@ def load_components(
 
     Args:
         generator: checkpoints of one generator, each with one of its networks.
-        posnet: checkpoint of PosNet.
+        posnet: checkpoint of PosNet; None takes pflx's own for the hop of the generator.
         renderer: checkpoint of PIRender, the 58-coefficient variant.
         mean_face: path of the `mean_face.npy` the generator was trained with, or "zero".
         settings: what the user chose of the generator.
@@ -76,11 +81,11 @@ def load_components(
     Raises:
         CheckpointError, StateDictError, WrongComponentError: a file is not what its slot takes.
         ComponentError: the networks make no generator, a setting does not fit it, the mean face is missing or
-            malformed, or the slide of PosNet differs from the hop.
+            malformed, the slide of PosNet differs from the hop, or there is no default for it.
     """
     face, source = read_mean_face(mean_face)
     parts, provenance = load_generator(generator, settings or ExportSettings())
-    smoother, smoother_file = load_component(posnet, "posnet")
+    smoother, smoother_file = load_component(posnet or default_posnet(parts.hop), "posnet")
     painter, painter_file = load_component(renderer, "pirender")
     return Components(
         generator=parts,
@@ -88,8 +93,27 @@ def load_components(
         renderer=cast(PIRender, painter),
         mean_face=face,
         mean_face_source=source,
-        provenance=[*provenance, _provenance("posnet", smoother_file), _provenance("renderer", painter_file)],
+        provenance=[
+            *provenance,
+            _provenance("posnet", smoother_file, "" if posnet else DEFAULT_POSNET),
+            _provenance("renderer", painter_file),
+        ],
     )
+
+
+def default_posnet(hop: int) -> Path:
+    """The weights of PosNet that come with pflx, for users who have none.
+
+    Raises:
+        ComponentError: there are none for segments of `hop` frames.
+    """
+    path = _DATA / f"posnet_{hop}.safetensors"
+    if not path.is_file():
+        raise ComponentError(
+            f"pflx has no default PosNet for segments of {hop} frames. Pass --posnet, or fit one: "
+            f"pflx calibrate posnet --slide {hop}."
+        )
+    return path
 
 
 def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[GeneratorParts, list[Provenance]]:
@@ -149,13 +173,13 @@ def _check_settings(family: GeneratorFamily, settings: ExportSettings) -> None:
             raise ComponentError(f"{option} is for {' and '.join(takers)}, not for {family.name}. Leave it out.")
 
 
-def _provenance(slot: str, checkpoint: Checkpoint) -> Provenance:
+def _provenance(slot: str, checkpoint: Checkpoint, note: str = "") -> Provenance:
     return Provenance(
         slot=slot,
         source=checkpoint.path.name,
         sha256=checkpoint.sha256,
         keys=len(checkpoint.state_dict),
-        note="; ".join(filter(None, (checkpoint.nesting, *checkpoint.notes))),
+        note="; ".join(filter(None, (note, checkpoint.nesting, *checkpoint.notes))),
     )
 
 

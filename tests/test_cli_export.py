@@ -93,7 +93,7 @@ def checkpoints(generator: Path, posnet: Path, renderer: Path | None = None) -> 
 
 
 def test_checkpoints_or_a_seed_must_be_given_and_not_both(work: Path, posnet: Path) -> None:
-    assert "No checkpoint for --generator, --posnet, --renderer. Give all three" in refused(work, "-o", "me.pflx")
+    assert "No checkpoint for --generator, --renderer. Give both" in refused(work, "-o", "me.pflx")
     assert "No checkpoint for --generator, --renderer" in refused(work, "--posnet", posnet, "-o", "me.pflx")
     both = refused(work, "--posnet", posnet, "--untrained", "0", "-o", "me.pflx")
     assert "--untrained makes all weights up and takes no checkpoints" in both

@@ -343,7 +343,7 @@ def test_the_same_parameter_in_both_spellings_is_refused() -> None:
 def test_wrong_names_and_options_are_named() -> None:
     with pytest.raises(ModelNameError, match="No network is named 'face'; there are belfusion, belfusion_mlp"):
         load_model("face", {})
-    with pytest.raises(ModelOptionError, match="posnet takes slide, got 'window'"):
+    with pytest.raises(ModelOptionError, match="posnet takes slide and hidden, got 'window'"):
         untrained("posnet", 0, window=8)
     with pytest.raises(ModelOptionError, match="pirender takes no options, got 'size'"):
         load_model("pirender", {}, size=256)

@@ -151,10 +151,10 @@ def test_a_wheel_holds_all_modules_and_data(wheel: tuple[set[str], str]) -> None
     names, _ = wheel
     expected = {path.relative_to(ROOT).as_posix() for path in modules("pflx")}
     expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for room in ROOMS for path in modules(room)}
-    data = [path for path in (ROOT / "runtime/data").iterdir() if path.is_file()]
-    expected |= {f"pflx/runtime/data/{path.name}" for path in data}
+    data = [path for room in ("export", "runtime") for path in (ROOT / room / "data").iterdir() if path.is_file()]
+    expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for path in data}
     assert {name for name in names if ".dist-info/" not in name} == expected | {"pflx/py.typed"}
-    assert {path.suffix for path in data} == {".onnx", ".txt"}
+    assert {path.suffix for path in data} == {".onnx", ".safetensors", ".txt"}
 
 
 def test_a_wheel_brings_the_licences(wheel: tuple[set[str], str]) -> None:
