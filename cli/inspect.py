@@ -34,6 +34,7 @@ def inspect(
         _print_graph(manifest, name, graph)
     _print_weights(manifest)
     _print_parity(opened)
+    _print_admissions(manifest)
     _print_engines(manifest)
 
 
@@ -113,6 +114,18 @@ def _print_parity(bundle: Bundle) -> None:
         print_line(
             f"  {precision} against {result['against']}: at most {result['max_levels']} levels apart, "
             f"{result['psnr_db']:.1f} dB, coefficients within {result['coefficients_max_abs_error']:.1e}"
+        )
+
+
+def _print_admissions(manifest: Manifest) -> None:
+    if manifest.admissions:
+        print_line("\nAdmitted")
+    for precision, admission in manifest.admissions.items():
+        computed = "".join(f", {graph} in {inference}" for graph, inference in admission.inference.items())
+        cpu = f" on a CPU with {' '.join(admission.cpu)}" if admission.cpu else ""
+        print_line(
+            f"  {precision} for {' and '.join(admission.libraries)}: {admission.lowest_psnr_db:.1f} dB in the worst "
+            f"picture, judged with {admission.judged_with}{computed}{cpu}, {admission.created}"
         )
 
 
