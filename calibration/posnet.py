@@ -279,13 +279,13 @@ def joined(state_dict: dict[str, Tensor], segments: Array) -> Array:
 
 
 def save_posnet(path: Path, state_dict: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write weights that `pflx export --posnet` takes, with the facts of their making.
+    """Write weights that `pflx export --posnet` takes, with the facts of their making as JSON under `pflx`.
 
     Raises:
         OutputError: they cannot be written.
     """
     tensors = {name: value.contiguous() for name, value in state_dict.items()}
-    write_whole(path, save(tensors, metadata={name: json.dumps(value) for name, value in facts.items()}))
+    write_whole(path, save(tensors, metadata={"pflx": json.dumps(facts)}))  # one entry: several get no order
 
 
 def _made(options: FitOptions) -> PosNet:

@@ -55,7 +55,8 @@ def motion() -> Motion:
 
 
 def small(**changes: Any) -> FitOptions:
-    return FitOptions(**{"slide": SLIDE, "hidden": 72, "steps": 30, "batch": 16, "check_every": 10} | changes)
+    given: dict[str, Any] = {"slide": SLIDE, "hidden": 72, "steps": 30, "batch": 16, "check_every": 10}
+    return FitOptions(**given | changes)
 
 
 def test_every_term_is_that_of_the_published_module(case: dict[str, Any]) -> None:
@@ -266,7 +267,7 @@ def test_the_file_of_a_fit_is_what_export_takes_and_says_how_it_was_made(
     assert isinstance(network, PosNet)
     assert network.slide == SLIDE
     with safe_open(path, "pt") as file:
-        assert {key: json.loads(value) for key, value in file.metadata().items()} == {"slide": SLIDE, "seed": 0}
+        assert json.loads(file.metadata()["pflx"]) == {"slide": SLIDE, "seed": 0}
 
 
 def test_the_table_joins_segments_as_the_runtime_does(solved: dict[str, torch.Tensor]) -> None:
@@ -354,7 +355,7 @@ def run_file(path: Path, segments: Array) -> Path:
     """As `pflx run --coefficients` writes it, of one reaction."""
     poses = segments.reshape(1, -1, 6).astype(np.float32)
     coefficients = np.concatenate([np.zeros((*poses.shape[:2], 52), np.float32), poses], axis=2)
-    numbers = {"fps": np.array(25), "hop": np.array(segments.shape[1]), "untrained": np.array(-1)}
+    numbers: dict[str, Any] = {"fps": 25, "hop": segments.shape[1], "untrained": -1}
     np.savez(path, coefficients=coefficients, generated_pose=poses, **numbers)
     return path
 

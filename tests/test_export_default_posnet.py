@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import pflx.export.components as components_module
 from pflx.calibration.posnet import joined
 from pflx.calibration.posnet_motion import displaced
 from pflx.calibration.posnet_table import Row, baselines, compare
 from pflx.engines import Array, Provenance
 from pflx.export import ComponentError, load_components, read_checkpoint, untrained
-from pflx.export.checkpoints import Checkpoint
+from pflx.export import components as components_module
+from pflx.export.checkpoints import Checkpoint, load_component
 from pflx.export.components import DEFAULT_POSNET, default_posnet
 from pflx.export.models import PosNet, load_model
 
@@ -80,9 +81,9 @@ def test_the_files_say_how_they_were_made() -> None:
 
     for slide in SLIDES:
         with safe_open(default_posnet(slide), "pt") as file:
-            metadata = file.metadata()
-        assert metadata["slide"] == str(slide)
-        assert "franck.npy" in metadata["motion"]
+            facts = json.loads(file.metadata()["pflx"])
+        assert facts["slide"] == slide
+        assert [motion["name"] for motion in facts["motion"]] == ["franck.npy"]
 
 
 def test_a_narrow_posnet_loads_beside_the_published_width() -> None:
@@ -104,11 +105,10 @@ class Parts:
 
 def loaded(monkeypatch: pytest.MonkeyPatch, hop: int, posnet: Path | None) -> Any:
     """Components of stand-ins for all but PosNet."""
-    real = components_module.load_component
     renderer = Checkpoint(Path("pirender.pt"), "00", {}, "", ())
 
     def load(path: Path, expected: str) -> tuple[nn.Module, Checkpoint]:
-        return real(path, expected) if expected == "posnet" else (nn.Linear(1, 1), renderer)
+        return load_component(path, expected) if expected == "posnet" else (nn.Linear(1, 1), renderer)
 
     def generator(*_: object) -> tuple[Any, list[Provenance]]:
         return cast(Any, Parts(hop)), []

@@ -40,7 +40,7 @@ def track(path: Path) -> Track:
     steady = times[0] + np.arange(int((times[-1] - times[0]) * FPS) + 1) / FPS
     even = np.stack([np.interp(steady, times, values) for values in np.array(poses).T], axis=1)
     smooth = lowpass(even)
-    return smooth - smooth.mean(axis=0)
+    return np.asarray(smooth - smooth.mean(axis=0))
 
 
 def lowpass(values: Track) -> Track:
