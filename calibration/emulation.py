@@ -20,11 +20,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from pflx.engines import Array, OrtEngine
-from pflx.export.mixed import FP32_INPUTS, Typed, is_mover
-
-LARGEST = 65504.0
-"""Largest finite FP16 number."""
+from pflx.engines import OrtEngine
+from pflx.export.mixed import FP32_INPUTS, Typed, is_mover, round_weights
 
 
 def emulate(model: onnx.ModelProto, fp32_nodes: Collection[str]) -> onnx.ModelProto:
@@ -86,12 +83,6 @@ def opened(model: onnx.ModelProto, threads: int | None = None) -> Iterator[OrtEn
         yield engine
     finally:
         engine.close()
-
-
-def round_weights(values: Array) -> Array:
-    """float32 weights as FP16 stores them; those beyond the largest number become the largest, as converters do."""
-    clipped = np.clip(values, -LARGEST, LARGEST)
-    return clipped.astype(np.float16).astype(np.float32)
 
 
 class _Rounding:

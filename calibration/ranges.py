@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from pflx.calibration.emulation import opened, round_weights
+from pflx.calibration.emulation import opened
 from pflx.calibration.errors import CalibrationError
 from pflx.engines import Array
-from pflx.export.mixed import FP32_INPUTS, Choices, Typed
+from pflx.export.mixed import FP32_INPUTS, Choices, Typed, round_weights
 
 OVERFLOW = 65520.0
 """Smallest number that FP16 rounds to infinity."""

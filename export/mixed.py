@@ -13,12 +13,14 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto
+from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
 from pflx.engines.policy import GraphPolicy, PolicyError
-from pflx.engines.protocol import import_backend
+from pflx.engines.protocol import Array, import_backend
 from pflx.export.operators import check_operators
 
 INSTALL = "pip install 'pflx[cpu,calibrate]'"
@@ -154,13 +156,37 @@ def convert(source: Path, fp32_nodes: Sequence[str], target: Path) -> onnx.Model
     """
     original = Typed(onnx.load(str(source)))
     half = {node.name for node in original.convertible} - set(fp32_nodes)
-    model = _cast(source, [node.name for node in original.model.graph.node if node.name not in half])
+    with TemporaryDirectory(prefix="pflx-") as folder:
+        rounded = Path(folder, source.name)
+        onnx.save_model(_with_rounded_weights(original, half), str(rounded))
+        model = _cast(rounded, [node.name for node in original.model.graph.node if node.name not in half])
     for fault in _faults(original.model, model, half):
         raise PolicyError(f"{source.name} was not converted as asked: {fault}.")
     check_operators(model)
     facts = {entry.key: entry.value for entry in original.model.metadata_props}
     onnx.helper.set_model_props(model, facts | {"precision": "fp16"})
     onnx.save_model(model, str(target))
+    return model
+
+
+def round_weights(values: Array) -> Array:
+    """float32 weights as FP16 stores them; those beyond the largest number become the largest."""
+    largest = np.finfo(np.float16).max
+    return np.clip(values, -largest, largest).astype(np.float16).astype(np.float32)
+
+
+def _with_rounded_weights(typed: Typed, half: set[str]) -> onnx.ModelProto:
+    """The graph with the weights rounded that FP16 nodes alone read: AutoCast would make all tiny ones positive."""
+    model = onnx.ModelProto()
+    model.CopyFrom(typed.model)
+    read_by_half, read_by_others = set[str](), set[str]()
+    for node in model.graph.node:
+        taken = set(typed.inputs(node)) if node.name in half else set()
+        read_by_half |= taken
+        read_by_others |= set(node.input) - taken
+    for tensor in model.graph.initializer:
+        if tensor.name in read_by_half - read_by_others:
+            tensor.CopyFrom(numpy_helper.from_array(round_weights(numpy_helper.to_array(tensor)), tensor.name))
     return model
 
 

@@ -87,11 +87,22 @@ def test_what_lies_between_two_kept_nodes_is_never_fp16(tmp_path: Path) -> None:
     np.testing.assert_array_equal(made_of["both"][:, 4:], 1e6 * x)
 
 
-def test_weights_beyond_the_range_become_the_largest_number(tmp_path: Path) -> None:
-    text = "(float[n,1] x) => (float[n,1] y) <float[1] weight = {1000000}> { y = Mul (x, weight) }"
+def test_weights_beyond_the_range_become_the_largest_number_and_tiny_ones_keep_their_sign(tmp_path: Path) -> None:
+    text = """(float[n,5] x) => (float[n,5] y)
+    <float[5] weight = {1000000, -1000000, -0.00000004, 0.00000004, -0.00000001}> { y = Mul (x, weight) }"""
     made = convert(save(parsed("heavy", text), tmp_path), [], tmp_path / "made.onnx")
     (weight,) = made.graph.initializer
-    np.testing.assert_array_equal(numpy_helper.to_array(weight), np.array([65504], np.float16))
+    smallest = 2.0**-24
+    expected = np.array([65504, -65504, -smallest, smallest, 0], np.float16)
+    np.testing.assert_array_equal(numpy_helper.to_array(weight), expected)
+
+
+def test_weights_that_fp32_nodes_read_as_well_stay_as_they_are_for_those(tmp_path: Path) -> None:
+    text = "(float[n] x) => (float[n] y, float[n] z) <float a = {0.1}> { y = Mul (x, a) z = Add (x, a) }"
+    convert(save(parsed("shared", text), tmp_path), ["node_z"], tmp_path / "made.onnx")
+    with closing(OrtEngine(tmp_path / "made.onnx", threads=1)) as engine:
+        made = engine.run({"x": np.zeros(1, np.float32)})
+    assert made["z"] == np.float32(0.1)
 
 
 def test_a_node_that_moves_values_goes_with_the_one_that_made_them() -> None:
