@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -24,12 +24,12 @@ from pflx.calibration.emulation import emulate, emulate_typed, opened
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds import Feeds
 from pflx.calibration.fp16 import Fp16Options, _Remembering, calibrate_fp16, smallest
-from pflx.calibration.fp16_report import Fp16Report
+from pflx.calibration.fp16_report import Fp16Report, plot_report, report_lines, require_held
 from pflx.calibration.ranges import by_risk, measure_ranges
 from pflx.calibration.record import RecordOptions, record
 from pflx.calibration.replay import play
 from pflx.calibration.timing import CALLS, WARM_UP, call_ms
-from pflx.engines import Array, Bundle, Engine, FakeEngine, GraphInfo, OrtEngine, TensorSpec
+from pflx.engines import Array, Bundle, Engine, FakeEngine, GraphInfo, OrtEngine, TensorSpec, check_feeds
 from pflx.engines.device import Device
 from pflx.engines.policy import Policy, read_policy
 from pflx.export.mixed import Choices, Typed, check_policy, convert
@@ -367,7 +367,57 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(bundle: Bun
     assert "holds no recorded feeds" in refusal(*arguments, "-o", tmp_path / "policy.json")
 
 
+def test_fp16_graphs_that_a_bundle_has_are_judged_beside_the_policy(feeds: Feeds, tmp_path: Path) -> None:
+    for name, kept, is_good in (("good", OVERFLOWING, True), ("bad", OVERFLOWING[:2], False)):
+        bundle = tiny_bundle(tmp_path / f"{name}.pflx", islands={"pirender_frame": kept})
+        _, report = calibrate_fp16(bundle, feeds, Fp16Options(threads=1, trials=2, curve=0, pictures=2))
+        assert report.exported is not None
+        assert report.exported.fp32_nodes == len(kept)
+        assert (not report.exported.faults) == is_good
+        assert report_lines(report)[-1].endswith("the FP16 graphs of the bundle")
+
+
+def test_a_policy_that_does_not_hold_in_all_graphs_together_is_refused(found: tuple[Policy, Fp16Report]) -> None:
+    report = found[1]
+    require_held(report)
+    missed = msgspec.structs.replace(report.together, faults=["the head is 0.58° off, allowed are 0.5"])
+    with pytest.raises(CalibrationError, match=r"does not hold in all graphs together: the head is 0\.58° off"):
+        require_held(msgspec.structs.replace(report, together=missed))
+
+
 # On a GPU made of Python
+
+
+def test_candidates_are_timed_on_a_gpu_where_one_is_named(
+    bundle: Bundle,
+    feeds: Feeds,
+    found: tuple[Policy, Fp16Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed: list[tuple[str, int]] = []
+
+    def count_casts(path: Path, info: GraphInfo, given: Mapping[str, Array], gpu: Device) -> float:
+        check_feeds(info.inputs, given)
+        graph = onnx.load(str(path)).graph
+        timed.append((graph.name, sum(node.op_type == "Cast" for node in graph.node)))
+        return 2.5
+
+    monkeypatch.setattr("pflx.calibration.fp16.Device.open", lambda device: Device(FakeCuda()))
+    monkeypatch.setattr("pflx.calibration.fp16.call_ms", count_casts)
+    options = Fp16Options(threads=1, trials=2, curve=0, pictures=2, device="cuda:0")
+    _, report = calibrate_fp16(bundle, feeds, options)
+    trials = [trial for each in report.graphs for trial in each.trials]
+    assert [trial.engine_ms for trial in trials] == [2.5] * len(trials)
+    assert [name for name, _ in timed] == [trial.graph for trial in trials]
+    none, islands = (casts for name, casts in timed if name == "pirender_frame")
+    assert islands > none > 0
+    assert "2.50" in report_lines(report)[1]
+    heights = []
+    for name, shown in (("timed", report), ("not_timed", found[1])):
+        plot_report(tmp_path / f"{name}.png", shown)
+        heights.append(int.from_bytes((tmp_path / f"{name}.png").read_bytes()[20:24], "big"))
+    assert heights[0] > 1.3 * heights[1]  # a third panel
 
 
 def test_calls_are_timed_one_by_one_after_a_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

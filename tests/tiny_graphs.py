@@ -6,12 +6,15 @@ scaled up, as a norm takes it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import onnx
 from fakes import HOP, SIZE, fake_manifest
 
 from pflx.engines import Bundle, write_manifest
+from pflx.export.mixed import convert
 
 SCALE = 4096
 """The picture is at most 1; its square, so scaled, is 256 times the largest FP16 number."""
@@ -137,13 +140,25 @@ def tiny_graph(name: str, *, scale: float = SCALE) -> onnx.ModelProto:
     return parsed(name, _TEXTS[name].replace("SIZE", str(SIZE)).replace("SCALE", str(scale)))
 
 
-def tiny_bundle(folder: Path, *, scale: float = SCALE) -> Bundle:
-    """A bundle of all five; with a `scale` of 1 nothing leaves the range of FP16."""
+def tiny_bundle(folder: Path, *, scale: float = SCALE, islands: Mapping[str, list[str]] | None = None) -> Bundle:
+    """A bundle of all five.
+
+    Args:
+        folder: to make.
+        scale: with 1, nothing leaves the range of FP16.
+        islands: graph to the nodes in FP32 of FP16 graphs; None for a bundle without them.
+    """
     assert HOP == 8, "the graphs say so"
     (folder / "graphs").mkdir(parents=True)
     manifest = fake_manifest()
+    graphs = dict(manifest.graphs)
     for name, info in manifest.graphs.items():
-        onnx.save_model(tiny_graph(name, scale=scale), str(folder / info.files["fp32"]))
+        path = folder / info.files["fp32"]
+        onnx.save_model(tiny_graph(name, scale=scale), str(path))
+        if islands is not None:
+            kept, file = islands.get(name, []), f"graphs/{name}.fp16.onnx"
+            convert(path, kept, folder / file)
+            graphs[name] = msgspec.structs.replace(info, files={**info.files, "fp16": file}, fp32_nodes={"fp16": kept})
     (folder / "report.json").write_text('{"graphs": {}, "end_to_end": {}}')
-    write_manifest(folder, manifest)
+    write_manifest(folder, msgspec.structs.replace(manifest, graphs=graphs))
     return Bundle.open(folder)
