@@ -304,25 +304,30 @@ class _SwitchedEngine:
 
 
 class _Scene:
-    """Two segments and two pictures around the seam between them, cheap enough to be played for every layer."""
+    """Two segments and the pictures around the seam between them, cheap enough to be played for every layer."""
 
     def __init__(self, take: Take, manifest: Manifest, engines: Mapping[str, Engine]) -> None:
         self._take, self._manifest, self._engines = replace(take, steps=take.steps[:2]), manifest, engines
         hop = manifest.generator.hop
         self._shots = np.array([hop - 1, hop]) if len(self._take.steps) > 1 else np.array([0])
         self._track = react(self._take, manifest, engines)[1]
-        self._images = self._rendered(self._track)
+        self._images = self._rendered(self._track, self._shots)
 
     def error(self, graph: str) -> float:
-        """Mean squared difference, in levels, of the pictures now that a graph computes something else."""
-        is_renderer = graph in self._manifest.renderer.graphs.values()
-        track = self._track if is_renderer else react(self._take, self._manifest, self._engines)[1]
-        error = self._rendered(track) - self._images
+        """Mean squared difference, in levels, of the pictures now that a graph computes something else.
+
+        Of the graph that draws pictures, two of them; of another, the last one, whose window holds all of the motion.
+        """
+        if graph == self._manifest.renderer.graphs["frame"]:
+            error = self._rendered(self._track, self._shots) - self._images
+            return float(np.square(error).mean())
+        track = react(self._take, self._manifest, self._engines)[1]
+        error = self._rendered(track, self._shots[-1:]) - self._images[-1:]
         return float(np.square(error).mean()) if np.isfinite(track).all() else math.inf
 
-    def _rendered(self, track: Array) -> Array:
-        shots = render(self._take.portrait, track, self._shots, self._manifest, self._engines)
-        return shots.astype(np.float32)
+    def _rendered(self, track: Array, shots: Array) -> Array:
+        images = render(self._take.portrait, track, shots, self._manifest, self._engines)
+        return images.astype(np.float32)
 
 
 @contextmanager

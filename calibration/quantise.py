@@ -186,7 +186,8 @@ SWITCH = "int8:"
 def switchable(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges, scheme: Scheme) -> onnx.ModelProto:
     """A copy of a graph with an input per layer, bool [], that tells whether it computes what it would in INT8.
 
-    The arithmetic is float32 on the values that INT8 has, so that hundreds of choices are tried on one engine.
+    The arithmetic is float32 on the values that INT8 has, so that hundreds of choices are tried on one engine. Each
+    layer stands in the two branches of an If: a run costs what a run of the graph does.
     """
     result = _copy(model)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -200,22 +201,36 @@ def switchable(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges, 
         switch = SWITCH + layer.node
         result.graph.input.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
         activation = _Pair(f"{layer.node}.in", ranges[layer.activation], scheme)
+        output = _Pair(f"{layer.node}.out", ranges[layer.output], scheme) if scheme.outputs else None
         weight = _Weight(f"{layer.node}.weight", numpy_helper.to_array(weights[layer.weight]), layer.axis)
-        rounded = numpy_helper.from_array(weight.rounded(), weight.name)
-        result.graph.initializer.extend([*activation.constants(), rounded])
-        nodes += activation.nodes(layer.activation)
-        for slot, exact, name in ((0, layer.activation, activation.name), (1, layer.weight, weight.name)):
-            nodes.append(helper.make_node("Where", [switch, name, exact], [f"{name}.chosen"]))
-            node.input[slot] = f"{name}.chosen"
-        nodes.append(node)
-        if scheme.outputs:
-            output = _Pair(f"{layer.node}.out", ranges[layer.output], scheme)
-            result.graph.initializer.extend(output.constants())
-            node.output[0] = f"{layer.node}.float"
-            nodes += output.nodes(node.output[0])
-            nodes.append(helper.make_node("Where", [switch, output.name, node.output[0]], [layer.output]))
+        result.graph.initializer.append(numpy_helper.from_array(weight.rounded(), weight.name))
+        for pair in filter(None, (activation, output)):
+            result.graph.initializer.extend(pair.constants())
+        rounded = _renamed(node, f"{layer.node}.float", {0: activation.name, 1: weight.name})
+        branch = [*activation.nodes(layer.activation), rounded, *(output.nodes(rounded.output[0]) if output else ())]
+        branches = {
+            "then_branch": _branch(branch),
+            "else_branch": _branch([_renamed(node, f"{layer.node}.exact", {})]),
+        }
+        nodes.append(helper.make_node("If", [switch], [layer.output], name=f"{layer.node}.if", **branches))
     _set_nodes(result.graph, nodes)
     return result
+
+
+def _renamed(node: onnx.NodeProto, output: str, inputs: Mapping[int, str]) -> onnx.NodeProto:
+    """A copy of a node that writes another tensor, and reads others in some places."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.output[0] = output
+    for slot, name in inputs.items():
+        copy.input[slot] = name
+    return copy
+
+
+def _branch(nodes: Sequence[onnx.NodeProto]) -> onnx.GraphProto:
+    """A branch of an If, whose result is that of its last node."""
+    output = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+    return helper.make_graph(nodes, nodes[-1].name, [], [output])
 
 
 class _Pair:
