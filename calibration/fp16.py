@@ -33,7 +33,7 @@ from pflx.calibration.timing import call_ms
 from pflx.engines import Array, Bundle, Engine, OrtEngine
 from pflx.engines.device import Device
 from pflx.engines.policy import GraphPolicy, Origin, Policy
-from pflx.export.mixed import Choices, Typed, convert, skeleton
+from pflx.export.mixed import Choices, Typed, convert, require_converter, skeleton
 from pflx.runtime.bench.environment import describe_environment
 
 PSNR_DB = 45.0
@@ -91,6 +91,7 @@ def calibrate_fp16(
         EngineError: a graph does not run.
     """
     feeds.require_match(bundle)
+    require_converter()
     began = time.monotonic()
     with _Stage(bundle, feeds, options or Fp16Options(), progress) as stage:
         graphs = [stage.search(name) for name in stage.by_cost()]

@@ -6,6 +6,7 @@ me.pflx/
   graphs/*.onnx     the graphs, one file per precision
   engines/*.plan    compiled graphs, each with a passport in the manifest
   report.json       parity of the export
+  policy.fp16.json  which nodes stay in FP32 in FP16 graphs, where a policy decided
 ```
 
 Two kinds of file may stand in a bundle without being listed, and are never read: hidden ones, and

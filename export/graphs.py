@@ -12,7 +12,7 @@ from torch import nn
 
 from pflx.engines import GraphInfo, OrtEngine
 from pflx.engines.policy import GraphPolicy, Policy, PolicyError, encode_policy, policy_sha256
-from pflx.export.mixed import check_policy, convert
+from pflx.export.mixed import check_policy, convert, require_converter
 from pflx.export.parity import check_graph, count_flops, graph_errors
 from pflx.export.recipes import OPSET, Recipe
 from pflx.export.trace import fp32_nodes, stored_parameters, trace
@@ -46,6 +46,9 @@ class GraphFolder:
             precisions: FP32 is among them.
             tell: told what is about to be done.
             policy: decides the FP16 graphs that it names; in others, the modules do.
+
+        Raises:
+            BackendMissingError: a policy was given, and ModelOpt is not installed.
         """
         self.precisions = precisions
         self.infos: dict[str, GraphInfo] = {}
@@ -53,6 +56,7 @@ class GraphFolder:
         self._folder, self._tell, self._policy = folder, tell, policy
         (folder / "graphs").mkdir()
         if policy:
+            require_converter()
             (folder / POLICY).write_bytes(encode_policy(policy))
 
     def path(self, graph: str, precision: str) -> Path:

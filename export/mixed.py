@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
@@ -139,6 +140,15 @@ def check_policy(model: onnx.ModelProto, policy: GraphPolicy, graph: str) -> Non
         raise PolicyError(f"The policy of {graph} keeps {unknown[0]}, which is no node that could become FP16.")
 
 
+def require_converter() -> None:
+    """Look for what `convert` needs before a long piece of work starts.
+
+    Raises:
+        BackendMissingError: ModelOpt is not installed.
+    """
+    _autocast()
+
+
 def convert(source: Path, fp32_nodes: Sequence[str], target: Path) -> onnx.ModelProto:
     """Write an FP32 graph in FP16, except for some of its nodes; inputs and outputs stay as they are.
 
@@ -191,8 +201,8 @@ def _with_rounded_weights(typed: Typed, half: set[str]) -> onnx.ModelProto:
 
 
 def _cast(source: Path, kept: Sequence[str]) -> onnx.ModelProto:
+    autocast = _autocast()
     with _quiet():
-        autocast = import_backend("modelopt.onnx.autocast", INSTALL)
         model: onnx.ModelProto = autocast.convert_to_mixed_precision(
             str(source),
             low_precision_type="fp16",
@@ -203,6 +213,11 @@ def _cast(source: Path, kept: Sequence[str]) -> onnx.ModelProto:
             providers=["cpu"],
         )
     return model
+
+
+def _autocast() -> Any:
+    with _quiet():
+        return import_backend("modelopt.onnx.autocast", INSTALL)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 from test_engines_policy import ORIGIN
 from tiny_graphs import OVERFLOWING, parsed, tiny_graph
 
-from pflx.engines import Bundle, OrtEngine
+from pflx.engines import BackendMissingError, Bundle, OrtEngine
 from pflx.engines.build import build_engine, default_ranges, profile_for
 from pflx.engines.policy import GraphPolicy, Policy, PolicyError, policy_sha256
 from pflx.export.graphs import POLICY, GraphFolder
@@ -196,6 +197,12 @@ def test_a_policy_for_a_graph_that_is_not_there_is_refused(tmp_path: Path) -> No
     graphs = GraphFolder(tmp_path, ("fp32", "fp16"), lambda _: None, policy)
     with pytest.raises(PolicyError, match="also for other, which this bundle does not have"):
         graphs.require_all_named()
+
+
+def test_a_converter_that_is_not_installed_is_missed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modelopt.onnx.autocast", None)
+    with pytest.raises(BackendMissingError, match=r"pip install 'pflx\[cpu,calibrate\]'"):
+        GraphFolder(tmp_path, ("fp32", "fp16"), lambda _: None, policy_of())
 
 
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
