@@ -208,11 +208,11 @@ def switchable(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Ranges, 
             result.graph.initializer.extend(pair.constants())
         rounded = _renamed(node, f"{layer.node}.float", {0: activation.name, 1: weight.name})
         branch = [*activation.nodes(layer.activation), rounded, *(output.nodes(rounded.output[0]) if output else ())]
-        branches = {
-            "then_branch": _branch(branch),
-            "else_branch": _branch([_renamed(node, f"{layer.node}.exact", {})]),
-        }
-        nodes.append(helper.make_node("If", [switch], [layer.output], name=f"{layer.node}.if", **branches))
+        choice = helper.make_node("If", [switch], [layer.output], name=f"{layer.node}.if")
+        exact = _renamed(node, f"{layer.node}.exact", {})
+        for name, content in (("then_branch", branch), ("else_branch", [exact])):
+            choice.attribute.append(helper.make_attribute(name, _branch(content)))
+        nodes.append(choice)
     _set_nodes(result.graph, nodes)
     return result
 
