@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -43,6 +43,8 @@ FRAME = "pirender_frame"
 GOAL = 0.20
 BASE = "eager, as released"
 BOUND = Bound()
+
+Calibrated: TypeAlias = tuple[Int8Report, dict[str, onnx.ModelProto]]
 
 
 def eager_run(bundle: Bundle, feeds: Mapping[str, Array], folder: Path) -> Callable[[], object]:
@@ -80,7 +82,7 @@ def plain_runs(
 
 
 def variants(
-    bundle: Bundle, feeds: Feeds, found: Mapping[EngineName, Mapping[str, onnx.ModelProto]], folder: Path
+    bundle: Bundle, feeds: Feeds, found: Mapping[EngineName, Calibrated], folder: Path
 ) -> Iterator[tuple[str, Path, str]]:
     """Name, graph and what it computes in: `ort`, or OpenVINO's `f32` or `bf16`."""
     deployed = bundle.graph_path(FRAME, "fp32")
@@ -97,7 +99,7 @@ def variants(
         ranges = measure_ranges(source, ("Conv",), feeds.of_graph(FRAME), "percentile")
         every = quantised(source, layers, [layer.node for layer in layers], ranges, scheme)
         path = saved(every, folder / f"{engine}.all.onnx")
-        chosen = found[cast(EngineName, engine)].get(FRAME)
+        chosen = found[cast(EngineName, engine)][1].get(FRAME)
         calibrated = saved(chosen, folder / f"{engine}.int8.onnx") if chosen else None
         for inference in ("f32", "bf16") if engine == "openvino" else ("ort",):
             label = "ONNX Runtime INT8" if engine == "onnxruntime" else f"OpenVINO INT8 and {inference}"
@@ -146,9 +148,7 @@ def judged(bundle: Bundle, feeds: Feeds, engines: Mapping[str, Engine], threads:
     return result
 
 
-def calibrated(
-    bundle: Bundle, feeds: Feeds, engine: EngineName, threads: int
-) -> tuple[Int8Report, dict[str, onnx.ModelProto]]:
+def calibrated(bundle: Bundle, feeds: Feeds, engine: EngineName, threads: int) -> Calibrated:
     found = calibrate_int8(
         bundle, feeds, engine, bound=BOUND, threads=threads, progress=lambda *step: print(engine, *step, flush=True)
     )
@@ -178,16 +178,17 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     bundle, feeds = Bundle.open(args.bundle), Feeds.open(args.feeds)
     for_cpus: tuple[EngineName, ...] = ("openvino", "onnxruntime")
-    found = {engine: calibrated(bundle, feeds, engine, args.threads) for engine in for_cpus}
+    found: dict[EngineName, Calibrated] = {
+        engine: calibrated(bundle, feeds, engine, args.threads) for engine in for_cpus
+    }
     environment = report.machine(args.threads)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, feed = Path(name), next(feeds.of_graph(FRAME))
         runs: dict[str, Callable[[], object]] = {BASE: eager_run(bundle, feed, folder)}
         runs |= dict(plain_runs(feed, folder, args.threads, stack))
-        graphs: dict[EngineName, dict[str, onnx.ModelProto]] = {engine: made for engine, (_, made) in found.items()}
         engines: dict[str, Engine] = {
             label: stack.enter_context(closing(opened(bundle, path, inference, args.threads)))
-            for label, path, inference in variants(bundle, feeds, graphs, folder)
+            for label, path, inference in variants(bundle, feeds, found, folder)
         }
         pictures = judged(bundle, feeds, engines, args.threads)
         runs |= {label: partial(engine.run, feed) for label, engine in engines.items()}
