@@ -22,6 +22,8 @@ from pflx.runtime.smoothing import POSE
 FPS = 25
 HELD_OUT = 0.2
 """Share of every motion, its end, that nothing is fitted to."""
+NOISE = 0.02
+"""Standard deviation of the noise in what PosNet is given, in those of the offsets."""
 JUMP = 0.5
 """Standard deviation of the offsets that segments of a track get, in standard deviations of the track."""
 MIN_SEGMENTS = 30
@@ -196,24 +198,29 @@ class Draws:
     """Windows with offsets, seeded.
 
     The target is the generator's segment, moved so that it goes on where the past ends, and back over its length by
-    `pull` of the way to where it was: the head follows the generator in the long run.
+    `pull` of the way to where it was: the head follows the generator in the long run. The segment has a little noise
+    that the target has not, lest the fit leans on differences of neighbouring frames that no generator keeps clean.
 
     Args:
         windows: float32 [N, 2·slide, 6], continuous.
         offset_sd: float32 [N, 6].
         pull: 0 to 1.
         seed: of all draws.
+        noise: as `NOISE`.
     """
 
-    def __init__(self, windows: Array, offset_sd: Array, *, pull: float, seed: int) -> None:
-        self._windows, self._offset_sd, self._pull, self._seed = windows, offset_sd, pull, seed
+    def __init__(self, windows: Array, offset_sd: Array, *, pull: float, seed: int, noise: float = NOISE) -> None:
+        self._windows, self._offset_sd = windows, offset_sd
+        self._pull, self._seed, self._noise = pull, seed, noise
 
     @classmethod
-    def of(cls, motions: Sequence[Motion], *, pull: float, seed: int, held: bool = False) -> Draws:
+    def of(
+        cls, motions: Sequence[Motion], *, pull: float, seed: int, held: bool = False, noise: float = NOISE
+    ) -> Draws:
         """Draws of several motions, by their lengths."""
         parts = [motion.held_windows if held else motion.windows for motion in motions]
         sds = [np.repeat(m.offset_sd[None], len(part), axis=0) for m, part in zip(motions, parts, strict=True)]
-        return cls(np.concatenate(parts), np.concatenate(sds), pull=pull, seed=seed)
+        return cls(np.concatenate(parts), np.concatenate(sds), pull=pull, seed=seed, noise=noise)
 
     def batch(self, step: int, n: int) -> Batch:
         """The same for the same step, whatever was drawn before.
@@ -237,7 +244,8 @@ class Draws:
         back = moved + segment[:, :1] - fresh[:, :1]
         ramp = np.arange(1, fresh.shape[1] + 1)[:, None] / fresh.shape[1]
         target = fresh + back * (1 - self._pull * ramp)
-        return Batch(*(np.asarray(part, np.float32) for part in (past + moved, fresh, target)))
+        noisy = fresh + self._noise * offset_sd * rng.standard_normal(fresh.shape)
+        return Batch(*(np.asarray(part, np.float32) for part in (past + moved, noisy, target)))
 
 
 def _uniform(rng: np.random.Generator, shape: tuple[int, ...], reach: float) -> Array:

@@ -74,12 +74,16 @@ def floats(*shape: int | str) -> TensorSpec:
 
 
 def posnet_recipe(slide: int) -> Recipe:
-    """PosNet on segments of `slide` frames."""
+    """PosNet on segments of `slide` frames.
+
+    A fitted one tells the first frames from the mean of all, and speed from neighbouring frames: rounding grows with
+    the slide, on noise as here to 3e-5 at 50 frames. The tolerance of 1e-4 rad is 0.006 degrees.
+    """
     return Recipe(
         "posnet",
         inputs={"segment": floats("samples", slide, COEFFICIENTS), "last_pose": floats("samples", 6)},
         outputs={"smoothed": floats("samples", slide, COEFFICIENTS), "pose": floats("samples", 6)},
-        tolerance={"smoothed": 1e-5, "pose": 1e-5},
+        tolerance={"smoothed": 1e-4, "pose": 1e-4},
         source="PFLPosNet 6c274a2, PosModifierMLP",
         scale={"segment": 0.3, "last_pose": 0.3},
     )

@@ -134,7 +134,7 @@ def test_a_parabola_is_continued_backwards_as_it_is() -> None:
 
 
 def test_draws_depend_on_their_step_only_and_targets_go_on_where_the_past_ends(motion: Motion) -> None:
-    draws = Draws.of([motion], pull=0.0, seed=3)
+    draws = Draws.of([motion], pull=0.0, seed=3, noise=0.0)
     first, again, other = draws.batch(7, 64), draws.batch(7, 64), draws.batch(8, 64)
     np.testing.assert_array_equal(first.fresh, again.fresh)
     assert not np.array_equal(first.fresh, other.fresh)
@@ -146,8 +146,16 @@ def test_draws_depend_on_their_step_only_and_targets_go_on_where_the_past_ends(m
 
 
 def test_a_whole_pull_ends_where_the_generator_is(motion: Motion) -> None:
-    batch = Draws.of([motion], pull=1.0, seed=3).batch(0, 16)
+    batch = Draws.of([motion], pull=1.0, seed=3, noise=0.0).batch(0, 16)
     np.testing.assert_allclose(batch.target[:, -1], batch.fresh[:, -1], atol=1e-6)
+
+
+def test_what_posnet_is_given_has_noise_that_the_target_has_not(motion: Motion) -> None:
+    noisy, clean = (Draws.of([motion], pull=0.0, seed=3, noise=noise).batch(0, 256) for noise in (0.1, 0.0))
+    np.testing.assert_array_equal(noisy.target, clean.target)
+    apart = np.sqrt(np.mean((noisy.fresh - clean.fresh) ** 2, axis=(0, 1)))
+    assert (apart > 0.1 * motion.offset_sd).all()
+    assert (apart < 0.5 * motion.offset_sd).all()
 
 
 @pytest.mark.parametrize("slide", [4, 8, 25])
