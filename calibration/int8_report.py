@@ -13,6 +13,8 @@ from pflx.engines.writer import write_whole
 from pflx.runtime.bench.table import count, number, percent, table
 
 SCHEMA = 1
+NAMED = 12
+"""Layers of a graph that are named one by one in the table, at most."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,7 +126,8 @@ def report_lines(report: Int8Report) -> Iterator[str]:
     for graph in dict.fromkeys(unit.graph for unit in report.units):
         left = [node for unit in report.units if unit.graph == graph and not unit.quantised for node in unit.nodes]
         if left:
-            yield f"  left out of {graph}: {', '.join(left)}"
+            told = ", ".join(left) if len(left) <= NAMED else f"{count(len(left), 'layer')}, named in the report"
+            yield f"  left out of {graph}: {told}"
 
 
 _HEAD = ["", "in INT8", "PSNR dB", "worst", "SSIM", "head °", "seam z", "of FP32", "flicker", "of FP32"]

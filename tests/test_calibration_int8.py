@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_graphs import tiny_bundle
 
 from pflx.calibration import int8 as int8_module
+from pflx.calibration import int8_report as report_module
 from pflx.calibration import variants as variants_module
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds import Feeds
@@ -587,6 +588,11 @@ def test_the_report_is_told_drawn_and_kept(found: Int8Result, tmp_path: Path) ->
     assert msgspec.json.decode((tmp_path / "int8.json").read_bytes(), type=Int8Report) == found.report
     plot_report(tmp_path / "int8.png", found.report)
     assert (tmp_path / "int8.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_many_layers_are_counted_rather_than_named(found: Int8Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_module, "NAMED", 0)
+    assert "  left out of pirender_frame: 1 layer, named in the report" in list(report_lines(found.report))
 
 
 @pytest.fixture
