@@ -20,7 +20,7 @@ from pflx.runtime.chain import Chain, Clock, ListenerFrame, Noise, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
-from pflx.runtime.generators import Generator, GeneratorOptions, make_generator
+from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
 from pflx.runtime.generators.protocol import Denoiser, StepDifference, delay_frames
 from pflx.runtime.inbox import Inbox
 from pflx.runtime.latency import Ledger, Rung
@@ -62,7 +62,8 @@ class Listener:
         lookahead: coefficient frames to wait for before rendering, 0…13: more is smoother and later.
         detector: finds the speaker's face; by default `BlazeFace`.
         extractors: what gives the speaker's `coefficients` or `emotion`, for a generator that reads them: an extractor,
-            the path of a file of numbers or of an ONNX regressor, or `landmarks`. A session may bring its own.
+            the path of a file of numbers or of an ONNX regressor, or `landmarks`. A session may bring its own. A
+            generator that makes do with landmarks takes them by itself.
         options: what is chosen of the generator.
         clock: stamps the ledgers, monotonic, in ns.
         gpu: that the engines run on; closed with the listener.
@@ -91,7 +92,7 @@ class Listener:
         self.manifest = manifest
         self._engines, self._gpu = engines, gpu
         self._detector, self._own_detector = detector or BlazeFace(), detector is None
-        self._extractors = self._opened(extractors)
+        self._extractors = self._opened({**default_sources(manifest.generator.name), **(extractors or {})})
         generator = make_generator(manifest.generator, engines, options)
         render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
         renderer = Renderer(render_engines, manifest.renderer.size, ahead=generator.hop if gpu else 1)
