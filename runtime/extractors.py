@@ -167,6 +167,11 @@ def open_extractor(text: str | Path, need: str, mean_face: npt.ArrayLike) -> Ext
     raise ExtractorError(f"'{text}' is no {need} source. Give {_ways(need)}.")
 
 
+def source_name(text: str | Path) -> str:
+    """What a report calls what a user named: a file by its name alone, landmarks as they are."""
+    return str(text) if _EVERY.fullmatch(str(text)) else Path(text).name
+
+
 def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str, Extractor]) -> None:
     """Check that everything a generator reads of the speaker is given.
 

@@ -31,8 +31,8 @@ class BackchannelGenerator:
     The head's angles are the sum of nods, mirrored pose, idle sway and a lean towards who speaks, followed with bounded
     velocity and acceleration. Eyes stay with the speaker while the head turns. Translation rests.
 
-    Rotation is FaceVerse's, (upright + pitch, -yaw, -roll) in rad. `upright` is a setting of the bundle: half a turn
-    where the mean face is zero, 0 where it holds the rest pose.
+    Rotation is FaceVerse's, (pitch, -yaw, -roll) in rad. The listener at rest has the bundle's mean face, which is all
+    zeros here, and carries the half turn by which FaceVerse's heads are turned.
 
     Args:
         info: from the manifest. The hop is a multiple of 4 frames, and the window as long.
@@ -69,7 +69,6 @@ class BackchannelGenerator:
         self.window = self.hop = self.lead = info.hop
         self._step_s = self.hop * _FRAME_S
         self._times = np.arange(self.hop) * _FRAME_S
-        self._upright = info.settings.get("upright", math.pi)
         self._hearing = hearing or Hearing()
         self._sway_noise = self.hop * AXES * 2
         self.noise_size = self._sway_noise + NOD_NOISE + BLINK_NOISE
@@ -138,7 +137,6 @@ class BackchannelGenerator:
         for name, weight in weights.items():
             coefficients[..., ARKIT_NAMES.index(name)] = weight
         coefficients[..., mirroring.ROTATION] = np.radians(angles * _TO_PICTURE)
-        coefficients[..., mirroring.ROTATION.start] += np.float32(self._upright)
         return coefficients
 
 
