@@ -87,8 +87,7 @@ class Listener:
         clock: Clock = time.perf_counter_ns,
         gpu: Device | None = None,
     ) -> None:
-        if not 0 <= lookahead <= WINDOW_RADIUS:
-            raise FeedError(f"lookahead is {lookahead}; it goes from 0 to {WINDOW_RADIUS} frames.")
+        lookahead = _checked_lookahead(lookahead)
         self.manifest = manifest
         self._engines, self._gpu = engines, gpu
         self._detector, self._own_detector = detector or BlazeFace(), detector is None
@@ -350,6 +349,7 @@ class Listener:
         sink: Sink | Callable[[ListenerFrame], object] | str | Path | None = None,
         *,
         playout_ms: float = LiveSettings.playout_ms,
+        lookahead: int | None = None,
         samples: int = 1,
         seed: int = 0,
         noise: Noise | None = None,
@@ -378,6 +378,7 @@ class Listener:
             sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink().
             playout_ms: time to work in, on top of the algorithmic delay; more misses fewer deadlines, and is later.
                 `pflx bench-latency` finds the smallest that misses none.
+            lookahead: of this session, in place of the listener's.
             samples: M parallel reactions.
             seed: of their noise.
             noise: in place of `seed`.
@@ -405,7 +406,8 @@ class Listener:
         settings = LiveSettings(playout_ms, samples, floor, stale_ms, queue_ms, policy, block_ms)
         if self._turn is None or (clock is not None and clock is not self._turn.clock):
             self._turn = Turn(clock or SystemClock())
-        chain = replace(self._session_chain(extractors, alone=True), clock=self._turn.clock)
+        waits = self.lookahead if lookahead is None else _checked_lookahead(lookahead)
+        chain = replace(self._session_chain(extractors, alone=True), clock=self._turn.clock, lookahead=waits)
         track = FaceTrack(region=region)
         stream = Stream(chain, samples=samples, noise=noise or seeded_noise(seed), track=track)
         if snapshot is not None:
@@ -481,6 +483,12 @@ class Listener:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _checked_lookahead(lookahead: int) -> int:
+    if not 0 <= lookahead <= WINDOW_RADIUS:
+        raise FeedError(f"lookahead is {lookahead}; it goes from 0 to {WINDOW_RADIUS} frames.")
+    return lookahead
 
 
 def _several(given: Portrait | Sequence[Portrait]) -> Sequence[Portrait]:

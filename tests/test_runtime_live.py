@@ -12,7 +12,7 @@ from itertools import chain, repeat
 
 import numpy as np
 import pytest
-from fakes import FUNCTIONS, HOP, INPUTS, OUTPUTS, fake_listener, frames_of
+from fakes import FUNCTIONS, HOP, INPUTS, OUTPUTS, REGION, fake_listener, frames_of
 from live_sessions import (
     FRAME,
     MS,
@@ -28,7 +28,7 @@ from live_sessions import (
     watchdog,  # noqa: F401
 )
 
-from pflx.engines import Array
+from pflx.engines import Array, FeedError
 from pflx.runtime import (
     IterableSource,
     Ledger,
@@ -43,6 +43,19 @@ from pflx.runtime.figures import figures
 from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State
 
 # What is shown, and when
+
+
+@pytest.mark.parametrize("lookahead", [0, 7])
+def test_a_session_may_have_a_look_ahead_of_its_own(lookahead: int) -> None:
+    clock, items = VirtualClock(START), speaker(45)
+    listener = fake_listener(costly(clock), lookahead=3)
+    shown: list[ListenerFrame] = []
+    with listener.live(items, shown.append, lookahead=lookahead, region=REGION, clock=clock) as session:
+        session.wait()
+    assert contents(shown) == contents(offline(items, lookahead=lookahead))
+    assert listener.lookahead == 3
+    with pytest.raises(FeedError, match="lookahead is 14; it goes from 0 to 13"):
+        listener.live(items, lookahead=14, clock=clock)
 
 
 @pytest.mark.parametrize("start_s", [0.0, 1000.0, 1.7e9])
