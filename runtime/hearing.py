@@ -34,8 +34,10 @@ _LONGEST = int(SAMPLE_RATE_HZ / LOWEST_HZ) + 1  # period in samples
 _SHORTEST = int(SAMPLE_RATE_HZ / HIGHEST_HZ)
 _BEFORE = _SUMMED + _LONGEST - _TICK  # samples before a tick that its pitch is told from, too
 _FFT = 1024
-_APERIODIC = 0.1
-"""Dips of the normalised difference function above it are no period. Source: de Cheveigné & Kawahara 2002, step 4."""
+_APERIODIC = 0.2
+"""Dips of the normalised difference function above it are no period. Source: de Cheveigné & Kawahara 2002, step 4, who
+take 0.1 for clean speech; of a voice outdoors that leaves little, and that noise is no voice is known otherwise.
+"""
 
 
 class Heard(NamedTuple):

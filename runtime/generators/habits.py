@@ -36,7 +36,7 @@ HABITS: Mapping[str, Habit] = {
     "low_break": Habit(0.02, "s", "without low pitch that does not end a region of it", "ours: a pitch tracker's gaps"),
     "pause": Habit(0.25, "s", "shorter silence is a part of speech", "Goldman-Eisler 1968"),
     "voice": Habit(0.5, "", "probability from which it is speech", "Silero VAD, its default"),
-    "pitch_known": Habit(1.0, "s", "voiced speech until the speaker's pitch is known", "ours"),
+    "pitch_known": Habit(0.5, "s", "voiced speech until the speaker's pitch is known", "ours"),
     "pitch_memory": Habit(20, "s", "voiced speech after which its pitch counts half", "ours: speakers change"),
     "nod_share": Habit(0.8, "", "share of the invitations that are answered", "ours: listeners differ"),
     "nod_jitter": Habit(0.08, "s", "deviation of a nod's start; at most twice that", "ours: listeners differ"),
