@@ -12,7 +12,7 @@ from torch import nn
 from pflx.engines import GraphInfo, OrtEngine
 from pflx.export.parity import check_graph, count_flops, graph_errors
 from pflx.export.recipes import OPSET, Recipe
-from pflx.export.trace import fp32_nodes, stored_parameters, trace
+from pflx.export.trace import fp32_nodes, stored_parameters, trace, write_as
 
 Precision = Literal["fp32", "fp16"]
 
@@ -49,17 +49,22 @@ class GraphFolder:
         return {graph: self.path(graph, precision) for graph in self.infos}
 
     def add(self, recipe: Recipe, module: nn.Module) -> None:
-        """Export a module in every precision.
+        """Export a module in every precision; they are all the same of one without weights.
 
         Raises:
             ParityError: the FP32 graph differs from its module by more than the recipe allows.
         """
-        module = module.eval()
+        module, model = module.eval(), None
+        has_weights = any(True for _ in module.parameters())
         parameters = 0
         islands: dict[str, list[str]] = {}
         for precision in self.precisions:
             self._tell(f"{recipe.graph} {precision}")
-            model = trace(module, recipe, self.path(recipe.graph, precision), precision=precision)
+            path = self.path(recipe.graph, precision)
+            if model is None or has_weights:
+                model = trace(module, recipe, path, precision=precision)
+            else:
+                write_as(model, recipe, path, precision)
             self._check(module, recipe, precision)
             if precision == "fp32":
                 parameters = stored_parameters(model)

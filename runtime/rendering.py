@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -13,14 +14,20 @@ from pflx.engines import Array, BundleError, Engine, RendererInfo
 from pflx.engines.placement import fetch, kept
 from pflx.runtime.landmarks import FaceMesh
 from pflx.runtime.pace import BATCHES
-from pflx.runtime.portrait import load_portrait
-from pflx.runtime.warp import frame_portrait
+from pflx.runtime.portrait import PortraitError, load_portrait
+from pflx.runtime.smoothing import POSE
+from pflx.runtime.warp import frame_portrait, square_geometry
 
-Portrait: TypeAlias = str | Path | npt.NDArray[np.uint8]
+log = logging.getLogger(__name__)
+
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Portrait: TypeAlias = str | Path | UInt8Array
 Features: TypeAlias = Mapping[str, Array]
 """What the renderer keeps of one portrait, by name."""
 
 COEFFICIENTS = 58
+_GEOMETRY = "geometry"
 
 WINDOW_RADIUS = 13
 """Coefficient frames that a renderer may read on each side of a frame. Source: PIRender, semantic radius."""
@@ -34,6 +41,7 @@ class Renderer:
         size: side of a picture in pixels.
         ahead: pictures that are put under way before the first of them is waited for. On a CPU it is 1: a batch is no
             faster there, costs memory, and delays the first.
+        mover: moves pictures that were rendered, where there is no time to render one.
 
     Attributes:
         radius: coefficient frames that a picture reads on each side of its own.
@@ -41,9 +49,11 @@ class Renderer:
 
     radius = WINDOW_RADIUS
 
-    def __init__(self, engines: Mapping[str, Engine], size: int, ahead: int = 1) -> None:
+    def __init__(
+        self, engines: Mapping[str, Engine], size: int, ahead: int = 1, mover: PictureMover | None = None
+    ) -> None:
         self._portrait, self._frame = engines["portrait"], engines["frame"]
-        self._size, self.ahead = size, ahead
+        self._size, self.ahead, self._mover = size, ahead, mover
 
     def prepare(self, portrait: Portrait) -> Features:
         """What depends on a portrait alone, computed once.
@@ -55,7 +65,8 @@ class Renderer:
             PortraitError: it cannot be read.
         """
         picture = load_portrait(portrait, self._size)
-        return {name: kept(value) for name, value in self._portrait.run({"portrait": picture[None]}).items()}
+        features = {name: kept(value) for name, value in self._portrait.run({"portrait": picture[None]}).items()}
+        return features if self._mover is None else {**features, **self._mover.geometry(picture)}
 
     def warm_up(self, features: Features) -> None:
         """Have every batch captured that may be rendered ahead, so that no session waits for it.
@@ -80,8 +91,65 @@ class Renderer:
             uint8 [count, size, size, 3] RGB, which the engine may reuse in its next call. On a GPU it is being made.
         """
         frames = np.arange(WINDOW_RADIUS, WINDOW_RADIUS + count)
-        images: Array = self._frame.run({**features, "coefficients": track[None], "frames": frames})["image"][0]
+        given = {**features, "coefficients": track[None], "frames": frames}
+        images: Array = self._frame.run({name: given[name] for name in self._frame.inputs})["image"][0]
         return images
+
+    @property
+    def has_mover(self) -> bool:
+        """Whether pictures can be moved at all."""
+        return self._mover is not None
+
+    def can_move(self, features: Features) -> bool:
+        """Whether pictures of a portrait can be moved: there is a mover, and a face in the portrait."""
+        return self._mover is not None and _GEOMETRY in features
+
+    def move(self, picture: UInt8Array, turn: Float32Array, features: Features) -> Array:
+        """A picture that was rendered, with its head moved.
+
+        Args:
+            picture: uint8 [size, size, 3] RGB.
+            turn: float32 [6], pose that is wanted less pose that it shows.
+            features: of the portrait, with which `can_move` is true.
+
+        Returns:
+            uint8 [size, size, 3] RGB, which the engine may reuse in its next call.
+        """
+        assert self._mover is not None
+        return self._mover.move(picture, turn, features[_GEOMETRY])
+
+
+class PictureMover:
+    """Moves the head in a rendered picture: the graphs of the weightless renderer, with that in the portrait's place.
+
+    Args:
+        engines: the `portrait` and `frame` graphs of that renderer.
+        mesh: finds the face in a portrait.
+
+    Raises:
+        DetectorFileError: a model file is missing or its SHA-256 is wrong.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], mesh: FaceMesh | None = None) -> None:
+        self._portrait, self._frame = engines["portrait"], engines["frame"]
+        self._mesh = mesh or FaceMesh()
+
+    def geometry(self, picture: UInt8Array) -> Features:
+        """Where the head of a portrait is, to be kept among its features; nothing for one without a face."""
+        try:
+            return {_GEOMETRY: square_geometry(picture, self._mesh)[None]}
+        except PortraitError as error:
+            log.warning("%s Its pictures are held, not moved, where time runs short.", error)
+            return {}
+
+    def move(self, picture: UInt8Array, turn: Float32Array, geometry: Array) -> Array:
+        """See `Renderer.move`."""
+        track = np.zeros((1, 1, COEFFICIENTS), np.float32)
+        track[0, 0, POSE] = turn
+        source = self._portrait.run({"portrait": picture[None]})["source"]
+        feeds = {"source": source, _GEOMETRY: geometry, "coefficients": track, "frames": np.zeros(1, np.int64)}
+        moved: Array = self._frame.run(feeds)["image"][0, 0]
+        return moved
 
 
 class WarpRenderer(Renderer):
@@ -91,6 +159,7 @@ class WarpRenderer(Renderer):
         engines: see `Renderer`.
         size: see `Renderer`.
         ahead: see `Renderer`.
+        mover: see `Renderer`; of no use, where rendering takes no longer.
         mesh: finds the face.
 
     Raises:
@@ -100,9 +169,15 @@ class WarpRenderer(Renderer):
     radius = 0
 
     def __init__(
-        self, engines: Mapping[str, Engine], size: int, ahead: int = 1, *, mesh: FaceMesh | None = None
+        self,
+        engines: Mapping[str, Engine],
+        size: int,
+        ahead: int = 1,
+        mover: PictureMover | None = None,
+        *,
+        mesh: FaceMesh | None = None,
     ) -> None:
-        super().__init__(engines, size, ahead)
+        super().__init__(engines, size, ahead, mover)
         self._mesh = mesh or FaceMesh()
 
     def prepare(self, portrait: Portrait) -> Features:
@@ -112,25 +187,28 @@ class WarpRenderer(Renderer):
             PortraitError: it cannot be read, or shows no face.
         """
         picture, geometry = frame_portrait(portrait, self._size, self._mesh)
-        return {"source": kept(self._portrait.run({"portrait": picture[None]})["source"]), "geometry": geometry[None]}
+        return {"source": kept(self._portrait.run({"portrait": picture[None]})["source"]), _GEOMETRY: geometry[None]}
 
 
 RENDERERS: Mapping[str, type[Renderer]] = {"pirender": Renderer, "warp": WarpRenderer}
 
 
-def make_renderer(info: RendererInfo, engines: Mapping[str, Engine], ahead: int = 1) -> Renderer:
+def make_renderer(
+    info: RendererInfo, engines: Mapping[str, Engine], preview: RendererInfo | None = None, *, ahead: int = 1
+) -> Renderer:
     """The renderer a bundle names.
 
     Args:
         info: of the manifest.
         engines: by graph name.
+        preview: of the manifest; with it, pictures can be moved.
         ahead: see `Renderer`.
 
     Raises:
         BundleError: there is no such renderer.
     """
-    by_role = {role: engines[graph] for role, graph in info.graphs.items()}
-    return _kind(info)(by_role, info.size, ahead)
+    kind, mover = _kind(info), None if preview is None else PictureMover(_by_role(preview, engines))
+    return kind(_by_role(info, engines), info.size, ahead, mover)
 
 
 def reach(info: RendererInfo) -> int:
@@ -140,6 +218,10 @@ def reach(info: RendererInfo) -> int:
         BundleError: there is no such renderer.
     """
     return _kind(info).radius
+
+
+def _by_role(info: RendererInfo, engines: Mapping[str, Engine]) -> dict[str, Engine]:
+    return {role: engines[graph] for role, graph in info.graphs.items()}
 
 
 def _kind(info: RendererInfo) -> type[Renderer]:

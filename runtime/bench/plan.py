@@ -22,7 +22,7 @@ from pflx.runtime.generators import GeneratorOptions, default_sources, make_gene
 from pflx.runtime.latency import Rung
 from pflx.runtime.listener import Listener
 from pflx.runtime.opening import Library
-from pflx.runtime.rendering import WINDOW_RADIUS
+from pflx.runtime.rendering import WINDOW_RADIUS, reach
 from pflx.runtime.session import LiveSettings
 
 _STUB_NAME = "stub"
@@ -209,7 +209,7 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         window=manifest.generator.window,
         hop=manifest.generator.hop,
         lead=generator.lead,
-        lookahead=plan.lookahead,
+        lookahead=min(plan.lookahead, reach(manifest.renderer)),
         steps=steps,
         solver=None if steps is None else plan.options.solver or "ddim",
         history=_history(plan, manifest),
