@@ -78,7 +78,7 @@ _DEPTH = 0.62  # of the face's width, from the axis between the ears to the fron
 _NOSE_OUT = 0.16  # likewise, of the nose beyond that
 _NECK = 0.8  # of half the head's height, below its middle
 
-_SMALL_HEAD = 0.36
+_SMALL_HEAD = 0.45
 """Share of the picture's height that a head takes, crown to chin; a smaller one is brought nearer."""
 _BROUGHT_NEAR = 0.52
 """What it takes then, if the picture reaches so far."""
