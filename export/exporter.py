@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -43,6 +43,7 @@ from pflx.export.graphs import GraphFolder, Precision
 from pflx.export.models import PosNet, PosNetSmoother
 from pflx.export.parity import ParityError, largest_difference
 from pflx.export.recipes import posnet_recipe
+from pflx.export.renderers import RendererParts, WarpParts
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -197,17 +198,27 @@ class _Export:
         components, options = self._components, self._options
         graphs = GraphFolder(self._folder, options.precisions, self._step)
         reactions = export_generator(graphs, components.generator, components.posnet)
-        modules = components.renderer.modules(components.mean_face, options.size)
-        for recipe in components.renderer.recipes(options.size):
-            graphs.add(recipe, modules[recipe.graph])
+        for renderer in self._renderers:
+            modules = renderer.modules(components.mean_face, options.size)
+            for recipe in renderer.recipes(options.size):
+                graphs.add(recipe, modules[recipe.graph])
         report = {"graphs": graphs.errors, "end_to_end": self._check_frames(graphs, reactions)}
         (self._folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         self._step("sealed")
         return self._manifest(graphs)
 
+    @property
+    def _preview(self) -> RendererParts | None:
+        """The quick renderer beside another one."""
+        return None if self._components.renderer.name == WarpParts.name else WarpParts()
+
+    @property
+    def _renderers(self) -> Sequence[RendererParts]:
+        return [self._components.renderer, *filter(None, [self._preview])]
+
     def _step(self, doing: str) -> None:
-        renderer = self._components.renderer.recipes(self._options.size)
-        n_graphs = len(self._components.generator.recipes) + 1 + len(renderer)
+        n_rendering = sum(len(renderer.recipes(self._options.size)) for renderer in self._renderers)
+        n_graphs = len(self._components.generator.recipes) + 1 + n_rendering
         self._progress(doing, self._done, (n_graphs + 1) * len(self._options.precisions))
         self._done += 1
 
@@ -240,6 +251,7 @@ class _Export:
             generator=components.generator.info,
             smoother=SmootherInfo(name="posnet", slide=components.posnet.slide, graphs={"smooth": "posnet"}),
             renderer=components.renderer.info(options.size),
+            preview=None if self._preview is None else self._preview.info(options.size),
             pfl=options.pfl,
             mean_face=components.mean_face_info,
             graphs=graphs.infos,
