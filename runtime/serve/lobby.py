@@ -64,7 +64,7 @@ class Lobby:
         settings = self.settings
         return {
             "listeners": [_described(*each) for each in zip(self._names, self._listeners, strict=True)],
-            "limits": {"samples": settings.max_samples, "lookahead": 13, "playout_ms": MAX_PLAYOUT_MS},
+            "limits": {"samples": settings.max_samples, "playout_ms": MAX_PLAYOUT_MS},
             "wish": {"listener": 0, "samples": 1, "lookahead": settings.lookahead, "playout_ms": settings.playout_ms},
             "ice_servers": [{"urls": url} for url in settings.ice_servers],
         }
@@ -156,4 +156,5 @@ def _described(name: str, listener: Listener) -> dict[str, Any]:
         "renderer": manifest.renderer.name,
         "size": manifest.renderer.size,
         "untrained": manifest.untrained is not None,
+        "lookahead": listener.chain.renderer.radius,
     }

@@ -205,6 +205,8 @@ class Peer:
             raise OfferError("The browser's offer cannot be understood. Try a newer browser.") from error
         if "video" not in self._kinds:
             raise OfferError("No camera is offered. Allow the camera, and start again.")
+        if "a=fingerprint:" not in sdp:  # by which the encryption knows who it speaks to
+            raise OfferError("The browser's offer has no fingerprint. Try another browser.")
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         self._kinds.add(track.kind)
@@ -277,11 +279,12 @@ class Peer:
         try:
             await self._in_thread(self._stop)
             await self._connection.close()
-        finally:
-            self.screen.stop()
-            self._gone(self)
-            for task in self._tasks - {asyncio.current_task()}:
-                task.cancel()
+        except Exception as error:  # aiortc, of a connection that was never more than half made
+            log.info("A connection could not be closed: %s", error)
+        self.screen.stop()
+        self._gone(self)
+        for task in self._tasks:
+            task.cancel()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -9,13 +9,13 @@ const PATIENCE_MS = 3000; // for a connection that says of itself that it is int
 const FULL_RETRY_S = 10;
 const LONGEST_PAUSE_S = 10; // between two tries to connect again
 const CHART_S = 60;
-const RUNGS = { FULL: "Full", FEWER_STEPS: "Fewer steps", HALF_RATE: "Half rate", HOLD: "Hold", MOVED: "Moved" };
+const RUNGS = { FULL: "Full", FEWER_STEPS: "Fewer steps", HALF_RATE: "Half rate", HOLD: "Hold", WARPED: "Warped" };
 const RUNG_HELP = {
   FULL: "every picture as an offline run makes it",
   FEWER_STEPS: "segments with fewer denoising steps",
   HALF_RATE: "one picture for two frames",
   HOLD: "the last picture once more",
-  MOVED: "the last picture, moved",
+  WARPED: "the last picture, its head moved to where it should be",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -78,7 +78,7 @@ function cameraSentence(error) {
 
 async function connect() {
   const peer = new RTCPeerConnection({ iceServers: choices.ice_servers });
-  const mine = { peer, id: null, channel: null, answered: performance.now(), seen: null, timer: 0 };
+  const mine = { peer, id: null, channel: null, answered: performance.now(), seen: null, arrived: false, timer: 0 };
   link = mine;
   for (const track of stream.getTracks()) limit(peer.addTrack(track, stream));
   mine.channel = peer.createDataChannel("panel", { ordered: false, maxRetransmits: 0 });
@@ -115,11 +115,14 @@ function watch(mine, track, receiver) {
   if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
   const video = $("listener");
   video.srcObject = new MediaStream([track]);
-  video.onplaying = () => {
-    if (link !== mine) return;
-    tries = 0;
-    show("live", "Listening to you");
-  };
+  video.onplaying = () => arrive(mine);
+}
+
+function arrive(mine) {
+  if (link !== mine || mine.arrived) return;
+  mine.arrived = true;
+  tries = 0;
+  show("live", "Listening to you");
 }
 
 function follow(mine) {
@@ -140,6 +143,7 @@ function hear(mine, message) {
   mine.answered = performance.now();
   if (message.type === "pong") $("network").textContent = ms(performance.now() - Number(message.ping));
   if (message.type === "panel") panel(message);
+  if (message.figures) arrive(mine); // a page in the background plays nothing
   if (message.type === "ended") lose(message.reason);
 }
 
@@ -360,6 +364,11 @@ async function measure(mine) {
 
 function reflect() {
   const listener = choices.listeners[wish.listener];
+  $("lookahead").max = listener.lookahead;
+  $("lookahead").disabled = !listener.lookahead;
+  $("lookahead-help").textContent = listener.lookahead
+    ? "Frames that rendering waits for: more is smoother, and later."
+    : "This renderer waits for no later frames.";
   $("lookahead").value = wish.lookahead;
   $("playout").value = wish.playout_ms;
   label();
@@ -428,7 +437,6 @@ async function choosePortrait() {
 function build() {
   $("choice").replaceChildren(...choices.listeners.map((each, n) => new Option(`${each.generator} and ${each.renderer} (${each.name})`, n)));
   $("choice").disabled = choices.listeners.length < 2;
-  $("lookahead").max = choices.limits.lookahead;
   const options = Array.from({ length: choices.limits.samples }, (_, n) => {
     const option = document.createElement("label");
     option.innerHTML = '<input type="radio" name="samples"><span></span>';
