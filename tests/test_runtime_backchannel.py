@@ -12,12 +12,13 @@ from typing import Any, cast
 import av
 import numpy as np
 import pytest
+from fake_gpu import gpu_listener
 from fakes import fake_listener, fake_manifest, frames_of, sound_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pflx.engines import Array, BundleError, GeneratorInfo
-from pflx.runtime import Region, open_extractor
+from pflx.runtime import Listener, Region, open_extractor
 from pflx.runtime.chain import Noise, seeded_noise
 from pflx.runtime.extractors import Every, ExtractorError, source_name
 from pflx.runtime.generators import Generator, State, cues, default_sources, gestures, make_generator, mirroring
@@ -458,6 +459,21 @@ def test_a_listener_of_it_starts_without_any_source() -> None:
     with fake_listener(manifest=fake_manifest(generator=INFO)) as listener, listener.stream(region=REGION) as stream:
         stream.push(video=frames_of(20), audio=sound_of(20))
         assert len(list(stream.pull())) == 20
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_beside_a_gpu_it_reacts_as_beside_a_cpu(lookahead: int) -> None:
+    def shown(listener: Listener) -> list[tuple[bytes, bytes]]:
+        with listener, listener.stream(region=REGION, samples=2, seed=5) as stream:
+            stream.push(video=frames_of(30), audio=sound_of(30))
+            stream.finish()
+            return [(frame.image.tobytes(), frame.coefficients.tobytes()) for frame in stream.pull()]
+
+    extractors = {"coefficients": Numbered()}
+    options: dict[str, Any] = {"manifest": fake_manifest(generator=INFO), "extractors": extractors}
+    expected = shown(fake_listener(lookahead=lookahead, **options))
+    assert len(expected) == 60
+    assert shown(gpu_listener(lookahead=lookahead, **options)) == expected
 
 
 class Numbered:
