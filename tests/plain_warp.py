@@ -31,9 +31,9 @@ def look_up(size: int, geometry: Any, coefficients: Any) -> tuple[Float64Array, 
     """Where each pixel comes from, [S, S, 2], and how dark the mouth is inside there, [S, S]."""
     weights = dict(zip(ARKIT_NAMES, np.clip(coefficients[:52], 0, 1), strict=True))
     head = enlarge(head_move(grid(size, 4), geometry, np.asarray(coefficients[52:], np.float64)), 2)
-    face, dark = face_move(grid(size, 2) + head, geometry, weights)
-    maps = enlarge(np.dstack([head + face, dark]), 2)
-    return grid(size, 1) + maps[..., :2], maps[..., 2]
+    face, inside = face_move(grid(size, 2) + head, geometry, weights)
+    maps = enlarge(np.dstack([head + face, inside]), 2)
+    return grid(size, 1) + maps[..., :2], maps[..., 2].clip(0, 1)
 
 
 def part(geometry: Any, name: str) -> Float64Array:
@@ -120,11 +120,11 @@ def solid(at: Float64Array, geometry: Any) -> tuple[Float64Array, Float64Array]:
 
 
 def face_move(points: Float64Array, geometry: Any, weights: dict[str, float]) -> tuple[Float64Array, Float64Array]:
-    """The same of the face, and how dark the mouth is inside."""
-    move, dark = mouth_move(points, geometry, weights)
+    """The same of the face, and how far inside of the opened mouth points are."""
+    move, inside = mouth_move(points, geometry, weights)
     for eye, side in enumerate(("Right", "Left")):  # of the person; in the picture from left to right
         move = move + eye_move(points, geometry, weights, eye, side)
-    return move, dark
+    return move, inside
 
 
 def eye_move(points: Float64Array, geometry: Any, weights: dict[str, float], eye: int, side: str) -> Float64Array:
@@ -172,11 +172,11 @@ def mouth_move(points: Float64Array, geometry: Any, weights: dict[str, float]) -
     fade = (1 - smooth((v - chin) / (1.3 * chin))) * np.exp(-((u / (2.1 * half)) ** 4))
     share = smooth((v - lip - opening) / chin)
     fall = opening * (1 - share) + drop * fade * share
-    dark = ((v - lip) / 2).clip(0, 1) * ((lip + opening - v) / 2).clip(0, 1)
+    inside = np.minimum(v - lip, lip + opening - v).clip(-2, 2)
     aside = np.clip(weights["jawLeft"] - weights["jawRight"], -1, 1)
     was_u = u - 0.15 * half * aside * smooth(v / chin) * fade
     was_v = np.where(v <= lip, v, np.maximum(lip, v - fall))
-    return in_picture(was_u - at_u, was_v - at_v, axis), dark
+    return in_picture(was_u - at_u, was_v - at_v, axis), inside
 
 
 def corners(

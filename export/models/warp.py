@@ -81,7 +81,8 @@ HEAD_STRIDE, FACE_STRIDE = 4, 2
 # Of the opening between the lids: how far beyond the corners, and above and below the lids, an eye has to be covered.
 _CORNERS, _ABOVE, _BELOW = 1.12, 1.08, 1.15
 _SOFT = 2.0
-"""Pixels over which an edge of a lid or a lip goes from one side to the other: less would not survive the grid."""
+"""Pixels over which an edge of a lid goes from one side to the other, and the distance from a lip's edge is told: less
+would not survive the grid."""
 
 
 def moves_table() -> Tensor:
@@ -185,7 +186,7 @@ class WarpFrame(nn.Module):
         return torch.stack([x - from_x, y - from_y], dim=2)
 
     def _face(self, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor) -> Tensor:
-        """Displacement in all, and how dark the mouth is inside: [P, K, 3, h, w]."""
+        """Displacement in all, and how far inside of the opened mouth a point is: [P, K, 3, h, w] in pixels."""
         (at_x, at_y), (head_x, head_y) = self._positions(FACE_STRIDE), head.unbind(2)
         x, y = at_x + head_x, at_y + head_y
         eyes_x, eyes_y = _eyes(portrait, moves, x, y)
@@ -193,7 +194,11 @@ class WarpFrame(nn.Module):
         return torch.stack([head_x + eyes_x + mouth_x, head_y + eyes_y + mouth_y, inside], dim=2)
 
     def _developed(self, source: Tensor, maps: Tensor, inside_mouth: Sequence[Tensor]) -> Tensor:
-        """The picture. Clipping the grid gives at a third of the time what the padding mode "border" gives."""
+        """The picture.
+
+        Clipping the grid gives in a third of the time what the padding mode "border" gives. And the edge of the dark
+        inside is as sharp as on a grid of every pixel, for it is found on that, between distances from it.
+        """
         portraits, size = source.shape[0], self._size
         at_x, at_y = self._positions(1)
         move_x, move_y, inside = maps.unbind(2)
@@ -201,7 +206,8 @@ class WarpFrame(nn.Module):
         grid = torch.stack(scaled, dim=-1).clamp(1 / size - 1, 1 - 1 / size).view(portraits, -1, size, 2)
         looked_up = F.grid_sample(source, grid, align_corners=False).view(portraits, 3, -1, size, size)
         colour = 255 * torch.cat(list(inside_mouth), dim=1)[:, :, None]
-        pixels = looked_up + inside[:, None] * (colour - looked_up)
+        dark = inside[:, None].clamp(0.0, 1.0)
+        pixels = looked_up + dark * (colour - looked_up)
         return (pixels.permute(0, 2, 3, 4, 1) + 0.5).clamp(0.0, 255.0).to(torch.uint8)
 
 
@@ -309,7 +315,7 @@ def _lids(
 def _mouth(
     portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Displacement by lips and jaw, and how much of each point is the dark inside, [P, K, h, w] each."""
+    """Displacement by lips and jaw, and how far inside of the opened mouth each point is, [P, K, h, w] each."""
     (mouth_x, mouth_y), (axis_x, axis_y) = portrait["mouth"], portrait["mouth_axis"]
     half, lower, chin = (portrait[name][0] for name in ("mouth_half", "mouth_lower", "chin"))
     x, y = x - mouth_x, y - mouth_y
@@ -322,7 +328,7 @@ def _mouth(
     beside = torch.exp(-_square(_square(u / (2.1 * half))))
     fade = (1 - _smooth((v - chin) / (1.3 * chin))) * beside
     fall = opening + (drop * fade - opening) * _smooth((v - lip - opening) / chin)
-    inside = ((v - lip) / _SOFT).clamp(0.0, 1.0) * ((lip + opening - v) / _SOFT).clamp(0.0, 1.0)
+    inside = torch.minimum(v - lip, lip + opening - v).clamp(-_SOFT, _SOFT)
     du = u - at_u - (0.15 * half * moves["jaw_left"]) * _smooth(v / chin) * fade
     dv = torch.minimum(v, torch.maximum(lip, v - fall)) - at_v
     return du * axis_x - dv * axis_y, du * axis_y + dv * axis_x, inside
