@@ -12,9 +12,11 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained
 from pflx.cli.run import Engine
-from pflx.engines import OutputError
+from pflx.engines import Array, OutputError
 
 if TYPE_CHECKING:
+    from socket import socket as Socket
+
     from pflx.runtime import Listener
     from pflx.runtime.serve import ServeSettings
 
@@ -92,8 +94,10 @@ def serve(
         ice_servers=tuple(ice_servers or ()),
     )
     require_server()
-    load_portrait(portrait)
-    with ExitStack() as opened:
+    from pflx.runtime.serve.app import listen
+
+    picture = load_portrait(portrait)
+    with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
         for name, bundle in zip(_names(bundles), bundles, strict=True):
             listener = Listener.open(
@@ -108,27 +112,26 @@ def serve(
             )
             listeners[name] = opened.enter_context(listener)
             print_untrained(listener.manifest)
-        asyncio.run(_serve(listeners, portrait, settings, certificate, key))
+        asyncio.run(_serve(listeners, picture, settings, socket, certificate, key))
 
 
 async def _serve(
     listeners: Mapping[str, Listener],
-    portrait: Path,
+    portrait: Array,
     settings: ServeSettings,
+    socket: Socket,
     certificate: Path | None,
     key: Path | None,
 ) -> None:
-    from pflx.runtime import load_portrait
-    from pflx.runtime.serve.app import listen, make_app, make_server
+    from pflx.runtime.serve.app import make_app, make_server
     from pflx.runtime.serve.lobby import Lobby
 
-    with listen(settings) as socket:
-        port: int = socket.getsockname()[1]
-        lobby = Lobby(listeners, load_portrait(portrait), settings)
-        server = make_server(make_app(lobby, port), certificate=certificate, key=key)
-        for line in _greeting(settings, port):
-            print_line(line)
-        await server.serve(sockets=[socket])
+    port: int = socket.getsockname()[1]
+    lobby = Lobby(listeners, portrait, settings)
+    server = make_server(make_app(lobby, port), certificate=certificate, key=key)
+    for line in _greeting(settings, port):
+        print_line(line)
+    await server.serve(sockets=[socket])
 
 
 def _greeting(settings: ServeSettings, port: int) -> list[str]:
@@ -138,9 +141,7 @@ def _greeting(settings: ServeSettings, port: int) -> list[str]:
     if settings.token is not None:
         lines.append("Visitors sign in with the token, or come by a link that ends in /?token=…")
     if not settings.is_loopback and not any(origin.startswith("https") for origin in settings.allowed_origins(port)):
-        lines.append(
-            "Browsers give a camera to https pages only: give --certificate and --key, or use a proxy."
-        )
+        lines.append("Browsers give a camera to https pages only: give --certificate and --key, or use a proxy.")
     return lines
 
 

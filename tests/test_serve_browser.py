@@ -206,7 +206,7 @@ def press(page: Page, key: str, times: int = 1) -> None:
 
 def test_the_listener_shows_the_portrait_at_25_frames_a_second(window: Window) -> None:
     with window.live() as page:
-        rates = []
+        rates: list[float] = []
         while len(rates) < 5 and not any(
             24 <= rate <= 26 for rate in rates
         ):  # other work of the machine may disturb one

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from serve_client import ORIGIN, PORT, WISH, Answer, serving
 
-from pflx.runtime.serve import ServeSettings, guard
+from pflx.runtime.serve import ServeSettings
 from pflx.runtime.serve.guard import HEADERS, RateLimit
 
 TOKEN = "a token of some length"
@@ -221,7 +221,7 @@ def test_secrets_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) 
         compared.append((given, expected))
         return False
 
-    monkeypatch.setattr(guard.hmac, "compare_digest", compare)
+    monkeypatch.setattr("hmac.compare_digest", compare)
     answer, after = sign_in(TOKEN)
     by_link("token=linked")
     assert (answer.status, after.status) == (401, 401)  # nothing else lets anybody in
@@ -288,7 +288,13 @@ def test_a_body_is_read_no_further_than_it_may_be_long() -> None:
                 came.append(message)
 
             headers = [(name.encode(), value.encode()) for name, value in browser.headers.items()]
-            scope = {"type": "http", "method": "POST", "path": "/api/sessions", "headers": headers, "scheme": "http"}
+            scope: dict[str, Any] = {
+                "type": "http",
+                "method": "POST",
+                "path": "/api/sessions",
+                "headers": headers,
+                "scheme": "http",
+            }
             scope |= {"query_string": b"", "root_path": "", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", PORT)}
             await browser.app(scope, receive, send)
             return came

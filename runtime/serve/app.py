@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -120,9 +121,13 @@ def listen(settings: ServeSettings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         raise DeviceError(
-            f"Nothing can be served at {settings.host}, port {settings.port} ({error.strerror or error}). Choose "
-            "another --port, or stop what uses it."
+            f"Nothing can be served at {settings.host}, port {settings.port} ({_reason(error)}). Choose another "
+            "--port, or stop what uses it."
         ) from error
+
+
+def _reason(error: OSError) -> str:
+    return str(error) if isinstance(error, socket.gaierror) or error.errno is None else os.strerror(error.errno)
 
 
 def make_server(app: Guard, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:

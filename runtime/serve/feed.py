@@ -15,7 +15,7 @@ from av.frame import Frame
 
 from pflx.runtime.chain import Clock
 from pflx.runtime.clock import NS_PER_S
-from pflx.runtime.media import Float32Array, MediaError
+from pflx.runtime.media import MediaError
 from pflx.runtime.sources import Timed
 from pflx.runtime.timeline import MediaClock
 
@@ -24,7 +24,6 @@ MAX_SIDE = 1920
 
 _PICTURES = 3  # that may wait for the reader: 120 ms
 _BLOCKS = 15  # of sound, 20 ms each
-_SHORTEST_S = 0.04  # of sound handed on at a time
 
 Item = TypeVar("Item")
 
@@ -119,17 +118,13 @@ class PeerSource:
 
     def _heard(self) -> Iterator[Timed]:
         clock, resampler = MediaClock(live=True), av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
-        parts: list[Float32Array] = []
-        begin_s = 0.0
         for frame, arrival in self.blocks:
             start_s = _time_s(frame)
             clock.observe(0, start_s, start_s + frame.samples / frame.sample_rate, arrival)
-            begin_s = begin_s if parts else clock.at(start_s) / NS_PER_S
             frame.pts = None  # the samples are contiguous to the resampler, whatever was lost on the way
-            parts += [np.asarray(part.to_ndarray(), np.float32).ravel() for part in resampler.resample(frame)]
-            if sum(map(len, parts)) >= _SHORTEST_S * self._rate_hz:
-                yield Timed(begin_s, audio=np.concatenate(parts))
-                parts = []
+            parts = [np.asarray(part.to_ndarray(), np.float32).ravel() for part in resampler.resample(frame)]
+            if parts:
+                yield Timed(clock.at(start_s) / NS_PER_S, audio=np.concatenate(parts))
 
 
 class PeerFeed:

@@ -295,9 +295,9 @@ function panel(message) {
   if (!figures) return;
   tellRung(figures.rung);
   $("reaction").textContent = ms(figures.reaction_ms);
-  if (figures.reaction_p95_ms !== null) $("reaction-more").textContent = `median; 95 % are within ${ms(figures.reaction_p95_ms)}`;
+  more("reaction", figures.reaction_p95_ms, "median; 95 % are within");
   $("age").textContent = ms(figures.age_ms);
-  if (figures.age_p95_ms !== null) $("age-more").textContent = `median; 95 % are below ${ms(figures.age_p95_ms)}`;
+  more("age", figures.age_p95_ms, "median; 95 % are below");
   $("missed").textContent = figures.missed ?? "–";
   $("missed").classList.toggle("warn", figures.missed > 0);
   $("missed-more").textContent = `of ${figures.frames} frames; ${message.missed} since you began`;
@@ -312,6 +312,13 @@ function panel(message) {
   $("unsent").textContent = message.unsent;
   $("unread").textContent = message.unread;
   chart(figures.age_ms);
+}
+
+// The line under a figure: the rarer case where it is known, else what the figure is.
+function more(id, value, words) {
+  const line = $(`${id}-more`);
+  line.dataset.meaning ??= line.textContent;
+  line.textContent = value === null ? line.dataset.meaning : `${words} ${ms(value)}`;
 }
 
 // The figures change twice a second; only a change of the rung is told aloud, and not too often.
@@ -330,6 +337,8 @@ function tenths(value) {
 function blank() {
   for (const id of ["reaction", "age", "missed", "rung", "algorithmic", "playout-used", "generator-cost", "render-cost",
     "waiting-speaker", "waiting-frames", "unsent", "unread", "network", "buffer", "fps"]) $(id).textContent = "–";
+  more("reaction", null);
+  more("age", null);
   $("missed").classList.remove("warn");
   ages.length = 0;
   chart(null);
@@ -374,6 +383,7 @@ function reflect() {
   label();
   $("untrained").hidden = !listener.untrained;
   $("screen").style.setProperty("--across", wish.samples);
+  $("screen").classList.toggle("several", wish.samples > 1);
   const still = $("stills").querySelector("img");
   $("stills").replaceChildren(...Array.from({ length: wish.samples }, () => still.cloneNode()));
 }
