@@ -47,10 +47,10 @@ def costs(listener: Listener, portrait: Path, track: Array, args: argparse.Names
     mover = mover_of(listener)
     size, mesh, window = listener.manifest.renderer.size, FaceMesh(), track[: 2 * WINDOW_RADIUS + 1]
     picture = np.array(renderer.render(window, 1, features)[0])
-    turn = np.full(6, 0.05, np.float32)
+    still, turned = np.zeros(6, np.float32), np.full(6, 0.05, np.float32)
     runs = {
         "picture": lambda: renderer.render(window, 1, features),
-        "picture moved": lambda: mover.move(picture, turn, features["geometry"]),
+        "picture moved": lambda: mover.move(picture, still, turned, features["geometry"]),
     }
     timed = report.interleaved(runs, rounds=args.rounds)
     looks = []
@@ -80,7 +80,7 @@ def stand_ins(
     poses = track[WINDOW_RADIUS:, POSE]
     held = [truth[at - at % gap] for at in range(len(truth))]
     moved = [
-        truth[at] if at % gap == 0 else np.array(mover.move(held[at], poses[at] - poses[at - at % gap], geometry))
+        truth[at] if at % gap == 0 else np.array(mover.move(held[at], poses[at - at % gap], poses[at], geometry))
         for at in range(len(truth))
     ]
     return {"held": held, "moved": moved}

@@ -136,13 +136,14 @@ def warp_recipes(size: int) -> tuple[Recipe, Recipe]:
         inputs={
             "source": pixels,
             "geometry": floats("portraits", GEOMETRY_SIZE),
+            "shown": floats("portraits", 6),
             "coefficients": floats("portraits", "track", COEFFICIENTS),
             "frames": TensorSpec(("frames",), np.dtype(np.int64)),
         },
         outputs={"image": TensorSpec(("portraits", "frames", size, size, 3), UINT8)},
         tolerance={"image": 1},
         source=source,
-        scale={"source": 10, "geometry": 0.01, "coefficients": 0.3},
+        scale={"source": 10, "geometry": 0.01, "shown": 0.1, "coefficients": 0.3},
         about={"source": np.array(128.0), "geometry": typical_geometry(size)},
         below={"frames": _SMALLEST_SIZES["track"]},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -125,14 +126,14 @@ class WarpParts:
         return {"warp_portrait": WarpPortrait(), "warp_frame": WarpFrame(size)}
 
     def found(self, size: int) -> Mapping[str, Array]:
-        """The geometry of a typical portrait."""
-        return {"geometry": typical_geometry(size)[None]}
+        """The geometry of a typical portrait, which shows itself."""
+        return {"geometry": typical_geometry(size)[None], "shown": np.zeros((1, 6), np.float32)}
 
     def published(self, track: Tensor, mean_face: Tensor, portrait: Array, frames: Sequence[int]) -> Array:
         """Frames of the modules in PyTorch, for there is no other code."""
         size = portrait.shape[1]
-        geometry = torch.from_numpy(self.found(size)["geometry"])
+        geometry, shown = (torch.from_numpy(value) for value in self.found(size).values())
         with torch.inference_mode():
             source = WarpPortrait()(torch.from_numpy(portrait))
-            images: Array = WarpFrame(size)(source, geometry, track, torch.tensor(frames))[0].numpy()
+            images: Array = WarpFrame(size)(source, geometry, shown, track, torch.tensor(frames))[0].numpy()
         return images

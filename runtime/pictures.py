@@ -190,7 +190,7 @@ class Pictures:
         wanted = self._motion.segment_of(position).shown.wait()[sample, position % self._motion.hop]
         portrait = self.portraits[sample % len(self.portraits)]
         begun = chain.clock()
-        moved, rendered = chain.renderer.move(last.image, wanted[POSE] - shows[POSE], portrait), chain.clock()
+        moved, rendered = chain.renderer.move(last.image, shows[POSE], wanted[POSE], portrait), chain.clock()
         image = fetch(kept(moved))
         ended = rendered if image.is_done else None
         coefficients = np.concatenate([shows[: POSE.start], wanted[POSE]])

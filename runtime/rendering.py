@@ -104,19 +104,20 @@ class Renderer:
         """Whether pictures of a portrait can be moved: there is a mover, and a face in the portrait."""
         return self._mover is not None and _GEOMETRY in features
 
-    def move(self, picture: UInt8Array, turn: Float32Array, features: Features) -> Array:
+    def move(self, picture: UInt8Array, shown: Float32Array, wanted: Float32Array, features: Features) -> Array:
         """A picture that was rendered, with its head moved.
 
         Args:
             picture: uint8 [size, size, 3] RGB.
-            turn: float32 [6], pose that is wanted less pose that it shows.
+            shown: float32 [6], pose that it shows, mean face subtracted.
+            wanted: float32 [6], pose that it is to show, likewise.
             features: of the portrait, with which `can_move` is true.
 
         Returns:
             uint8 [size, size, 3] RGB, which the engine may reuse in its next call.
         """
         assert self._mover is not None
-        return self._mover.move(picture, turn, features[_GEOMETRY])
+        return self._mover.move(picture, shown, wanted, features[_GEOMETRY])
 
 
 class PictureMover:
@@ -142,12 +143,13 @@ class PictureMover:
             log.warning("%s Its pictures are held, not moved, where time runs short.", error)
             return {}
 
-    def move(self, picture: UInt8Array, turn: Float32Array, geometry: Array) -> Array:
+    def move(self, picture: UInt8Array, shown: Float32Array, wanted: Float32Array, geometry: Array) -> Array:
         """See `Renderer.move`."""
-        track = np.zeros((1, 1, COEFFICIENTS), np.float32)
-        track[0, 0, POSE] = turn
+        track = np.zeros((1, 2 * WINDOW_RADIUS + 1, COEFFICIENTS), np.float32)  # as large as all that are rendered
+        track[0, WINDOW_RADIUS, POSE] = wanted
         source = self._portrait.run({"portrait": picture[None]})["source"]
-        feeds = {"source": source, _GEOMETRY: geometry, "coefficients": track, "frames": np.zeros(1, np.int64)}
+        features = {"source": source, _GEOMETRY: geometry, "shown": shown[None]}
+        feeds = {**features, "coefficients": track, "frames": np.array([WINDOW_RADIUS])}
         moved: Array = self._frame.run(feeds)["image"][0, 0]
         return moved
 
@@ -187,7 +189,8 @@ class WarpRenderer(Renderer):
             PortraitError: it cannot be read, or shows no face.
         """
         picture, geometry = frame_portrait(portrait, self._size, self._mesh)
-        return {"source": kept(self._portrait.run({"portrait": picture[None]})["source"]), _GEOMETRY: geometry[None]}
+        source = kept(self._portrait.run({"portrait": picture[None]})["source"])
+        return {"source": source, _GEOMETRY: geometry[None], "shown": np.zeros((1, POSE.stop - POSE.start), np.float32)}
 
 
 RENDERERS: Mapping[str, type[Renderer]] = {"pirender": Renderer, "warp": WarpRenderer}

@@ -15,24 +15,28 @@ from pflx.runtime.warp import geometry_part
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 
+_STILL = np.zeros(6)
 TURN = 0.42  # rad
 SHIFT, APPROACH, CAMERA = 0.25, 1.0, 10.0  # dm
 
 
-def render(portrait: npt.NDArray[np.uint8], geometry: Any, coefficients: Any) -> npt.NDArray[np.uint8]:
-    """uint8 [S, S, 3]."""
-    places, dark = look_up(len(portrait), geometry, coefficients)
+def render(portrait: npt.NDArray[np.uint8], geometry: Any, coefficients: Any, shown: Any = _STILL) -> Any:
+    """uint8 [S, S, 3], of a portrait or of a picture that shows it in another pose, float [6]."""
+    places, dark = look_up(len(portrait), geometry, coefficients, shown)
     colour = 255 * part(geometry, "mouth_inside")
     pixels = sample(portrait.astype(np.float64), places)
     return (pixels + dark[..., None] * (colour - pixels) + 0.5).clip(0, 255).astype(np.uint8)
 
 
-def look_up(size: int, geometry: Any, coefficients: Any) -> tuple[Float64Array, Float64Array]:
+def look_up(size: int, geometry: Any, coefficients: Any, shown: Any = _STILL) -> tuple[Float64Array, Float64Array]:
     """Where each pixel comes from, [S, S, 2], and how dark the mouth is inside there, [S, S]."""
     weights = dict(zip(ARKIT_NAMES, np.clip(coefficients[:52], 0, 1), strict=True))
-    head = enlarge(head_move(grid(size, 4), geometry, np.asarray(coefficients[52:], np.float64)), 2)
-    face, inside = face_move(grid(size, 2) + head, geometry, weights)
-    maps = enlarge(np.dstack([head + face, inside]), 2)
+    coarse, fine = grid(size, 4), grid(size, 2)
+    head = head_move(coarse, geometry, np.asarray(coefficients[52:], np.float64))
+    onwards = displacement(coarse + head - part(geometry, "head"), geometry, np.asarray(shown, np.float64))
+    maps = enlarge(np.dstack([head, head + onwards]), 2)
+    face, inside = face_move(fine + maps[..., :2], geometry, weights)
+    maps = enlarge(np.dstack([maps[..., 2:] + face, inside]), 2)
     return grid(size, 1) + maps[..., :2], maps[..., 2].clip(0, 1)
 
 
@@ -93,18 +97,20 @@ def rotation(geometry: Any, pose: Float64Array) -> Float64Array:
 
 def head_move(points: Float64Array, geometry: Any, pose: Float64Array) -> Float64Array:
     """What leads from points back to where they were before the head moved."""
-    middle, radii, neck = (part(geometry, name) for name in ("head", "radii", "neck"))
-    turn = rotation(geometry, pose)
-    right, up, near = pose[3:].clip([-SHIFT, -SHIFT, -APPROACH], [SHIFT, SHIFT, APPROACH])
-    shift = 1.15 * radii[0] * np.array([right, -up])
-    larger = CAMERA / (CAMERA - near)
-    at = points - middle
+    at = points = points - part(geometry, "head")
     for _ in range(4):
-        depth, share = solid(at, geometry)
-        in_space = np.dstack([at, depth]) - neck
-        moved = larger * (in_space @ turn.T)[..., :2] + neck[:2] + shift
-        at = points - middle - share[..., None] * (moved - at)
-    return np.asarray(at - (points - middle))
+        at = points - displacement(at, geometry, pose)
+    return at - points
+
+
+def displacement(at: Float64Array, geometry: Any, pose: Float64Array) -> Float64Array:
+    """How far a pose takes points of the portrait, which are told from the middle of the head."""
+    neck, radii = part(geometry, "neck"), part(geometry, "radii")
+    right, up, near = pose[3:].clip([-SHIFT, -SHIFT, -APPROACH], [SHIFT, SHIFT, APPROACH])
+    depth, share = solid(at, geometry)
+    turned = (np.dstack([at, depth]) - neck) @ rotation(geometry, pose).T
+    moved = CAMERA / (CAMERA - near) * turned[..., :2] + neck[:2] + 1.15 * radii[0] * np.array([right, -up])
+    return np.asarray(share[..., None] * (moved - at))
 
 
 def solid(at: Float64Array, geometry: Any) -> tuple[Float64Array, Float64Array]:

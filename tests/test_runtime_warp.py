@@ -234,7 +234,7 @@ def warp_engines() -> dict[str, Engine]:
 
     def frame(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         rows = feeds["coefficients"][0, feeds["frames"]]
-        content = np.concatenate([feeds["source"].ravel(), feeds["geometry"].ravel()])
+        content = np.concatenate([feeds[name].ravel() for name in ("source", "geometry", "shown")])
         return {"image": np.stack([picture(row, content) for row in rows])[None]}
 
     source = {"source": f32("portraits", 3, SIZE, SIZE)}
@@ -249,6 +249,7 @@ def warp_engines() -> dict[str, Engine]:
             {
                 **source,
                 "geometry": f32("portraits", GEOMETRY_SIZE),
+                "shown": f32("portraits", 6),
                 "coefficients": f32("portraits", "track", 58),
                 "frames": TensorSpec(("frames",), I64),
             },
@@ -288,7 +289,7 @@ def test_a_picture_is_made_of_portrait_geometry_and_the_frame_s_own_row(a_face: 
     track = np.random.default_rng(0).standard_normal((29, 58)).astype(np.float32)
     images = renderer.render(track, 3, features)
     source = np.moveaxis(portrait_of(), -1, 0).astype(np.float32)
-    content = np.concatenate([source.ravel(), a_face])
+    content = np.concatenate([source.ravel(), a_face, np.zeros(6, np.float32)])
     for image, row in zip(images, track[13:16], strict=True):
         np.testing.assert_array_equal(image, picture(row, content))
 
@@ -442,11 +443,11 @@ def test_after_a_change_of_the_portrait_no_picture_of_the_old_one_is_moved(
     renderer, other = listener.chain.renderer, portrait_of(9)
     move, render = renderer.move, renderer.render
 
-    def watched_move(image: Picture, turn: Any, features: Any) -> Array:
+    def watched_move(image: Picture, shown: Any, wanted: Any, features: Any) -> Array:
         moved.append(image)
         fits = [new for one, new in rendered if np.array_equal(one, image)]
         assert fits == [bool((features["source"][0, 0] == np.float32(other[..., 0]) / np.float32(255)).all())]
-        return move(image, turn, features)
+        return move(image, shown, wanted, features)
 
     def watched_render(track: Array, count: int, features: Any) -> Array:
         images = render(track, count, features)

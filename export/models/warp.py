@@ -127,12 +127,13 @@ class WarpFrame(nn.Module):
         self._size = size
         self.register_buffer("table", moves_table(), persistent=False)
 
-    def forward(self, source: Tensor, geometry: Tensor, coefficients: Tensor, frames: Tensor) -> Tensor:
+    def forward(self, source: Tensor, geometry: Tensor, shown: Tensor, coefficients: Tensor, frames: Tensor) -> Tensor:
         """Render frames.
 
         Args:
-            source: float32 [P, 3, S, S], of `WarpPortrait`.
-            geometry: float32 [P, G], see `pflx.runtime.warp.GEOMETRY`.
+            source: float32 [P, 3, S, S], of `WarpPortrait`: the portrait, or a picture that was made of it.
+            geometry: float32 [P, G] of the portrait, see `pflx.runtime.warp.GEOMETRY`.
+            shown: float32 [P, 6], pose that the source shows, mean face subtracted; 0 for the portrait.
             coefficients: float32 [P, T, 58], mean face subtracted.
             frames: int64 [K], indices into T; a frame reads its own coefficients only.
 
@@ -141,7 +142,7 @@ class WarpFrame(nn.Module):
         """
         rows = coefficients.index_select(1, frames)
         portrait = _parts(geometry)
-        head = _enlarged(self._head(portrait, rows[..., len(ARKIT_NAMES) :]), HEAD_STRIDE // FACE_STRIDE)
+        head = _enlarged(self._head(portrait, rows[..., len(ARKIT_NAMES) :], shown), HEAD_STRIDE // FACE_STRIDE)
         face = self._face(portrait, self._moves(rows), head)
         return self._developed(source, _enlarged(face, FACE_STRIDE), portrait["mouth_inside"])
 
@@ -158,40 +159,25 @@ class WarpFrame(nn.Module):
         at = torch.arange(self._size // stride).float() * stride + (stride - 1) / 2
         return at[None, :], at[:, None]
 
-    def _head(self, portrait: Mapping[str, Sequence[Tensor]], pose: Tensor) -> Tensor:
-        """Displacement to where each point was before the head moved, [P, K, 2, h, w] in pixels."""
-        head_x, head_y = portrait["head"]
-        radii, (nose_x, nose_y, nose_out), (neck_x, neck_y, neck_z) = (
-            portrait[part] for part in ("radii", "nose", "neck")
-        )
-        down_x, down_y = _down_in_picture(portrait["turn"])
-        xx, xy, xz, yx, yy, yz = _turned(portrait["turn"], pose)
-        shift_x, shift_y, larger = _shifted(pose, radii[0])
-        xx, xy, xz, yx, yy, yz = (larger * value for value in (xx, xy, xz, yx, yy, yz))
+    def _head(self, portrait: Mapping[str, Sequence[Tensor]], pose: Tensor, shown: Tensor) -> Tensor:
+        """To where each point was before the head moved, and to where that is in the source: [P, K, 4, h, w]."""
         at_x, at_y = self._positions(HEAD_STRIDE)
-        from_x, from_y = at_x - head_x, at_y - head_y
-        still_x, still_y = neck_x + shift_x, neck_y + shift_y
-        nose_x, nose_y, nose_width = nose_x - head_x, nose_y - head_y, 0.3 * radii[0]
+        from_x, from_y = at_x - portrait["head"][0], at_y - portrait["head"][1]
+        motion = _motion(portrait, pose)
         x, y = from_x, from_y
         for _ in range(ITERATIONS):
-            down, across = (x * down_x + y * down_y) / radii[1], (x * down_y - y * down_x) / radii[0]
-            square = across * across + down * down
-            near_nose = _square((x - nose_x) / nose_width) + _square((y - nose_y) / nose_width)
-            depth = -radii[2] / (1 + _square(1.5 * square)) - nose_out / (1 + _square(near_nose))
-            fade = _smooth((torch.sqrt(square) - 0.9) / (1.25 - 0.5 * down.clamp(0.0, 1.0)))
-            to_x, to_y, to_z = x - neck_x, y - neck_y, depth - neck_z
-            move_x = xx * to_x + xy * to_y + xz * to_z + still_x - x
-            move_y = yx * to_x + yy * to_y + yz * to_z + still_y - y
-            x, y = from_x - (1 - fade) * move_x, from_y - (1 - fade) * move_y
-        return torch.stack([x - from_x, y - from_y], dim=2)
+            move_x, move_y = _moved(portrait, motion, x, y)
+            x, y = from_x - move_x, from_y - move_y
+        to_x, to_y = _moved(portrait, _motion(portrait, shown[:, None]), x, y)
+        return torch.stack([x - from_x, y - from_y, x - from_x + to_x, y - from_y + to_y], dim=2)
 
     def _face(self, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor) -> Tensor:
         """Displacement in all, and how far inside of the opened mouth a point is: [P, K, 3, h, w] in pixels."""
-        (at_x, at_y), (head_x, head_y) = self._positions(FACE_STRIDE), head.unbind(2)
-        x, y = at_x + head_x, at_y + head_y
+        (at_x, at_y), (neutral_x, neutral_y, source_x, source_y) = self._positions(FACE_STRIDE), head.unbind(2)
+        x, y = at_x + neutral_x, at_y + neutral_y
         eyes_x, eyes_y = _eyes(portrait, moves, x, y)
         mouth_x, mouth_y, inside = _mouth(portrait, moves, x, y)
-        return torch.stack([head_x + eyes_x + mouth_x, head_y + eyes_y + mouth_y, inside], dim=2)
+        return torch.stack([source_x + eyes_x + mouth_x, source_y + eyes_y + mouth_y, inside], dim=2)
 
     def _developed(self, source: Tensor, maps: Tensor, inside_mouth: Sequence[Tensor]) -> Tensor:
         """The picture.
@@ -242,6 +228,31 @@ def _down_in_picture(turn: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     x, y = turn[1], turn[4]
     scale = torch.rsqrt(x * x + y * y)
     return scale * x, scale * y
+
+
+def _motion(portrait: Mapping[str, Sequence[Tensor]], pose: Tensor) -> Sequence[Tensor]:
+    """Two rows of the matrix by which the head moves about its neck, and its shift, [P, K, 1, 1] each."""
+    shift_x, shift_y, larger = _shifted(pose, portrait["radii"][0])
+    return (*(larger * value for value in _turned(portrait["turn"], pose)), shift_x, shift_y)
+
+
+def _moved(
+    portrait: Mapping[str, Sequence[Tensor]], motion: Sequence[Tensor], x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How far a motion takes points of the portrait, which are told from the middle of the head: [P, K, h, w] each."""
+    (head_x, head_y), (neck_x, neck_y, neck_z), radii = (portrait[name] for name in ("head", "neck", "radii"))
+    nose_x, nose_y, nose_out = portrait["nose"]
+    down_x, down_y = _down_in_picture(portrait["turn"])
+    xx, xy, xz, yx, yy, yz, shift_x, shift_y = motion
+    down, across = (x * down_x + y * down_y) / radii[1], (x * down_y - y * down_x) / radii[0]
+    square, nose_width = across * across + down * down, 0.3 * radii[0]
+    near_nose = _square((x - (nose_x - head_x)) / nose_width) + _square((y - (nose_y - head_y)) / nose_width)
+    depth = -radii[2] / (1 + _square(1.5 * square)) - nose_out / (1 + _square(near_nose))
+    share = 1 - _smooth((torch.sqrt(square) - 0.9) / (1.25 - 0.5 * down.clamp(0.0, 1.0)))
+    to_x, to_y, to_z = x - neck_x, y - neck_y, depth - neck_z
+    move_x = xx * to_x + xy * to_y + xz * to_z + (neck_x + shift_x) - x
+    move_y = yx * to_x + yy * to_y + yz * to_z + (neck_y + shift_y) - y
+    return share * move_x, share * move_y
 
 
 def _turned(turn: Sequence[Tensor], pose: Tensor) -> Sequence[Tensor]:
