@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from aiortc import RTCRtpSender
 from aiortc.mediastreams import AudioStreamTrack
 from fakes import ONE_FACE, Failing, fake_engines, fake_listener, portrait_of
 from live_sessions import watchdog  # noqa: F401
@@ -164,6 +165,21 @@ def test_a_portrait_that_cannot_be_read_changes_nothing() -> None:
 def test_a_visitor_without_a_microphone_is_shown_a_listener_too() -> None:
     async def act(here: Scene) -> None:
         await here.seated(sound=False, pictures=10)
+
+    play(act)
+
+
+def test_the_cheaper_codec_is_taken_whatever_the_browser_likes_best() -> None:
+    async def act(here: Scene) -> None:
+        visitor = here.visitor()
+        codecs = RTCRtpSender.getCapabilities("video").codecs
+        (video,) = (each for each in visitor.connection.getTransceivers() if each.kind == "video")
+        video.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType != "video/H264"))
+        answer = await visitor.come()
+        lines = answer.json["sdp"].splitlines()
+        chosen = next(line for line in lines if line.startswith("m=video")).split()[3]
+        assert f"a=rtpmap:{chosen} VP8/90000" in lines
+        await visitor.see(3)
 
     play(act)
 
