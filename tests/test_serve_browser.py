@@ -135,6 +135,15 @@ window.violations = [];
 addEventListener('securitypolicyviolation', (event) => violations.push(event.blockedURI));
 """
 _IS_LIVE = "document.getElementById('screen').dataset.state === 'live'"
+_TRACKS = "document.getElementById('self').srcObject.getTracks().map((track) => track.id).join()"
+_UNPLUG_CAMERA = "document.getElementById('self').srcObject.getVideoTracks()[0].dispatchEvent(new Event('ended'))"
+_CHOOSE_MICROPHONE = """
+(() => {
+  const list = document.getElementById('microphone');
+  list.selectedIndex = (list.selectedIndex + 1) % list.options.length;
+  list.dispatchEvent(new Event('change'));
+})()
+"""
 _STATE = "document.getElementById('screen').dataset.state"
 _SNAP = """
 (() => {
@@ -358,26 +367,39 @@ def test_nothing_is_asked_of_anybody_else_and_the_policy_is_kept(window: Window)
         assert page.run("violations") == []
 
 
-def test_a_connection_that_is_lost_is_made_again(window: Window) -> None:
+@pytest.mark.parametrize("reason", ["The network was lost.", ""])
+def test_a_connection_that_is_lost_is_made_again(window: Window, reason: str) -> None:
     with window.live() as page:
         (peer,) = window.server.lobby.peers.values()
-        window.server.run(peer.close("The network was lost."))
+        window.server.run(peer.close(reason))
         page.until(f"{_STATE} !== 'live'")
         page.until(_IS_LIVE)
         (again,) = window.server.lobby.peers.values()
         assert again is not peer
 
 
-def test_another_microphone_goes_on_over_the_same_connection(window: Window) -> None:
+def test_another_microphone_or_camera_goes_on_over_the_same_connection(window: Window) -> None:
     with window.live() as page:
         (id,) = window.server.lobby.peers
         page.until("!document.getElementById('microphone').disabled")
-        change = "e.selectedIndex = (e.selectedIndex + 1) % e.options.length; e.dispatchEvent(new Event('change'))"
-        page.run(f"(() => {{ const e = document.getElementById('microphone'); {change} }})()")
-        time.sleep(0.5)
-        page.run(_DECODED)
+        for happens in (_CHOOSE_MICROPHONE, _UNPLUG_CAMERA):
+            tracks = page.run(_TRACKS)
+            page.run(happens)
+            page.until(f"{_TRACKS} !== '{tracks}'")
+            assert page.run(_DECODED) > 5
         assert list(window.server.lobby.peers) == [id]
         assert page.run(_STATE) == "live"
+
+
+def test_a_page_that_slept_connects_again_when_it_wakes_up(window: Window) -> None:
+    with Server(patience_s=1) as server, Window(server, window.browser).live() as page:
+        (slept,) = server.lobby.peers
+        page.call("Page.setWebLifecycleState", state="frozen")
+        server.run(server.lobby.peers[slept].close("Nothing was heard of this page for a while."))
+        assert not server.lobby.peers
+        page.call("Page.setWebLifecycleState", state="active")
+        wait_for(lambda: server.lobby.peers)
+        page.until(_IS_LIVE)
 
 
 def test_a_page_without_a_place_waits_for_one(window: Window) -> None:

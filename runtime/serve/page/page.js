@@ -83,6 +83,7 @@ async function connect() {
   for (const track of stream.getTracks()) limit(peer.addTrack(track, stream));
   mine.channel = peer.createDataChannel("panel", { ordered: false, maxRetransmits: 0 });
   mine.channel.onmessage = ({ data }) => link === mine && hear(mine, JSON.parse(data));
+  mine.channel.onclose = () => link === mine && lose("The connection was closed.");
   peer.ontrack = ({ track, receiver }) => watch(mine, track, receiver);
   peer.onconnectionstatechange = () => link === mine && follow(mine);
   await peer.setLocalDescription(await peer.createOffer());
