@@ -10,7 +10,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fakes import ROLES, SIZE, fake_engines, fake_listener, fake_manifest, picture, portrait_of
+from fakes import (
+    ONE_FACE,
+    ROLES,
+    SIZE,
+    fake_engines,
+    fake_listener,
+    fake_manifest,
+    picture,
+    portrait_of,
+    write_fake_bundle,
+)
 from live_sessions import (
     START,
     Run,
@@ -299,7 +309,7 @@ def preview_manifest() -> Any:
     manifest = fake_manifest(preview=WARP)
     graphs = {
         name: GraphInfo(
-            inputs=made.inputs, outputs=made.outputs, parameters=0, opset=20, files={"fp32": f"graphs/{name}"}
+            inputs=made.inputs, outputs=made.outputs, parameters=0, opset=20, files={"fp32": f"graphs/{name}.fp32.onnx"}
         )
         for name, made in warp_engines().items()
     }
@@ -466,3 +476,25 @@ def test_after_a_change_of_the_portrait_no_picture_of_the_old_one_is_moved(
     assert {new for _, new in rendered} == {False, True}
     assert result.last.rungs["WARPED"] > 40
     assert len(moved) > 40
+
+
+def test_a_bundle_is_opened_with_its_preview_alone(
+    a_face: npt.NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, opened = preview_manifest(), list[str]()
+    bundle = write_fake_bundle(tmp_path / "me.pflx", preview=WARP, graphs=manifest.graphs)
+    engines = {**fake_engines(), **warp_engines()}
+
+    def open_one(path: Path, **_: object) -> Engine:
+        opened.append(path.name.split(".")[0])
+        return engines[opened[-1]]
+
+    monkeypatch.setattr("pflx.runtime.opening.OrtEngine", open_one)
+    with Listener.open(bundle, portrait_of(), renderer="warp", detector=ONE_FACE) as listener:
+        assert type(listener.chain.renderer) is WarpRenderer
+        assert listener.lookahead == 0
+    assert set(opened) == {"reactface_speaker", "reactface_listener", "posnet", "warp_portrait", "warp_frame"}
+    with Listener.open(bundle, portrait_of(), detector=ONE_FACE) as listener:
+        assert listener.chain.renderer.has_mover
+    with pytest.raises(BundleError, match="has no renderer 'oil'"):
+        Listener.open(bundle, portrait_of(), renderer="oil")
