@@ -51,7 +51,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing pflx and its development tools into $(VENV) (once) ..."
-	$(PIP_INSTALL) --editable '.[cpu,openvino,export,calibrate,tensorrt-rtx,dev]'
+	$(PIP_INSTALL) --editable '.[cpu,openvino,export,calibrate,serve,tensorrt-rtx,dev]'
 	@touch $@ $(VENV)/demo.stamp
 
 # pyright runs on node: the one of the machine, or else one that comes as a package.

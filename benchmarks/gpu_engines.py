@@ -25,7 +25,7 @@ from pflx.runtime.bench.usage import graph_uses
 from pflx.runtime.generators import make_generator
 from pflx.runtime.generators.diffusion import updates
 from pflx.runtime.opening import open_engine, stream_of
-from pflx.runtime.rendering import COEFFICIENTS, WINDOW_RADIUS, Renderer
+from pflx.runtime.rendering import COEFFICIENTS, WINDOW_RADIUS, make_renderer
 from pflx.runtime.smoothing import Smoother
 
 PRECISIONS = ("fp16", "fp32")
@@ -178,8 +178,7 @@ def _parity(
 
 def render(manifest: Manifest, engines: Mapping[str, Engine], batches: Sequence[int]) -> Array:
     """Pictures of a drawn face on a made-up track, uint8 [N, size, size, 3], so many in a call."""
-    by_role = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
-    renderer = Renderer(by_role, manifest.renderer.size)
+    renderer = make_renderer(manifest.renderer, engines)
     features = renderer.prepare(draw_face())
     track, at, pictures = made_up_track(sum(batches)), 0, []
     for size in batches:

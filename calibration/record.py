@@ -46,7 +46,7 @@ from pflx.engines.writer import write_whole
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.chain import seeded_noise
 from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
-from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State, reach
+from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State, default_sources, reach
 from pflx.runtime.listener import Extractors
 from pflx.runtime.media import SpeakerFile
 from pflx.runtime.opening import CALL_SIZES
@@ -182,7 +182,7 @@ def _opened(clip: SpeakerFile | str | Path, sample_rate_hz: int) -> SpeakerFile:
 def _open_extractors(manifest: Manifest, given: Extractors, speakers: Sequence[SpeakerFile]) -> dict[str, Extractor]:
     opened = {
         need: open_extractor(each, need, manifest.mean_face.values) if isinstance(each, str | Path) else each
-        for need, each in given.items()
+        for need, each in {**default_sources(manifest.generator.name), **given}.items()
     }
     require_needs(manifest.generator.name, manifest.generator.needs, opened)
     if len(speakers) > 1 and any(isinstance(each, Recorded) for each in opened.values()):

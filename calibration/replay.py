@@ -9,7 +9,7 @@ import numpy as np
 
 from pflx.engines import Array, Engine, Manifest
 from pflx.runtime.generators import SpeakerWindow, State, make_generator
-from pflx.runtime.rendering import WINDOW_RADIUS, Renderer
+from pflx.runtime.rendering import WINDOW_RADIUS, make_renderer
 from pflx.runtime.smoothing import Smoother
 
 PICTURES = 6
@@ -129,7 +129,7 @@ def render(
         uint8 [K, size, size, 3] RGB.
     """
     info, hop = manifest.renderer, manifest.generator.hop
-    renderer = Renderer({role: engines[graph] for role, graph in info.graphs.items()}, info.size)
+    renderer = make_renderer(info, engines)
     features = renderer.prepare(portrait)
     around = np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1)
     images = []

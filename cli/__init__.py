@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import typer
 
-from pflx.cli import bench_latency, build, calibrate, doctor, evaluate, export, inspect, run
+from pflx.cli import bench_latency, build, calibrate, doctor, evaluate, export, inspect, live, run, serve
 from pflx.cli.console import print_error
 from pflx.engines import PflxError
 
@@ -25,6 +25,8 @@ app.command("export")(export.export)
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
 app.command("run")(run.run)
+app.command("live")(live.live)
+app.command("serve")(serve.serve)
 app.command("bench-latency")(bench_latency.bench_latency)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(calibrate.app, name="calibrate")

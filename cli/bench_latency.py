@@ -44,6 +44,7 @@ class Floor(StrEnum):
     FULL = "full"
     FEWER_STEPS = "fewer-steps"
     HALF_RATE = "half-rate"
+    WARPED = "warped"
     HOLD = "hold"
 
 

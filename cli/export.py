@@ -55,6 +55,7 @@ class Kind(StrEnum):
     PERFRDIFF = "perfrdiff"
     TRANSVAE = "transvae"
     BELFUSION = "belfusion"
+    BACKCHANNEL = "backchannel"
 
 
 class UsageError(PflxError, ValueError):
@@ -66,7 +67,7 @@ class Sources:
     """Where the weights come from.
 
     Raises:
-        UsageError: neither all checkpoints nor a seed, or both.
+        UsageError: checkpoints and a seed, or a kind that does not go with them.
     """
 
     generator: list[Path]
@@ -77,16 +78,13 @@ class Sources:
     kind: Kind | None
 
     def __post_init__(self) -> None:
-        needed = {"--generator": self.generator, "--renderer": self.renderer}
-        missing = [option for option, path in needed.items() if not path]
-        if self.untrained is None and missing:
-            raise UsageError(
-                f"No checkpoint for {', '.join(missing)}. Give both, or --untrained SEED to try things out."
-            )
-        if self.untrained is not None and (len(missing) < len(needed) or self.posnet):
-            raise UsageError("--untrained makes all weights up and takes no checkpoints. Leave one of the two out.")
-        if self.untrained is None and self.kind:
+        if self.untrained is not None:
+            if self.generator or self.posnet or self.renderer:
+                raise UsageError("--untrained makes all weights up and takes no checkpoints. Leave one of the two out.")
+        elif self.kind not in (None, Kind.BACKCHANNEL):
             raise UsageError(f"--kind {self.kind} goes with --untrained; checkpoints are known by their keys.")
+        elif self.kind and self.generator:
+            raise UsageError("The backchannel generator has no weights. Leave out --generator, or --kind backchannel.")
 
     def read(self, settings: ExportSettings) -> Components:
         """The networks."""
@@ -95,7 +93,6 @@ class Sources:
         if self.untrained is not None:
             kind = self.kind or Kind.REACTFACE
             return untrained_components(self.untrained, kind=kind.value, mean_face=self.mean_face, settings=settings)
-        assert self.renderer
         return load_components(
             generator=self.generator,
             posnet=self.posnet,
@@ -110,22 +107,24 @@ def export(
     generator: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Checkpoint of the generator, which is known by its keys; repeat it for one in several files."
+            help="Checkpoint of the generator, which is known by its keys; repeat it for one in several files. "
+            "Without: the backchannel listener, which has no weights."
         ),
     ] = None,
-    posnet: Annotated[
-        Path | None, typer.Option(help="Checkpoint of PosNet; without it, pflx's default for the generator's hop.")
+    posnet: Annotated[Path | None, typer.Option(help="Checkpoint of PosNet. Without: a default one.")] = None,
+    renderer: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of PIRender (58 coefficients). Without: the portrait is warped."),
     ] = None,
-    renderer: Annotated[Path | None, typer.Option(help="Checkpoint of PIRender (58 coefficients).")] = None,
     mean_face: Annotated[
-        str | None, typer.Option(help="mean_face.npy of the generator's training data, or 'zero'.")
+        str | None, typer.Option(help="mean_face.npy of the networks' training data, 'zero' or 'upright'.")
     ] = None,
     untrained: Annotated[
         int | None,
         typer.Option(metavar="SEED", min=0, help="Made-up weights in place of checkpoints, to try things out."),
     ] = None,
     kind: Annotated[
-        Kind | None, typer.Option(help="Which generator --untrained makes up; reactface unless given.")
+        Kind | None, typer.Option(help="Which generator --untrained makes up, reactface unless given; or backchannel.")
     ] = None,
     precision: Annotated[
         Precision, typer.Option(help="fp16 adds FP16 graphs and uses them by default.")
@@ -151,7 +150,10 @@ def export(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
 ) -> None:
-    """Export checkpoints to a bundle, checked against PyTorch graph by graph and end to end."""
+    """Export checkpoints to a bundle, checked against PyTorch graph by graph and end to end.
+
+    Without any checkpoint: a listener that needs none, which nods, mirrors and blinks, and the portrait warped.
+    """
     sources = Sources(generator or [], posnet, renderer, mean_face, untrained, kind)
     check_target(output, overwrite)
     try:
@@ -179,6 +181,8 @@ def _print_result(bundle: Bundle) -> None:
     from pflx.export.components import DEFAULT_POSNET
 
     print_untrained(bundle.manifest)
+    if own := [entry.slot for entry in bundle.manifest.provenance if entry.source == "pflx"]:
+        print_line(f"Without weights: {' and '.join(own)}. What they do: docs/backchannel.md and docs/warp.md.")
     size = sum(info.bytes for info in bundle.manifest.files.values())
     if any(DEFAULT_POSNET in entry.note for entry in bundle.manifest.provenance):
         print_line(f"PosNet is {DEFAULT_POSNET}. To fit one: pflx calibrate posnet.")

@@ -14,7 +14,7 @@ from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.engines.manifest import encode_manifest
 from pflx.runtime.generators import Generator, make_generator
 from pflx.runtime.generators.protocol import delay_frames
-from pflx.runtime.rendering import WINDOW_RADIUS
+from pflx.runtime.rendering import reach
 
 
 def inspect(
@@ -46,12 +46,18 @@ def _print_head(bundle: Bundle) -> None:
         f"{bundle.path}, schema {manifest.schema}, written {manifest.created} by pflx {manifest.pflx} ({versions})",
         *_generator_lines(manifest),
         f"smoother   {manifest.smoother.name}: slide {manifest.smoother.slide} frames",
-        f"renderer   {manifest.renderer.name}: {manifest.renderer.size}x{manifest.renderer.size} px",
+        *_renderer_lines(manifest),
         f"crop       {pfl.mode}: window {pfl.window} px, padding {pfl.padding} px",
         f"mean face  {manifest.mean_face.source}",
         f"precision  {manifest.precision} unless asked otherwise",
     ):
         print_line(line)
+
+
+def _renderer_lines(manifest: Manifest) -> Iterator[str]:
+    for role, info in (("renderer", manifest.renderer), ("preview", manifest.preview)):
+        if info is not None:
+            yield f"{role:<10} {info.name}: {info.size}x{info.size} px"
 
 
 def _generator_lines(manifest: Manifest) -> Iterator[str]:
@@ -61,7 +67,8 @@ def _generator_lines(manifest: Manifest) -> Iterator[str]:
         f"generator  {info.name}: window {info.window}, hop {info.hop} frames at {manifest.fps} fps; "
         f"needs {', '.join(info.needs)}; sound at {manifest.sample_rate_hz} Hz"
     )
-    least, most = (delay_frames(generator, lookahead) * 1000 // manifest.fps for lookahead in (0, WINDOW_RADIUS))
+    waits = (0, reach(manifest.renderer))
+    least, most = (delay_frames(generator, lookahead) * 1000 // manifest.fps for lookahead in waits)
     yield (
         f"timing     lead {generator.lead} frames: trails the speaker by {most} ms at most, or {least} ms without "
         "look-ahead"

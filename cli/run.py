@@ -33,6 +33,13 @@ class Engine(StrEnum):
     TENSORRT_RTX = "tensorrt-rtx"
 
 
+class Renderer(StrEnum):
+    """Renderers that a bundle may hold."""
+
+    PIRENDER = "pirender"
+    WARP = "warp"
+
+
 class Solver(StrEnum):
     """What takes the denoising steps."""
 
@@ -73,6 +80,9 @@ def run(
     history: Annotated[
         int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
     ] = None,
+    renderer: Annotated[
+        Renderer | None, typer.Option(help="The one to use of the bundle's; warp is a quick preview. [its own]")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     engine: Annotated[
         Engine, typer.Option(help="What runs the graphs; TensorRT on GPUs, OpenVINO on CPUs.")
@@ -104,6 +114,7 @@ def run(
         lookahead=lookahead,
         extractors={need: given for need, given in extractors.items() if given is not None},
         options=GeneratorOptions(steps=steps, solver=None if solver is None else SOLVERS[solver], history=history),
+        renderer=None if renderer is None else renderer.value,
     ) as listener:
         clip = clip.at_rate(listener.sample_rate_hz)
         if (difference := listener.step_difference(clip, seed=seed)) is not None:

@@ -73,7 +73,7 @@ class SmootherInfo(_Record, frozen=True, kw_only=True):
 
 
 class RendererInfo(_Record, frozen=True, kw_only=True):
-    """The network that draws frames.
+    """What draws frames.
 
     Attributes:
         name: which renderer.
@@ -173,7 +173,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
         untrained: seed of made-up weights; None for trained ones.
         generator: the network that makes coefficients.
         smoother: the network that joins segments.
-        renderer: the network that draws frames.
+        renderer: what draws frames.
+        preview: a quicker one of frames of the same size, which also moves pictures of the first; or None.
         pfl: the speaker crop.
         mean_face: what the coefficients are relative to.
         graphs: every graph, by name.
@@ -194,6 +195,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     generator: GeneratorInfo
     smoother: SmootherInfo
     renderer: RendererInfo
+    preview: RendererInfo | None = None
     pfl: PflInfo
     mean_face: MeanFace
     graphs: dict[str, GraphInfo]
@@ -203,6 +205,25 @@ class Manifest(_Record, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     engines: list[Passport] = []
     admissions: dict[str, Admission] = {}
+
+
+def with_renderer(manifest: Manifest, name: str, bundle: str) -> Manifest:
+    """The manifest with one of its two renderers alone, and without the graphs of the other.
+
+    Args:
+        manifest: of a bundle.
+        name: of the renderer.
+        bundle: what messages call the bundle.
+
+    Raises:
+        BundleError: the bundle has no such renderer.
+    """
+    renderers = {info.name: info for info in (manifest.preview, manifest.renderer) if info is not None}
+    if name not in renderers:
+        raise BundleError(f"{bundle} has no renderer '{name}'. Choose one of {', '.join(renderers)}.")
+    left_out = {graph for info in renderers.values() if info.name != name for graph in info.graphs.values()}
+    graphs = {graph: info for graph, info in manifest.graphs.items() if graph not in left_out}
+    return msgspec.structs.replace(manifest, renderer=renderers[name], preview=None, graphs=graphs)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -257,7 +278,9 @@ def _check_schema(schema: int, name: str) -> None:
 
 def _broken_references(manifest: Manifest) -> Iterator[str]:
     yield from (f"path '{path}' leaves the bundle" for path in manifest.files if not _stays_inside(path))
-    for part in (manifest.generator, manifest.smoother, manifest.renderer):
+    renderers = [manifest.renderer, *filter(None, [manifest.preview])]
+    parts: list[GeneratorInfo | SmootherInfo | RendererInfo] = [manifest.generator, manifest.smoother, *renderers]
+    for part in parts:
         missing = set(part.graphs.values()) - manifest.graphs.keys()
         yield from (f"{part.name} uses graph '{graph}', which is not there" for graph in sorted(missing))
     for name, graph in manifest.graphs.items():

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pflx.engines import Array, GeneratorInfo, OrtEngine
 from pflx.export.generators import GeneratorParts
-from pflx.export.models import PIRender, PosNet
+from pflx.export.models import PosNet
 from pflx.export.recipes import COEFFICIENTS, FRAME_SIDE
+from pflx.export.renderers import RendererParts
 from pflx.runtime.generators import Generator, SpeakerWindow, make_generator, reach
 from pflx.runtime.smoothing import POSE, Smoother
 
@@ -170,26 +171,20 @@ class Shots:
         return cls(smooth_pictures(np.random.default_rng(seed), 1, size), frames)
 
 
-def render_with_graphs(paths: Mapping[str, Path], track: Array, shots: Shots) -> Array:
+def render_with_graphs(parts: RendererParts, paths: Mapping[str, Path], track: Array, shots: Shots) -> Array:
     """Frames of the exported renderer, uint8 [K, size, size, 3]; one graph is open at a time, for they are large."""
-    with closing(OrtEngine(paths["pirender_portrait"])) as painter:
-        features = painter.run({"portrait": shots.portrait})
-    with closing(OrtEngine(paths["pirender_frame"])) as renderer:
+    size = shots.portrait.shape[1]
+    graphs = parts.info(size).graphs
+    with closing(OrtEngine(paths[graphs["portrait"]])) as painter:
+        features = {**painter.run({"portrait": shots.portrait}), **parts.found(size)}
+    with closing(OrtEngine(paths[graphs["frame"]])) as renderer:
         images: Array = renderer.run({**features, "coefficients": track, "frames": shots.frames})["image"][0]
     return images
 
 
-def render_as_published(renderer: PIRender, mean_face: Tensor, reaction: Array, shots: Shots) -> Array:
+def render_as_published(parts: RendererParts, mean_face: Tensor, reaction: Array, shots: Shots) -> Array:
     """Frames of the published renderer in PyTorch, uint8 [K, size, size, 3]."""
-    portrait = torch.from_numpy(shots.portrait).float().permute(0, 3, 1, 2) / 127.5 - 1
-    track = torch.from_numpy(reaction) + mean_face
-    images = []
-    with torch.inference_mode():
-        for frame in shots.frames.tolist():
-            rows = torch.arange(frame - 13, frame + 14).clamp(0, track.shape[1] - 1)
-            images.append(renderer(portrait, track[:, rows].transpose(1, 2))["fake_image"])
-        pixels = ((torch.cat(images).double() * 0.5 + 0.5) * 255).clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).numpy()
+    return parts.published(torch.from_numpy(reaction), mean_face, shots.portrait, shots.frames.tolist())
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,11 @@ from pflx.engines import MeanFace, Provenance
 from pflx.export.checkpoints import Checkpoint, checkpoint_for, generator_part, load_component, read_checkpoint
 from pflx.export.errors import ComponentError
 from pflx.export.generators import FAMILIES, ExportSettings, GeneratorFamily, GeneratorParts
+from pflx.export.generators.backchannel import BackchannelParts
 from pflx.export.models import PIRender, PosNet, load_model, untrained
 from pflx.export.recipes import COEFFICIENTS
+from pflx.export.renderers import PIRenderParts, RendererParts, WarpParts
+from pflx.runtime.smoothing import POSE
 
 DEFAULT_POSNET = "pflx's default, fitted to tracked heads with jumps put in, not to this generator"
 """Note in the provenance of a bundle whose PosNet came with pflx."""
@@ -32,16 +36,16 @@ class Components:
     Attributes:
         generator: what makes coefficients.
         posnet: PosNet; its slide is the generator's hop.
-        renderer: PIRender for 58 coefficients.
+        renderer: what draws frames of 58 coefficients.
         mean_face: float32 [58].
-        mean_face_source: where it came from: "sha256:…" of the file, or "zero".
+        mean_face_source: where it came from: "sha256:…" of the file, "zero", or "upright".
         provenance: one entry per network.
         untrained: the seed of made-up weights, None for trained ones.
     """
 
     generator: GeneratorParts
     posnet: PosNet
-    renderer: PIRender
+    renderer: RendererParts
     mean_face: Tensor
     mean_face_source: str
     provenance: Sequence[Provenance] = field(default_factory=list)
@@ -63,19 +67,20 @@ class Components:
 
 def load_components(
     *,
-    generator: Sequence[Path],
+    generator: Sequence[Path] = (),
     posnet: Path | None = None,
-    renderer: Path,
-    mean_face: str | None,
+    renderer: Path | None = None,
+    mean_face: str | None = None,
     settings: ExportSettings | None = None,
 ) -> Components:
-    """Read trained networks.
+    """Read trained networks; what is not given comes with pflx.
 
     Args:
-        generator: checkpoints of one generator, each with one of its networks.
-        posnet: checkpoint of PosNet; None takes pflx's own for the hop of the generator.
-        renderer: checkpoint of PIRender, the 58-coefficient variant.
-        mean_face: path of the `mean_face.npy` the generator was trained with, or "zero".
+        generator: checkpoints of one generator, each with one of its networks; none takes the backchannel listener.
+        posnet: checkpoint of PosNet; None takes the default for the generator's hop.
+        renderer: checkpoint of PIRender, the 58-coefficient variant; None takes the warp renderer.
+        mean_face: path of the `mean_face.npy` the networks were trained with, "zero", or "upright". None takes
+            "upright" where there is neither a trained generator nor a trained renderer.
         settings: what the user chose of the generator.
 
     Raises:
@@ -83,22 +88,39 @@ def load_components(
         ComponentError: the networks make no generator, a setting does not fit it, the mean face is missing or
             malformed, the slide of PosNet differs from the hop, or there is no default for it.
     """
-    face, source = read_mean_face(mean_face)
-    parts, provenance = load_generator(generator, settings or ExportSettings())
-    smoother, smoother_file = load_component(posnet or default_posnet(parts.hop), "posnet")
-    painter, painter_file = load_component(renderer, "pirender")
+    weightless = not generator and renderer is None
+    face, source = read_mean_face(mean_face or ("upright" if weightless else None))
+    parts, provenance = _generator(generator, settings or ExportSettings())
+    smoother, smoother_read = _smoother(posnet, parts.hop)
+    painter, painter_read = _renderer(renderer)
     return Components(
         generator=parts,
-        posnet=cast(PosNet, smoother),
-        renderer=cast(PIRender, painter),
+        posnet=smoother,
+        renderer=painter,
         mean_face=face,
         mean_face_source=source,
-        provenance=[
-            *provenance,
-            _provenance("posnet", smoother_file, "" if posnet else DEFAULT_POSNET),
-            _provenance("renderer", painter_file),
-        ],
+        provenance=[*provenance, smoother_read, painter_read],
     )
+
+
+def _generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[GeneratorParts, list[Provenance]]:
+    if paths:
+        return load_generator(paths, settings)
+    family = FAMILIES[BackchannelParts.name]
+    _check_settings(family, settings)
+    return family.make({}, settings), [_own("generator")]
+
+
+def _smoother(path: Path | None, slide: int) -> tuple[PosNet, Provenance]:
+    network, read = load_component(path or default_posnet(slide), "posnet")
+    return cast(PosNet, network), _provenance("posnet", read, "" if path else DEFAULT_POSNET)
+
+
+def _renderer(path: Path | None) -> tuple[RendererParts, Provenance]:
+    if path is None:
+        return WarpParts(), _own("renderer")
+    network, read = load_component(path, "pirender")
+    return PIRenderParts(cast(PIRender, network)), _provenance("renderer", read)
 
 
 def default_posnet(hop: int) -> Path:
@@ -114,6 +136,10 @@ def default_posnet(hop: int) -> Path:
             f"pflx calibrate posnet --slide {hop}."
         )
     return path
+
+
+def _own(slot: str) -> Provenance:
+    return Provenance(slot=slot, source="pflx", sha256="", keys=0, note="no weights")
 
 
 def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[GeneratorParts, list[Provenance]]:
@@ -200,7 +226,7 @@ def untrained_components(
     return Components(
         generator=parts,
         posnet=cast(PosNet, posnet),
-        renderer=cast(PIRender, renderer),
+        renderer=PIRenderParts(cast(PIRender, renderer)),
         mean_face=face,
         mean_face_source=source,
         provenance=[*provenance, posnet_read, renderer_read],
@@ -222,7 +248,7 @@ def untrained_generator(kind: str, seed: int, settings: ExportSettings) -> tuple
     for name in (*family.networks, *family.optional):
         networks[name], entry = _made_up(_slot(family, name), name, seed, loaded=family.config(name, settings))
         made.append(entry)
-    return family.make(networks, settings), made
+    return family.make(networks, settings), made or [_own("generator")]
 
 
 def _made_up(
@@ -237,18 +263,21 @@ def read_mean_face(given: str | None) -> tuple[Tensor, str]:
     """The mean face, float32 [58], and where it came from.
 
     Args:
-        given: path of a `.npy` with 58 numbers in any shape, "zero", or None.
+        given: path of a `.npy` with 58 numbers in any shape, "zero", "upright" (no expression, and the half turn by
+            which FaceVerse's heads are turned), or None.
 
     Raises:
         ComponentError: none given, no such file, or not 58 finite numbers.
     """
     if given is None:
         raise ComponentError(
-            "No mean face: trained generators yield coefficients relative to it, and a wrong one bends the face. "
+            "No mean face: trained networks know coefficients relative to it, and a wrong one bends the face. "
             "Pass --mean-face mean_face.npy of the training data, or --mean-face zero to go without."
         )
     if given == "zero":
         return torch.zeros(COEFFICIENTS), "zero"
+    if given == "upright":
+        return torch.eye(COEFFICIENTS)[POSE.start] * math.pi, "upright"
     path = Path(given)
     try:
         with path.open("rb") as stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from torch import nn
 
 import pflx
 from pflx.engines import (
@@ -20,7 +19,6 @@ from pflx.engines import (
     Bundle,
     Manifest,
     PflInfo,
-    RendererInfo,
     SmootherInfo,
     bundle_writer,
     require_space,
@@ -44,9 +42,9 @@ from pflx.export.errors import ComponentError
 from pflx.export.generators import GeneratorParts
 from pflx.export.graphs import GraphFolder, Precision
 from pflx.export.models import PosNet, PosNetSmoother
-from pflx.export.models.pirender_deploy import FrameRenderer, PortraitFeatures
 from pflx.export.parity import ParityError, largest_difference
-from pflx.export.recipes import pirender_recipes, posnet_recipe
+from pflx.export.recipes import posnet_recipe
+from pflx.export.renderers import RendererParts, WarpParts
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -196,8 +194,9 @@ class _Export:
     @property
     def expected_bytes(self) -> int:
         """How much the bundle will take on the disk, with a tenth to spare."""
-        networks = (*self._components.generator.modules().values(), self._components.posnet, self._components.renderer)
-        weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
+        networks = (*self._components.generator.modules().values(), self._components.posnet)
+        weights = self._components.renderer.weights
+        weights += sum(parameter.numel() for network in networks for parameter in network.parameters())
         bytes_per_weight = 4 + 2 * (len(self._options.precisions) - 1) + 4 * (self._options.engine is not None)
         return int(1.1 * weights * bytes_per_weight)
 
@@ -205,20 +204,28 @@ class _Export:
         components, options = self._components, self._options
         graphs = GraphFolder(self._folder, options.precisions, self._step, options.policy)
         reactions = export_generator(graphs, components.generator, components.posnet)
-        modules: Mapping[str, nn.Module] = {
-            "pirender_portrait": PortraitFeatures(components.renderer),
-            "pirender_frame": FrameRenderer(components.renderer, components.mean_face),
-        }
-        for recipe in pirender_recipes(options.size):
-            graphs.add(recipe, modules[recipe.graph])
+        for renderer in self._renderers:
+            modules = renderer.modules(components.mean_face, options.size)
+            for recipe in renderer.recipes(options.size):
+                graphs.add(recipe, modules[recipe.graph])
         graphs.require_all_named()
         report = {"graphs": graphs.errors, "end_to_end": self._check_frames(graphs, reactions)}
         (self._folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         self._step("sealed")
         return self._manifest(graphs)
 
+    @property
+    def _preview(self) -> RendererParts | None:
+        """The quick renderer beside another one."""
+        return None if self._components.renderer.name == WarpParts.name else WarpParts()
+
+    @property
+    def _renderers(self) -> Sequence[RendererParts]:
+        return [self._components.renderer, *filter(None, [self._preview])]
+
     def _step(self, doing: str) -> None:
-        n_graphs = len(self._components.generator.recipes) + 3
+        n_rendering = sum(len(renderer.recipes(self._options.size)) for renderer in self._renderers)
+        n_graphs = len(self._components.generator.recipes) + 1 + n_rendering
         self._progress(doing, self._done, (n_graphs + 1) * len(self._options.precisions))
         self._done += 1
 
@@ -231,7 +238,9 @@ class _Export:
         results: dict[str, Any] = {}
         for precision in options.precisions:
             self._step(f"end to end {precision}")
-            frames = render_with_graphs(graphs.paths(precision), reactions.graphs[precision], shots)
+            frames = render_with_graphs(
+                components.renderer, graphs.paths(precision), reactions.graphs[precision], shots
+            )
             difference, coefficients = FrameDifference.between(reference, frames), reactions.error(precision)
             _check_frames(precision, difference, coefficients)
             results[precision] = {"against": against, "coefficients_max_abs_error": coefficients, **asdict(difference)}
@@ -248,11 +257,8 @@ class _Export:
             untrained=components.untrained,
             generator=components.generator.info,
             smoother=SmootherInfo(name="posnet", slide=components.posnet.slide, graphs={"smooth": "posnet"}),
-            renderer=RendererInfo(
-                name="pirender",
-                size=options.size,
-                graphs={"portrait": "pirender_portrait", "frame": "pirender_frame"},
-            ),
+            renderer=components.renderer.info(options.size),
+            preview=None if self._preview is None else self._preview.info(options.size),
             pfl=options.pfl,
             mean_face=components.mean_face_info,
             graphs=graphs.infos,

@@ -15,7 +15,7 @@ from pflx.engines.policy import GraphPolicy, Policy, PolicyError, encode_policy,
 from pflx.export.mixed import check_policy, convert, require_converter
 from pflx.export.parity import check_graph, count_flops, graph_errors
 from pflx.export.recipes import OPSET, Recipe
-from pflx.export.trace import fp32_nodes, stored_parameters, trace
+from pflx.export.trace import fp32_nodes, stored_parameters, trace, write_as
 
 Precision = Literal["fp32", "fp16"]
 
@@ -68,18 +68,23 @@ class GraphFolder:
         return {graph: self.path(graph, precision) for graph in self.infos}
 
     def add(self, recipe: Recipe, module: nn.Module) -> None:
-        """Export a module in every precision.
+        """Export a module in every precision; they are all the same of one without weights.
 
         Raises:
             ParityError: the FP32 graph differs from its module by more than the recipe allows.
             PolicyError: the policy is of another graph of that name.
         """
-        module = module.eval()
+        module, model = module.eval(), None
+        has_weights = any(True for _ in module.parameters())
         parameters = 0
         islands: dict[str, list[str]] = {}
         for precision in self.precisions:
             self._tell(f"{recipe.graph} {precision}")
-            model = self._write(module, recipe, precision)
+            path = self.path(recipe.graph, precision)
+            if model is None or has_weights or self._policy_of(recipe.graph):
+                model = self._write(module, recipe, precision)
+            else:
+                write_as(model, recipe, path, precision)
             self._check(module, recipe, precision)
             if precision == "fp32":
                 parameters = stored_parameters(model)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pflx.engines import Array, TensorSpec
+from pflx.runtime.warp import GEOMETRY_SIZE, typical_geometry
 
 OPSET = 20
 """From 23 on, attention becomes one operator that TensorRT for RTX refuses in FP32; below 18 nothing is native."""
@@ -36,6 +37,7 @@ class Recipe:
         tolerance: output → largest absolute difference allowed between PyTorch and ONNX Runtime, FP32.
         source: the public code whose numbers it reproduces.
         scale: float input → factor on the standard normal numbers it is checked with, where 1 is not what it sees.
+        about: float input → numbers along its last axes that are added to these, where 0 is not what it sees.
         below: integer input → n, for it is checked with numbers from 0 to n - 1.
     """
 
@@ -45,6 +47,7 @@ class Recipe:
     tolerance: Mapping[str, float]
     source: str
     scale: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, Array] = field(default_factory=dict)
     below: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -65,7 +68,8 @@ class Recipe:
             return rng.integers(0, 256, shape, np.uint8)
         if spec.dtype == np.bool_:
             return np.zeros(shape, np.bool_)
-        return np.asarray(rng.standard_normal(shape) * self.scale.get(name, 1.0), np.float32)
+        numbers = rng.standard_normal(shape) * self.scale.get(name, 1.0)
+        return np.asarray(numbers + self.about.get(name, np.zeros(())), np.float32)
 
 
 def floats(*shape: int | str) -> TensorSpec:
@@ -115,6 +119,36 @@ def pirender_recipes(size: int) -> tuple[Recipe, Recipe]:
         tolerance={"image": 1},
         source=source,
         scale={"source": 0.4, "coefficients": 0.3},
+        below={"frames": _SMALLEST_SIZES["track"]},
+    )
+    return portrait, frame
+
+
+def warp_recipes(size: int) -> tuple[Recipe, Recipe]:
+    """The weightless renderer for frames of `size` pixels, a multiple of 4: what a portrait becomes, and a frame."""
+    source = "pflx, no weights"
+    pixels = floats("portraits", 3, size, size)
+    portrait = Recipe(
+        "warp_portrait",
+        inputs={"portrait": TensorSpec(("portraits", size, size, 3), UINT8)},
+        outputs={"source": pixels},
+        tolerance={"source": 0},
+        source=source,
+    )
+    frame = Recipe(
+        "warp_frame",
+        inputs={
+            "source": pixels,
+            "geometry": floats("portraits", GEOMETRY_SIZE),
+            "shown": floats("portraits", 6),
+            "coefficients": floats("portraits", "track", COEFFICIENTS),
+            "frames": TensorSpec(("frames",), np.dtype(np.int64)),
+        },
+        outputs={"image": TensorSpec(("portraits", "frames", size, size, 3), UINT8)},
+        tolerance={"image": 1},
+        source=source,
+        scale={"source": 10, "geometry": 0.01, "shown": 0.1, "coefficients": 0.3},
+        about={"source": np.array(128.0), "geometry": typical_geometry(size)},
         below={"frames": _SMALLEST_SIZES["track"]},
     )
     return portrait, frame

@@ -71,6 +71,12 @@ def trace(module: nn.Module, recipe: Recipe, path: Path, *, precision: str) -> o
     return model
 
 
+def write_as(model: onnx.ModelProto, recipe: Recipe, path: Path, precision: str) -> None:
+    """Write a graph that was traced for one precision as that of another; for modules without parameters."""
+    _describe(model, recipe, precision)
+    onnx.save_model(model, str(path))
+
+
 def _half(module: nn.Module) -> nn.Module:
     """A copy with float16 parameters; buffers (tables, masks, the mean face) stay float32."""
     module = copy.deepcopy(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ SIZES: Mapping[str, int] = {"coefficients": 58, "emotion": 25}
 
 LANDMARKS = "landmarks"
 """What stands for `LandmarkExtractor` where a file could be named."""
+
+_EVERY = re.compile(rf"{LANDMARKS}/([1-9]\d*)")
+"""`landmarks/5`: the face is looked at in every fifth frame."""
 
 RECORDED = (".npy", ".npz", ".csv")
 """Suffixes of files of numbers that were made before, whatever the speaker does now."""
@@ -90,6 +94,28 @@ class Recorded:
         return np.array(self._values[min(max(frame, 0), self.frames - 1)])
 
 
+class Every:
+    """Another extractor that looks at some frames only: between them the stream holds what it told.
+
+    Args:
+        extractor: the other one.
+        frames: from one look to the next; it looks at the frames whose number is a multiple of it.
+
+    Raises:
+        ExtractorError: fewer than one frame.
+    """
+
+    def __init__(self, extractor: Extractor, frames: int) -> None:
+        if frames < 1:
+            raise ExtractorError(f"Every {frames} frames is never. Give 1 or more.")
+        self._extractor, self._frames = extractor, frames
+        self.size = extractor.size
+
+    def extract(self, picture: UInt8Array, frame: int) -> Float32Array | None:
+        """float32 [size] of one frame; None where it does not look, or sees no face."""
+        return None if frame % self._frames else self._extractor.extract(picture, frame)
+
+
 def read_recorded(path: str | Path, need: str, mean_face: npt.ArrayLike | None = None) -> Recorded:
     """Numbers from a file as the data sets ship them.
 
@@ -114,8 +140,8 @@ def open_extractor(text: str | Path, need: str, mean_face: npt.ArrayLike) -> Ext
     """What a user named: `landmarks`, a file of numbers, or a network.
 
     Args:
-        text: `landmarks` (for coefficients), a `.npy`, `.npz` or `.csv` for `read_recorded`, or an `.onnx` for
-            `OnnxExtractor`.
+        text: `landmarks` (for coefficients; `landmarks/5` looks at every fifth frame only), a `.npy`, `.npz` or `.csv`
+            for `read_recorded`, or an `.onnx` for `OnnxExtractor`.
         need: `coefficients` or `emotion`.
         mean_face: [58], the bundle's.
 
@@ -123,12 +149,14 @@ def open_extractor(text: str | Path, need: str, mean_face: npt.ArrayLike) -> Ext
         ExtractorError: none of these, or one that does not fit.
         EngineError: a graph that cannot be loaded.
     """
-    if str(text) == LANDMARKS:
+    every = _EVERY.fullmatch(str(text))
+    if every or str(text) == LANDMARKS:
         if need != "coefficients":
             raise ExtractorError(f"Landmarks give coefficients, no {need}. Give a file or an ONNX regressor.")
         from pflx.runtime.landmarks import LandmarkExtractor
 
-        return LandmarkExtractor(mean_face)
+        extractor = LandmarkExtractor(mean_face)
+        return Every(extractor, int(every[1])) if every else extractor
     kind = Path(text).suffix.lower()
     if kind in RECORDED:
         return read_recorded(text, need, mean_face)
@@ -137,6 +165,11 @@ def open_extractor(text: str | Path, need: str, mean_face: npt.ArrayLike) -> Ext
 
         return OnnxExtractor(text, need, mean_face)
     raise ExtractorError(f"'{text}' is no {need} source. Give {_ways(need)}.")
+
+
+def source_name(text: str | Path) -> str:
+    """What a report calls what a user named: a file by its name alone, landmarks as they are."""
+    return str(text) if _EVERY.fullmatch(str(text)) else Path(text).name
 
 
 def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str, Extractor]) -> None:

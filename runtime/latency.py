@@ -15,7 +15,9 @@ class Rung(IntEnum):
     """Its segment was generated with fewer denoising steps."""
     HALF_RATE = 2
     """One picture, of the mean of two coefficient frames, stands for both."""
-    HOLD = 3
+    WARPED = 3
+    """The last picture that was rendered, its head moved to the pose of the frame."""
+    HOLD = 4
     """An earlier picture, shown once more."""
 
 

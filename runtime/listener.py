@@ -16,11 +16,12 @@ import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
 from pflx.engines.device import Device
+from pflx.engines.manifest import with_renderer
 from pflx.runtime.chain import Chain, Clock, ListenerFrame, Noise, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
-from pflx.runtime.generators import Generator, GeneratorOptions, make_generator
+from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
 from pflx.runtime.generators.protocol import Denoiser, StepDifference, delay_frames
 from pflx.runtime.inbox import Inbox
 from pflx.runtime.latency import Ledger, Rung
@@ -29,7 +30,7 @@ from pflx.runtime.media import FPS, SpeakerFile, open_speaker
 from pflx.runtime.opening import Library, close_engines, open_engines
 from pflx.runtime.pfl import Box, Region, centre_square
 from pflx.runtime.queues import Policy
-from pflx.runtime.rendering import WINDOW_RADIUS, Portrait, Renderer
+from pflx.runtime.rendering import WINDOW_RADIUS, Portrait, make_renderer
 from pflx.runtime.session import ListenerFullError, LiveSettings
 from pflx.runtime.sinks import Sink, as_sink
 from pflx.runtime.smoothing import Smoother
@@ -59,10 +60,12 @@ class Listener:
         manifest: what the bundle holds.
         engines: by graph name. They are closed with the listener.
         portrait: picture of the listener, or one per sample.
-        lookahead: coefficient frames to wait for before rendering, 0…13: more is smoother and later.
+        lookahead: coefficient frames to wait for before rendering, 0…13: more is smoother and later. A renderer that
+            reads fewer does not wait for the rest; `warp` waits for none.
         detector: finds the speaker's face; by default `BlazeFace`.
         extractors: what gives the speaker's `coefficients` or `emotion`, for a generator that reads them: an extractor,
-            the path of a file of numbers or of an ONNX regressor, or `landmarks`. A session may bring its own.
+            the path of a file of numbers or of an ONNX regressor, or `landmarks`. A session may bring its own. A
+            generator that makes do with landmarks takes them by itself.
         options: what is chosen of the generator.
         clock: stamps the ledgers, monotonic, in ns.
         gpu: that the engines run on; closed with the listener.
@@ -86,15 +89,13 @@ class Listener:
         clock: Clock = time.perf_counter_ns,
         gpu: Device | None = None,
     ) -> None:
-        if not 0 <= lookahead <= WINDOW_RADIUS:
-            raise FeedError(f"lookahead is {lookahead}; it goes from 0 to {WINDOW_RADIUS} frames.")
+        lookahead = _checked_lookahead(lookahead)
         self.manifest = manifest
         self._engines, self._gpu = engines, gpu
         self._detector, self._own_detector = detector or BlazeFace(), detector is None
-        self._extractors = self._opened(extractors)
+        self._extractors = self._opened({**default_sources(manifest.generator.name), **(extractors or {})})
         generator = make_generator(manifest.generator, engines, options)
-        render_engines = {role: engines[graph] for role, graph in manifest.renderer.graphs.items()}
-        renderer = Renderer(render_engines, manifest.renderer.size, ahead=generator.hop if gpu else 1)
+        renderer = make_renderer(manifest.renderer, engines, manifest.preview, ahead=generator.hop if gpu else 1)
         self._chain = Chain(
             speaker=self._windows(generator, self._detector, self._extractors),
             generator=generator,
@@ -102,7 +103,7 @@ class Listener:
             renderer=renderer,
             portraits=[renderer.prepare(picture) for picture in _several(portrait)],
             mean_face=np.array(manifest.mean_face.values, np.float32),
-            lookahead=lookahead,
+            lookahead=min(lookahead, renderer.radius),
             clock=clock,
         )
         self._turn: Turn | None = None
@@ -124,6 +125,7 @@ class Listener:
         detector: FaceDetector | None = None,
         extractors: Extractors | None = None,
         options: GeneratorOptions | None = None,
+        renderer: str | None = None,
     ) -> Self:
         """Open a bundle.
 
@@ -141,12 +143,15 @@ class Listener:
             detector: see the class.
             extractors: see the class.
             options: see the class.
+            renderer: the one to use of those in the bundle; None takes its own, "warp" its preview.
 
         Raises:
             BundleError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what cannot be
                 opened.
         """
         opened = Bundle.open(bundle, verify=verify)
+        if renderer is not None:
+            opened = replace(opened, manifest=with_renderer(opened.manifest, renderer, str(bundle)))
         engines, gpu = open_engines(opened, device, engine, precision=precision, threads=threads, fallback=fallback)
         try:
             return cls(
@@ -349,6 +354,7 @@ class Listener:
         sink: Sink | Callable[[ListenerFrame], object] | str | Path | None = None,
         *,
         playout_ms: float = LiveSettings.playout_ms,
+        lookahead: int | None = None,
         samples: int = 1,
         seed: int = 0,
         noise: Noise | None = None,
@@ -377,6 +383,7 @@ class Listener:
             sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink().
             playout_ms: time to work in, on top of the algorithmic delay; more misses fewer deadlines, and is later.
                 `pflx bench-latency` finds the smallest that misses none.
+            lookahead: of this session, in place of the listener's.
             samples: M parallel reactions.
             seed: of their noise.
             noise: in place of `seed`.
@@ -402,9 +409,12 @@ class Listener:
             NeedError: see `stream`.
         """
         settings = LiveSettings(playout_ms, samples, floor, stale_ms, queue_ms, policy, block_ms)
+        if floor is Rung.WARPED and not self._chain.renderer.has_mover:
+            raise FeedError("floor is Rung.WARPED, and the bundle has no preview to move pictures with; give another.")
         if self._turn is None or (clock is not None and clock is not self._turn.clock):
             self._turn = Turn(clock or SystemClock())
-        chain = replace(self._session_chain(extractors, alone=True), clock=self._turn.clock)
+        waits = self.lookahead if lookahead is None else min(_checked_lookahead(lookahead), self._chain.renderer.radius)
+        chain = replace(self._session_chain(extractors, alone=True), clock=self._turn.clock, lookahead=waits)
         track = FaceTrack(region=region)
         stream = Stream(chain, samples=samples, noise=noise or seeded_noise(seed), track=track)
         if snapshot is not None:
@@ -480,6 +490,12 @@ class Listener:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _checked_lookahead(lookahead: int) -> int:
+    if not 0 <= lookahead <= WINDOW_RADIUS:
+        raise FeedError(f"lookahead is {lookahead}; it goes from 0 to {WINDOW_RADIUS} frames.")
+    return lookahead
 
 
 def _several(given: Portrait | Sequence[Portrait]) -> Sequence[Portrait]:

@@ -114,7 +114,8 @@ def open_engine(
 
 def stream_of(manifest: Manifest, graph: str) -> str:
     """The stream that a graph's work is put on: pictures are rendered while the next segment is generated."""
-    return "render" if graph in manifest.renderer.graphs.values() else "generate"
+    renderers = filter(None, (manifest.renderer, manifest.preview))
+    return "render" if any(graph in info.graphs.values() for info in renderers) else "generate"
 
 
 def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:

@@ -20,7 +20,7 @@ class Pace(Protocol):
         ...
 
     def rung(self, frame: int, *, ahead: int) -> Rung:
-        """How to make `frame`: FULL, HALF_RATE (one picture for it and the next) or HOLD (no picture).
+        """How to make `frame`: FULL, HALF_RATE (one picture for it and the next), WARPED or HOLD (no picture).
 
         Args:
             frame: its number.

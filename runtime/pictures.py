@@ -41,6 +41,7 @@ class Pictures:
         self._landed_at = 0
         self._rung = Rung.FULL
         self._shots: dict[int, Shot] = {}  # by sample, of a pair of frames that shares its pictures
+        self._rendered: dict[int, Shot] = {}  # by sample, what was rendered last
         self._second_of_pair = -1
 
     @property
@@ -73,7 +74,9 @@ class Pictures:
             position, sample = divmod(self.n_begun, self._samples)
             if sample == 0:
                 self._rung = self._choose(position, pace)
-            if self._rung is Rung.HOLD:
+            if self._rung is Rung.WARPED:
+                begun, n_begun = [self._begin_warped(position, sample)], 1
+            elif self._rung is Rung.HOLD:
                 begun = [Flight(position, sample, Rung.HOLD, None, None, self._motion.known(position))]
                 n_begun = self._samples
             elif self._rung is Rung.HALF_RATE:
@@ -117,6 +120,7 @@ class Pictures:
             self._rung = Rung.FULL  # what was chosen last may be for a frame much further on
         self._second_of_pair = -1
         self._shots.clear()
+        self._rendered.clear()
 
     def go_on_at(self, n_emitted: int) -> None:
         """Go on after so many pictures of all samples; what is under way is forgotten."""
@@ -129,6 +133,8 @@ class Pictures:
         if position == self._second_of_pair and self._motion.number(position) == self._motion.number(position - 1) + 1:
             return Rung.HALF_RATE
         rung = pace.rung(self._motion.number(position), ahead=self._n_due - 1 - position)
+        if rung is Rung.WARPED and not self._can_warp():
+            rung = Rung.HOLD
         self._second_of_pair = position + 1 if rung is Rung.HALF_RATE else -1
         return rung
 
@@ -171,6 +177,25 @@ class Pictures:
         ended = rendered if image.is_done else None
         return Flight(position, sample, Rung.HALF_RATE, image, track[WINDOW_RADIUS], known, begun, ended)
 
+    def _can_warp(self) -> bool:
+        """Whether of every sample a picture was rendered that can be moved."""
+        portraits, renderer = self.portraits, self._chain.renderer
+        movable = [renderer.can_move(portrait) for portrait in portraits]
+        return all(sample in self._rendered and movable[sample % len(portraits)] for sample in range(self._samples))
+
+    def _begin_warped(self, position: int, sample: int) -> Flight:
+        """Move the head of the picture that was rendered last to where it is in a frame."""
+        chain, known, last = self._chain, self._motion.known(position), self._rendered[sample]
+        shows = last.coefficients - chain.mean_face
+        wanted = self._motion.segment_of(position).shown.wait()[sample, position % self._motion.hop]
+        portrait = self.portraits[sample % len(self.portraits)]
+        begun = chain.clock()
+        moved, rendered = chain.renderer.move(last.image, shows[POSE], wanted[POSE], portrait), chain.clock()
+        image = fetch(kept(moved))
+        ended = rendered if image.is_done else None
+        coefficients = np.concatenate([shows[: POSE.start], wanted[POSE]])
+        return Flight(position, sample, Rung.WARPED, image, coefficients, known, begun, ended)
+
     def _is_under_way(self, position: int, sample: int) -> bool:
         return any(flight.position == position and flight.sample == sample for flight in self.under_way)
 
@@ -183,12 +208,14 @@ class Pictures:
         # On a GPU its turn comes when all before it is done.
         begun = flight.begun if flight.rendered is not None else max(flight.begun, stamps.posnet_end, self._landed_at)
         self._landed_at = on_host
-        pace.rendered((on_host - begun) // flight.batch)  # those of a batch come together
+        if flight.rung is not Rung.WARPED:
+            pace.rendered((on_host - begun) // flight.batch)  # those of a batch come together
         coefficients = flight.coefficients
         if coefficients is None:
             coefficients = self._motion.segment_of(flight.position).shown.wait()[flight.sample, flight.position % hop]
-        newest = min((flight.position + WINDOW_RADIUS) // hop, flight.known - 1)
-        return Shot(
+        radius = 0 if flight.rung is Rung.WARPED else self._chain.renderer.radius
+        newest = min((flight.position + radius) // hop, flight.known - 1)
+        shot = Shot(
             image=image,
             coefficients=coefficients + self._chain.mean_face,
             picture=self._motion.number(flight.position),
@@ -198,6 +225,9 @@ class Pictures:
             on_host=on_host,
             newest=self._motion.segments[newest].stamps.scheduled,
         )
+        if flight.rung is not Rung.WARPED:
+            self._rendered[flight.sample] = shot
+        return shot
 
     def _frame(self, flight: Flight, shot: Shot) -> ListenerFrame:
         position, sample = flight.position, flight.sample

@@ -40,13 +40,50 @@ def load_portrait(source: str | Path | npt.NDArray[Any], size: int = 256) -> UIn
     Raises:
         PortraitError: no such file, no picture, damaged, another dtype or shape, or smaller than 64 px.
     """
+    return _square(_opened(source), size)
+
+
+def load_picture(source: str | Path | npt.NDArray[Any], longest: int = 1024) -> UInt8Array:
+    """The whole of a portrait as uint8 [H, W, 3] RGB, its longer side scaled down to `longest` pixels if it has more.
+
+    Raises:
+        PortraitError: see `load_portrait`.
+    """
+    from PIL import Image
+
+    picture = _opened(source)
+    picture.thumbnail((longest, longest), Image.Resampling.BILINEAR)
+    return np.asarray(picture)
+
+
+def load_square(source: str | Path | npt.NDArray[Any], box: tuple[float, float, float], size: int) -> UInt8Array:
+    """A square of a portrait as uint8 [size, size, 3] RGB, scaled as `load_portrait` does.
+
+    Args:
+        source: see `load_portrait`.
+        box: left edge, upper edge and side, as shares of the picture's shorter side; inside of the picture.
+        size: side of the result in pixels.
+
+    Raises:
+        PortraitError: see `load_portrait`.
+    """
+    from PIL import Image
+
+    picture = _opened(source)
+    left, top, side = (value * min(picture.size) for value in box)
+    right, bottom = min(left + side, picture.width), min(top + side, picture.height)
+    scaled = picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    return np.array(scaled)
+
+
+def _opened(source: str | Path | npt.NDArray[Any]) -> Image:
+    """The whole portrait in RGB."""
     picture = _from_array(source) if isinstance(source, np.ndarray) else _from_file(Path(source))
-    short = min(picture.size)
-    if short < SMALLEST_SIDE:
+    if min(picture.size) < SMALLEST_SIDE:
         raise PortraitError(
             f"The portrait is {picture.width}x{picture.height} px. Take one of at least {SMALLEST_SIDE} px a side."
         )
-    return _square(_on_white(picture), size)
+    return _on_white(picture)
 
 
 def _from_file(path: Path) -> Image:

@@ -36,10 +36,11 @@ class DeadlinePace:
     """Chooses, for each piece of work, the best rung that is in time.
 
     A frame is made in full when it and all that can be made now, and then the first frame of the next segment, can be
-    in time; at half rate when only it can; and not at all (HOLD) when it cannot. The floor is the lowest rung that may
-    be chosen: with a floor above HOLD frames come late instead of not at all. Whatever the floor, a frame that would
-    be later than `stale_ns` is not made. And the newest frame is made even if it comes late, for a late picture is
-    better than none, unless input waits for a newer one that is quicker to come by.
+    in time; at half rate when only it can. When it cannot, it is made of the picture before it while its deadline is
+    still to come (WARPED), for that takes next to no time, and else not at all (HOLD). The floor is the lowest rung
+    that may be chosen: with a floor above HOLD frames come late instead of not at all. Whatever the floor, a frame
+    that would be later than `stale_ns` is not made. And the newest frame is made even if it comes late, for a late
+    picture is better than none, unless input waits for a newer one that is quicker to come by.
 
     Args:
         clock: of the session.
@@ -112,8 +113,11 @@ class DeadlinePace:
             return Rung.FULL if in_time else Rung.HALF_RATE
         if self._floor is Rung.HALF_RATE:
             return Rung.HALF_RATE
-        newest = ahead == 0 and not (self._waiting() and self.step_cost < cost)
-        return Rung.FULL if newest else Rung.HOLD
+        if self._floor is Rung.WARPED:
+            return Rung.WARPED
+        if ahead == 0 and not (self._waiting() and self.step_cost < cost):
+            return Rung.FULL
+        return Rung.WARPED if left > 0 else Rung.HOLD
 
     def _left(self, frame: int) -> int:
         return self._deadline(frame) - self._clock()

@@ -41,9 +41,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported_recipes() -> dict[str, Recipe]:
     """The recipes of its graphs."""
     from pflx.export.generators import reactface
-    from pflx.export.recipes import pirender_recipes, posnet_recipe
+    from pflx.export.recipes import pirender_recipes, posnet_recipe, warp_recipes
 
-    return {recipe.graph: recipe for recipe in (*reactface.recipes(8), posnet_recipe(8), *pirender_recipes(256))}
+    graphs = (*reactface.recipes(8), posnet_recipe(8), *pirender_recipes(256), *warp_recipes(256))
+    return {recipe.graph: recipe for recipe in graphs}
 
 
 def all_recipes() -> dict[str, Recipe]:
@@ -51,11 +52,11 @@ def all_recipes() -> dict[str, Recipe]:
     from pflx.export import FAMILIES, ExportSettings
     from pflx.export.components import untrained_generator
     from pflx.export.generators import reactface
-    from pflx.export.recipes import pirender_recipes, posnet_recipe
+    from pflx.export.recipes import pirender_recipes, posnet_recipe, warp_recipes
 
     others = (untrained_generator(kind, 0, ExportSettings())[0] for kind in FAMILIES if kind != "reactface")
     recipes = (recipe for parts in others for recipe in parts.recipes)
-    graphs = (*reactface.recipes(8), *recipes, posnet_recipe(8), *pirender_recipes(256))
+    graphs = (*reactface.recipes(8), *recipes, posnet_recipe(8), *pirender_recipes(256), *warp_recipes(256))
     return {recipe.graph: recipe for recipe in graphs}
 
 

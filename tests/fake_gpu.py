@@ -85,4 +85,5 @@ def gpu_listener(device: Device | None = None, *, capture: bool = True, **option
     engines = options.pop("engines", None) or gpu_engines(device, capture=capture)
     portrait = options.pop("portrait", portrait_of())
     given: dict[str, Any] = {"detector": ONE_FACE} | options
-    return Listener(fake_manifest(), engines, portrait, gpu=device, **given)
+    manifest = given.pop("manifest", None) or fake_manifest()
+    return Listener(manifest, engines, portrait, gpu=device, **given)

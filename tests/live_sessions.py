@@ -33,6 +33,7 @@ from pflx.runtime import (
     Listener,
     ListenerFrame,
     LiveSession,
+    Rung,
     SessionStats,
     Timed,
 )
@@ -43,6 +44,8 @@ MS = 1_000_000
 FRAME = 40 * MS
 START = 10**9
 """What a virtual clock shows at first."""
+FLOORS = [rung for rung in Rung if rung is not Rung.WARPED]
+"""Of sessions on a bundle without a preview."""
 
 
 @pytest.fixture(autouse=True)

@@ -28,15 +28,16 @@ from pflx.runtime.bench.verdict import verdict
 
 MS, T = 1_000_000, 40
 PLAYOUT = 120
-HOPS = {"reactface": 8, "perfrdiff": 25, "transvae": 8, "belfusion": 50}
-AHEAD = {"reactface": 0, "perfrdiff": 25, "transvae": 0, "belfusion": 50}
-SECONDS = {"reactface": 11.0, "perfrdiff": 14.0, "transvae": 11.0, "belfusion": 20.0}
+HOPS = {"reactface": 8, "perfrdiff": 25, "transvae": 8, "belfusion": 50, "backchannel": 8}
+AHEAD = {"reactface": 0, "perfrdiff": 25, "transvae": 0, "belfusion": 50, "backchannel": 8}
+SECONDS = {"reactface": 11.0, "perfrdiff": 14.0, "transvae": 11.0, "belfusion": 20.0, "backchannel": 11.0}
 SOUNDLESS = ("belfusion",)
 SLOW = {
     "reactface": {"reactface_speaker": 40, "reactface_listener": 10},
     "perfrdiff": {"perfrdiff_condition": 20, "perfrdiff_denoise": 1},
     "transvae": {"transvae_first": 50, "transvae_next": 50},
     "belfusion": {"belfusion": 60},
+    "backchannel": {},
 }
 
 
@@ -163,7 +164,7 @@ def test_the_service_time_of_a_segment_is_that_of_its_graphs_and_one_picture(kin
     assert figures
     assert figures.turnaround
     assert figures.generator
-    generator_ms = {"reactface": 50, "perfrdiff": 20 + 49, "transvae": 50, "belfusion": 60}[kind]
+    generator_ms = {"reactface": 50, "perfrdiff": 20 + 49, "transvae": 50, "belfusion": 60, "backchannel": 0}[kind]
     assert figures.generator.max == pytest.approx(generator_ms)
     assert figures.turnaround.max == pytest.approx(generator_ms + 2 + 3)
 
@@ -176,6 +177,7 @@ def test_the_service_time_of_a_segment_is_that_of_its_graphs_and_one_picture(kin
         ("perfrdiff", {"steps": 10, "solver": "dpm++"}, {"perfrdiff_condition": 1, "perfrdiff_denoise": 10}),
         ("transvae", {}, {"transvae_first": 0, "transvae_next": 1, "posnet": 1}),
         ("belfusion", {}, {"belfusion": 1, "pirender_portrait": 0, "pirender_frame": 100}),
+        ("backchannel", {}, {"posnet": 1, "pirender_portrait": 0, "pirender_frame": 16}),
     ],
 )
 def test_the_calls_of_a_segment_are_counted(kind: str, options: dict[str, int], calls: dict[str, int]) -> None:
@@ -216,6 +218,12 @@ def test_a_graph_that_only_runs_once_is_no_part_of_a_segment() -> None:
     assert "generator (1 transvae_next call), PosNet and 8 renderings" in engines_verdict(report.engines, manifest)[0]
 
 
+def test_a_generator_without_a_graph_is_told_so() -> None:
+    report = run_engines(Plan(stub=True, kind="backchannel", duration_s=0.001))
+    said = engines_verdict(report.engines, stub_manifest("backchannel"))[0]
+    assert "generator (no graph), PosNet and 8 renderings" in said
+
+
 def test_a_stub_extractor_tells_pictures_apart_and_is_a_function_of_them() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
     for size in (25, 58):
@@ -229,7 +237,9 @@ def test_a_stub_extractor_tells_pictures_apart_and_is_a_function_of_them() -> No
 
 
 def test_what_there_is_no_stub_of_is_refused() -> None:
-    with pytest.raises(FeedError, match=r"no stub of 'x'\. Take reactface, perfrdiff, transvae, belfusion"):
+    with pytest.raises(
+        FeedError, match=r"no stub of 'x'\. Take reactface, perfrdiff, transvae, belfusion, backchannel"
+    ):
         stub_manifest("x")
     with pytest.raises(FeedError, match="window of belfusion is fixed"):
         stub_manifest("belfusion", window=8)

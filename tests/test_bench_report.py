@@ -63,11 +63,11 @@ def test_no_number_or_text_is_changed_by_writing(value: float, rows: list[Minute
 
 def test_a_report_is_indented_json_for_people_to_read() -> None:
     lines = encode_report(REPORT).decode().splitlines()
-    assert lines[:2] == ["{", '  "schema": 2,']
+    assert lines[:2] == ["{", '  "schema": 3,']
 
 
 @pytest.mark.parametrize(
-    ("schema", "says"), [(3, "a newer pflx.*reads 2. Upgrade"), (1, "an older pflx.*Measure again")]
+    ("schema", "says"), [(4, "a newer pflx.*reads 3. Upgrade"), (1, "an older pflx.*Measure again")]
 )
 def test_another_schema_is_named_before_anything_else_is_read(schema: int, says: str) -> None:
     with pytest.raises(ReportError, match=f"old.json was written by {says}"):
@@ -81,7 +81,7 @@ def test_another_schema_is_named_before_anything_else_is_read(schema: int, says:
         b"\xff",
         b"[]",
         b'{"schema": "1"}',
-        b'{"schema": 2}',
+        b'{"schema": 3}',
         encode_report(REPORT).replace(b'"mode"', b'"modus"'),
         encode_report(REPORT).replace(b'"realtime"', b'"fast"'),
         encode_report(REPORT).replace(b'"load": 0.25', b'"load": null'),

@@ -17,7 +17,8 @@ import pflx
 from pflx.engines import Array, Bundle, OrtEngine, TensorSpec
 from pflx.export.recipes import OPSET
 
-GRAPHS = ("reactface_speaker", "reactface_listener", "posnet", "pirender_portrait", "pirender_frame")
+WEIGHTED = ("reactface_speaker", "reactface_listener", "posnet", "pirender_portrait", "pirender_frame")
+GRAPHS = (*WEIGHTED, "warp_portrait", "warp_frame")
 PRECISIONS = ("fp32", "fp16")
 VARIANTS = [(graph, precision) for graph in GRAPHS for precision in PRECISIONS]
 
@@ -57,6 +58,8 @@ def test_the_manifest_says_what_is_inside(bundle: Bundle) -> None:
     assert (manifest.generator.name, manifest.generator.window, manifest.generator.hop) == ("reactface", 8, 8)
     assert manifest.generator.needs == ["video", "audio"]
     assert (manifest.smoother.slide, manifest.renderer.size) == (8, 256)
+    assert manifest.preview is not None
+    assert (manifest.renderer.name, manifest.preview.name, manifest.preview.size) == ("pirender", "warp", 256)
     assert (manifest.pfl.mode, manifest.pfl.window, manifest.pfl.padding) == ("release", 256, 20)
     assert (manifest.mean_face.source, set(manifest.mean_face.values)) == ("zero", {0.0})
     assert tuple(manifest.graphs) == GRAPHS
@@ -127,7 +130,7 @@ def test_a_graph_tells_nothing_of_the_machine_it_was_made_on(
     assert [trace for trace in traces if trace.encode() in text] == []
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", WEIGHTED)
 def test_half_precision_is_in_the_graph_and_what_stays_single_is_named(
     bundle: Bundle, skeletons: dict[tuple[str, str], Skeleton], graph: str
 ) -> None:
@@ -145,7 +148,8 @@ def test_costs_are_counted(bundle: Bundle) -> None:
     graphs = bundle.manifest.graphs
     assert graphs["reactface_speaker"].parameters > 90e6
     assert 15e6 < graphs["pirender_frame"].parameters < 25e6
-    assert all(graph.flops for graph in graphs.values())
+    assert all(graphs[graph].flops for graph in WEIGHTED)
+    assert graphs["warp_frame"].parameters < 5000, "what it holds are tables"
 
 
 @pytest.mark.parametrize(

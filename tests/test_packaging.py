@@ -44,6 +44,9 @@ HEAVY = {
     "tensorrt_rtx",
     "typer",
     "rich",
+    "aiortc",
+    "starlette",
+    "uvicorn",
 }
 
 
@@ -152,9 +155,11 @@ def test_a_wheel_holds_all_modules_and_data(wheel: tuple[set[str], str]) -> None
     expected = {path.relative_to(ROOT).as_posix() for path in modules("pflx")}
     expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for room in ROOMS for path in modules(room)}
     data = [path for room in ("export", "runtime") for path in (ROOT / room / "data").iterdir() if path.is_file()]
-    expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for path in data}
+    pages = [path for path in (ROOT / "runtime/serve/page").iterdir() if path.is_file()]
+    expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for path in (*data, *pages)}
     assert {name for name in names if ".dist-info/" not in name} == expected | {"pflx/py.typed"}
     assert {path.suffix for path in data} == {".onnx", ".safetensors", ".txt"}
+    assert {path.suffix for path in pages} == {".html", ".css", ".js"}
 
 
 def test_a_wheel_brings_the_licences(wheel: tuple[set[str], str]) -> None:

@@ -17,7 +17,7 @@ from pflx.runtime import GeneratorOptions, Listener, ListenerFrame, Recorded, Re
 from pflx.runtime.clock import VirtualClock
 
 CLIP = Path(__file__).parent / "media" / "podium_speech_8s.mp4"
-KINDS = ("reactface", "perfrdiff", "transvae", "belfusion")
+KINDS = ("reactface", "perfrdiff", "transvae", "belfusion", "backchannel")
 FRAMES = 60
 REGION = Region(20, 20, 220, 220)
 
@@ -84,7 +84,7 @@ def test_a_clip_becomes_a_reaction_however_it_is_pushed(kind: str, listener: Lis
     assert [(frame.ledger.frame, frame.sample) for frame in whole] == [(k, m) for k in range(FRAMES) for m in range(2)]
     assert np.isfinite(tracks(whole)).all()
     assert np.ptp(tracks(whole)[::2], axis=0)[:58].max() > 1e-3
-    assert (whole[0].emotion is None) == (kind == "reactface")
+    assert (whole[0].emotion is None) == (kind in ("reactface", "backchannel"))
     pieces: list[ListenerFrame] = []
     with listener.stream(region=REGION, samples=2, seed=3) as stream:
         for chunk in clip.at_rate(listener.sample_rate_hz).chunks(7):

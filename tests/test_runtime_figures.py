@@ -50,7 +50,7 @@ def test_a_run_in_time_gives_the_figures_worked_out_by_hand() -> None:
     assert (got.frames, got.segments, got.samples, got.duration_s, got.fps_shown) == (40, 10, 1, 1.6, 25.0)
     assert (got.algorithmic_ms, got.playout_ms) == (160, 100)
     assert (got.dmr, got.missed, got.longest_miss_run, got.freeze_ms_per_min, got.dropped) == (0, 0, 0, 0, 0)
-    assert got.rungs == {"FULL": 40, "FEWER_STEPS": 0, "HALF_RATE": 0, "HOLD": 0}
+    assert got.rungs == {"FULL": 40, "FEWER_STEPS": 0, "HALF_RATE": 0, "WARPED": 0, "HOLD": 0}
     constant = {
         "turnaround": (10, 10 + 2 + 5 + 1),
         "real_time_factor": (10, (10 + 2 + 4 * 5) / 160),
@@ -124,7 +124,7 @@ def test_late_held_and_dropped_frames_and_gaps_are_missed() -> None:
     got = of(ledgers)
     assert (got.frames, got.missed, got.dmr) == (40, 6 + 1, 7 / 40)
     assert got.longest_miss_run == 5
-    assert got.rungs == {"FULL": 34, "FEWER_STEPS": 1, "HALF_RATE": 2, "HOLD": 1}
+    assert got.rungs == {"FULL": 34, "FEWER_STEPS": 1, "HALF_RATE": 2, "WARPED": 0, "HOLD": 1}
     assert got.dropped == 1
     assert got.fps_shown == pytest.approx((40 - 1 - 1 - 1 - 1) / 1.6)
     assert got.freeze_ms_per_min == pytest.approx(3 * 40 / (1.6 / 60))

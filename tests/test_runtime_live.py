@@ -12,8 +12,9 @@ from itertools import chain, repeat
 
 import numpy as np
 import pytest
-from fakes import FUNCTIONS, HOP, INPUTS, OUTPUTS, fake_listener, frames_of
+from fakes import FUNCTIONS, HOP, INPUTS, OUTPUTS, REGION, fake_listener, frames_of
 from live_sessions import (
+    FLOORS,
     FRAME,
     MS,
     START,
@@ -28,7 +29,7 @@ from live_sessions import (
     watchdog,  # noqa: F401
 )
 
-from pflx.engines import Array
+from pflx.engines import Array, FeedError
 from pflx.runtime import (
     IterableSource,
     Ledger,
@@ -45,6 +46,19 @@ from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State
 # What is shown, and when
 
 
+@pytest.mark.parametrize("lookahead", [0, 7])
+def test_a_session_may_have_a_look_ahead_of_its_own(lookahead: int) -> None:
+    clock, items = VirtualClock(START), speaker(45)
+    listener = fake_listener(costly(clock), lookahead=3)
+    shown: list[ListenerFrame] = []
+    with listener.live(items, shown.append, lookahead=lookahead, region=REGION, clock=clock) as session:
+        session.wait()
+    assert contents(shown) == contents(offline(items, lookahead=lookahead))
+    assert listener.lookahead == 3
+    with pytest.raises(FeedError, match="lookahead is 14; it goes from 0 to 13"):
+        listener.live(items, lookahead=14, clock=clock)
+
+
 @pytest.mark.parametrize("start_s", [0.0, 1000.0, 1.7e9])
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("sound", [True, False])
@@ -56,7 +70,7 @@ def test_with_time_enough_the_frames_are_those_of_a_stream_bit_for_bit(
     expected = offline(items, samples=samples, seed=4)
     assert contents(result.frames) == contents(expected)
     assert [frame.time_s for frame in result.frames] == pytest.approx([frame.time_s for frame in expected], abs=1e-6)
-    assert result.last.rungs == {"FULL": 45 * samples, "FEWER_STEPS": 0, "HALF_RATE": 0, "HOLD": 0}
+    assert result.last.rungs == {"FULL": 45 * samples, "FEWER_STEPS": 0, "HALF_RATE": 0, "WARPED": 0, "HOLD": 0}
     assert result.last.missed == result.last.dropped == 0
 
 
@@ -170,7 +184,7 @@ def stepped(clock: VirtualClock, *, render: float | Callable[[], float], step_ms
     return listener, generator
 
 
-@pytest.mark.parametrize("floor", Rung)
+@pytest.mark.parametrize("floor", FLOORS)
 def test_no_frame_is_worse_than_the_floor(floor: Rung) -> None:
     """Nine pictures take 100 ms each: then frames come late, or the session steps down as far as it may."""
     clock = VirtualClock(START)
@@ -216,7 +230,7 @@ def test_rungs_are_counted_and_told_in_the_frame() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("floor", Rung)
+@pytest.mark.parametrize("floor", FLOORS)
 def test_under_any_load_pictures_never_go_back_and_none_is_shown_before_its_deadline(seed: int, floor: Rung) -> None:
     most, samples = [30.0, 60.0, 120.0, 250.0, 700.0, 2000.0][seed], 1 + seed % 2
     result = run(

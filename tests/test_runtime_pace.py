@@ -31,7 +31,7 @@ from pflx.runtime.inbox import Arrival
 from pflx.runtime.latency import Rung
 from pflx.runtime.pace import Unhurried
 
-FULL, FEWER, HALF, HOLD = Rung
+FULL, FEWER, HALF, WARPED, HOLD = Rung
 
 
 class Scripted(Unhurried):

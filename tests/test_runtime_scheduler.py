@@ -20,7 +20,7 @@ from pflx.runtime.scheduler import Cost, DeadlinePace
 from pflx.runtime.timeline import FRAME_NS
 
 MS = 1_000_000
-FULL, HALF, HOLD = Rung.FULL, Rung.HALF_RATE, Rung.HOLD
+FULL, HALF, WARPED, HOLD = Rung.FULL, Rung.HALF_RATE, Rung.WARPED, Rung.HOLD
 
 
 # Single decisions
@@ -78,13 +78,14 @@ def pace(
         ({"left_ms": 10}, 0, FULL),  # 10 + 10 and 20 of generation before the next frame is due in 50 ms
         ({"left_ms": 10, "step_ms": 31}, 0, HALF),  # the next segment's frame would be late
         ({"left_ms": 9}, 0, FULL),  # late, but the newest
-        ({"left_ms": 9}, 1, HOLD),  # late, and a newer one is at hand
-        ({"left_ms": 9, "waiting": True, "step_ms": 9}, 0, HOLD),  # a newer segment is quicker to come by
+        ({"left_ms": 9}, 1, WARPED),  # late, and a newer one is at hand
+        ({"left_ms": 0}, 1, HOLD),  # too late for that, too
+        ({"left_ms": 9, "waiting": True, "step_ms": 9}, 0, WARPED),  # a newer segment is quicker to come by
         ({"left_ms": 9, "waiting": True, "step_ms": 11}, 0, FULL),
         ({"left_ms": 100, "render_ms": 50, "step_ms": 100}, 7, HALF),  # 9 * 50 + 100 in 100 + 8 * 40
         ({"left_ms": 130, "render_ms": 50, "step_ms": 0}, 7, FULL),
         ({"left_ms": 100, "render_ms": 50, "samples": 2}, 7, HALF),
-        ({"left_ms": 99, "render_ms": 50, "samples": 2}, 7, HOLD),
+        ({"left_ms": 99, "render_ms": 50, "samples": 2}, 7, WARPED),
         ({"left_ms": -1001}, 0, HOLD),  # stale
         ({"left_ms": -1000}, 0, FULL),
         ({"left_ms": -995}, 1, HOLD),  # stale when it is made
@@ -92,6 +93,8 @@ def pace(
         ({"left_ms": 9, "floor": HALF}, 7, HALF),
         ({"left_ms": -900, "floor": HALF}, 7, HALF),
         ({"left_ms": -1001, "floor": HALF}, 0, HOLD),
+        ({"left_ms": 9, "floor": WARPED}, 0, WARPED),
+        ({"left_ms": -900, "floor": WARPED}, 7, WARPED),
         ({"left_ms": 9, "floor": FULL}, 7, FULL),
         ({"left_ms": -900, "floor": Rung.FEWER_STEPS}, 7, FULL),
         ({"left_ms": -1001, "floor": FULL}, 0, HOLD),

@@ -225,7 +225,7 @@ def engines_verdict(measured: list[EngineFigures], manifest: Manifest) -> list[s
     total, segment_ms = sum(spent.values()), manifest.generator.hop * 1000 / manifest.fps
     outcome = "they would fit" if total <= segment_ms else f"that is {number(total / segment_ms)} times too long"
     run = [graph for graph in manifest.generator.graphs.values() if calls[graph]]
-    made_of = " and ".join(count(calls[graph], f"{graph} call") for graph in run)
+    made_of = " and ".join(count(calls[graph], f"{graph} call") for graph in run) or "no graph"
     pictures = count(calls[manifest.renderer.graphs["frame"]], "rendering")
     return [
         f"By their medians, generator ({made_of}), PosNet and {pictures} take {number(total)} ms one after the other; "

@@ -17,12 +17,12 @@ from pflx.runtime.bench.report import STUB_EXTRACTOR, Environment, Mode, Report,
 from pflx.runtime.bench.stub import StubDetector, StubExtractor, stub_engines
 from pflx.runtime.bench.stub_shapes import stub_manifest
 from pflx.runtime.clock import LiveClock, VirtualClock
-from pflx.runtime.extractors import SIZES, Extractor
-from pflx.runtime.generators import GeneratorOptions, make_generator
+from pflx.runtime.extractors import SIZES, Extractor, source_name
+from pflx.runtime.generators import GeneratorOptions, default_sources, make_generator
 from pflx.runtime.latency import Rung
 from pflx.runtime.listener import Listener
 from pflx.runtime.opening import Library
-from pflx.runtime.rendering import WINDOW_RADIUS
+from pflx.runtime.rendering import WINDOW_RADIUS, reach
 from pflx.runtime.session import LiveSettings
 
 _STUB_NAME = "stub"
@@ -51,7 +51,7 @@ class Plan:
         duration_s: media time to feed.
         seed: of noise and of the phases of events.
         extractors: need of the generator to what gives it, as `open_extractor` takes it; a need that is not named is
-            met by numbers that are a function of the picture, which cost nothing.
+            met by what the generator makes do with, or else by a function of the picture that costs nothing.
         options: what is chosen of the generator.
         stub: networks that cost next to nothing, in the shapes of the bundle's; what is left is the runtime's own cost.
         command: the command line, as the report tells it.
@@ -120,7 +120,8 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
         BundleError, DeviceError, EngineError, BackendMissingError, PortraitError, FeedError: what cannot be opened.
     """
     portrait = draw_face() if plan.portrait is None else plan.portrait
-    extractors = _extractors(plan)
+    manifest = read_manifest(plan, verify=plan.stub)
+    extractors = _extractors(plan, manifest.generator.name)
     if not plan.stub:
         assert plan.bundle is not None
         assert not isinstance(clock, VirtualClock), "engines that compute take real time"
@@ -135,7 +136,6 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
             extractors=extractors,
             options=plan.options,
         )
-    manifest = read_manifest(plan)
     return Listener(
         manifest,
         stub_engines(manifest, clock=clock, costs=costs or {}),
@@ -148,9 +148,15 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
     )
 
 
-def _extractors(plan: Plan) -> dict[str, Extractor | str | Path]:
+def _extractors(plan: Plan, generator: str) -> dict[str, Extractor | str | Path]:
     """What gives each need; what a generator does not read is never asked."""
-    return {need: plan.extractors.get(need) or StubExtractor(size) for need, size in SIZES.items()}
+    named = _named(plan, generator)
+    return {need: named.get(need) or StubExtractor(size) for need, size in SIZES.items()}
+
+
+def _named(plan: Plan, generator: str) -> Mapping[str, str]:
+    """What the plan names, or, with networks that compute, the generator makes do with."""
+    return {**({} if plan.stub else default_sources(generator)), **plan.extractors}
 
 
 def make_report(
@@ -186,6 +192,7 @@ def make_report(
 
 def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Setup:
     precision = plan.precision or manifest.precision
+    named = _named(plan, manifest.generator.name)
     generator = make_generator(manifest.generator, stub_engines(manifest), plan.options)
     steps = max(generator.steps, default=None)
     return Setup(
@@ -202,13 +209,13 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         window=manifest.generator.window,
         hop=manifest.generator.hop,
         lead=generator.lead,
-        lookahead=plan.lookahead,
+        lookahead=min(plan.lookahead, reach(manifest.renderer)),
         steps=steps,
         solver=None if steps is None else plan.options.solver or "ddim",
         history=_history(plan, manifest),
         sample_rate_hz=manifest.sample_rate_hz,
         extractors={
-            need: Path(plan.extractors[need]).name if need in plan.extractors else STUB_EXTRACTOR
+            need: source_name(named[need]) if need in named else STUB_EXTRACTOR
             for need in generator.needs
             if need in SIZES
         },

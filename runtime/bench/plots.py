@@ -25,6 +25,7 @@ _SYMBOLS = {
     Rung.FULL: "h0",
     Rung.FEWER_STEPS: "m-4.5 3.5h9l-4.5 -8z",
     Rung.HALF_RATE: "m0 -5l5 5l-5 5l-5 -5z",
+    Rung.WARPED: "m-5 0l5 -5l5 5m-10 4l5 -5l5 5",
     Rung.HOLD: "m-3.5 -3.5l7 7m-7 0l7 -7",
 }
 _SWATCH = "m-5 -5h10v10h-10z"

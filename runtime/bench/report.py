@@ -13,7 +13,7 @@ from pflx.engines.writer import write_whole
 from pflx.runtime.figures import Distribution, Figures
 from pflx.runtime.latency import Rung
 
-SCHEMA = 2
+SCHEMA = 3
 STUB_EXTRACTOR = "stub, a function of the picture"
 """What gave the generator numbers of the speaker that mean nothing, at no cost."""
 MAX_POINTS = 3_000

@@ -21,7 +21,7 @@ from pflx.engines import (
 )
 from pflx.runtime.media import samples_per_frame
 
-KINDS = ("reactface", "perfrdiff", "transvae", "belfusion")
+KINDS = ("reactface", "perfrdiff", "transvae", "belfusion", "backchannel")
 """Generators that there are stubs of."""
 
 Specs: TypeAlias = dict[str, TensorSpec]
@@ -85,6 +85,8 @@ def _family(kind: str, window: int) -> _Family:
             return _perfrdiff()
         case "transvae":
             return _transvae(window)
+        case "backchannel":
+            return _backchannel()
     return _belfusion()
 
 
@@ -193,6 +195,11 @@ def _belfusion() -> _Family:
             )
         },
     )
+
+
+def _backchannel() -> _Family:
+    needs = ["audio", "coefficients"]
+    return _Family(GeneratorInfo(name="backchannel", window=_WINDOW, hop=_WINDOW, needs=needs, graphs={}), 16_000, {})
 
 
 def _posnet(slide: int) -> dict[str, tuple[Specs, Specs]]:

@@ -6,18 +6,29 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pflx.engines import BundleError, Engine, FeedError, GeneratorInfo
+from pflx.runtime.generators.backchannel import BackchannelGenerator
 from pflx.runtime.generators.belfusion import BeLFusionGenerator
 from pflx.runtime.generators.perfrdiff import PerFRDiffGenerator
 from pflx.runtime.generators.protocol import Generator, GeneratorOptions, Reaction, SpeakerWindow, State, reach
 from pflx.runtime.generators.reactface import ReactFaceGenerator
 from pflx.runtime.generators.transvae import TransVAEGenerator
 
-__all__ = ["Generator", "GeneratorOptions", "Reaction", "SpeakerWindow", "State", "make_generator", "reach"]
+__all__ = [
+    "Generator",
+    "GeneratorOptions",
+    "Reaction",
+    "SpeakerWindow",
+    "State",
+    "default_sources",
+    "make_generator",
+    "reach",
+]
 
 
 class _Kind(NamedTuple):
     make: Callable[[GeneratorInfo, Mapping[str, Engine], GeneratorOptions], Generator]
     options: frozenset[str]
+    sources: Mapping[str, str] = {}
 
 
 _GENERATORS: Mapping[str, _Kind] = {
@@ -25,7 +36,22 @@ _GENERATORS: Mapping[str, _Kind] = {
     "perfrdiff": _Kind(PerFRDiffGenerator, PerFRDiffGenerator.options),
     "transvae": _Kind(TransVAEGenerator, TransVAEGenerator.options),
     "belfusion": _Kind(BeLFusionGenerator, BeLFusionGenerator.options),
+    "backchannel": _Kind(
+        BackchannelGenerator, BackchannelGenerator.options, {"coefficients": f"landmarks/{BackchannelGenerator.LOOK}"}
+    ),
 }
+
+
+def default_sources(name: str) -> Mapping[str, str]:
+    """What gives a generator what it reads of the speaker's face, where nothing else is named.
+
+    Args:
+        name: of the generator.
+
+    Returns:
+        Need to what `open_extractor` takes. Most generators have none: what they were trained on has no substitute.
+    """
+    return _GENERATORS[name].sources if name in _GENERATORS else {}
 
 
 def make_generator(

@@ -1,0 +1,90 @@
+"""`pflx live`: a listener in a window, who watches the webcam and hears the microphone."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pflx.cli.console import print_line, print_untrained
+from pflx.cli.export import UsageError
+from pflx.cli.run import Engine
+
+if TYPE_CHECKING:
+    from pflx.runtime import Listener, SessionStats, Source
+
+NO_MICROPHONE = "none"
+
+
+def live(
+    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
+    portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")],
+    camera: Annotated[str | None, typer.Option(help="Number, path or address of the camera. [0]")] = None,
+    microphone: Annotated[str | None, typer.Option(help="Name of the microphone, or 'none'. [default]")] = None,
+    speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
+    playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
+    lookahead: Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the reaction.")] = 0,
+    duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
+    speaker_coefficients: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|landmarks|ONNX", help="The speaker's coefficients, for a generator that reads them."
+        ),
+    ] = None,
+    speaker_emotion: Annotated[str | None, typer.Option(metavar="FILE|ONNX", help="Their emotion, likewise.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    engine: Annotated[Engine, typer.Option(help="What runs the graphs.")] = Engine.ONNXRUNTIME,
+    precision: Annotated[str | None, typer.Option(help="A variant of the bundle; by default its own.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+) -> None:
+    """React to the webcam in a window, until q is pressed or the window closed."""
+    from pflx.runtime import Listener, StopWatching, WindowSink
+    from pflx.runtime.media import FPS
+
+    if speaker is not None and (camera, microphone) != (None, None):
+        raise UsageError("--speaker takes the place of --camera and --microphone. Leave one of them out.")
+    given = {"coefficients": speaker_coefficients, "emotion": speaker_emotion}
+    window = WindowSink("pflx: q ends")
+    with ExitStack() as stack:
+        stack.callback(window.close, None)
+        listener = stack.enter_context(
+            Listener.open(
+                bundle,
+                portrait,
+                device=device,
+                engine=engine.value,
+                precision=precision,
+                threads=threads,
+                lookahead=lookahead,
+                extractors={need: value for need, value in given.items() if value is not None},
+            )
+        )
+        print_untrained(listener.manifest)
+        source = speaker or _source(listener, camera or "0", microphone or "default")
+        session = stack.enter_context(listener.live(source, playout_ms=playout, seed=seed))
+        print_line(f"The listener is {session.declared_delay_ms:.0f} ms behind. Press q in the window to end.")
+        frames = islice(session, None if duration is None else round(duration * FPS))
+        with suppress(StopWatching, KeyboardInterrupt):
+            for frame in frames:  # windows belong to the thread that opened them; on macOS it must be this one
+                window.show(frame)
+        print_line(_summary(session.stats))
+
+
+def _source(listener: Listener, camera: str, microphone: str) -> Source:
+    from pflx.runtime import WebcamSource
+
+    return WebcamSource(
+        int(camera) if camera.isdecimal() else camera,
+        None if microphone == NO_MICROPHONE else microphone,
+        sample_rate_hz=listener.sample_rate_hz,
+    )
+
+
+def _summary(stats: SessionStats) -> str:
+    rungs = ", ".join(f"{count} {name}" for name, count in stats.rungs.items() if count)
+    share = stats.missed / stats.emitted if stats.emitted else 0.0
+    return f"{stats.emitted} frames shown ({rungs or 'none'}), {share:.1%} missed their deadline."

@@ -1,0 +1,169 @@
+"""`pflx serve`: a listener in the browser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pflx.cli.console import print_line, print_untrained
+from pflx.cli.run import Engine
+from pflx.engines import Array, OutputError
+
+if TYPE_CHECKING:
+    from socket import socket as Socket
+
+    from pflx.runtime import Listener
+    from pflx.runtime.serve import ServeSettings
+
+_Bundles = Annotated[list[Path], typer.Argument(help="Bundles made by `pflx export`, to choose from.")]
+_Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener; visitors may send theirs.")]
+_Host = Annotated[str, typer.Option(help="Address to listen at; anything but loopback needs a token.")]
+_Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
+_Token = Annotated[
+    str | None, typer.Option(envvar="PFLX_TOKEN", help="What visitors must know, 16 characters or more.")
+]
+_Origins = Annotated[
+    list[str] | None,
+    typer.Option("--origin", metavar="URL", help="Where browsers find it, besides the address: https://me.example."),
+]
+_Certificate = Annotated[Path | None, typer.Option(help="For https: certificate, PEM.")]
+_Key = Annotated[Path | None, typer.Option(help="For https: its key, PEM.")]
+_MaxSessions = Annotated[int, typer.Option(min=1, help="Visitors at once.")]
+_MaxLoad = Annotated[float, typer.Option(help="Share of their time that the engines may be busy with all visitors.")]
+_MaxSamples = Annotated[int, typer.Option(min=1, max=4, help="Listeners side by side that may be asked for.")]
+_Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering, at first.")]
+_Playout = Annotated[float, typer.Option(min=0, max=1000, help="Time to work in, at first.")]
+_Ice = Annotated[
+    list[str] | None,
+    typer.Option("--ice-server", metavar="URL", help="STUN server that browsers may ask; none is asked by default."),
+]
+_Emotion = Annotated[
+    str | None, typer.Option(metavar="ONNX", help="What tells the speaker's emotion, for a generator that reads it.")
+]
+_Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
+_Device = Annotated[str, typer.Option(help="cpu or cuda:N.")]
+_EngineOption = Annotated[Engine, typer.Option(help="What runs the graphs; TensorRT on GPUs, OpenVINO on CPUs.")]
+_Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
+_Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")]
+
+
+def serve(
+    bundles: _Bundles,
+    portrait: _Portrait,
+    host: _Host = "127.0.0.1",
+    port: _Port = 8000,
+    token: _Token = None,
+    origins: _Origins = None,
+    certificate: _Certificate = None,
+    key: _Key = None,
+    max_sessions: _MaxSessions = 4,
+    max_load: _MaxLoad = 0.7,
+    max_samples: _MaxSamples = 3,
+    lookahead: _Lookahead = 5,
+    playout_ms: _Playout = 100,
+    ice_servers: _Ice = None,
+    speaker_emotion: _Emotion = None,
+    seed: _Seed = 0,
+    device: _Device = "cpu",
+    engine: _EngineOption = Engine.ONNXRUNTIME,
+    precision: _Precision = None,
+    threads: _Threads = None,
+) -> None:
+    """Serve a page on which visitors talk to a listener, with their camera and microphone."""
+    from pflx.runtime import Listener, load_portrait
+    from pflx.runtime.serve import ServeSettings, require_server
+
+    _check_certificate(certificate, key)
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        token=token,
+        origins=tuple(origins or ()),
+        secure=certificate is not None,
+        max_sessions=max_sessions,
+        max_load=max_load,
+        max_samples=max_samples,
+        lookahead=lookahead,
+        playout_ms=playout_ms,
+        seed=seed,
+        ice_servers=tuple(ice_servers or ()),
+    )
+    require_server()
+    from pflx.runtime.serve.app import listen
+
+    picture = load_portrait(portrait)
+    with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
+        listeners: dict[str, Listener] = {}
+        for name, bundle in zip(_names(bundles), bundles, strict=True):
+            listener = Listener.open(
+                bundle,
+                portrait,
+                device=device,
+                engine=engine.value,
+                precision=precision,
+                threads=threads,
+                lookahead=lookahead,
+                extractors=_extractors(bundle, speaker_emotion),
+            )
+            listeners[name] = opened.enter_context(listener)
+            print_untrained(listener.manifest)
+        asyncio.run(_serve(listeners, picture, settings, socket, certificate, key))
+
+
+async def _serve(
+    listeners: Mapping[str, Listener],
+    portrait: Array,
+    settings: ServeSettings,
+    socket: Socket,
+    certificate: Path | None,
+    key: Path | None,
+) -> None:
+    from pflx.runtime.serve.app import make_app, make_server
+    from pflx.runtime.serve.lobby import Lobby
+
+    port: int = socket.getsockname()[1]
+    lobby = Lobby(listeners, portrait, settings)
+    server = make_server(make_app(lobby, port), certificate=certificate, key=key)
+    for line in _greeting(settings, port):
+        print_line(line)
+    await server.serve(sockets=[socket])
+
+
+def _greeting(settings: ServeSettings, port: int) -> list[str]:
+    scheme = "https" if settings.secure else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    lines = [f"Serving at {(*settings.origins, f'{scheme}://{host}:{port}')[0]} (Ctrl-C ends it)"]
+    if settings.token is not None:
+        lines.append("Visitors sign in with the token, or come by a link that ends in /?token=…")
+    if not settings.is_loopback and not any(origin.startswith("https") for origin in settings.allowed_origins(port)):
+        lines.append("Browsers give a camera to https pages only: give --certificate and --key, or use a proxy.")
+    return lines
+
+
+def _check_certificate(certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        raise OutputError("https takes both a --certificate and its --key. Give the other one, too.")
+    for path in filter(None, (certificate, key)):
+        if not path.is_file():
+            raise OutputError(f"There is no file {path}. Check the path.")
+
+
+def _names(bundles: Sequence[Path]) -> list[str]:
+    """What the page calls them: the names of the folders, told apart where two are alike."""
+    stems = [bundle.resolve().stem for bundle in bundles]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{place + 1}" for place, stem in enumerate(stems)]
+
+
+def _extractors(bundle: Path, emotion: str | None) -> dict[str, str]:
+    """What tells of the speaker what the generator reads: face landmarks, and what was named."""
+    from pflx.engines import Bundle
+    from pflx.runtime.extractors import LANDMARKS
+
+    needs = Bundle.open(bundle, verify=False).manifest.generator.needs
+    given = {"coefficients": LANDMARKS, "emotion": emotion}
+    return {need: value for need, value in given.items() if value is not None and need in needs}

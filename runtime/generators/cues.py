@@ -1,0 +1,107 @@
+"""Where a speaker's prosody invites a listener's feedback: the rule of Ward & Tsukahara, on line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pflx.engines import Array
+from pflx.runtime.generators.habits import habit
+from pflx.runtime.hearing import HIGHEST_HZ, LOWEST_HZ, TICKS_PER_S, Heard
+
+_BINS_PER_OCTAVE = 48
+_N_BINS = int(np.ceil(np.log2(HIGHEST_HZ / LOWEST_HZ) * _BINS_PER_OCTAVE))
+_LONG = 60 * TICKS_PER_S  # longer is no longer counted
+
+
+def _ticks(name: str) -> int:
+    return round(habit(name) * TICKS_PER_S)
+
+
+_LOW_FOR, _LOW_BREAK = _ticks("low_for"), _ticks("low_break")
+_SPEECH, _PAUSE, _KNOWN = _ticks("speech_before"), _ticks("pause"), _ticks("pitch_known")
+_MEMORY = 0.5 ** (1 / _ticks("pitch_memory"))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How the speaker's turn has gone until now, in ticks of 10 ms.
+
+    Attributes:
+        speech: how long somebody has spoken, short silences included.
+        silence: since the last voice.
+        low: how long the pitch has been low.
+        high: since it was low.
+        told: 1 once the invitation of this low region was told.
+    """
+
+    speech: int = 0
+    silence: int = 0
+    low: int = 0
+    high: int = 0
+    told: int = 0
+
+    def next(self, is_voice: bool, is_low: bool) -> Turn:
+        """After one more tick."""
+        silence = 0 if is_voice else self.silence + 1
+        speech = 0 if silence > _PAUSE else self.speech + 1 if is_voice or self.speech else 0
+        high = 0 if is_low else self.high + 1
+        goes_on = high <= _LOW_BREAK
+        low, told = (self.low + is_low, self.told) if goes_on else (0, 0)
+        return Turn(*(min(count, _LONG) for count in (speech, silence, low, high, told)))
+
+    @property
+    def invites(self) -> bool:
+        """Whether feedback is invited now, and was not yet in this low region."""
+        return self.low >= _LOW_FOR and self.speech - self.silence >= _SPEECH and not self.told
+
+
+def start() -> dict[str, Array]:
+    """The state before the first sound: a speaker of unknown pitch who is silent."""
+    return {"pitches": np.zeros(_N_BINS), "turn": np.array(astuple(Turn()))}
+
+
+def find_cues(heard: Heard, state: Mapping[str, Array]) -> tuple[list[float], dict[str, Array]]:
+    """Where feedback is invited in a piece of sound.
+
+    Pitch is low below the 26th percentile of what the speaker's was before this piece.
+
+    Args:
+        heard: of the piece.
+        state: of `start`, or of the last piece.
+
+    Returns:
+        Moments in s, counted back from the end of the piece, and the next state.
+
+    Source: Ward & Tsukahara 2000, "Prosodic features which cue back-channel responses in English and Japanese",
+    conditions P1 to P3 of the rule for English.
+    """
+    is_voice = heard.voice >= habit("voice")
+    pitched = is_voice & (heard.pitch_hz > 0)
+    is_low = pitched & (heard.pitch_hz < _low_hz(state["pitches"]))
+    turn, cues = Turn(*state["turn"].tolist()), []
+    for tick, (voice, low) in enumerate(zip(is_voice.tolist(), is_low.tolist(), strict=True), 1):
+        turn = turn.next(voice, low)
+        if turn.invites:
+            cues.append((tick - len(is_low)) / TICKS_PER_S)
+            turn = Turn(turn.speech, turn.silence, turn.low, turn.high, told=1)
+    return cues, {"pitches": _remembered(state["pitches"], heard.pitch_hz[pitched]), "turn": np.array(astuple(turn))}
+
+
+def _low_hz(pitches: Array) -> float:
+    """Below it pitch is low; 0 until enough was heard."""
+    below = np.cumsum(pitches)
+    if below[-1] < _KNOWN:
+        return 0.0
+    edges = LOWEST_HZ * 2 ** (np.arange(_N_BINS + 1) / _BINS_PER_OCTAVE)
+    return float(np.interp(habit("low_pitch") / 100 * below[-1], np.concatenate([[0], below]), edges))
+
+
+def _remembered(pitches: Array, hz: npt.NDArray[np.float32]) -> Array:
+    """How often each pitch was heard, what is long ago counting less, float64 [bins]."""
+    bins = np.log2(np.maximum(hz, LOWEST_HZ) / LOWEST_HZ) * _BINS_PER_OCTAVE
+    fresh = np.bincount(np.minimum(bins.astype(np.int64), _N_BINS - 1), minlength=_N_BINS)
+    return np.asarray(pitches * _MEMORY ** len(hz) + fresh)

@@ -1,0 +1,20 @@
+"""A listener in the browser: `pflx serve`. Its modules need the extra `serve`; this one does not."""
+
+from __future__ import annotations
+
+from pflx.engines.protocol import import_backend
+from pflx.runtime.serve.settings import ServeError, ServeSettings
+
+INSTALL = "pip install 'pflx[serve]'"
+
+__all__ = ["INSTALL", "ServeError", "ServeSettings", "require_server"]
+
+
+def require_server() -> None:
+    """Make sure that what serves pages and streams is installed.
+
+    Raises:
+        BackendMissingError: it is not.
+    """
+    for module in ("starlette", "uvicorn", "aiortc"):
+        import_backend(module, INSTALL)

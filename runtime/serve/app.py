@@ -1,0 +1,245 @@
+"""The web server: one page, and what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import uvicorn
+from msgspec import Meta
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pflx.engines import DeviceError, PflxError
+from pflx.runtime.portrait import PortraitError
+from pflx.runtime.serve.guard import Guard, RateLimit, is_equal, refused, signed_in
+from pflx.runtime.serve.lobby import GoneError, Lobby, SeatsTakenError, WishError
+from pflx.runtime.serve.peer import OfferError, Peer, Wish
+from pflx.runtime.serve.settings import ServeSettings
+from pflx.runtime.serve.uploads import MAX_BYTES, encode_portrait
+from pflx.runtime.session import ListenerFullError
+
+log = logging.getLogger(__name__)
+
+_PAGE = Path(__file__).parent / "page"
+_FILES = {
+    "/": ("index.html", "text/html"),
+    "/style.css": ("style.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/sign-in": ("sign-in.html", "text/html"),
+    "/sign-in.js": ("sign-in.js", "text/javascript"),
+}
+"""Every path that a file answers; they are read once, at the start, and no path of a request is ever looked up."""
+
+_MAX_JSON = 65_536  # bytes; an offer of a browser has 5 to 10 kB
+_BODY_S = 20.0  # for a request to arrive
+_MAX_CONNECTIONS = 128
+
+
+class _Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a page sends to begin."""
+
+    sdp: Annotated[str, Meta(max_length=_MAX_JSON)]
+    wish: Wish
+
+
+class _Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the sign-in page sends."""
+
+    token: Annotated[str, Meta(max_length=512)]
+
+
+class TooLargeError(PflxError, ValueError):
+    """A request has more bytes than it may have."""
+
+
+_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
+    (ListenerFullError, 503, "full"),
+    (SeatsTakenError, 503, "full"),
+    (GoneError, 404, "gone"),
+    (TooLargeError, 413, "large"),
+    (PortraitError, 422, "portrait"),
+    (OfferError, 422, "offer"),
+    (WishError, 422, "wish"),
+    (msgspec.ValidationError, 422, "request"),
+    (msgspec.DecodeError, 400, "request"),
+    (TimeoutError, 408, "slow"),
+    (ClientDisconnect, 400, "request"),
+)
+"""What is told to a visitor, and how. Of anything else they learn only that it has happened."""
+
+Handler = Callable[[Lobby, Request], Awaitable[Response]]
+Model = TypeVar("Model")
+
+
+def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = None) -> Guard:
+    """The server as an ASGI application.
+
+    Args:
+        lobby: of its visitors; closed when the application ends.
+        port: that is listened at.
+        limits: on the rate of requests; see `Guard`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await lobby.close()
+
+    handlers: list[tuple[str, str, Handler]] = [
+        ("/sign-in", "POST", _sign_in),
+        ("/portrait.png", "GET", _portrait),
+        ("/api/choices", "GET", _choices),
+        ("/api/sessions", "POST", _begin),
+        ("/api/sessions/{id}", "PATCH", _tune),
+        ("/api/sessions/{id}", "DELETE", _end),
+        ("/api/sessions/{id}/portrait", "PUT", _show_portrait),
+    ]
+    routes = [Route(path, _file(*file), methods=["GET"]) for path, file in _FILES.items()]
+    routes += [Route(path, _telling(partial(act, lobby)), methods=[method]) for path, method, act in handlers]
+    return Guard(Starlette(routes=routes, lifespan=lifespan), lobby.settings, port, limits)
+
+
+def listen(settings: ServeSettings) -> socket.socket:
+    """A socket at the address; the operating system chooses the port where it is 0.
+
+    Raises:
+        DeviceError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise DeviceError(
+            f"Nothing can be served at {settings.host}, port {settings.port} ({_reason(error)}). Choose another "
+            "--port, or stop what uses it."
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return str(error) if isinstance(error, socket.gaierror) or error.errno is None else os.strerror(error.errno)
+
+
+def make_server(app: Guard, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:
+    """What runs the application on a socket; its `serve(sockets=[…])` returns when it has stopped.
+
+    Args:
+        app: of `make_app`.
+        certificate: PEM file, for https.
+        key: PEM file, likewise.
+    """
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        http="h11",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=1,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    return uvicorn.Server(config)
+
+
+async def _sign_in(lobby: Lobby, request: Request) -> Response:
+    given, token = await _decoded(request, _Token), lobby.settings.token
+    if token is not None and not is_equal(given.token, token):
+        return refused(401, "token", "This is not the token.")
+    answer = Response(status_code=204)
+    return answer if token is None else signed_in(token, answer, secure=request.url.scheme == "https")
+
+
+async def _portrait(lobby: Lobby, request: Request) -> Response:
+    return Response(encode_portrait(lobby.portrait), media_type="image/png")
+
+
+async def _choices(lobby: Lobby, request: Request) -> Response:
+    return JSONResponse(lobby.describe())
+
+
+async def _begin(lobby: Lobby, request: Request) -> Response:
+    offer = await _decoded(request, _Offer)
+    peer, answer = await lobby.admit(offer.sdp, offer.wish)
+    return JSONResponse({"id": peer.id, "sdp": answer}, 201)
+
+
+async def _tune(lobby: Lobby, request: Request) -> Response:
+    peer = _peer(lobby, request)
+    await lobby.tune(peer, await _decoded(request, Wish))
+    return Response(status_code=204)
+
+
+async def _end(lobby: Lobby, request: Request) -> Response:
+    await _peer(lobby, request).close()
+    return Response(status_code=204)
+
+
+async def _show_portrait(lobby: Lobby, request: Request) -> Response:
+    peer = _peer(lobby, request)
+    await peer.show_portrait(await lobby.decode(await _body(request, MAX_BYTES)))
+    return Response(status_code=204)
+
+
+def _peer(lobby: Lobby, request: Request) -> Peer:
+    return lobby.peer(request.path_params["id"])
+
+
+async def _decoded(request: Request, model: type[Model]) -> Model:
+    return msgspec.json.decode(await _body(request, _MAX_JSON), type=model)
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The whole of a request's body, which is read no further than it may be long."""
+    parts, length = [], 0
+    async with asyncio.timeout(_BODY_S):
+        async for part in request.stream():
+            parts.append(part)
+            length += len(part)
+            if length > most:
+                raise TooLargeError(f"This is more than {most // 1024} kB. Send less.")
+    return b"".join(parts)
+
+
+def _telling(act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """A handler whose errors become answers."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await act(request)
+        except Exception as error:
+            return _told(error)
+
+    return answer
+
+
+def _told(error: Exception) -> Response:
+    for kind, status, name in _STATUS:
+        if isinstance(error, kind):
+            return refused(status, name, str(error) or "The request cannot be read.")
+    log.error("A request has failed", exc_info=error)
+    return refused(500, "server", "Something went wrong on the server. Its log says what.")
+
+
+def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    content = (_PAGE / name).read_bytes()
+
+    async def answer(request: Request) -> Response:
+        facts: dict[str, Any] = {"content": content, "media_type": media_type}
+        return Response(**facts)
+
+    return answer

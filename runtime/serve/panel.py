@@ -1,0 +1,128 @@
+"""The latency panel: figures of the last ten seconds of a session, from its ledgers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from pflx.runtime.bench.reaction import find_responses, hears
+from pflx.runtime.figures import Distribution, distribution, figures
+from pflx.runtime.generators import Generator
+from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.live import LiveSession
+from pflx.runtime.media import FPS
+
+SPAN_S = 10
+"""The figures are of the last so many seconds."""
+
+_EVERY = 3  # frames between the moments that a reaction is looked up for; no divisor of any hop but itself
+
+
+class PanelFigures(msgspec.Struct, frozen=True):
+    """What a visitor sees, of the last ten seconds; in ms. None where nothing of it is known yet.
+
+    Attributes:
+        reaction_ms: median time from something that the visitor does to the first picture that depends on it.
+        reaction_p95_ms: 95th percentile of it.
+        age_ms: median age of the newest thing that a shown picture depends on.
+        age_p95_ms: 95th percentile of it.
+        missed: frames that were not shown in full at their deadline.
+        frames: frames that were due.
+        rungs: frames shown, by how they were made.
+        rung: how the last one was made.
+        fps: new pictures a second.
+    """
+
+    reaction_ms: float | None
+    reaction_p95_ms: float | None
+    age_ms: float | None
+    age_p95_ms: float | None
+    missed: int | None
+    frames: int
+    rungs: dict[str, int]
+    rung: str
+    fps: float | None
+
+
+class Panel:
+    """Remembers a session's ledgers for a while.
+
+    Args:
+        samples: of the session.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._ledgers: deque[Ledger] = deque(maxlen=SPAN_S * FPS * samples)
+
+    def record(self, ledger: Ledger) -> None:
+        """Take a ledger in; called by the session's threads."""
+        self._ledgers.append(ledger)
+
+    def ledgers(self) -> list[Ledger]:
+        """Those of the last ten seconds, in the order of their frames."""
+        return sorted(self._ledgers.copy(), key=lambda ledger: (ledger.frame, ledger.sample))
+
+    def figures(self, session: LiveSession, generator: Generator) -> PanelFigures | None:
+        """What they come to; None before the first picture.
+
+        Args:
+            session: whose they are.
+            generator: of the session.
+        """
+        ledgers = self.ledgers()
+        if not any(ledger.emitted for ledger in ledgers):
+            return None
+        return panel_figures(
+            ledgers,
+            hop=generator.hop,
+            hears=hears(generator),
+            samples=self._samples,
+            algorithmic_ms=session.algorithmic_delay_ms,
+            playout_ms=session.settings.playout_ms,
+        )
+
+
+def panel_figures(
+    ledgers: Sequence[Ledger], *, hop: int, hears: bool, samples: int, algorithmic_ms: float, playout_ms: float
+) -> PanelFigures:
+    """The figures of some ledgers, as `pflx bench-latency` defines them.
+
+    Args:
+        ledgers: in the order of their frames; one or more was shown.
+        hop: frames per segment.
+        hears: whether sound reaches the generator; see `find_responses`.
+        samples: reactions.
+        algorithmic_ms: what the algorithm costs.
+        playout_ms: what was granted on top.
+    """
+    found = figures(ledgers, hop=hop, algorithmic_ms=algorithmic_ms, playout_ms=playout_ms, samples=samples)
+    reaction = _reaction(ledgers, round((algorithmic_ms + playout_ms) * 1e6), hears)
+    last = max((ledger for ledger in ledgers if ledger.emitted), key=lambda ledger: ledger.emitted or 0)
+    return PanelFigures(
+        reaction_ms=_value(reaction, "p50"),
+        reaction_p95_ms=_value(reaction, "p95"),
+        age_ms=_value(found.age, "p50"),
+        age_p95_ms=_value(found.age, "p95"),
+        missed=found.missed,
+        frames=found.frames,
+        rungs=found.rungs,
+        rung=Rung(last.rung).name,
+        fps=found.fps_shown,
+    )
+
+
+def _reaction(ledgers: Sequence[Ledger], declared_ns: int, hears: bool) -> Distribution | None:
+    """Of events in the middle of every third frame: how long until the first picture that depends on them."""
+    moments = [(ledger.frame + 0.5) / FPS for ledger in ledgers if ledger.sample == 0 and ledger.frame % _EVERY == 0]
+    responses = [response.latency_ms for response in find_responses(ledgers, moments, declared_ns, hears=hears)]
+    return distribution(responses) if responses else None
+
+
+def _value(known: Distribution | None, percentile: str) -> float | None:
+    """A percentile, where there is enough to tell it."""
+    quantile: Any = None if known is None else getattr(known, percentile)
+    return None if quantile is None else float(quantile.value)

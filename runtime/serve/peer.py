@@ -1,0 +1,308 @@
+"""One visitor: a WebRTC connection, and the live session that it feeds and shows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtcdatachannel import RTCDataChannel
+from aiortc.rtcrtpparameters import RTCRtpCodecCapability
+from msgspec import Meta
+
+from pflx.engines import PflxError
+from pflx.runtime.clock import NS_PER_S
+from pflx.runtime.inbox import UInt8Array
+from pflx.runtime.listener import Listener
+from pflx.runtime.live import LiveSession
+from pflx.runtime.serve.feed import PeerFeed, PeerSource
+from pflx.runtime.serve.guard import RateLimit
+from pflx.runtime.serve.panel import Panel
+from pflx.runtime.serve.screen import ListenerTrack, TrackSink
+from pflx.runtime.serve.settings import ServeSettings
+
+log = logging.getLogger(__name__)
+
+PANEL_S = 0.5
+"""Between two sets of figures."""
+
+MAX_PLAYOUT_MS = 1000
+"""That a visitor may ask for."""
+
+_CHANNEL = "panel"
+_MAX_MESSAGE = 64  # characters that a page may send at a time: a ping
+_MAX_BUFFERED = 16_384  # bytes of figures that wait for the network; then newer ones are left out
+_MEDIA = ("audio", "video", "application")
+
+Result = TypeVar("Result")
+InThread = Callable[..., Any]
+
+
+class OfferError(PflxError, ValueError):
+    """What a browser offers is no camera with a microphone."""
+
+
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a visitor may choose.
+
+    Attributes:
+        listener: index of the bundle.
+        samples: listeners side by side.
+        lookahead: coefficient frames to wait for, 0…13.
+        playout_ms: time to work in, on top of what the algorithm costs.
+    """
+
+    listener: Annotated[int, Meta(ge=0)]
+    samples: Annotated[int, Meta(ge=1)]
+    lookahead: Annotated[int, Meta(ge=0, le=13)]
+    playout_ms: Annotated[float, Meta(ge=0, le=MAX_PLAYOUT_MS)]
+
+
+class Peer:
+    """A visitor, from being let in until everything of theirs is gone.
+
+    Everything but `_start` and `_stop` runs in the event loop.
+
+    Args:
+        settings: of the server.
+        listener_of: the listener that a wish names.
+        allowed: share of its time that a listener may be busy with all its sessions.
+        in_thread: runs something that takes long beside the event loop.
+        gone: called once, when all is freed.
+
+    Attributes:
+        id: names the visitor to the server; nobody else can guess it.
+        session: of the moment.
+        panel: of that session.
+        screen: what the visitor sees.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        *,
+        listener_of: Callable[[Wish], Listener],
+        allowed: Callable[[Listener], float],
+        in_thread: InThread,
+        gone: Callable[[Peer], None],
+    ) -> None:
+        self.id = secrets.token_urlsafe(18)
+        self.session: LiveSession | None = None
+        self.screen = ListenerTrack(asyncio.get_running_loop())
+        self.panel = Panel(1)
+        self._settings, self._listener_of, self._allowed = settings, listener_of, allowed
+        self._in_thread, self._gone = in_thread, gone
+        servers = [RTCIceServer(urls=url) for url in settings.ice_servers]
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._feed = PeerFeed()
+        self._kinds: set[str] = set()
+        self._listener: Listener | None = None
+        self._portrait: UInt8Array | None = None
+        self._channel: RTCDataChannel | None = None
+        self._pings = RateLimit(10, 240)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ending: asyncio.Task[None] | None = None
+        self._begun = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has begun to end."""
+        return self._ending is not None
+
+    async def open(self, sdp: str, wish: Wish) -> str:
+        """Start a session for an offer, and answer it.
+
+        Args:
+            sdp: of a browser that sends a camera and, if it has one, a microphone.
+            wish: of the visitor.
+
+        Raises:
+            OfferError: no such offer.
+            ListenerFullError: there is no time left for the session.
+        """
+        await self._understand(sdp)
+        await self.tune(wish)
+        await self._connection.setLocalDescription(await self._connection.createAnswer())
+        self._spawn(self._watch())
+        return self._connection.localDescription.sdp
+
+    async def tune(self, wish: Wish) -> None:
+        """Go on with other settings: another session on the same connection.
+
+        Raises:
+            ListenerFullError: there is no time left for it; the old one has ended.
+        """
+        await self._in_thread(self._stop)
+        await self._in_thread(self._start, wish)
+
+    async def show_portrait(self, portrait: UInt8Array) -> None:
+        """Show another face from the next frame on.
+
+        Args:
+            portrait: uint8 [H, W, 3] RGB.
+
+        Raises:
+            PortraitError: the renderer can do nothing with it; the old one stays.
+        """
+        if self.session is not None:
+            await self._in_thread(self.session.set_portrait, portrait)
+        self._portrait = portrait
+
+    async def close(self, reason: str = "") -> None:
+        """Free everything; the visitor is told why. Closing twice is harmless.
+
+        Args:
+            reason: a sentence for the visitor; empty where they have ended it themselves.
+        """
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end(reason))
+        await asyncio.shield(self._ending)
+
+    # Session
+
+    def _start(self, wish: Wish) -> None:
+        listener = self._listener_of(wish)
+        source = PeerSource(listener.sample_rate_hz, hears="audio" in self._kinds)
+        panel = Panel(wish.samples)
+        self.session = listener.live(
+            source,
+            TrackSink(self.screen, wish.samples),
+            playout_ms=wish.playout_ms,
+            lookahead=wish.lookahead,
+            samples=wish.samples,
+            seed=self._settings.seed,
+            record=panel.record,
+            max_load=self._allowed(listener),
+        )
+        self._listener, self.panel = listener, panel
+        if self._portrait is not None:
+            self.session.set_portrait(self._portrait)
+        self._feed.source = source
+
+    def _stop(self) -> None:
+        self._feed.source = None
+        if self.session is not None:
+            self.session.close()
+
+    # Connection
+
+    async def _understand(self, sdp: str) -> None:
+        lines = [line.partition(" ")[0] for line in sdp.splitlines() if line.startswith("m=")]
+        if len(lines) != len(set(lines)) or not {line[2:] for line in lines} <= set(_MEDIA):
+            raise OfferError("The browser must offer one camera, and at most one microphone and one data channel.")
+        self._connection.on("track", self._on_track)
+        self._connection.on("datachannel", self._on_channel)
+        self._connection.on("connectionstatechange", self._on_state)
+        shown = self._connection.addTransceiver(self.screen, direction="sendrecv")
+        shown.setCodecPreferences(_codecs())
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+        except Exception as error:  # whatever a parser makes of a stranger's text
+            raise OfferError("The browser's offer cannot be understood. Try a newer browser.") from error
+        if "video" not in self._kinds:
+            raise OfferError("No camera is offered. Allow the camera, and start again.")
+        if "a=fingerprint:" not in sdp:  # by which the encryption knows who it speaks to
+            raise OfferError("The browser's offer has no fingerprint. Try another browser.")
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        self._kinds.add(track.kind)
+        self._spawn(self._feed.pump(track))
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if self._channel is not None or channel.label != _CHANNEL:
+            channel.close()
+            return
+        self._channel = channel
+        channel.on("message", self._on_message)
+
+    def _on_message(self, message: str | bytes) -> None:
+        if isinstance(message, str) and len(message) <= _MAX_MESSAGE and self._pings.allows(self.id):
+            self._feed.heard_of = time.perf_counter_ns()
+            self._send({"type": "pong", "ping": message})
+
+    def _on_state(self) -> None:
+        if self._connection.connectionState in ("failed", "closed"):
+            self._spawn(self.close())
+
+    def _send(self, message: dict[str, Any]) -> None:
+        channel = self._channel
+        if channel is not None and channel.readyState == "open" and channel.bufferedAmount < _MAX_BUFFERED:
+            channel.send(msgspec.json.encode(message).decode())
+
+    # Watching
+
+    async def _watch(self) -> None:
+        while (reason := self._reason_to_end()) is None:
+            self._send(self.report())
+            await asyncio.sleep(PANEL_S)
+        self._spawn(self.close(reason))
+
+    def _reason_to_end(self) -> str | None:
+        state = self._connection.connectionState
+        if state in ("new", "connecting"):
+            late = time.monotonic() - self._begun > self._settings.connect_s
+            return "The connection was not made in time." if late else None
+        if time.perf_counter_ns() - self._feed.heard_of > self._settings.patience_s * NS_PER_S:
+            return "Nothing was heard of this page for a while."
+        session = self.session
+        if session is not None and session.error is not None:
+            log.error("%s", session.error)
+            return "The listener has failed. The server's log says why."
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """The latency panel: what the ledgers of the last ten seconds say, and what waits where."""
+        session, listener = self.session, self._listener
+        if session is None or listener is None:
+            return {"type": "panel"}
+        stats = session.stats
+        return {
+            "type": "panel",
+            "figures": self.panel.figures(session, listener.generator),
+            "algorithmic_ms": session.algorithmic_delay_ms,
+            "playout_ms": session.settings.playout_ms,
+            "missed": stats.missed,
+            "emitted": stats.emitted,
+            "waiting_ms": {queue.name: queue.waiting_ms for queue in stats.queues if queue.name != "viewer"},
+            "cost_ms": stats.cost_ms,
+            "unsent": self.screen.dropped,
+            "unread": 0 if self._feed.source is None else self._feed.source.dropped,
+        }
+
+    async def _end(self, reason: str) -> None:
+        if reason:
+            self._send({"type": "ended", "reason": reason})
+        try:
+            await self._in_thread(self._stop)
+            await self._connection.close()
+        except Exception as error:  # aiortc, of a connection that was never more than half made
+            log.info("A connection could not be closed: %s", error)
+        self.screen.stop()
+        self._gone(self)
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._look_at)
+
+    def _look_at(self, task: asyncio.Task[Any]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            if not isinstance(error, PflxError):
+                log.error("A visitor's task has failed", exc_info=error)
+            self._spawn(self.close(str(error) if isinstance(error, PflxError) else "The server has failed."))
+
+
+def _codecs() -> list[RTCRtpCodecCapability]:
+    """Video codecs, in the order of what they cost the server: VP8 takes less than half of H.264."""
+    known = RTCRtpSender.getCapabilities("video").codecs
+    return sorted(known, key=lambda codec: codec.mimeType != "video/VP8")

@@ -1,0 +1,118 @@
+"""A session's frames as one video for the visitor: M listeners side by side, at the moments at which they are due."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from fractions import Fraction
+
+import numpy as np
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import VideoFrame
+
+from pflx.runtime.chain import ListenerFrame
+from pflx.runtime.clock import NS_PER_S
+from pflx.runtime.inbox import UInt8Array
+
+_RATE_HZ = 90_000  # of time stamps of video in RTP
+
+
+class ListenerTrack(MediaStreamTrack):
+    """The video that a visitor gets. At most one picture waits for the encoder: a newer one takes its place.
+
+    It has no clock of its own: pictures go out when the session shows them, stamped with their deadlines, which are
+    40 ms apart. So what waits for the network or the encoder is never older than one frame.
+
+    Args:
+        loop: that the connection runs in.
+
+    Attributes:
+        dropped: pictures that a newer one took the place of.
+        sent: pictures that went to the encoder.
+    """
+
+    kind = "video"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.dropped = self.sent = 0
+        self._runs_in = loop
+        self._lock = threading.Lock()
+        self._newest: tuple[UInt8Array, int] | None = None
+        self._news = asyncio.Event()
+        self._first: int | None = None
+        self._pts = -1
+
+    def offer(self, image: UInt8Array, deadline: int) -> None:
+        """Show a picture, from any thread.
+
+        Args:
+            image: uint8 [H, W, 3] RGB, which stays as it is.
+            deadline: when it is due, ns on a clock that only grows.
+        """
+        with self._lock:
+            self.dropped += self._newest is not None
+            self._newest = image, deadline
+        if not self._runs_in.is_closed():
+            self._runs_in.call_soon_threadsafe(self._news.set)
+
+    async def recv(self) -> VideoFrame:
+        """The next picture, as soon as there is one.
+
+        Raises:
+            MediaStreamError: the track was stopped.
+        """
+        while (taken := self._take()) is None:
+            if self.readyState != "live":
+                raise MediaStreamError
+            self._news.clear()
+            await self._news.wait()
+        image, deadline = taken
+        self.sent += 1
+        frame = VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts, frame.time_base = self._stamp(deadline), Fraction(1, _RATE_HZ)
+        return frame
+
+    def stop(self) -> None:
+        """End it; whoever waits for a picture is told."""
+        super().stop()
+        self._news.set()
+
+    def _take(self) -> tuple[UInt8Array, int] | None:
+        with self._lock:
+            taken, self._newest = self._newest, None
+        return taken
+
+    def _stamp(self, deadline: int) -> int:
+        if self._first is None:
+            self._first = deadline
+        self._pts = max(self._pts + 1, (deadline - self._first) * _RATE_HZ // NS_PER_S)
+        return self._pts
+
+
+class TrackSink:
+    """Puts the samples of a session side by side and shows them on a track.
+
+    Args:
+        track: of the visitor.
+        samples: of the session.
+    """
+
+    def __init__(self, track: ListenerTrack, samples: int) -> None:
+        self._track, self._samples = track, samples
+        self._tiles: dict[int, UInt8Array] = {}
+
+    def show(self, frame: ListenerFrame) -> None:
+        """Take a frame; with the last sample of a moment the picture is complete."""
+        self._tiles[frame.sample] = frame.image
+        if frame.sample == self._samples - 1 and len(self._tiles) == self._samples:
+            tiles = [self._tiles[sample] for sample in range(self._samples)]
+            self._track.offer(tiles[0] if self._samples == 1 else np.concatenate(tiles, axis=1), _due(frame))
+
+    def close(self, error: BaseException | None) -> None:
+        """Nothing to do: the track outlives the session."""
+
+
+def _due(frame: ListenerFrame) -> int:
+    assert frame.ledger.deadline is not None, "a live session's frames have deadlines"
+    return frame.ledger.deadline

@@ -1,0 +1,123 @@
+"""What a server is told, and what it refuses to be told."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pflx.engines import PflxError
+from pflx.runtime.session import LiveSettings
+
+SHORTEST_TOKEN = 16
+"""Characters: what is shorter could be guessed, for all limits on the rate of guesses."""
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d+)?|https?://\[[0-9A-Fa-f:.]+\](:\d+)?")
+_ICE = re.compile(r"(stun|turn|turns):[^\s]+")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class ServeError(PflxError, ValueError):
+    """A server cannot be started as it was asked to."""
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """What a server is told.
+
+    Attributes:
+        host: address to listen at; anything but a loopback address needs a token.
+        port: to listen at; 0 takes a free one.
+        token: what a visitor must know, 16 characters or more; None lets everybody in who reaches a loopback address.
+        origins: under which browsers may come besides the address itself, such as "https://me.example:8000".
+        secure: whether the server itself speaks TLS.
+        max_sessions: visitors at once.
+        max_load: share of their time that the engines may be busy with all visitors.
+        max_samples: listeners side by side that a visitor may ask for.
+        lookahead: coefficient frames to wait for that a page begins with, 0…13.
+        playout_ms: playout delay that a page begins with.
+        seed: of the reactions.
+        ice_servers: addresses that help to find a way through networks; none are asked by default.
+        patience_s: how long nothing may come from a visitor before the session ends.
+        connect_s: how long a visitor may take to connect after having been let in.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    origins: tuple[str, ...] = ()
+    secure: bool = False
+    max_sessions: int = 4
+    max_load: float = 0.7
+    max_samples: int = 3
+    lookahead: int = 5
+    playout_ms: float = LiveSettings.playout_ms
+    seed: int = 0
+    ice_servers: tuple[str, ...] = ()
+    patience_s: float = 15.0
+    connect_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is unsafe or cannot be meant."""
+        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
+            raise ServeError(f"The token has {len(self.token)} characters; give it {SHORTEST_TOKEN} or more.")
+        if not self.is_loopback and self.token is None:
+            raise ServeError(
+                f"{self.host} can be reached by others. Give a --token of {SHORTEST_TOKEN} characters or more, or "
+                "--host 127.0.0.1."
+            )
+        if self.is_wildcard and not self.origins:
+            raise ServeError(
+                f"{self.host} says nothing about the address that browsers come by. Name it, such as --origin "
+                f"https://me.example:{self.port}."
+            )
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ServeError(f"'{origin}' is no origin. Give one such as https://me.example:8000, without a path.")
+        for server in self.ice_servers:
+            if not _ICE.fullmatch(server):
+                raise ServeError(f"'{server}' is no ICE server. Give one such as stun:stun.example:3478.")
+        if not 0 < self.max_load < float("inf"):
+            raise ServeError(f"max_load is {self.max_load}; give a share of the engines' time, such as 0.7.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        if self.host == "localhost":
+            return True
+        address = _address(self.host)
+        return address is not None and address.is_loopback
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it listens at every address of the machine."""
+        address = _address(self.host)
+        return not self.host or (address is not None and address.is_unspecified)
+
+    def allowed_origins(self, port: int) -> frozenset[str]:
+        """Every origin of a page of this server, in the form that browsers send.
+
+        Args:
+            port: that is listened at.
+        """
+        scheme = "https" if self.secure else "http"
+        names = {"127.0.0.1", "localhost", "[::1]"} if self.is_loopback else set(self._names())
+        own = {_without_default_port(f"{scheme}://{name}:{port}") for name in names}
+        return frozenset(own | {_without_default_port(origin.lower()) for origin in self.origins})
+
+    def _names(self) -> Iterator[str]:
+        if not self.is_wildcard:
+            yield f"[{self.host}]" if ":" in self.host else self.host.lower()
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _without_default_port(origin: str) -> str:
+    scheme = origin.partition(":")[0]
+    return origin.removesuffix(f":{_DEFAULT_PORTS[scheme]}")
