@@ -29,6 +29,7 @@ from live_sessions import (
     speaker,
     watchdog,  # noqa: F401
 )
+from msgspec.structs import replace
 from PIL import Image
 from sample_bundle import F32, sample_manifest
 
@@ -39,6 +40,7 @@ from pflx.engines import (
     Engine,
     FakeEngine,
     FeedError,
+    FileInfo,
     GraphInfo,
     RendererInfo,
     TensorSpec,
@@ -309,7 +311,11 @@ def preview_manifest() -> Any:
     manifest = fake_manifest(preview=WARP)
     graphs = {
         name: GraphInfo(
-            inputs=made.inputs, outputs=made.outputs, parameters=0, opset=20, files={"fp32": f"graphs/{name}.fp32.onnx"}
+            inputs=dict(made.inputs),
+            outputs=dict(made.outputs),
+            parameters=0,
+            opset=20,
+            files={"fp32": f"graphs/{name}.fp32.onnx"},
         )
         for name, made in warp_engines().items()
     }
@@ -332,17 +338,12 @@ def test_a_preview_is_chosen_by_name_and_the_other_s_graphs_are_left_out() -> No
 
 def test_a_preview_is_written_and_read_and_its_graphs_must_be_there() -> None:
     manifest = sample_manifest()
-    without = RendererInfo(name="warp", size=256, graphs={"frame": "warp_frame"})
-    broken = type(manifest)(
-        **{name: getattr(manifest, name) for name in manifest.__struct_fields__} | {"preview": without}
-    )
+    missing = RendererInfo(name="warp", size=256, graphs={"frame": "warp_frame"})
     with pytest.raises(BundleCorruptError, match="warp uses graph 'warp_frame', which is not there"):
-        check_references(broken, "me.pflx")
+        check_references(replace(manifest, preview=missing), "me.pflx")
     there = RendererInfo(name="warp", size=256, graphs={"frame": ROLES["frame"]})
-    files = {name: {"bytes": 1, "sha256": ""} for graph in manifest.graphs.values() for name in graph.files.values()}
-    good = type(manifest)(
-        **{name: getattr(manifest, name) for name in manifest.__struct_fields__} | {"preview": there, "files": files}
-    )
+    paths = [path for graph in manifest.graphs.values() for path in graph.files.values()]
+    good = replace(manifest, preview=there, files={path: FileInfo(bytes=1, sha256="") for path in paths})
     assert decode_manifest(encode_manifest(good), "me.pflx").preview == there
 
 
