@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fake_cuda import FakeCuda
+from fake_gpu import FunctionContext, gpu_engines, gpu_listener
 from fakes import (
     ONE_FACE,
     ROLES,
@@ -17,8 +19,10 @@ from fakes import (
     fake_engines,
     fake_listener,
     fake_manifest,
+    frames_of,
     picture,
     portrait_of,
+    sound_of,
     write_fake_bundle,
 )
 from live_sessions import (
@@ -45,12 +49,15 @@ from pflx.engines import (
     RendererInfo,
     TensorSpec,
 )
+from pflx.engines.device import Device
+from pflx.engines.device_engine import DeviceEngine
 from pflx.engines.manifest import BundleCorruptError, check_references, decode_manifest, encode_manifest, with_renderer
 from pflx.runtime import Listener, ListenerFrame, LiveSession, Rung
 from pflx.runtime.clock import VirtualClock
 from pflx.runtime.landmarks import FaceLandmarks, FaceMesh
 from pflx.runtime.media import open_speaker
 from pflx.runtime.opening import stream_of
+from pflx.runtime.pace import Unhurried
 from pflx.runtime.portrait import PortraitError
 from pflx.runtime.rendering import Renderer, WarpRenderer, make_renderer, reach
 from pflx.runtime.smoothing import POSE
@@ -499,3 +506,39 @@ def test_a_bundle_is_opened_with_its_preview_alone(
         assert listener.chain.renderer.has_mover
     with pytest.raises(BundleError, match="has no renderer 'oil'"):
         Listener.open(bundle, portrait_of(), renderer="oil")
+
+
+class _Moving(Unhurried):
+    """Moves pictures in the place of some frames."""
+
+    def rung(self, frame: int, *, ahead: int) -> Rung:
+        return Rung.WARPED if 12 <= frame < 18 else Rung.FULL
+
+
+def test_pictures_are_moved_on_a_gpu_too(a_face: npt.NDArray[np.float32]) -> None:
+    manifest, device = preview_manifest(), Device(FakeCuda())
+    engines: dict[str, Engine] = dict(gpu_engines(device))
+    for graph, made in warp_engines().items():
+        assert isinstance(made, FakeEngine)
+        stream = device.streams.named(stream_of(manifest, graph))
+        context = FunctionContext(made.run, made.inputs, made.outputs, device, stream, graph)
+        engines[graph] = DeviceEngine(graph, context, device, stream)
+    frames = {}
+    for listener in (
+        fake_listener({**fake_engines(), **warp_engines()}, manifest=manifest),
+        gpu_listener(device, engines=engines, manifest=manifest, lookahead=0),
+    ):
+        with listener.stream(samples=2) as stream:
+            stream.push(video=frames_of(32), audio=sound_of(32))
+            stream.finish()
+            frames[listener.device] = list(stream.pull(_Moving()))
+    for device_frames in frames.values():
+        assert [frame.ledger.frame for frame in device_frames] == [at for at in range(32) for _ in (0, 1)]
+        moved = [frame for frame in device_frames if frame.degraded is Rung.WARPED]
+        assert [frame.ledger.frame for frame in moved] == [at for at in range(12, 18) for _ in (0, 1)]
+    for one, other in zip(*frames.values(), strict=True):
+        if one.degraded is Rung.FULL:
+            np.testing.assert_array_equal(one.image, other.image)
+        else:  # of an earlier picture on the GPU, where those between are under way
+            np.testing.assert_array_equal(one.coefficients[POSE], other.coefficients[POSE])
+            assert other.image.shape == one.image.shape
