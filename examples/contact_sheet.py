@@ -43,7 +43,8 @@ class Run:
     smoothed: Array
     """[T, 6] pose after PosNet."""
     faces: list[FaceState]
-    region: Region
+    region: Region | None
+    """The crop that the generator sees; None where it sees no pictures."""
     fps: int
     hop: int
     untrained: int | None
@@ -57,7 +58,7 @@ class Run:
                 generated=_readable(arrays["generated_pose"][0]),
                 smoothed=_readable(arrays["coefficients"][0, :, POSE]),
                 faces=[FaceState(int(face)) for face in arrays["face"]],
-                region=Region(*(int(edge) for edge in arrays["region"])),
+                region=Region(*edges) if (edges := [int(edge) for edge in arrays["region"]]) else None,
                 fps=int(arrays["fps"]),
                 hop=int(arrays["hop"]),
                 untrained=None if seed < 0 else seed,
@@ -91,10 +92,11 @@ def draw_contact_sheet(speaker: Path, video: Path, coefficients: Path, sheet: Pa
     page = Page(LEFT + COLUMNS * CELL + RIGHT, plots_top + 4 * PANEL + 3 * GAP + BOTTOM)
     _title(page, run, speaker.name)
 
-    _row_label(page, TOP + picture_height / 2, "speaker", "crop, face state")
+    _row_label(page, TOP + picture_height / 2, "speaker", "crop, face state" if run.region else "")
     for column, picture in enumerate(_frames(clip, run.instants)):
         left = LEFT + column * CELL
-        _paste(page, _with_region(picture, run.region), (left, TOP, left + CELL, TOP + picture_height))
+        shown = _with_region(picture, run.region) if run.region else Image.fromarray(picture)
+        _paste(page, shown, (left, TOP, left + CELL, TOP + picture_height))
         _caption(page, left + 6, TOP + picture_height + CAPTION / 2, run, run.instants[column])
 
     _row_label(page, listener_top + CELL / 2, "listener", "")
@@ -144,8 +146,9 @@ class Page:
 
 
 def _readable(pose: Array) -> Array:
-    """[T, 6] in radians and units → degrees and units."""
-    return np.concatenate([np.degrees(pose[:, :3]), pose[:, 3:]], axis=1)
+    """[T, 6] in radians and units → degrees, without the half turn of FaceVerse's heads, and units."""
+    degrees = np.degrees(pose[:, :3])
+    return np.concatenate([degrees - 180 * np.round(degrees / 180), pose[:, 3:]], axis=1)
 
 
 def _frames(clip: SpeakerFile, wanted: Sequence[int]) -> Iterator[Array]:
@@ -192,9 +195,11 @@ def _row_label(page: Page, y: float, words: str, below: str) -> None:
 
 
 def _caption(page: Page, x: float, y: float, run: Run, frame: int) -> None:
-    """When the picture was shown, and whether the face was there."""
+    """When the picture was shown, and whether the face was there, if that was looked for."""
     state = run.faces[frame].name
     x = page.text(x, y, f"{frame / run.fps:.2f} s", 13, SOFT, "lm") + 14
+    if run.region is None:
+        return
     page.box((x - 4, y - 4, x + 4, y + 4), fill=STATES[state], radius=4)
     page.text(x + 9, y, state.lower(), 13, SOFT, "lm")
 

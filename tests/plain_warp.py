@@ -30,7 +30,8 @@ def render(portrait: npt.NDArray[np.uint8], geometry: Any, coefficients: Any, sh
 
 def look_up(size: int, geometry: Any, coefficients: Any, shown: Any = _STILL) -> tuple[Float64Array, Float64Array]:
     """Where each pixel comes from, [S, S, 2], and how dark the mouth is inside there, [S, S]."""
-    weights = dict(zip(ARKIT_NAMES, np.clip(coefficients[:52], 0, 1), strict=True))
+    values = np.clip(coefficients[:52], 0, 1).tolist()
+    weights: dict[str, float] = dict(zip(ARKIT_NAMES, values, strict=True))
     coarse, fine = grid(size, 4), grid(size, 2)
     head = head_move(coarse, geometry, np.asarray(coefficients[52:], np.float64))
     onwards = displacement(coarse + head - part(geometry, "head"), geometry, np.asarray(shown, np.float64))
@@ -47,7 +48,7 @@ def part(geometry: Any, name: str) -> Float64Array:
 def grid(size: int, stride: int) -> Float64Array:
     """Points every `stride` pixels, in the middle of what they stand for."""
     at = np.arange(size // stride) * stride + (stride - 1) / 2
-    return np.stack(np.meshgrid(at, at), axis=-1)
+    return np.asarray(np.stack(np.meshgrid(at, at), axis=-1), np.float64)
 
 
 def enlarge(maps: Float64Array, factor: int) -> Float64Array:

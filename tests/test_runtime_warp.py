@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fake_cuda import FakeCuda
+from fake_gpu import FunctionContext, gpu_engines, gpu_listener
 from fakes import (
     ONE_FACE,
     ROLES,
@@ -17,8 +19,10 @@ from fakes import (
     fake_engines,
     fake_listener,
     fake_manifest,
+    frames_of,
     picture,
     portrait_of,
+    sound_of,
     write_fake_bundle,
 )
 from live_sessions import (
@@ -29,6 +33,7 @@ from live_sessions import (
     speaker,
     watchdog,  # noqa: F401
 )
+from msgspec.structs import replace
 from PIL import Image
 from sample_bundle import F32, sample_manifest
 
@@ -39,16 +44,20 @@ from pflx.engines import (
     Engine,
     FakeEngine,
     FeedError,
+    FileInfo,
     GraphInfo,
     RendererInfo,
     TensorSpec,
 )
+from pflx.engines.device import Device
+from pflx.engines.device_engine import DeviceEngine
 from pflx.engines.manifest import BundleCorruptError, check_references, decode_manifest, encode_manifest, with_renderer
 from pflx.runtime import Listener, ListenerFrame, LiveSession, Rung
 from pflx.runtime.clock import VirtualClock
 from pflx.runtime.landmarks import FaceLandmarks, FaceMesh
 from pflx.runtime.media import open_speaker
 from pflx.runtime.opening import stream_of
+from pflx.runtime.pace import Unhurried
 from pflx.runtime.portrait import PortraitError
 from pflx.runtime.rendering import Renderer, WarpRenderer, make_renderer, reach
 from pflx.runtime.smoothing import POSE
@@ -309,7 +318,11 @@ def preview_manifest() -> Any:
     manifest = fake_manifest(preview=WARP)
     graphs = {
         name: GraphInfo(
-            inputs=made.inputs, outputs=made.outputs, parameters=0, opset=20, files={"fp32": f"graphs/{name}.fp32.onnx"}
+            inputs=dict(made.inputs),
+            outputs=dict(made.outputs),
+            parameters=0,
+            opset=20,
+            files={"fp32": f"graphs/{name}.fp32.onnx"},
         )
         for name, made in warp_engines().items()
     }
@@ -332,17 +345,12 @@ def test_a_preview_is_chosen_by_name_and_the_other_s_graphs_are_left_out() -> No
 
 def test_a_preview_is_written_and_read_and_its_graphs_must_be_there() -> None:
     manifest = sample_manifest()
-    without = RendererInfo(name="warp", size=256, graphs={"frame": "warp_frame"})
-    broken = type(manifest)(
-        **{name: getattr(manifest, name) for name in manifest.__struct_fields__} | {"preview": without}
-    )
+    missing = RendererInfo(name="warp", size=256, graphs={"frame": "warp_frame"})
     with pytest.raises(BundleCorruptError, match="warp uses graph 'warp_frame', which is not there"):
-        check_references(broken, "me.pflx")
+        check_references(replace(manifest, preview=missing), "me.pflx")
     there = RendererInfo(name="warp", size=256, graphs={"frame": ROLES["frame"]})
-    files = {name: {"bytes": 1, "sha256": ""} for graph in manifest.graphs.values() for name in graph.files.values()}
-    good = type(manifest)(
-        **{name: getattr(manifest, name) for name in manifest.__struct_fields__} | {"preview": there, "files": files}
-    )
+    paths = [path for graph in manifest.graphs.values() for path in graph.files.values()]
+    good = replace(manifest, preview=there, files={path: FileInfo(bytes=1, sha256="") for path in paths})
     assert decode_manifest(encode_manifest(good), "me.pflx").preview == there
 
 
@@ -498,3 +506,39 @@ def test_a_bundle_is_opened_with_its_preview_alone(
         assert listener.chain.renderer.has_mover
     with pytest.raises(BundleError, match="has no renderer 'oil'"):
         Listener.open(bundle, portrait_of(), renderer="oil")
+
+
+class _Moving(Unhurried):
+    """Moves pictures in the place of some frames."""
+
+    def rung(self, frame: int, *, ahead: int) -> Rung:
+        return Rung.WARPED if 12 <= frame < 18 else Rung.FULL
+
+
+def test_pictures_are_moved_on_a_gpu_too(a_face: npt.NDArray[np.float32]) -> None:
+    manifest, device = preview_manifest(), Device(FakeCuda())
+    engines: dict[str, Engine] = dict(gpu_engines(device))
+    for graph, made in warp_engines().items():
+        assert isinstance(made, FakeEngine)
+        stream = device.streams.named(stream_of(manifest, graph))
+        context = FunctionContext(made.run, made.inputs, made.outputs, device, stream, graph)
+        engines[graph] = DeviceEngine(graph, context, device, stream)
+    frames = {}
+    for listener in (
+        fake_listener({**fake_engines(), **warp_engines()}, manifest=manifest),
+        gpu_listener(device, engines=engines, manifest=manifest, lookahead=0),
+    ):
+        with listener.stream(samples=2) as stream:
+            stream.push(video=frames_of(32), audio=sound_of(32))
+            stream.finish()
+            frames[listener.device] = list(stream.pull(_Moving()))
+    for device_frames in frames.values():
+        assert [frame.ledger.frame for frame in device_frames] == [at for at in range(32) for _ in (0, 1)]
+        moved = [frame for frame in device_frames if frame.degraded is Rung.WARPED]
+        assert [frame.ledger.frame for frame in moved] == [at for at in range(12, 18) for _ in (0, 1)]
+    for one, other in zip(*frames.values(), strict=True):
+        if one.degraded is Rung.FULL:
+            np.testing.assert_array_equal(one.image, other.image)
+        else:  # of an earlier picture on the GPU, where those between are under way
+            np.testing.assert_array_equal(one.coefficients[POSE], other.coefficients[POSE])
+            assert other.image.shape == one.image.shape
