@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import numpy as np
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.replay import Step, Take
 from pflx.engines import Array, Bundle
+from pflx.engines.manifest import with_renderer
 from pflx.engines.writer import write_whole
 
 SCHEMA = 1
@@ -304,9 +305,15 @@ def digests_of(index: FeedIndex) -> set[str]:
 
 
 def fp32_hashes(bundle: Bundle) -> dict[str, str]:
-    """Graph to the hash of its FP32 file."""
-    manifest = bundle.manifest
+    """Graph to the hash of its FP32 file, of the graphs that are calibrated."""
+    manifest = without_preview(bundle).manifest
     return {name: manifest.files[graph.files["fp32"]].sha256 for name, graph in manifest.graphs.items()}
+
+
+def without_preview(bundle: Bundle) -> Bundle:
+    """A bundle without the graphs of its preview, which has no weights: nothing is calibrated for it."""
+    manifest = bundle.manifest
+    return replace(bundle, manifest=with_renderer(manifest, manifest.renderer.name, str(bundle.path)))
 
 
 def encode_index(index: FeedIndex) -> bytes:

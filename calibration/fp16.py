@@ -24,7 +24,7 @@ import onnxruntime
 
 import pflx
 from pflx.calibration.emulation import emulate, emulate_typed, opened
-from pflx.calibration.feeds import Feeds
+from pflx.calibration.feeds import Feeds, without_preview
 from pflx.calibration.fp16_report import TOGETHER, Fp16Report, GraphResult, Trial
 from pflx.calibration.judge import Bound, Judgement, judge
 from pflx.calibration.ranges import by_risk, measure_ranges
@@ -91,6 +91,7 @@ def calibrate_fp16(
         EngineError: a graph does not run.
     """
     feeds.require_match(bundle)
+    bundle = without_preview(bundle)
     require_converter()
     began = time.monotonic()
     with _Stage(bundle, feeds, options or Fp16Options(), progress) as stage:

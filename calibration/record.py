@@ -28,6 +28,7 @@ from pflx.calibration.feeds import (
     digests_of,
     encode_index,
     fp32_hashes,
+    without_preview,
 )
 from pflx.calibration.replay import Step
 from pflx.engines import (
@@ -130,6 +131,7 @@ def record(
     if not clips:
         raise CalibrationError("No clip to record. Give at least one with --speaker.")
     place = Path(folder)
+    bundle = without_preview(bundle)
     manifest = bundle.manifest
     speakers = [_opened(clip, manifest.sample_rate_hz) for clip in clips]
     source = _Source(Path(portrait), load_portrait(portrait, manifest.renderer.size))
