@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --co
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    export an untrained bundle, render a listener's reaction, draw demo/contact_sheet.png"
+	@echo "make demo    export a bundle, let a portrait listen to a real clip: demo/listener.mp4, an animated picture, a drawing"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, mypy --strict, pyright"
 	@echo "make check   lint and test"
