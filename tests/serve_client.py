@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import av
+import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack, VideoStreamTrack
 from fakes import SIZE, fake_listener, frames_of, portrait_of
@@ -24,6 +25,14 @@ from pflx.runtime.serve.settings import ServeSettings
 PORT = 8000
 ORIGIN = f"http://127.0.0.1:{PORT}"
 WISH = {"listener": 0, "samples": 1, "lookahead": 0, "playout_ms": 100}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loopback_only() -> Iterator[None]:
+    """Media goes over the loopback address, which ICE leaves out otherwise: the tests need no network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aioice.ice.get_host_addresses", lambda **_: ["127.0.0.1"])
+        yield
 
 
 @dataclass

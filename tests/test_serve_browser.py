@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pytest
 from chromium import Chromium, Page, chromium, find_chromium, wait_for
 from PIL import Image
+from serve_client import loopback_only  # noqa: F401
 from serve_listener import SIDE, nodding_listener
 
 from pflx.runtime import load_portrait
@@ -160,7 +161,7 @@ new Promise((done) => {
   const look = (now, frame) => {
     first ??= frame;
     const seconds = frame.mediaTime - first.mediaTime;
-    if (seconds < 3) video.requestVideoFrameCallback(look);
+    if (seconds < 2) video.requestVideoFrameCallback(look);
     else done([frame.presentedFrames - first.presentedFrames, seconds]);
   };
   video.requestVideoFrameCallback(look);
@@ -170,18 +171,19 @@ _DECODED = """
 (async () => {
   const video = document.getElementById('listener');
   const before = video.getVideoPlaybackQuality().totalVideoFrames, from = performance.now();
-  await new Promise((done) => setTimeout(done, 3000));
+  await new Promise((done) => setTimeout(done, 2000));
   return (video.getVideoPlaybackQuality().totalVideoFrames - before) / (performance.now() - from) * 1000;
 })()
 """
 
 
 @pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
+def window(tmp_path_factory: pytest.TempPathFactory, loopback_only: None) -> Iterator[Window]:  # noqa: F811
     folder = tmp_path_factory.mktemp("browser")
     write_camera(folder / "camera.y4m")
     write_microphone(folder / "microphone.wav")
     flags = [
+        "--allow-loopback-in-peer-connection",
         f"--use-file-for-fake-video-capture={folder / 'camera.y4m'}",
         f"--use-file-for-fake-audio-capture={folder / 'microphone.wav'}",
     ]

@@ -19,7 +19,17 @@ from aiortc.mediastreams import AudioStreamTrack
 from fakes import ONE_FACE, Failing, fake_engines, fake_listener, portrait_of
 from live_sessions import watchdog  # noqa: F401
 from PIL import Image
-from serve_client import PORT, WISH, Browser, Camera, Visitor, serving, shape_of, until
+from serve_client import (
+    PORT,
+    WISH,
+    Browser,
+    Camera,
+    Visitor,
+    loopback_only,  # noqa: F401
+    serving,
+    shape_of,
+    until,
+)
 from serve_listener import SIDE, moved, nodding_listener, slow
 from test_serve_uploads import packed
 

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
@@ -40,7 +40,6 @@ _MAX_MESSAGE = 64  # characters that a page may send at a time: a ping
 _MAX_BUFFERED = 16_384  # bytes of figures that wait for the network; then newer ones are left out
 _MEDIA = ("audio", "video", "application")
 
-Result = TypeVar("Result")
 InThread = Callable[..., Any]
 
 
