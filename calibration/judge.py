@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -159,7 +160,7 @@ def similarity(reference: Array, candidate: Array) -> float:
     import_backend("skimage", INSTALL)
     from skimage.metrics import structural_similarity
 
-    measure: Callable[..., float] = structural_similarity
+    measure: Callable[..., Any] = structural_similarity
     return min(float(measure(r, c, channel_axis=2)) for r, c in zip(reference, candidate, strict=True))
 
 

@@ -69,7 +69,8 @@ def sample(picture: Float64Array, places: Float64Array) -> Float64Array:
     (x, y), (right, down) = np.moveaxis(low, -1, 0), np.moveaxis(places - low, -1, 0)[..., None]
     upper = picture[y, x] * (1 - right) + picture[y, x + 1] * right
     lower = picture[y + 1, x] * (1 - right) + picture[y + 1, x + 1] * right
-    return upper * (1 - down) + lower * down
+    between: Float64Array = upper * (1 - down) + lower * down
+    return between
 
 
 def smooth(share: Any) -> Any:

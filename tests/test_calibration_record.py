@@ -103,7 +103,9 @@ def test_a_take_played_again_is_what_the_session_made(
 def test_the_order_of_clips_and_the_number_of_runs_change_nothing(
     bundle: Bundle, clips: list[SpeakerFile], feeds: Feeds, tmp_path: Path
 ) -> None:
-    for clip in reversed(clips):
+    first, *others = reversed(clips)
+    one_by_one = record(bundle, [first], PORTRAIT, tmp_path / "feeds", options=OPTIONS)
+    for clip in others:
         one_by_one = record(bundle, [clip], PORTRAIT, tmp_path / "feeds", options=OPTIONS)
     assert one_by_one.sha256() == feeds.sha256()
     kept = {graph: [feed.arrays for feed in kept.feeds] for graph, kept in feeds.index.graphs.items()}

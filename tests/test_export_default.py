@@ -15,7 +15,7 @@ from commands import pflx
 from pflx.cli.export import Kind, Sources, UsageError
 from pflx.engines import Bundle, Provenance
 from pflx.export import ComponentError, ExportSettings, load_components, untrained, untrained_components
-from pflx.export.components import default_posnet, read_mean_face
+from pflx.export.components import DEFAULT_POSNET, default_posnet, read_mean_face
 from pflx.export.recipes import posnet_recipe, warp_recipes
 from pflx.runtime import Listener, open_speaker
 
@@ -152,9 +152,11 @@ def test_an_upright_face_is_neutral_and_turned_by_half() -> None:
 
 
 def test_the_default_posnet_fits_the_segments() -> None:
-    network, made = default_posnet(8)
-    assert network.slide == 8
-    assert made.slot == "posnet"
+    components = load_components()
+    assert components.posnet.slide == components.generator.hop
+    entry = next(entry for entry in components.provenance if entry.slot == "posnet")
+    assert entry.source == default_posnet(8).name
+    assert DEFAULT_POSNET in entry.note
 
 
 def test_made_up_networks_go_with_it_too() -> None:

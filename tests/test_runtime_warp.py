@@ -14,7 +14,6 @@ from fake_cuda import FakeCuda
 from fake_gpu import FunctionContext, gpu_engines, gpu_listener
 from fakes import (
     ONE_FACE,
-    ROLES,
     SIZE,
     fake_engines,
     fake_listener,
@@ -520,9 +519,9 @@ def test_pictures_are_moved_on_a_gpu_too(a_face: npt.NDArray[np.float32]) -> Non
     engines: dict[str, Engine] = dict(gpu_engines(device))
     for graph, made in warp_engines().items():
         assert isinstance(made, FakeEngine)
-        stream = device.streams.named(stream_of(manifest, graph))
-        context = FunctionContext(made.run, made.inputs, made.outputs, device, stream, graph)
-        engines[graph] = DeviceEngine(graph, context, device, stream)
+        order = device.streams.named(stream_of(manifest, graph))
+        context = FunctionContext(made.run, made.inputs, made.outputs, device, order, graph)
+        engines[graph] = DeviceEngine(graph, context, device, order)
     frames = {}
     for listener in (
         fake_listener({**fake_engines(), **warp_engines()}, manifest=manifest),
