@@ -34,7 +34,7 @@ from live_sessions import (
 )
 from msgspec.structs import replace
 from PIL import Image
-from sample_bundle import F32, sample_manifest
+from sample_bundle import F32, ROLES, sample_manifest
 
 import pflx.runtime.rendering as rendering
 from pflx.engines import (
