@@ -14,7 +14,7 @@ from pflx.engines.admission import Admission
 from pflx.engines.passport import Passport
 from pflx.engines.protocol import PflxError, TensorSpec
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 
 
