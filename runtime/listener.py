@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Self, TypeAlias
 from weakref import WeakSet
@@ -108,6 +109,7 @@ class Listener:
         )
         self._turn: Turn | None = None
         self._sessions: WeakSet[LiveSession] = WeakSet()
+        self._sessions_lock = Lock()  # sessions of one listener may be begun in several threads
 
     @classmethod
     def open(
@@ -425,13 +427,16 @@ class Listener:
         session = LiveSession(
             chain, stream, feed, as_sink(sink), self._turn, settings, record, lambda: self.load > _CROWDED
         )
-        self._sessions.add(session)
+        with self._sessions_lock:
+            self._sessions.add(session)
         return session.start(lambda load: self._admit(load, max_load))
 
     @property
     def load(self) -> float:
         """Share of their time that the engines are busy with the live sessions that run, by what these cost lately."""
-        return sum(session.load for session in list(self._sessions) if session.is_running)
+        with self._sessions_lock:
+            sessions = list(self._sessions)
+        return sum(session.load for session in sessions if session.is_running)
 
     @property
     def reads_pictures(self) -> bool:

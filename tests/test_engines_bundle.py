@@ -27,7 +27,7 @@ from pflx.engines import (
     TensorSpec,
     bundle_writer,
 )
-from pflx.engines.manifest import decode_manifest, encode_manifest
+from pflx.engines.manifest import SCHEMA, decode_manifest, encode_manifest
 
 GRAPH = "graphs/posnet.fp32.onnx"
 
@@ -146,8 +146,8 @@ def test_an_unknown_key_is_refused_at_every_depth(bundle: Path, where: list[str]
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        (3, r"newer pflx: its schema is 3, this one reads 2\. Upgrade pflx"),
-        (1, "older pflx.*Export it again"),
+        (SCHEMA + 1, rf"newer pflx: its schema is {SCHEMA + 1}, this one reads {SCHEMA}\. Upgrade pflx"),
+        (SCHEMA - 1, "older pflx.*Export it again"),
     ],
 )
 def test_another_schema_is_said_before_anything_else_is_read(bundle: Path, schema: int, message: str) -> None:
