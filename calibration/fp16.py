@@ -27,6 +27,7 @@ from pflx.calibration.emulation import emulate, emulate_typed, opened
 from pflx.calibration.feeds import Feeds, without_preview
 from pflx.calibration.fp16_report import TOGETHER, Fp16Report, GraphResult, Trial
 from pflx.calibration.judge import Bound, Judgement, judge
+from pflx.calibration.progress import Progress, silent
 from pflx.calibration.ranges import by_risk, measure_ranges
 from pflx.calibration.replay import PICTURES, Performance, play
 from pflx.calibration.timing import call_ms
@@ -40,13 +41,6 @@ PSNR_DB = 45.0
 """Lowest PSNR of a picture unless told; what `pflx export` asks of FP16 graphs."""
 _SHOWN_RANGES = 20
 _PACKAGES = ("numpy", "onnx", "nvidia-modelopt", "scikit-image")
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, steps done, and steps in all if that is known."""
-
-
-def _silent(_: str, __: int, ___: int | None) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class Fp16Options:
 
 
 def calibrate_fp16(
-    bundle: Bundle, feeds: Feeds, options: Fp16Options | None = None, *, progress: Progress = _silent
+    bundle: Bundle, feeds: Feeds, options: Fp16Options | None = None, *, progress: Progress = silent
 ) -> tuple[Policy, Fp16Report]:
     """Find the policy of a bundle.
 

@@ -11,7 +11,6 @@ from pflx.calibration.curves import Line, Panel, save_curves
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.judge import Bound, Judgement
 from pflx.calibration.ranges import Range
-from pflx.engines.writer import write_whole
 from pflx.runtime.bench.report import Environment
 from pflx.runtime.bench.table import number, percent, table
 
@@ -132,15 +131,6 @@ def require_held(report: Fp16Report) -> None:
             f"The policy does not hold in all graphs together: {'; '.join(faults)}. Ask for a little more, so that "
             "each graph keeps a margin."
         )
-
-
-def save_report(path: Path, report: Fp16Report) -> None:
-    """Write it as JSON.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_whole(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def plot_report(path: Path, report: Fp16Report) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from pflx.calibration.feeds import Feeds
 from pflx.calibration.int8_report import Int8Report, MethodFigures, TrialFigures, UnitFigures
 from pflx.calibration.judge import Bound, Judgement, judge
 from pflx.calibration.phases import join_phases
+from pflx.calibration.progress import Progress, silent
 from pflx.calibration.quantise import (
     METHODS,
     SWITCH,
@@ -49,13 +50,6 @@ LARGEST_UNITS = 48
 
 Chosen: TypeAlias = Mapping[str, frozenset[str]]
 """Graph to the nodes that are quantised."""
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, steps done, and steps in all if that is known."""
-
-
-def _silent(_: str, __: int, ___: int | None) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +124,7 @@ def calibrate_int8(
     bound: Bound,
     methods: Sequence[Method] = METHODS,
     threads: int | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Int8Result:
     """Find the layers that may compute in INT8 so that the pictures stay within a bound.
 

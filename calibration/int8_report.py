@@ -9,7 +9,6 @@ import msgspec
 
 from pflx.calibration.curves import Line, Panel, save_curves
 from pflx.calibration.judge import Bound, Judgement
-from pflx.engines.writer import write_whole
 from pflx.runtime.bench.table import count, number, percent, table
 
 SCHEMA = 1
@@ -160,15 +159,6 @@ def _row(name: str, share: float, found: Judgement, faults: Sequence[str]) -> li
 
 def _told(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def save_report(path: Path, report: Int8Report) -> None:
-    """Write it as JSON.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_whole(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def plot_report(path: Path, report: Int8Report) -> None:

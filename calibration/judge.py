@@ -9,17 +9,14 @@ import msgspec
 import numpy as np
 
 from pflx.calibration.replay import Performance
+from pflx.calibration.reports import INSTALL
 from pflx.engines import Array
 from pflx.engines.protocol import import_backend
 from pflx.runtime.evaluation.flicker import judge_pictures
+from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.evaluation.results import UndefinedError
 from pflx.runtime.evaluation.smoothness import judge_motion
 from pflx.runtime.media import FPS
-
-INSTALL = "pip install 'pflx[cpu,calibrate]'"
-
-EQUAL_DB = 100.0
-"""PSNR of pictures that are equal, or nearly so."""
 
 _ROTATION = slice(52, 55)
 
@@ -119,8 +116,8 @@ def judge(reference: Sequence[Performance], candidate: Sequence[Performance], ho
     at_seams = [steps[r.seam - 1] for (r, _), steps in zip(pairs, added, strict=True) if 0 < r.seam <= len(steps)]
     return Judgement(
         finite=finite,
-        psnr_db=decibels(float(pictures.mean())),
-        lowest_psnr_db=decibels(float(pictures.max())),
+        psnr_db=psnr_db(float(pictures.mean())),
+        lowest_psnr_db=psnr_db(float(pictures.max())),
         ssim=min(similarity(r.images, c.images) for r, c in pairs),
         coefficients_max=None if apart is None else float(np.abs(apart).max()),
         coefficients_rms=None if apart is None else float(np.sqrt(np.square(apart, dtype=np.float64).mean())),
@@ -137,11 +134,6 @@ def judge(reference: Sequence[Performance], candidate: Sequence[Performance], ho
 def _squared(one: Array, other: Array) -> Array:
     difference: Array = np.square(one.astype(np.float32) - other)
     return difference
-
-
-def decibels(error: float) -> float:
-    """PSNR of a mean squared error in levels of 255, at most `EQUAL_DB`."""
-    return min(EQUAL_DB, float(10 * np.log10(255**2 / error))) if error > 0 else EQUAL_DB
 
 
 def _added(reference: Array, candidate: Array) -> Array:

@@ -13,13 +13,14 @@ import pflx
 from pflx.calibration.curves import Line, Panel, save_curves
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds import Feeds
-from pflx.calibration.judge import decibels, similarity
+from pflx.calibration.judge import similarity
+from pflx.calibration.progress import Progress, silent
 from pflx.calibration.replay import Take, react, render
 from pflx.engines import Array, Bundle, Engine
-from pflx.engines.writer import write_whole
 from pflx.runtime.bench.environment import describe_environment
 from pflx.runtime.bench.report import Environment
 from pflx.runtime.bench.table import number, table
+from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.evaluation.results import Border
 from pflx.runtime.evaluation.smoothness import compare_borders
 from pflx.runtime.generators import make_generator
@@ -34,13 +35,6 @@ AROUND = 5
 """Frames rendered before and behind each seam; so many that steps inside of segments are among them."""
 BORDERS = 5
 """Seams looked at of a take, at most."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, steps done and steps in all."""
-
-
-def _silent(_: str, __: int, ___: int) -> None:
-    """Report nothing."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,7 +123,7 @@ def lookahead_curve(
     engines: Mapping[str, Engine],
     *,
     precision: str,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> LookaheadCurve:
     """Render the held-out takes with every look-ahead, around their seams.
 
@@ -198,15 +192,6 @@ def curve_lines(curve: LookaheadCurve) -> list[str]:
         for point in curve.points
     ]
     return table(rows)
-
-
-def save_curve(path: Path, curve: LookaheadCurve) -> None:
-    """Write it as JSON.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_whole(path, msgspec.json.format(msgspec.json.encode(curve), indent=1) + b"\n")
 
 
 def plot_curve(path: Path, curve: LookaheadCurve) -> None:
@@ -308,8 +293,8 @@ def _point(scenes: Sequence[_Scene], lookahead: int, hop: int, *, added: int, de
         delay_ms=delay * 1000 / FPS,
         same=float(np.concatenate([one.ends[lookahead] == one.ends[WINDOW_RADIUS] for one in scenes]).mean()),
         levels=float(np.mean([np.abs(each).mean() for each in apart])),
-        psnr_db=decibels(float(errors.mean())),
-        lowest_psnr_db=decibels(float(errors.max())),
+        psnr_db=psnr_db(float(errors.mean())),
+        lowest_psnr_db=psnr_db(float(errors.max())),
         ssim=min(similarity(one, other) for one, other in zip(full, here, strict=True)),
         jump=border.at_borders,
         jump_inside=border.within,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,11 @@ from pflx.calibration.posnet_loss import Objective
 from pflx.calibration.posnet_motion import FPS, Batch, Draws, Motion
 from pflx.calibration.posnet_start import MIN_HIDDEN, solve_start
 from pflx.calibration.posnet_table import online
+from pflx.calibration.progress import Progress, silent
 from pflx.engines import Array
 from pflx.engines.writer import write_whole
 from pflx.export.models import PosNet
 from pflx.export.models.posnet import POSE
-
-Progress = Callable[[str, int, int | None], None]
-"""What is being done, steps done, steps in all."""
 
 RECONSTRUCTION = 1e5
 """Weight of the reconstruction: the other terms weigh sizes of steps, in rad, which are small, and it their squares."""
@@ -124,7 +122,7 @@ def fit(
     options: FitOptions,
     *,
     state: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Fitted:
     """Fit PosNet.
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from pflx.calibration.posnet import FitOptions, Fitted, Progress, fit, joined, save_posnet
+from pflx.calibration.posnet import FitOptions, Fitted, fit, joined, save_posnet
 from pflx.calibration.posnet_motion import JUMP, Motion, read_motion
 from pflx.calibration.posnet_table import Row, baselines, compare, table_lines
+from pflx.calibration.progress import Progress, silent
 from pflx.engines.writer import write_whole
 
 
@@ -23,7 +24,7 @@ def fit_and_judge(
     *,
     jump: float = JUMP,
     figures: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Fit PosNet, judge it by what was held out, and write it.
 

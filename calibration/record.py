@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from pflx.calibration.feeds import (
     fp32_hashes,
     without_preview,
 )
+from pflx.calibration.progress import Progress, silent
 from pflx.calibration.replay import Step
 from pflx.engines import (
     Array,
@@ -46,7 +47,7 @@ from pflx.engines.bundle import file_info
 from pflx.engines.writer import write_whole
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.chain import seeded_noise
-from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
+from pflx.runtime.extractors import Extractor, Recorded, open_extractors, require_needs
 from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State, default_sources, reach
 from pflx.runtime.listener import Extractors
 from pflx.runtime.media import SpeakerFile
@@ -63,13 +64,6 @@ TAKE_STEPS = 6
 """Segments held out of a clip at its end, at most; a third of a short clip."""
 SHORTEST = 4
 """Segments that a clip must have: two to record and two to hold out."""
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, steps done, and steps in all if that is known."""
-
-
-def _silent(_: str, __: int, ___: int | None) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def record(
     *,
     options: RecordOptions | None = None,
     extractors: Extractors | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Feeds:
     """Record feeds of every graph from real clips, and hold a take of each clip out.
 
@@ -182,10 +176,8 @@ def _opened(clip: SpeakerFile | str | Path, sample_rate_hz: int) -> SpeakerFile:
 
 
 def _open_extractors(manifest: Manifest, given: Extractors, speakers: Sequence[SpeakerFile]) -> dict[str, Extractor]:
-    opened = {
-        need: open_extractor(each, need, manifest.mean_face.values) if isinstance(each, str | Path) else each
-        for need, each in {**default_sources(manifest.generator.name), **given}.items()
-    }
+    given = {**default_sources(manifest.generator.name), **given}
+    opened = open_extractors(given, manifest.mean_face.values)
     require_needs(manifest.generator.name, manifest.generator.needs, opened)
     if len(speakers) > 1 and any(isinstance(each, Recorded) for each in opened.values()):
         raise CalibrationError("Numbers in a file are of one clip. Record clip by clip, each with its own file.")

@@ -10,7 +10,7 @@ import numpy as np
 from pflx.engines import Array, Engine, Manifest
 from pflx.runtime.generators import SpeakerWindow, State, make_generator
 from pflx.runtime.rendering import WINDOW_RADIUS, make_renderer
-from pflx.runtime.smoothing import Smoother
+from pflx.runtime.smoothing import Smoother, joined_segments
 
 PICTURES = 6
 """Rendered of a take unless told: three on both sides of a seam."""
@@ -94,15 +94,9 @@ def react(take: Take, manifest: Manifest, engines: Mapping[str, Engine]) -> tupl
     """The motion of a take before and after PosNet, float32 [1, T, 58] each; see `play`."""
     generator = make_generator(manifest.generator, engines)
     smoother = Smoother(engines[manifest.smoother.graphs["smooth"]])
-    state, pose = take.generator_state, take.smoother_state
-    generated, smoothed = [], []
-    for step in take.steps:
-        reaction, state = generator.step(step.window, state, step.noise)
-        segment = reaction.coefficients
-        generated.append(segment)
-        segment, pose = smoother.step(segment, pose) if step.is_seam else (segment, smoother.resume(segment))
-        smoothed.append(segment)
-    return np.concatenate(generated, axis=1), np.concatenate(smoothed, axis=1)
+    steps = ((step.window, step.noise, step.is_seam) for step in take.steps)
+    made = list(joined_segments(generator, smoother, steps, take.generator_state, take.smoother_state))
+    return np.concatenate([raw for raw, _ in made], axis=1), np.concatenate([joined for _, joined in made], axis=1)
 
 
 def render(

@@ -12,6 +12,7 @@ import typer
 from pflx.cli.console import print_line, print_untrained
 from pflx.cli.export import UsageError
 from pflx.cli.run import Engine
+from pflx.cli.sources import SpeakerCoefficients, SpeakerEmotion, sources
 
 if TYPE_CHECKING:
     from pflx.runtime import Listener, SessionStats, Source
@@ -29,13 +30,8 @@ def live(
     lookahead: Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the reaction.")] = 0,
     duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
-    speaker_coefficients: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|landmarks|ONNX", help="The speaker's coefficients, for a generator that reads them."
-        ),
-    ] = None,
-    speaker_emotion: Annotated[str | None, typer.Option(metavar="FILE|ONNX", help="Their emotion, likewise.")] = None,
+    speaker_coefficients: SpeakerCoefficients = None,
+    speaker_emotion: SpeakerEmotion = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     engine: Annotated[Engine, typer.Option(help="What runs the graphs.")] = Engine.ONNXRUNTIME,
     precision: Annotated[str | None, typer.Option(help="A variant of the bundle; by default its own.")] = None,
@@ -47,7 +43,6 @@ def live(
 
     if speaker is not None and (camera, microphone) != (None, None):
         raise UsageError("--speaker takes the place of --camera and --microphone. Leave one of them out.")
-    given = {"coefficients": speaker_coefficients, "emotion": speaker_emotion}
     window = WindowSink("pflx: q ends")
     with ExitStack() as stack:
         stack.callback(window.close, None)
@@ -60,7 +55,7 @@ def live(
                 precision=precision,
                 threads=threads,
                 lookahead=lookahead,
-                extractors={need: value for need, value in given.items() if value is not None},
+                extractors=sources(speaker_coefficients, speaker_emotion),
             )
         )
         print_untrained(listener.manifest)

@@ -15,6 +15,7 @@ import typer
 
 from pflx.cli.console import Report, print_line, print_untrained, progress_bar
 from pflx.cli.paths import check_output
+from pflx.cli.sources import SpeakerCoefficients, SpeakerEmotion, sources
 from pflx.engines import Array, Manifest, OutputError
 from pflx.engines.writer import write_whole
 
@@ -64,15 +65,8 @@ def run(
     ] = False,
     coefficients: Annotated[Path | None, typer.Option(help="Also write the coefficients, .npz.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write when each stage ran, .json for Perfetto.")] = None,
-    speaker_coefficients: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|landmarks|ONNX", help="The speaker's coefficients, for a generator that reads them."
-        ),
-    ] = None,
-    speaker_emotion: Annotated[
-        str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, likewise.")
-    ] = None,
+    speaker_coefficients: SpeakerCoefficients = None,
+    speaker_emotion: SpeakerEmotion = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps; what fewer of them change is told.")
     ] = None,
@@ -102,7 +96,6 @@ def run(
     if duration is not None:
         clip = clip.limited(duration)
     track, stamps = _Track(samples), _Stamps()
-    extractors = {"coefficients": speaker_coefficients, "emotion": speaker_emotion}
     with Listener.open(
         bundle,
         portrait,
@@ -112,7 +105,7 @@ def run(
         precision=precision,
         threads=threads,
         lookahead=lookahead,
-        extractors={need: given for need, given in extractors.items() if given is not None},
+        extractors=sources(speaker_coefficients, speaker_emotion),
         options=GeneratorOptions(steps=steps, solver=None if solver is None else SOLVERS[solver], history=history),
         renderer=None if renderer is None else renderer.value,
     ) as listener:

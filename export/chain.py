@@ -16,8 +16,9 @@ from pflx.export.generators import GeneratorParts
 from pflx.export.models import PosNet
 from pflx.export.recipes import COEFFICIENTS, FRAME_SIDE
 from pflx.export.renderers import RendererParts
+from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.generators import Generator, SpeakerWindow, make_generator, reach
-from pflx.runtime.smoothing import POSE, Smoother
+from pflx.runtime.smoothing import POSE, Smoother, joined_segments
 
 _RENDERED = 3
 _FPS = 25
@@ -125,16 +126,11 @@ def runtime_generator(info: GeneratorInfo, paths: Mapping[str, Path]) -> Iterato
 
 def react_with_graphs(generator: Generator, posnet: Path, given: ChainInput) -> Array:
     """The smoothed reaction that the runtime makes of the input, float32 [1, n·hop, 58]."""
-    state, segments = generator.start(1), []
     with closing(OrtEngine(posnet)) as engine:
         smoother = Smoother(engine)
-        pose = smoother.start()
-        for window, noise, seam in zip(given.windows, given.noise, given.seams, strict=True):
-            reaction, state = generator.step(window, state, noise)
-            segment = reaction.coefficients
-            segment, pose = smoother.step(segment, pose) if seam else (segment, smoother.resume(segment))
-            segments.append(segment)
-    return np.concatenate(segments, axis=1)
+        steps = zip(given.windows, given.noise, given.seams, strict=True)
+        made = joined_segments(generator, smoother, steps, generator.start(1), smoother.start())
+        return np.concatenate([joined for _, joined in made], axis=1)
 
 
 def react_as_published(parts: GeneratorParts, posnet: PosNet, given: ChainInput) -> Array:
@@ -206,5 +202,4 @@ class FrameDifference:
         """Compare frames of the same shape."""
         difference = np.abs(expected.astype(np.int16) - actual.astype(np.int16))
         error = float(np.mean(difference.astype(np.float64) ** 2))
-        psnr = 10 * np.log10(255**2 / error) if error else 100.0
-        return cls(int(difference.max()), float(np.mean(difference == 0)), min(100.0, float(psnr)))
+        return cls(int(difference.max()), float(np.mean(difference == 0)), psnr_db(error))

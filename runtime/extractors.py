@@ -172,6 +172,14 @@ def source_name(text: str | Path) -> str:
     return str(text) if _EVERY.fullmatch(str(text)) else Path(text).name
 
 
+def open_extractors(given: Mapping[str, Extractor | str | Path], mean_face: Sequence[float]) -> dict[str, Extractor]:
+    """The same with all opened that are named by a file or a word; see `open_extractor`."""
+    return {
+        need: open_extractor(each, need, mean_face) if isinstance(each, str | Path) else each
+        for need, each in given.items()
+    }
+
+
 def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str, Extractor]) -> None:
     """Check that everything a generator reads of the speaker is given.
 

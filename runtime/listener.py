@@ -20,7 +20,7 @@ from pflx.engines.device import Device
 from pflx.engines.manifest import with_renderer
 from pflx.runtime.chain import Chain, Clock, ListenerFrame, Noise, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, Turn
-from pflx.runtime.extractors import Extractor, Recorded, open_extractor, require_needs
+from pflx.runtime.extractors import Extractor, Recorded, open_extractors, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
 from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
 from pflx.runtime.generators.protocol import Denoiser, StepDifference, delay_frames
@@ -455,11 +455,7 @@ class Listener:
         return SpeakerWindows(generator, view, extractors, self.sample_rate_hz)
 
     def _opened(self, extractors: Extractors | None) -> dict[str, Extractor]:
-        mean_face = self.manifest.mean_face.values
-        return {
-            need: open_extractor(given, need, mean_face) if isinstance(given, str | Path) else given
-            for need, given in (extractors or {}).items()
-        }
+        return open_extractors(extractors or {}, self.manifest.mean_face.values)
 
     def _session_chain(self, extractors: Extractors | None, frames: int | None = None, *, alone: bool = False) -> Chain:
         """The chain of one session, of so many frames, in which the generator gets all that it needs.

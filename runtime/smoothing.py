@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from pflx.engines import Array, Engine
 from pflx.engines.placement import kept
-from pflx.runtime.generators import State
+from pflx.runtime.generators import Generator, SpeakerWindow, State
 
 POSE = slice(52, 58)
 """Rotation (3, rad) and translation (3, FaceVerse units) in a coefficient vector."""
@@ -44,3 +46,29 @@ class Smoother:
             return segment, self.resume(segment)
         smoothed = self._engine.run({"segment": segment, "last_pose": state["last_pose"]})
         return kept(smoothed["smoothed"]), {"last_pose": kept(smoothed["pose"])}
+
+
+def joined_segments(
+    generator: Generator,
+    smoother: Smoother,
+    steps: Iterable[tuple[SpeakerWindow, Array, bool]],
+    state: State,
+    pose: State,
+) -> Iterator[tuple[Array, Array]]:
+    """A stretch of a session without a stream: what is read in each step is known.
+
+    Args:
+        generator: makes the segments.
+        smoother: joins them.
+        steps: speaker window, noise float32 [M, noise size], and whether there is a seam to close before the segment.
+        state: of the generator, before the first step.
+        pose: of the smoother, likewise.
+
+    Yields:
+        Each segment as it was generated and as it is shown, float32 [M, hop, 58], mean face subtracted.
+    """
+    for window, noise, is_seam in steps:
+        reaction, state = generator.step(window, state, noise)
+        raw = reaction.coefficients
+        joined, pose = smoother.step(raw, pose) if is_seam else (raw, smoother.resume(raw))
+        yield raw, joined

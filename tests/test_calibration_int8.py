@@ -24,7 +24,7 @@ from pflx.calibration import variants as variants_module
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds import Feeds
 from pflx.calibration.int8 import TARGETS, Int8Result, calibrate_int8
-from pflx.calibration.int8_report import Int8Report, plot_report, report_lines, save_report
+from pflx.calibration.int8_report import Int8Report, plot_report, report_lines
 from pflx.calibration.judge import Bound
 from pflx.calibration.phases import join_phases
 from pflx.calibration.quantise import (
@@ -40,6 +40,7 @@ from pflx.calibration.quantise import (
     switchable,
 )
 from pflx.calibration.record import RecordOptions, record
+from pflx.calibration.reports import save_report
 from pflx.calibration.variants import add_variant
 from pflx.engines import Array, Bundle, BundleError, OrtEngine, OutputExistsError, PassportError, write_manifest
 from pflx.engines.build import build_bundle_engines

@@ -35,8 +35,9 @@ def fp16(
     """
     from pflx.calibration.feeds import Feeds
     from pflx.calibration.fp16 import Fp16Options, calibrate_fp16
-    from pflx.calibration.fp16_report import plot_report, report_lines, require_held, save_report
+    from pflx.calibration.fp16_report import plot_report, report_lines, require_held
     from pflx.calibration.judge import Bound
+    from pflx.calibration.reports import save_report
     from pflx.engines.policy import encode_policy
     from pflx.engines.writer import write_whole
 

@@ -42,8 +42,9 @@ def int8(
     """
     from pflx.calibration.feeds import Feeds
     from pflx.calibration.int8 import calibrate_int8, default_engine
-    from pflx.calibration.int8_report import plot_report, report_lines, save_report
+    from pflx.calibration.int8_report import plot_report, report_lines
     from pflx.calibration.judge import Bound
+    from pflx.calibration.reports import save_report
     from pflx.calibration.variants import add_variant
     from pflx.engines.writer import check_target
 

@@ -23,7 +23,8 @@ def lookahead(
 ) -> None:
     """Show how pictures and seams improve with the renderer's look-ahead, and what delay that adds."""
     from pflx.calibration.feeds import Feeds
-    from pflx.calibration.lookahead import curve_lines, lookahead_curve, plot_curve, save_curve, smallest_good
+    from pflx.calibration.lookahead import curve_lines, lookahead_curve, plot_curve, smallest_good
+    from pflx.calibration.reports import save_report
     from pflx.runtime.opening import close_engines, open_engines
 
     check_output(json, ".json")
@@ -46,7 +47,7 @@ def lookahead(
     best = smallest_good(curve, psnr)
     print_line(f"From --lookahead {best} on, every picture has {psnr:g} dB or more.")
     if json:
-        save_curve(json, curve)
+        save_report(json, curve)
     if plot:
         plot_curve(plot, curve)
     for path in filter(None, (json, plot)):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pflx.cli.console import print_line, progress_bar
+from pflx.cli.sources import SpeakerCoefficients, SpeakerEmotion, sources
 from pflx.engines import Bundle
 
 
@@ -18,15 +19,8 @@ def record(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of feeds to make, or to add to.")],
     limit: Annotated[int, typer.Option(min=1, help="Feeds to keep of each graph.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of feeds, and of the reactions.")] = 0,
-    speaker_coefficients: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|landmarks|ONNX", help="The speaker's coefficients, for a generator that reads them."
-        ),
-    ] = None,
-    speaker_emotion: Annotated[
-        str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, likewise.")
-    ] = None,
+    speaker_coefficients: SpeakerCoefficients = None,
+    speaker_emotion: SpeakerEmotion = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
 ) -> None:
     """Record what the graphs are given while they react to real clips, to calibrate with.
@@ -35,7 +29,6 @@ def record(
     """
     from pflx.calibration.record import RecordOptions, record
 
-    given = {"coefficients": speaker_coefficients, "emotion": speaker_emotion}
     with progress_bar() as report:
         feeds = record(
             Bundle.open(bundle),
@@ -43,7 +36,7 @@ def record(
             portrait,
             output,
             options=RecordOptions(seed=seed, limit=limit, threads=threads),
-            extractors={need: value for need, value in given.items() if value is not None},
+            extractors=sources(speaker_coefficients, speaker_emotion),
             progress=report,
         )
     size = sum(path.stat().st_size for path in (output / "arrays").iterdir())
