@@ -160,10 +160,11 @@ def _names(bundles: Sequence[Path]) -> list[str]:
 
 
 def _extractors(bundle: Path, emotion: str | None) -> dict[str, str]:
-    """What tells of the speaker what the generator reads: face landmarks, and what was named."""
+    """What tells of the speaker what the generator reads: its own default or face landmarks, and what was named."""
     from pflx.engines import Bundle
     from pflx.runtime.extractors import LANDMARKS
+    from pflx.runtime.generators import default_sources
 
-    needs = Bundle.open(bundle, verify=False).manifest.generator.needs
-    given = {"coefficients": LANDMARKS, "emotion": emotion}
-    return {need: value for need, value in given.items() if value is not None and need in needs}
+    generator = Bundle.open(bundle, verify=False).manifest.generator
+    given = {"coefficients": LANDMARKS, **default_sources(generator.name), "emotion": emotion}
+    return {need: value for need, value in given.items() if value is not None and need in generator.needs}
