@@ -16,6 +16,7 @@ import typer
 from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.cli.paths import check_output
 from pflx.cli.run import SOLVERS, Engine, Solver
+from pflx.cli.sources import SpeakerEmotion, sources
 from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
 
 if TYPE_CHECKING:
@@ -85,7 +86,6 @@ _Coefficients = Annotated[
         help="The speaker's coefficients, for a generator that reads them; by default numbers that cost nothing.",
     ),
 ]
-_Emotion = Annotated[str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, likewise.")]
 _Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
 _SolverOption = Annotated[Solver | None, typer.Option(help="Of the denoising steps.")]
 _History = Annotated[
@@ -121,7 +121,7 @@ def bench_latency(
     stub: _Stub = False,
     kind: _Kind = None,
     speaker_coefficients: _Coefficients = None,
-    speaker_emotion: _Emotion = None,
+    speaker_emotion: SpeakerEmotion = None,
     steps: _Steps = None,
     solver: _SolverOption = None,
     history: _History = None,
@@ -146,7 +146,6 @@ def bench_latency(
     if self_test:
         outputs.write(_run_self_test(bundle, command), judge, [])
         return
-    sources = {"coefficients": speaker_coefficients, "emotion": speaker_emotion}
     plan = Plan(
         bundle=bundle,
         kind=kind,
@@ -163,7 +162,7 @@ def bench_latency(
         stale_ms=stale_ms,
         duration_s=_DURATIONS_S[mode] if duration is None else duration,
         seed=seed,
-        extractors={need: given for need, given in sources.items() if given is not None},
+        extractors=sources(speaker_coefficients, speaker_emotion),
         options=GeneratorOptions(steps=steps, solver=None if solver is None else SOLVERS[solver], history=history),
         stub=stub,
         command=command,
