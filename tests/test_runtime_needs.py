@@ -71,7 +71,7 @@ def test_a_file_is_opened_once_for_a_clip(tmp_path: Path, clip: Path, monkeypatc
         opened.append(need)
         return open_extractor(given, need, mean_face)
 
-    monkeypatch.setattr("pflx.runtime.listener.open_extractor", counting)
+    monkeypatch.setattr("pflx.runtime.extractors.open_extractor", counting)
     next(needy().react(clip, extractors={"coefficients": path}))
     assert opened == ["coefficients"]
 
