@@ -6,16 +6,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint check format clean help
+.PHONY: demo test lint check try-wheel format clean help
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    export a bundle, let a portrait listen to a real clip: demo/listener.mp4, an animated picture, a drawing"
-	@echo "make test    run the tests"
-	@echo "make lint    ruff, mypy --strict, pyright"
-	@echo "make check   lint and test"
-	@echo "make format  let ruff put imports and lines in order"
-	@echo "make clean   remove everything that make made (the downloaded clip stays in .cache)"
+	@echo "make demo       export a bundle, let a portrait listen to a real clip: demo/listener.mp4, an animated picture, a drawing"
+	@echo "make test       run the tests"
+	@echo "make lint       ruff, mypy --strict, pyright"
+	@echo "make check      lint and test"
+	@echo "make try-wheel  try the wheel, with the newest of what it needs, on each Python found of 3.11, 3.12, 3.13"
+	@echo "make format     let ruff put imports and lines in order"
+	@echo "make clean      remove everything that make made (the downloaded clip stays in .cache)"
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/run_demo.py
@@ -31,6 +32,9 @@ lint: $(VENV)/dev.stamp $(VENV)/node.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint test
+
+try-wheel: $(BIN)/python
+	$(BIN)/python tools/try_wheel.py
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .

@@ -215,12 +215,17 @@ def _opened(path: Path) -> Iterator[InputContainer]:
 
     try:
         # Absolute: FFmpeg would take "a:b.mp4" for an address.
-        container = av.open(str(path.absolute()), metadata_errors="ignore")
+        container = av.open(str(path.absolute()), **_tolerance(av.__version__))
     except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"{path} is no video that FFmpeg can read ({reason}).") from error
     with container:
         yield container
+
+
+def _tolerance(version: str) -> dict[str, Any]:
+    """What lets PyAV open a file with a tag that is not UTF-8: from 19 on nothing, before it a word for it."""
+    return {} if int(version.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 
 
 def _stream_of(container: InputContainer, kind: StreamKind) -> Any:
@@ -242,13 +247,13 @@ def _is_picture(container: InputContainer) -> bool:
 def _duration_s(container: InputContainer, stream: Any) -> float | None:
     import av
 
-    if stream.duration is not None and stream.time_base is not None:
+    if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     return None if container.duration is None else container.duration / av.time_base
 
 
 def _stamp_s(frame: av.VideoFrame | av.AudioFrame) -> float | None:
-    if frame.pts is None or frame.time_base is None:
+    if frame.pts is None or not frame.time_base:  # None, and 0/1 from PyAV 19 on
         return None
     return float(frame.pts * frame.time_base)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pflx.engines import FeedError
-from pflx.runtime.media import MediaError, SpeakerChunk, SpeakerFile, open_speaker
+from pflx.runtime.media import MediaError, SpeakerChunk, SpeakerFile, _stamp_s, open_speaker
 from pflx.runtime.video_writer import VideoWriter
 
 MEDIA = Path(__file__).parent / "media"
@@ -54,9 +54,12 @@ def write_clip(
     sound_start_s: float = 0.0,
     sound_gap: tuple[float, float] | None = None,
     codec: str = "mpeg4",
+    title: str = "",
 ) -> Path:
     """A clip whose n-th picture, shown from `times_s[n]`, has `grey_level(n)` and a red corner."""
     with av.open(str(path), "w") as container:
+        if title:
+            container.metadata["title"] = title
         video: Any = container.add_stream(codec, rate=1000)
         video.width, video.height = size
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -311,6 +314,22 @@ def test_a_clip_that_breaks_off_is_read_up_to_there(tmp_path: Path) -> None:
     half = tmp_path / "half.mkv"
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert 20 < len(read(open_speaker(half)).video) < 40
+
+
+def test_tags_that_are_not_utf_8_do_not_keep_a_clip_from_being_read(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "tagged.mkv", [i / 25 for i in range(10)], codec="mjpeg", title="of the clip")
+    data = clip.read_bytes()
+    assert data.count(b"of the clip") == 1
+    clip.write_bytes(data.replace(b"of the clip", b"\xe9\xff the clip"))
+    assert shown(read(open_speaker(clip)).video) == list(range(10))
+
+
+def test_a_stamp_without_a_unit_is_none() -> None:
+    frame = av.VideoFrame(2, 2, "rgb24")
+    frame.pts = 5
+    assert _stamp_s(frame) is None
+    frame.time_base = Fraction(1, 10)
+    assert _stamp_s(frame) == 0.5
 
 
 def test_what_is_no_clip_gives_one_clear_line(tmp_path: Path) -> None:

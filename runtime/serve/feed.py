@@ -183,5 +183,5 @@ def _mono(frame: av.AudioFrame) -> av.AudioFrame:
 
 def _time_s(frame: Frame) -> float:
     assert frame.pts is not None
-    assert frame.time_base is not None
+    assert frame.time_base
     return float(frame.pts * frame.time_base)
