@@ -22,10 +22,10 @@ import report
 
 from pflx.engines import Array
 from pflx.runtime import Listener, Recorded, Rung, open_speaker
+from pflx.runtime.frames.pace import Unhurried
+from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.listener import Extractors
-from pflx.runtime.media import FPS
-from pflx.runtime.pace import Unhurried
 
 DOCS = Path(__file__).parent.parent / "docs" / "generators.md"
 START, END = "<!-- benchmarks/generators.py writes from here -->\n", "<!-- to here -->\n"

@@ -22,10 +22,11 @@ from pflx.engines.streams import Stream
 from pflx.runtime.bench.drawing import draw_face
 from pflx.runtime.bench.engine import make_feeds
 from pflx.runtime.bench.usage import graph_uses
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.generators import make_generator
 from pflx.runtime.generators.diffusion import updates
 from pflx.runtime.opening import open_engine, stream_of
-from pflx.runtime.rendering import COEFFICIENTS, WINDOW_RADIUS, make_renderer
+from pflx.runtime.rendering import COEFFICIENTS, make_renderer
 from pflx.runtime.smoothing import Smoother
 
 PRECISIONS = ("fp16", "fp32")

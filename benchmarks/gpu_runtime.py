@@ -28,9 +28,9 @@ from pflx.runtime.bench.sessions import measure_sessions
 from pflx.runtime.bench.stimulus import Stimulus
 from pflx.runtime.bench.usage import graph_uses
 from pflx.runtime.figures import Distribution
-from pflx.runtime.media import FPS
+from pflx.runtime.frames.pace import UNHURRIED, Pace, Unhurried, largest_batches
+from pflx.runtime.frames.timing import FPS
 from pflx.runtime.opening import open_engines
-from pflx.runtime.pace import UNHURRIED, Pace, Unhurried, largest_batches
 from pflx.runtime.pfl import centre_square
 
 HOPS, WARM_UP_HOPS = 300, 20

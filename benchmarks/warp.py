@@ -23,9 +23,9 @@ import report
 from pflx.engines import Array, Bundle
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.evaluation.flicker import judge_pictures
+from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
 from pflx.runtime.landmarks import FaceMesh, LandmarkExtractor
-from pflx.runtime.rendering import WINDOW_RADIUS, Features, PictureMover, Renderer
-from pflx.runtime.smoothing import POSE
+from pflx.runtime.rendering import Features, PictureMover, Renderer
 from pflx.runtime.warp import frame_portrait
 
 

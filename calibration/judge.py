@@ -16,7 +16,7 @@ from pflx.runtime.evaluation.flicker import judge_pictures
 from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.evaluation.results import UndefinedError
 from pflx.runtime.evaluation.smoothness import judge_motion
-from pflx.runtime.media import FPS
+from pflx.runtime.frames.timing import FPS
 
 _ROTATION = slice(52, 55)
 

@@ -23,10 +23,10 @@ from pflx.runtime.bench.table import number, table
 from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.evaluation.results import Border
 from pflx.runtime.evaluation.smoothness import compare_borders
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import make_generator
 from pflx.runtime.generators.protocol import delay_frames
-from pflx.runtime.media import FPS
-from pflx.runtime.rendering import WINDOW_RADIUS
 
 SCHEMA = 1
 LOOKAHEADS = range(WINDOW_RADIUS + 1)

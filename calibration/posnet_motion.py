@@ -17,7 +17,7 @@ from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds import Feeds
 from pflx.engines import Array
 from pflx.runtime.evaluation.predictions import WITHOUT_POSNET, InputError, read_predictions
-from pflx.runtime.smoothing import POSE
+from pflx.runtime.frames.coefficients import POSE
 
 FPS = 25
 HELD_OUT = 0.2

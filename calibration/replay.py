@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pflx.engines import Array, Engine, Manifest
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.generators import SpeakerWindow, State, make_generator
-from pflx.runtime.rendering import WINDOW_RADIUS, make_renderer
+from pflx.runtime.rendering import make_renderer
 from pflx.runtime.smoothing import Smoother, joined_segments
 
 PICTURES = 6

@@ -39,7 +39,7 @@ def live(
 ) -> None:
     """React to the webcam in a window, until q is pressed or the window closed."""
     from pflx.runtime import Listener, StopWatching, WindowSink
-    from pflx.runtime.media import FPS
+    from pflx.runtime.frames.timing import FPS
 
     if speaker is not None and (camera, microphone) != (None, None):
         raise UsageError("--speaker takes the place of --camera and --microphone. Leave one of them out.")

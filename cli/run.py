@@ -185,7 +185,7 @@ class _Film:
 
 def _speaker_frames(clip: SpeakerFile) -> Iterator[tuple[Array, Array]]:
     """Picture and sound of every frame of the clip."""
-    from pflx.runtime.media import samples_per_frame
+    from pflx.runtime.frames.timing import samples_per_frame
 
     for chunk in clip.chunks():
         yield from zip(chunk.video, chunk.audio.reshape(-1, samples_per_frame(clip.sample_rate_hz)), strict=True)

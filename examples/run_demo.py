@@ -21,7 +21,7 @@ from PIL import Image
 
 from pflx.engines import Bundle, BundleError
 from pflx.runtime import open_speaker
-from pflx.runtime.media import FPS
+from pflx.runtime.frames.timing import FPS
 
 REPOSITORY = Path(__file__).parent.parent
 PORTRAIT = REPOSITORY / "tests/media/portrait_astronaut_256.png"

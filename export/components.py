@@ -21,7 +21,7 @@ from pflx.export.generators.backchannel import BackchannelParts
 from pflx.export.models import PIRender, PosNet, load_model, untrained
 from pflx.export.recipes import COEFFICIENTS
 from pflx.export.renderers import PIRenderParts, RendererParts, WarpParts
-from pflx.runtime.smoothing import POSE
+from pflx.runtime.frames.coefficients import POSE
 
 DEFAULT_POSNET = "pflx's default, fitted to tracked heads with jumps put in, not to this generator"
 """Note in the provenance of a bundle whose PosNet came with pflx."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pflx.runtime.chain import ListenerFrame, seeded_noise
+from pflx.runtime.chain import seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
 from pflx.runtime.extractors import Extractor, NeedError, Recorded, open_extractor
-from pflx.runtime.faces import BlazeFace, Face, FaceDetector, FaceState
+from pflx.runtime.faces import BlazeFace, Face, FaceDetector
+from pflx.runtime.frames.face_state import FaceState
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.pace import Pace
 from pflx.runtime.generators import GeneratorOptions
 from pflx.runtime.inbox import Arrival
-from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.listener import Listener
 from pflx.runtime.live import LiveSession
 from pflx.runtime.media import MediaError, SpeakerChunk, SpeakerFile, open_speaker
-from pflx.runtime.pace import Pace
 from pflx.runtime.pfl import Region, fixed_region
 from pflx.runtime.portrait import PortraitError, load_portrait
 from pflx.runtime.queues import Policy, QueueGauge

@@ -15,8 +15,7 @@ from itertools import count
 from typing import Protocol
 
 from pflx.engines import PflxError
-
-NS_PER_S = 1_000_000_000
+from pflx.runtime.frames.timing import NS_PER_S
 
 
 class ClockError(PflxError, RuntimeError):

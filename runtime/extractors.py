@@ -7,17 +7,16 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import PflxError
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 
 log = logging.getLogger(__name__)
 
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
 
 SIZES: Mapping[str, int] = {"coefficients": 58, "emotion": 25}
 """Numbers per frame of each need that an extractor gives."""

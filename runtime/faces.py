@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import Engine, OrtEngine, PflxError
-
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.face_state import FaceState
 
 MODEL_PATH = Path(__file__).parent / "data" / "blazeface_short_range.onnx"
 MODEL_SHA256 = "f3c5b51d1f4ada6f1136ec723a12bff6577b6245c7d11a05a827bf9c312e01e5"
@@ -198,19 +196,6 @@ def _inside(box: Float32Array, width: int, height: int) -> tuple[float, float, f
     left, right = np.clip([box[0], box[0] + box[2]], 0, width).tolist()
     top, bottom = np.clip([box[1], box[1] + box[3]], 0, height).tolist()
     return left, top, right - left, bottom - top
-
-
-class FaceState(IntEnum):
-    """What a stream knows about its speaker's face."""
-
-    LOCKED = 0
-    """Seen at the last look, and at the one before."""
-    COASTING = 1
-    """Missed for less than 2 s; the face is taken to be still there."""
-    LOST = 2
-    """None seen yet, or missed for 2 s and more."""
-    REACQUIRED = 3
-    """Seen once after it was lost; not yet trusted."""
 
 
 @dataclass(frozen=True)

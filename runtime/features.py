@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import FeedError
+from pflx.runtime.frames.arrays import Float32Array, Float64Array
+from pflx.runtime.frames.timing import FPS
 
-Float32Array: TypeAlias = npt.NDArray[np.float32]
-Float64Array: TypeAlias = npt.NDArray[np.float64]
-
-FPS = 25
 MFCC_SIZE = 78
 """Numbers in a row: 3 kinds (value, delta, delta of delta) of 13 coefficients of 2 overlapping windows of 25 ms."""
 LOWEST_RATE_HZ = 4000

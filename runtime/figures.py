@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import PflxError
-from pflx.runtime.latency import Ledger, Rung
-from pflx.runtime.ledger_table import NS_PER_MS, LedgerTable, distinct
-
-Float64Array: TypeAlias = npt.NDArray[np.float64]
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
+from pflx.runtime.frames.arrays import BoolArray, Float64Array
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.timing import NS_PER_MS
+from pflx.runtime.ledger_table import LedgerTable, distinct
 
 _MS_PER_HOUR = 3_600_000
 _CONFIDENCE = 0.95

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pflx.engines import Array, Engine
 from pflx.runtime.faces import open_packaged
-
-Float32Array: TypeAlias = npt.NDArray[np.float32]
+from pflx.runtime.frames.arrays import Float32Array
 
 MODEL_PATH = Path(__file__).parent / "data" / "silero_vad.onnx"
 MODEL_SHA256 = "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85"

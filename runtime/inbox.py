@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import Array, FeedError
-from pflx.runtime.media import FPS, samples_per_frame
-
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.timing import FPS, samples_per_frame
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,9 @@ import numpy.typing as npt
 
 from pflx.engines import Engine
 from pflx.runtime.faces import BlazeFace, FaceDetector, open_packaged
+from pflx.runtime.frames.arrays import Float32Array, Float64Array, UInt8Array
 from pflx.runtime.speaker import find_face
 
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
-Float64Array: TypeAlias = npt.NDArray[np.float64]
 Square: TypeAlias = tuple[float, float, float, float]
 """Centre x, centre y and side in pixels, and the angle by which it is turned, clockwise in the picture, in rad."""
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.frames.arrays import BoolArray, Int64Array
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.timing import NS_PER_MS
 
-Int64Array: TypeAlias = npt.NDArray[np.int64]
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
-
-NS_PER_MS = 1_000_000
 _NEVER = np.iinfo(np.int64).min
 _STAMPS = (
     "closed",

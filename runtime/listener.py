@@ -18,20 +18,23 @@ import numpy as np
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
 from pflx.engines.device import Device
 from pflx.engines.manifest import with_renderer
-from pflx.runtime.chain import Chain, Clock, ListenerFrame, Noise, seeded_noise
+from pflx.runtime.chain import Chain, Noise, seeded_noise
 from pflx.runtime.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.extractors import Extractor, Recorded, open_extractors, require_needs
 from pflx.runtime.faces import BlazeFace, FaceDetector
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.timing import FPS, Clock
 from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
 from pflx.runtime.generators.protocol import Denoiser, StepDifference, delay_frames
 from pflx.runtime.inbox import Inbox
-from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.live import LiveSession
-from pflx.runtime.media import FPS, SpeakerFile, open_speaker
+from pflx.runtime.media import SpeakerFile, open_speaker
 from pflx.runtime.opening import Library, close_engines, open_engines
 from pflx.runtime.pfl import Box, Region, centre_square
 from pflx.runtime.queues import Policy
-from pflx.runtime.rendering import WINDOW_RADIUS, Portrait, make_renderer
+from pflx.runtime.rendering import Portrait, make_renderer
 from pflx.runtime.session import ListenerFullError, LiveSettings
 from pflx.runtime.sinks import Sink, as_sink
 from pflx.runtime.smoothing import Smoother

@@ -24,11 +24,13 @@ from types import TracebackType
 from typing import Self
 
 from pflx.engines import Array
-from pflx.runtime.chain import Chain, ListenerFrame
+from pflx.runtime.chain import Chain
 from pflx.runtime.clock import Thread, Turn
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.timing import FRAME_NS, NS_PER_MS
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.inbox import Arrival
-from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.playout import Due, Playout
 from pflx.runtime.queues import MediaQueue, Policy
 from pflx.runtime.rendering import Portrait
@@ -37,16 +39,15 @@ from pflx.runtime.session import Command, LiveSettings, SessionError, SessionSta
 from pflx.runtime.sinks import Sink, StopWatching
 from pflx.runtime.sources import Source, Timed
 from pflx.runtime.stream import Stream, StreamError
-from pflx.runtime.timeline import FRAME_NS, Slot, Timeline
+from pflx.runtime.timeline import Slot, Timeline
 from pflx.runtime.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
-_MS = 1_000_000
-_FRAME_MS = FRAME_NS / _MS
+_FRAME_MS = FRAME_NS / NS_PER_MS
 _SLACK_MS = 500.0  # of the speaker queue, over the two hops that it needs anyhow
 _REMEMBERED = 256  # deadlines: those of the slots that a frame may still be made for, and more
-_JOIN_NS = 1_000 * _MS  # a session stops within it
+_JOIN_NS = 1_000 * NS_PER_MS  # a session stops within it
 _PATIENCE = 50  # slots that nothing was shown for, until it is said
 
 
@@ -109,13 +110,13 @@ class LiveSession:
             self._clock,
             self._monitor,
             self._viewed,
-            block_ns=round(settings.block_ms * _MS),
+            block_ns=round(settings.block_ms * NS_PER_MS),
             stale_ns=settings.stale_ns,
         )
         self._playout = Playout(
             self._frames,
             samples=settings.samples,
-            delay_ns=round((self.declared_delay_ms - _FRAME_MS) * _MS),
+            delay_ns=round((self.declared_delay_ms - _FRAME_MS) * NS_PER_MS),
             floor=settings.floor,
             stale_ns=settings.stale_ns,
         )
@@ -164,9 +165,12 @@ class LiveSession:
                 repaired=self._stream.repaired,
                 reanchored=self._timeline.clock.reanchored,
                 queues=[queue.gauge(now) for queue in (self._speaker, self._frames, self._viewed)],
-                age_ms=self._tally.age_ns / _MS,
-                av_offset_ms=self._av_offset_ns / _MS,
-                cost_ms={"generator": self._pace.step_cost / _MS, "render": self._pace.render.predicted / _MS},
+                age_ms=self._tally.age_ns / NS_PER_MS,
+                av_offset_ms=self._av_offset_ns / NS_PER_MS,
+                cost_ms={
+                    "generator": self._pace.step_cost / NS_PER_MS,
+                    "render": self._pace.render.predicted / NS_PER_MS,
+                },
             )
 
     @property
@@ -217,7 +221,7 @@ class LiveSession:
         Raises:
             SessionError: it has failed.
         """
-        until = None if timeout_s is None else self._clock() + round(timeout_s * 1000 * _MS)
+        until = None if timeout_s is None else self._clock() + round(timeout_s * 1000 * NS_PER_MS)
         with self._monitor:
             while self._failure is None and "player" in self._busy:
                 if until is not None and self._clock() >= until:
@@ -376,7 +380,7 @@ class LiveSession:
             self._playout.deliver(frame, fresh=fresh)
             self._monitor.notify()
         if not fresh:
-            self._warn_once("A frame came %d ms late and is not shown", late / _MS)
+            self._warn_once("A frame came %d ms late and is not shown", late / NS_PER_MS)
 
     def _deadline(self, number: int) -> int:
         """When a frame is due; a segment may begin ahead of the speaker."""
@@ -446,7 +450,7 @@ class LiveSession:
         for ledger in ledgers:
             self._tally.drop(ledger)
         if not self._tally.emitted and self._tally.dropped >= _PATIENCE * self.settings.samples:
-            step, render = self._pace.step_cost / _MS, self._pace.render.predicted / _MS
+            step, render = self._pace.step_cost / NS_PER_MS, self._pace.render.predicted / NS_PER_MS
             self._warn_once("Nothing is in time to be shown: a segment takes %d ms, a picture %d ms", step, render)
 
     def _warn_once(self, message: str, *details: float) -> None:

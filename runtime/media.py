@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from pflx.engines import FeedError, PflxError
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ, samples_per_frame
 
 if TYPE_CHECKING:
     import av
@@ -23,31 +24,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
 StreamKind: TypeAlias = Literal["video", "audio"]
-
-FPS = 25
-"""Frames per second of everything inside pflx."""
-SAMPLE_RATE_HZ = 16_000
-"""Audio samples per second where nobody asks for another rate; a bundle's manifest says what its generator hears."""
 
 _TIME_TOLERANCE_S = 0.0006  # Matroska and FLV round time stamps to the nearest millisecond
 _SHORTEST_PICTURE_S = 0.002  # files of uneven rate often state one tick as the duration of every picture
 _AUDIO_TOLERANCE_S = 0.02  # half a frame; below it, uneven stamps are jitter and the samples are contiguous
 _LONGEST_OVERLAP_S = 1.0  # audio that goes back further did not overlap: its clock was reset
 _LONGEST_GAP_S = 60.0  # a longer step forward is taken for a broken clock, not for a pause
-
-
-def samples_per_frame(sample_rate_hz: int) -> int:
-    """Samples of sound that belong to one picture.
-
-    Raises:
-        FeedError: the rate is no multiple of 25 Hz, so that frames would not all have the same number.
-    """
-    if sample_rate_hz <= 0 or sample_rate_hz % FPS:
-        raise FeedError(f"A sample rate of {sample_rate_hz} Hz is no multiple of {FPS}. Take 16000, 44100 or 48000.")
-    return sample_rate_hz // FPS
 
 
 class MediaError(PflxError, OSError):

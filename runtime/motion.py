@@ -6,7 +6,7 @@ import numpy as np
 
 from pflx.engines import Array
 from pflx.engines.placement import concatenate
-from pflx.runtime.rendering import WINDOW_RADIUS
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.segment import Segment
 
 

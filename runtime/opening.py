@@ -19,7 +19,7 @@ from pflx.engines.passport import require_match, this_machine
 from pflx.engines.protocol import DeviceError
 from pflx.engines.streams import Stream
 from pflx.engines.trt import TrtContext
-from pflx.runtime.rendering import WINDOW_RADIUS
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import PflxError
+from pflx.runtime.frames.arrays import UInt8Array
 
 Box: TypeAlias = Sequence[float]
 """A face as x, y, width, height in pixels."""
 
 Mode: TypeAlias = Literal["release", "paper"]
 Edges: TypeAlias = tuple[float, float, float, float]
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 
 # The released tracker starts from this previous box (l, t, r, b), which it uses when frame 0 has no face.
 _NO_PREVIOUS: Edges = (2000.0, 2000.0, 0.0, 0.0)

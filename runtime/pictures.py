@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from pflx.engines.placement import Fetching, fetch, kept
-from pflx.runtime.chain import Chain, ListenerFrame
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.chain import Chain
+from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.pace import Pace
 from pflx.runtime.motion import Motion
-from pflx.runtime.pace import Pace
-from pflx.runtime.rendering import WINDOW_RADIUS, Features
+from pflx.runtime.rendering import Features
 from pflx.runtime.segment import Flight, Shot
-from pflx.runtime.smoothing import POSE
 
 
 class Pictures:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from pflx.runtime.chain import ListenerFrame
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.queues import MediaQueue
 from pflx.runtime.timeline import Slot
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import PflxError
+from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.pfl import centre_crop
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 
 SMALLEST_SIDE = 64
 """Pixels on the shorter side below which there is no face worth animating."""

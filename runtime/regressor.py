@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import Engine, OrtEngine, TensorSpec
-from pflx.runtime.extractors import SIZES, ExtractorError, Float32Array, UInt8Array
+from pflx.runtime.extractors import SIZES, ExtractorError
 from pflx.runtime.faces import BlazeFace, FaceDetector
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.pfl import Box
 from pflx.runtime.speaker import find_face
 

@@ -8,29 +8,24 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from pflx.engines import Array, BundleError, Engine, RendererInfo
 from pflx.engines.placement import fetch, kept
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
+from pflx.runtime.frames.pace import BATCHES
 from pflx.runtime.landmarks import FaceMesh
-from pflx.runtime.pace import BATCHES
 from pflx.runtime.portrait import PortraitError, load_portrait
-from pflx.runtime.smoothing import POSE
 from pflx.runtime.warp import frame_portrait, square_geometry
 
 log = logging.getLogger(__name__)
 
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
 Portrait: TypeAlias = str | Path | UInt8Array
 Features: TypeAlias = Mapping[str, Array]
 """What the renderer keeps of one portrait, by name."""
 
 COEFFICIENTS = 58
 _GEOMETRY = "geometry"
-
-WINDOW_RADIUS = 13
-"""Coefficient frames that a renderer may read on each side of a frame. Source: PIRender, semantic radius."""
 
 
 class Renderer:

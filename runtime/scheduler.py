@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pflx.runtime.chain import Chain, Clock, seeded_noise
-from pflx.runtime.latency import Rung
-from pflx.runtime.pace import UNHURRIED, Pace, Unhurried, largest_batches
+from pflx.runtime.chain import Chain, seeded_noise
+from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.frames.pace import UNHURRIED, Pace, Unhurried, largest_batches
+from pflx.runtime.frames.timing import FRAME_NS, Clock
 from pflx.runtime.pfl import Region
 from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.stream import Stream
-from pflx.runtime.timeline import FRAME_NS
 
 _REMEMBERED = 64  # calls: a few segments of rendering, so that the prediction follows a machine that slows down
 

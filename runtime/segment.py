@@ -9,9 +9,9 @@ import numpy as np
 
 from pflx.engines import Array
 from pflx.engines.placement import Fetching, Here, fetch
-from pflx.runtime.faces import FaceState
-from pflx.runtime.inbox import Float32Array, UInt8Array
-from pflx.runtime.latency import Rung
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.face_state import FaceState
+from pflx.runtime.frames.ledger import Rung
 
 
 @dataclass(frozen=True)

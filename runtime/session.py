@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pflx.engines import FeedError, PflxError
 from pflx.runtime.clock import Turn
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.queues import Policy, QueueGauge
 
 

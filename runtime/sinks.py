@@ -13,8 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from pflx.engines import BackendMissingError, DeviceError, FeedError
-from pflx.runtime.chain import ListenerFrame
-from pflx.runtime.media import FPS, MediaError, UInt8Array
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.timing import FPS
+from pflx.runtime.media import MediaError
 from pflx.runtime.video_writer import VideoWriter
 
 _LONGEST_GAP = 60 * FPS  # a longer one is a clock that was set, not a pause to be sat through

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from pflx.engines import Array, Engine
 from pflx.engines.placement import kept
+from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.generators import Generator, SpeakerWindow, State
-
-POSE = slice(52, 58)
-"""Rotation (3, rad) and translation (3, FaceVerse units) in a coefficient vector."""
 
 
 class Smoother:

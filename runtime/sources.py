@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pflx.engines import FeedError
-from pflx.runtime.media import (
-    FPS,
-    SAMPLE_RATE_HZ,
-    Float32Array,
-    SpeakerFile,
-    UInt8Array,
-    open_speaker,
-    samples_per_frame,
-)
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ, samples_per_frame
+from pflx.runtime.media import SpeakerFile, open_speaker
 
 if TYPE_CHECKING:
     pass

@@ -11,18 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import Array, PflInfo
-from pflx.runtime.faces import FaceDetector, FaceState, FaceWatch
-from pflx.runtime.pfl import (
-    Box,
-    Mode,
-    Region,
-    UInt8Array,
-    centre_crop,
-    centre_square,
-    choose_face,
-    crop,
-    fixed_region,
-)
+from pflx.runtime.faces import FaceDetector, FaceWatch
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.face_state import FaceState
+from pflx.runtime.pfl import Box, Mode, Region, centre_crop, centre_square, choose_face, crop, fixed_region
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ import numpy as np
 from pflx.engines import Array
 from pflx.runtime.extractors import SIZES, Extractor
 from pflx.runtime.features import MFCC_SIZE, mfcc
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.snapshot import prefixed, unprefixed
+from pflx.runtime.frames.timing import samples_per_frame
 from pflx.runtime.generators import Generator, SpeakerWindow
-from pflx.runtime.inbox import UInt8Array, Window
-from pflx.runtime.media import samples_per_frame
-from pflx.runtime.snapshot import prefixed, unprefixed
+from pflx.runtime.inbox import Window
 from pflx.runtime.speaker import GENERATOR_SIDE, Cropped, FaceTrack, SpeakerView
 
 

@@ -12,17 +12,19 @@ import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
 from pflx.engines.placement import Fetching, Here, Part, fetch
-from pflx.runtime.chain import Chain, ListenerFrame, Noise
+from pflx.runtime.chain import Chain, Noise
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.coefficients import POSE
+from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.pace import UNHURRIED, Pace
+from pflx.runtime.frames.snapshot import prefixed, unprefixed
 from pflx.runtime.generators import State, reach
-from pflx.runtime.inbox import Arrival, Float32Array, Inbox, UInt8Array, Window
-from pflx.runtime.latency import Rung
+from pflx.runtime.inbox import Arrival, Inbox, Window
 from pflx.runtime.motion import Motion
-from pflx.runtime.pace import UNHURRIED, Pace
 from pflx.runtime.pictures import Pictures
 from pflx.runtime.rendering import Portrait
 from pflx.runtime.segment import Draft, Segment, SegmentStamps, hold_good, is_finite, to_check
-from pflx.runtime.smoothing import POSE
-from pflx.runtime.snapshot import prefixed, unprefixed
 from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.speaker_window import Ahead, SpeakerState
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pflx.engines import FeedError
-from pflx.runtime.clock import NS_PER_S
-from pflx.runtime.inbox import Float32Array, UInt8Array, check_sound, described
-from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, fit_picture, samples_per_frame
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.timing import FPS, NS_PER_S, SAMPLE_RATE_HZ, samples_per_frame
+from pflx.runtime.inbox import check_sound, described
+from pflx.runtime.media import fit_picture
 from pflx.runtime.sources import Timed
 
-FRAME_NS = NS_PER_S // FPS
 GRACE_NS = 60_000_000
 """How long after its end a slot waits for a picture or sound that is late, before it goes on without."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pflx.engines.writer import write_whole
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.frames.ledger import Ledger, Rung
 
 _PID = 1
 _NS_PER_US = 1000

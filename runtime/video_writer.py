@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, Float32Array, MediaError, UInt8Array, silence
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ
+from pflx.runtime.media import MediaError, silence
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

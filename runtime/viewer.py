@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 
-from pflx.runtime.chain import ListenerFrame
 from pflx.runtime.clock import LiveClock, Monitor
+from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.queues import MediaQueue, Policy
 
 

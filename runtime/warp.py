@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from pflx.runtime.frames.arrays import Float32Array, Float64Array, UInt8Array
 from pflx.runtime.landmarks import FaceLandmarks, FaceMesh
-from pflx.runtime.portrait import PortraitError, UInt8Array, load_picture, load_portrait, load_square
-
-Float32Array: TypeAlias = npt.NDArray[np.float32]
-Float64Array: TypeAlias = npt.NDArray[np.float64]
+from pflx.runtime.portrait import PortraitError, load_picture, load_portrait, load_square
 
 GEOMETRY: Mapping[str, int] = {
     "head": 2,

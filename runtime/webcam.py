@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pflx.engines import DeviceError
-from pflx.runtime.chain import Clock
-from pflx.runtime.clock import NS_PER_S
-from pflx.runtime.media import SAMPLE_RATE_HZ, Float32Array, MediaError, samples_per_frame
+from pflx.runtime.frames.arrays import Float32Array
+from pflx.runtime.frames.timing import NS_PER_S, SAMPLE_RATE_HZ, Clock, samples_per_frame
+from pflx.runtime.media import MediaError
 from pflx.runtime.sources import Timed
 
 if TYPE_CHECKING:

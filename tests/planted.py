@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.frames.ledger import Ledger, Rung
 
 MS = 1_000_000
 STEP = 40 * MS

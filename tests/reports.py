@@ -23,7 +23,7 @@ from pflx.runtime.bench.report import (
 )
 from pflx.runtime.bench.summary import report_lines
 from pflx.runtime.figures import Distribution, Figures, Quantile
-from pflx.runtime.latency import Rung
+from pflx.runtime.frames.ledger import Rung
 
 GOLDEN = Path(__file__).parent / "golden" / "bench_report.txt"
 

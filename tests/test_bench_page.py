@@ -24,7 +24,7 @@ from pflx.runtime.bench.report import Minute, Mode, Report, Series
 from pflx.runtime.bench.summary import quote
 from pflx.runtime.bench.table import number
 from pflx.runtime.figures import Distribution
-from pflx.runtime.latency import Rung
+from pflx.runtime.frames.ledger import Rung
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('x')</script>&\"]]> \U0001f600"

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 import pflx.runtime.faces as faces_module
 from pflx.engines import Array, FakeEngine, TensorSpec
-from pflx.runtime.faces import (
-    LOST_AFTER_FRAMES,
-    MODEL_PATH,
-    BlazeFace,
-    DetectorFileError,
-    FaceState,
-    FaceWatch,
-    FrameError,
-)
+from pflx.runtime.faces import LOST_AFTER_FRAMES, MODEL_PATH, BlazeFace, DetectorFileError, FaceWatch, FrameError
+from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.portrait import load_portrait
 
 MEDIA = Path(__file__).parent / "media"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from planted import MS, on_time, plain
 
 from pflx.runtime.figures import Figures, FiguresError, figures
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.frames.ledger import Ledger, Rung
 
 HOP = 4
 GRANTED = 100.0

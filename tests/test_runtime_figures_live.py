@@ -13,7 +13,7 @@ from pflx.engines import Array
 from pflx.runtime import Timed
 from pflx.runtime.clock import VirtualClock
 from pflx.runtime.figures import Figures, figures
-from pflx.runtime.latency import Ledger
+from pflx.runtime.frames.ledger import Ledger
 
 MS = 1_000_000
 FRAMES = 100

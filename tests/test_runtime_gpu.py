@@ -27,7 +27,7 @@ from pflx.engines.device import Device
 from pflx.engines.protocol import DeviceLostError, EngineError
 from pflx.runtime import Listener, ListenerFrame, Rung, Stream
 from pflx.runtime.chain import seeded_noise
-from pflx.runtime.pace import BATCHES, UNHURRIED, Unhurried, largest_batches
+from pflx.runtime.frames.pace import BATCHES, UNHURRIED, Unhurried, largest_batches
 from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.stream import Look
 

@@ -26,10 +26,10 @@ from sessions import FRAMES, SOUND, VIDEO, content, listener, whole
 
 from pflx.engines import Array, EngineError, FeedError
 from pflx.runtime import Listener, ListenerFrame, Stream
+from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.frames.pace import Unhurried
 from pflx.runtime.generators import Reaction, SpeakerWindow, State
 from pflx.runtime.inbox import Arrival
-from pflx.runtime.latency import Rung
-from pflx.runtime.pace import Unhurried
 
 FULL, FEWER, HALF, WARPED, HOLD = Rung
 

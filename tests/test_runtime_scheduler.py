@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from pflx.engines import Array
 from pflx.runtime import ListenerFrame
+from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.frames.timing import FRAME_NS
 from pflx.runtime.inbox import Arrival
-from pflx.runtime.latency import Rung
 from pflx.runtime.scheduler import Cost, DeadlinePace
-from pflx.runtime.timeline import FRAME_NS
 
 MS = 1_000_000
 FULL, HALF, WARPED, HOLD = Rung.FULL, Rung.HALF_RATE, Rung.WARPED, Rung.HOLD

@@ -30,9 +30,9 @@ from timelines import (
 )
 
 from pflx.engines import FeedError
-from pflx.runtime.clock import NS_PER_S
+from pflx.runtime.frames.timing import FRAME_NS, NS_PER_S
 from pflx.runtime.sources import Timed
-from pflx.runtime.timeline import FRAME_NS, Timeline
+from pflx.runtime.timeline import Timeline
 
 # Rates, jitter and pictures
 

@@ -26,7 +26,7 @@ from timelines import (
     sounds,
 )
 
-from pflx.runtime.clock import NS_PER_S
+from pflx.runtime.frames.timing import NS_PER_S
 from pflx.runtime.sources import Timed
 from pflx.runtime.timeline import GRACE_NS
 

@@ -16,7 +16,7 @@ from planted import MS, STEP, on_time, plain
 from sessions import FRAMES, listener, whole
 
 from pflx.engines.writer import OutputError
-from pflx.runtime.latency import Ledger, Rung
+from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.trace import write_trace
 
 Event = dict[str, Any]

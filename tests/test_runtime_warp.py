@@ -53,13 +53,13 @@ from pflx.engines.device_engine import DeviceEngine
 from pflx.engines.manifest import BundleCorruptError, check_references, decode_manifest, encode_manifest, with_renderer
 from pflx.runtime import Listener, ListenerFrame, LiveSession, Rung
 from pflx.runtime.clock import VirtualClock
+from pflx.runtime.frames.coefficients import POSE
+from pflx.runtime.frames.pace import Unhurried
 from pflx.runtime.landmarks import FaceLandmarks, FaceMesh
 from pflx.runtime.media import open_speaker
 from pflx.runtime.opening import stream_of
-from pflx.runtime.pace import Unhurried
 from pflx.runtime.portrait import PortraitError
 from pflx.runtime.rendering import Renderer, WarpRenderer, make_renderer, reach
-from pflx.runtime.smoothing import POSE
 from pflx.runtime.warp import (
     GEOMETRY,
     GEOMETRY_SIZE,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pflx.runtime.clock import NS_PER_S
+from pflx.runtime.frames.timing import NS_PER_S
 from pflx.runtime.sources import Timed
 from pflx.runtime.timeline import GRACE_NS, Slot, Timeline
 

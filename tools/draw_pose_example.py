@@ -8,7 +8,8 @@ import numpy as np
 
 from pflx.runtime.evaluation import Inputs, Predictions, evaluate
 from pflx.runtime.evaluation.plot import save_plot
-from pflx.runtime.evaluation.predictions import POSE, WITH_POSNET, WITHOUT_POSNET
+from pflx.runtime.evaluation.predictions import WITH_POSNET, WITHOUT_POSNET
+from pflx.runtime.frames.coefficients import POSE
 
 HOP, FRAMES, FPS = 8, 160, 25
 SIZES = np.array([0.15, 0.2, 0.1, 0.05, 0.05, 0.1])

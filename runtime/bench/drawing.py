@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pflx.runtime.media import UInt8Array
+from pflx.runtime.frames.arrays import UInt8Array
 
 _Float64Array = npt.NDArray[np.float64]
 

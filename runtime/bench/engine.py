@@ -21,17 +21,16 @@ from pflx.runtime.bench.report import EngineFigures, Report
 from pflx.runtime.bench.stub import stub_engines
 from pflx.runtime.bench.table import count, number
 from pflx.runtime.bench.usage import graph_uses
-from pflx.runtime.chain import Clock
 from pflx.runtime.figures import distribution
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.timing import NS_PER_MS, Clock
 from pflx.runtime.opening import CALL_SIZES, open_device, open_engine
-from pflx.runtime.rendering import WINDOW_RADIUS
 
 LEAST_CALLS = 30
 """Timed at least, however long they take: enough for a p90."""
 
-_MS = 1_000_000
-_WARM_UP_NS, _WARM_UP_CALLS = 200 * _MS, 50
-_LONGEST_WARM_UP_NS, _FEWEST_CALLS = 5_000 * _MS, 3  # 50 calls of 100 ms; slower ones need not be as many
+_WARM_UP_NS, _WARM_UP_CALLS = 200 * NS_PER_MS, 50
+_LONGEST_WARM_UP_NS, _FEWEST_CALLS = 5_000 * NS_PER_MS, 3  # 50 calls of 100 ms; slower ones need not be as many
 
 _STUBS = "The networks are stubs: the figures are those of calling an engine that does nothing."
 
@@ -106,7 +105,7 @@ def measure_engine(
     """
     calls, took, note = _warm_up(lambda: engine.run(feeds), clock)
     spans: list[int] = []
-    until = clock() + round(duration_s * 1000 * _MS)
+    until = clock() + round(duration_s * 1000 * NS_PER_MS)
     while len(spans) < LEAST_CALLS or clock() < until:
         begun = clock()
         engine.run(feeds)
@@ -116,10 +115,10 @@ def measure_engine(
         per_segment=1,
         calls=len(spans),
         warmup_calls=calls,
-        warmup_ms=took / _MS,
+        warmup_ms=took / NS_PER_MS,
         warmup_note=note,
         feeds={name: list(value.shape) for name, value in feeds.items()},
-        compute=distribution(np.array(spans) / _MS),
+        compute=distribution(np.array(spans) / NS_PER_MS),
     )
 
 
@@ -152,7 +151,7 @@ def measure_on_gpu(
 
     calls, took, note = _warm_up(call, clock)
     spans: dict[str, list[int]] = defaultdict(list)
-    until = clock() + round(duration_s * 1000 * _MS)
+    until = clock() + round(duration_s * 1000 * NS_PER_MS)
     while len(spans["compute"]) < LEAST_CALLS or clock() < until:
         stamps = [clock()]
         for value in feeds.values():
@@ -175,13 +174,13 @@ def measure_on_gpu(
         per_segment=1,
         calls=len(spans["compute"]),
         warmup_calls=calls,
-        warmup_ms=took / _MS,
+        warmup_ms=took / NS_PER_MS,
         warmup_note=note,
         feeds={name: list(value.shape) for name, value in feeds.items()},
-        h2d=distribution(np.array(spans["h2d"]) / _MS),
-        compute=distribution(np.array(spans["compute"]) / _MS),
-        d2h=distribution(np.array(spans["d2h"]) / _MS),
-        enqueue=distribution(np.array(spans["enqueue"]) / _MS),
+        h2d=distribution(np.array(spans["h2d"]) / NS_PER_MS),
+        compute=distribution(np.array(spans["compute"]) / NS_PER_MS),
+        d2h=distribution(np.array(spans["d2h"]) / NS_PER_MS),
+        enqueue=distribution(np.array(spans["enqueue"]) / NS_PER_MS),
     )
 
 
@@ -252,7 +251,7 @@ def _warm_up(call: Callable[[], object], clock: Clock) -> tuple[int, int, str]:
         if calls >= _WARM_UP_CALLS and took >= _WARM_UP_NS:
             return calls, took, ""
         if _FEWEST_CALLS <= calls < _WARM_UP_CALLS and took >= _LONGEST_WARM_UP_NS:
-            return calls, took, f"not {_WARM_UP_CALLS}, for one takes {number(took / calls / _MS)} ms"
+            return calls, took, f"not {_WARM_UP_CALLS}, for one takes {number(took / calls / NS_PER_MS)} ms"
 
 
 def _noise(spec: TensorSpec, rng: np.random.Generator, sizes: Mapping[str, int]) -> Array:

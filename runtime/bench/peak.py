@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from pflx.engines import Engine, OrtEngine
-from pflx.runtime.chain import Clock
+from pflx.runtime.frames.timing import Clock
 
 PEAK_MEANS = "The peak is the best of many float32 matrix products in ONNX Runtime, with the threads of one graph."
 """What was measured, in a sentence."""

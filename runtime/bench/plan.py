@@ -18,11 +18,12 @@ from pflx.runtime.bench.stub import StubDetector, StubExtractor, stub_engines
 from pflx.runtime.bench.stub_shapes import stub_manifest
 from pflx.runtime.clock import LiveClock, VirtualClock
 from pflx.runtime.extractors import SIZES, Extractor, source_name
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.generators import GeneratorOptions, default_sources, make_generator
-from pflx.runtime.latency import Rung
 from pflx.runtime.listener import Listener
 from pflx.runtime.opening import Library
-from pflx.runtime.rendering import WINDOW_RADIUS, reach
+from pflx.runtime.rendering import reach
 from pflx.runtime.session import LiveSettings
 
 _STUB_NAME = "stub"

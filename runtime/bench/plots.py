@@ -14,7 +14,7 @@ from html import escape
 from pflx.runtime.bench.report import Minute, Series
 from pflx.runtime.bench.table import number
 from pflx.runtime.figures import Distribution
-from pflx.runtime.latency import Rung
+from pflx.runtime.frames.ledger import Rung
 
 WIDE, NARROW, SMALL = 800, 340, 300
 """Widths of a drawing in CSS pixels: for a desk, for a phone, for one of three side by side."""

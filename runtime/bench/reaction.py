@@ -15,22 +15,20 @@ from pflx.engines import Array, PflxError
 from pflx.runtime.bench.report import Reaction
 from pflx.runtime.bench.stimulus import Stimulus
 from pflx.runtime.chain import seeded_noise
-from pflx.runtime.clock import NS_PER_S
 from pflx.runtime.figures import distribution
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.timing import FPS, FRAME_NS, NS_PER_MS, NS_PER_S
 from pflx.runtime.generators import Generator, reach
 from pflx.runtime.generators.protocol import delay_frames
-from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.listener import Listener
-from pflx.runtime.media import FPS, Float32Array, UInt8Array
 from pflx.runtime.rendering import Features, Renderer
 from pflx.runtime.speaker import FaceTrack
 from pflx.runtime.stream import Stream
-from pflx.runtime.timeline import FRAME_NS
 
 _ROUNDS = 2
 _CHECKED = 20  # impulses that are replayed, if there are so many
-_MS = 1_000_000
-_CLOSE_NS = _MS  # stamps of one slot differ by rounding, those of two by 40 ms
+_CLOSE_NS = NS_PER_MS  # stamps of one slot differ by rounding, those of two by 40 ms
 
 
 class ReactionError(PflxError, RuntimeError):
@@ -78,7 +76,7 @@ def measure_reaction(
     Raises:
         ReactionError: the ledgers are wrong about what depends on what.
     """
-    declared_ns = round((listener.algorithmic_delay_ms + playout_ms) * _MS)
+    declared_ns = round((listener.algorithmic_delay_ms + playout_ms) * NS_PER_MS)
     found = list(find_responses(ledgers, stimulus.impulse_times_s, declared_ns, hears=hears(listener.generator)))
     if not found:
         return None
@@ -158,7 +156,7 @@ def _known_up_to(stamps: Sequence[int | None]) -> Array:
 
 def _since(event: int, ledger: Ledger) -> float:
     assert ledger.emitted is not None
-    return (ledger.emitted - event) / _MS
+    return (ledger.emitted - event) / NS_PER_MS
 
 
 def _why_not_checked(ledgers: Sequence[Ledger]) -> str:

@@ -21,16 +21,17 @@ from pflx.runtime.bench.series import make_series
 from pflx.runtime.bench.stimulus import Stimulus
 from pflx.runtime.bench.table import count
 from pflx.runtime.bench.verdict import verdict
-from pflx.runtime.chain import ListenerFrame
-from pflx.runtime.clock import NS_PER_S, LiveClock, SystemClock, VirtualClock
+from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
 from pflx.runtime.extractors import RECORDED
 from pflx.runtime.figures import Figures, figures
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.ledger import Ledger
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.timing import FPS, NS_PER_MS, NS_PER_S
 from pflx.runtime.generators import Generator
-from pflx.runtime.latency import Ledger
-from pflx.runtime.ledger_table import NS_PER_MS
 from pflx.runtime.listener import Listener
 from pflx.runtime.live import LiveSession
-from pflx.runtime.media import FPS, Float32Array, UInt8Array, open_speaker
+from pflx.runtime.media import open_speaker
 from pflx.runtime.sinks import NullSink
 from pflx.runtime.sources import Source
 from pflx.runtime.stream import Stream

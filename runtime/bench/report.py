@@ -11,7 +11,7 @@ import msgspec
 from pflx.engines import PflxError
 from pflx.engines.writer import write_whole
 from pflx.runtime.figures import Distribution, Figures
-from pflx.runtime.latency import Rung
+from pflx.runtime.frames.ledger import Rung
 
 SCHEMA = 3
 STUB_EXTRACTOR = "stub, a function of the picture"

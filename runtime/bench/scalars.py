@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pflx.runtime.bench.report import EngineFigures, FirstFrame, Minute, Reaction, Report
 from pflx.runtime.figures import Distribution, Figures
-from pflx.runtime.latency import Rung
+from pflx.runtime.frames.ledger import Rung
 
 COUNTED = {
     "turnaround": "segments",

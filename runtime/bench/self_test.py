@@ -17,10 +17,10 @@ from pflx.runtime.bench.stub_shapes import stub_manifest
 from pflx.runtime.bench.table import number
 from pflx.runtime.clock import LiveClock, VirtualClock
 from pflx.runtime.figures import Distribution, distribution
-from pflx.runtime.latency import Ledger
+from pflx.runtime.frames.ledger import Ledger
+from pflx.runtime.frames.timing import NS_PER_MS
 from pflx.runtime.listener import Listener
 
-_MS = 1_000_000
 _STALL_MS = 500
 _STALLED_GRAPH = "pirender_frame"
 _STALLED_FRAME = 500  # of 1000
@@ -75,7 +75,7 @@ class _Stalling:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         if self._engine.calls == self._at:
-            self._clock.sleep(_STALL_MS * _MS)
+            self._clock.sleep(_STALL_MS * NS_PER_MS)
         return self._engine.run(feeds)
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class _Stalling:
 
 def _listener(plan: Plan, clock: LiveClock, *, stall: bool = False) -> Listener:
     manifest = stub_manifest()
-    costs = {graph: ms * _MS for graph, ms in _COSTS_MS.items()}
+    costs = {graph: ms * NS_PER_MS for graph, ms in _COSTS_MS.items()}
     stubs = stub_engines(manifest, clock=clock, costs=costs)
     engines: dict[str, Engine] = {**stubs}
     if stall:
@@ -113,7 +113,7 @@ def _closed_loop(plan: Plan, *, stall: bool) -> Distribution:
         for picture, sound in _stimulus(plan).slots():
             stream.push(video=picture[None], audio=sound)
             for _ in stream.pull():
-                took.append((clock() - asked) / _MS)
+                took.append((clock() - asked) / NS_PER_MS)
                 asked = clock()
     return distribution(took)
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from pflx.runtime.bench.report import MAX_POINTS, Series
 from pflx.runtime.figures import Distribution, Figures, behind
-from pflx.runtime.latency import Ledger, Rung
-from pflx.runtime.ledger_table import NS_PER_MS, LedgerTable
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.timing import NS_PER_MS
+from pflx.runtime.ledger_table import LedgerTable
 
 _Float64Array: TypeAlias = npt.NDArray[np.float64]
 

@@ -15,12 +15,10 @@ from pflx.runtime.bench.table import count, number, percent
 from pflx.runtime.bench.verdict import MAX_DMR
 from pflx.runtime.clock import LiveClock, SystemClock
 from pflx.runtime.figures import distribution
-from pflx.runtime.latency import Ledger
-from pflx.runtime.ledger_table import NS_PER_MS
+from pflx.runtime.frames.ledger import Ledger
+from pflx.runtime.frames.timing import FPS, FRAME_NS, NS_PER_MS
 from pflx.runtime.listener import Listener
-from pflx.runtime.media import FPS
 from pflx.runtime.sources import Source, Timed
-from pflx.runtime.timeline import FRAME_NS
 
 
 def run_sessions(

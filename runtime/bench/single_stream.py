@@ -15,11 +15,11 @@ from pflx.runtime.bench.realtime import WARM_UP_SEGMENTS, Progress, figures_of, 
 from pflx.runtime.bench.report import Report
 from pflx.runtime.bench.stimulus import Stimulus
 from pflx.runtime.bench.verdict import verdict
-from pflx.runtime.chain import Clock
-from pflx.runtime.clock import NS_PER_S, LiveClock, SystemClock
+from pflx.runtime.clock import LiveClock, SystemClock
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.ledger import Ledger
+from pflx.runtime.frames.timing import FPS, NS_PER_S, Clock
 from pflx.runtime.generators import Generator
-from pflx.runtime.latency import Ledger
-from pflx.runtime.media import FPS, Float32Array, UInt8Array
 from pflx.runtime.stream import Stream
 
 _LEAST_SEGMENTS = WARM_UP_SEGMENTS + 2  # however long they take

@@ -25,10 +25,9 @@ from pflx.runtime.bench.scalars import memory_slope_mb_per_h
 from pflx.runtime.bench.series import make_series
 from pflx.runtime.bench.table import number
 from pflx.runtime.bench.verdict import verdict
-from pflx.runtime.clock import NS_PER_S, LiveClock, SystemClock
-from pflx.runtime.latency import Ledger, Rung
-from pflx.runtime.ledger_table import NS_PER_MS
-from pflx.runtime.media import FPS
+from pflx.runtime.clock import LiveClock, SystemClock
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.timing import FPS, NS_PER_MS, NS_PER_S
 
 _NONE = np.iinfo(np.int64).min
 _NAMES = [*(field.name for field in fields(Ledger) if field.name != "time_s"), "time_s"]

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from pflx.engines import FeedError
 from pflx.runtime.bench.drawing import draw_face
 from pflx.runtime.bench.table import count
-from pflx.runtime.media import FPS, SAMPLE_RATE_HZ, Float32Array, SpeakerFile, UInt8Array, samples_per_frame
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ, samples_per_frame
+from pflx.runtime.media import SpeakerFile
 from pflx.runtime.portrait import load_portrait
 from pflx.runtime.rendering import Portrait
 from pflx.runtime.sources import Timed

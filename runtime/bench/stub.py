@@ -10,7 +10,7 @@ import numpy as np
 from pflx.engines import Array, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.runtime.clock import LiveClock
 from pflx.runtime.faces import Face
-from pflx.runtime.media import Float32Array, UInt8Array
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 
 _DENSE = 8192  # values of an input that are all looked at; of a larger one so many, evenly spread
 _SPARSE = 64

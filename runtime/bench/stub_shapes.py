@@ -19,7 +19,7 @@ from pflx.engines import (
     SmootherInfo,
     TensorSpec,
 )
-from pflx.runtime.media import samples_per_frame
+from pflx.runtime.frames.timing import samples_per_frame
 
 KINDS = ("reactface", "perfrdiff", "transvae", "belfusion", "backchannel")
 """Generators that there are stubs of."""

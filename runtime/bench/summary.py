@@ -9,7 +9,7 @@ from pflx.runtime.bench.scalars import COUNTED, NEEDED, memory_slope_mb_per_h, n
 from pflx.runtime.bench.table import count, number, percent, table
 from pflx.runtime.bench.verdict import verdict
 from pflx.runtime.figures import Distribution, Figures, Quantile
-from pflx.runtime.latency import Rung
+from pflx.runtime.frames.ledger import Rung
 
 __all__ = ["quote", "report_lines", "verdict"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from pflx.engines import Array, Engine, Manifest, TensorSpec
 from pflx.runtime.bench.stub import stub_engines
+from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import Generator, GeneratorOptions, SpeakerWindow, make_generator
-from pflx.runtime.media import FPS
 from pflx.runtime.opening import CALL_SIZES
 from pflx.runtime.speaker_window import blank_window
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from pflx.engines import Array, PflxError
+from pflx.runtime.frames.coefficients import POSE
 
 WITH_POSNET = "with PosNet"
 WITHOUT_POSNET = "without PosNet"
 EMOTION = "emotion"
 PREDICTIONS = "predictions"
 COEFFICIENTS = 58
-POSE = slice(52, 58)
 """Rotation in radians, translation in units of the face model."""
 
 _RUN_KEYS = {"coefficients", "generated_pose"}

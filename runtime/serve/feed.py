@@ -13,8 +13,7 @@ import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av.frame import Frame
 
-from pflx.runtime.chain import Clock
-from pflx.runtime.clock import NS_PER_S
+from pflx.runtime.frames.timing import NS_PER_S, Clock
 from pflx.runtime.media import MediaError
 from pflx.runtime.sources import Timed
 from pflx.runtime.timeline import MediaClock

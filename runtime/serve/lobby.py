@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pflx.engines import PflxError
+from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.listener import Listener
-from pflx.runtime.portrait import UInt8Array
 from pflx.runtime.serve.peer import MAX_PLAYOUT_MS, Peer, Wish
 from pflx.runtime.serve.settings import ServeError, ServeSettings
 from pflx.runtime.serve.uploads import decode_portrait

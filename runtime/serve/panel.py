@@ -10,10 +10,10 @@ import msgspec
 
 from pflx.runtime.bench.reaction import find_responses, hears
 from pflx.runtime.figures import Distribution, distribution, figures
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import Generator
-from pflx.runtime.latency import Ledger, Rung
 from pflx.runtime.live import LiveSession
-from pflx.runtime.media import FPS
 
 SPAN_S = 10
 """The figures are of the last so many seconds."""

@@ -17,8 +17,8 @@ from aiortc.rtcrtpparameters import RTCRtpCodecCapability
 from msgspec import Meta
 
 from pflx.engines import PflxError
-from pflx.runtime.clock import NS_PER_S
-from pflx.runtime.inbox import UInt8Array
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.timing import NS_PER_S
 from pflx.runtime.listener import Listener
 from pflx.runtime.live import LiveSession
 from pflx.runtime.serve.feed import PeerFeed, PeerSource

@@ -10,9 +10,9 @@ import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 
-from pflx.runtime.chain import ListenerFrame
-from pflx.runtime.clock import NS_PER_S
-from pflx.runtime.inbox import UInt8Array
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.timing import NS_PER_S
 
 _RATE_HZ = 90_000  # of time stamps of video in RTP
 

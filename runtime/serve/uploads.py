@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pflx.runtime.portrait import PortraitError, UInt8Array, load_portrait
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.portrait import PortraitError, load_portrait
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pflx.runtime.latency import Rung
+from pflx.runtime.frames.ledger import Rung
 
 BATCHES = (8, 7, 4, 2, 1)
 """How many pictures one call renders, largest first: each is another shape, and each shape another captured call.
