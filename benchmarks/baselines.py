@@ -30,8 +30,8 @@ from pflx.export.generators.transvae import SAMPLE_RATE_HZ, TransVAEParts
 from pflx.export.models import BeLFusion, TransVAE
 from pflx.export.trace import trace
 from pflx.runtime import open_speaker
-from pflx.runtime.features import mfcc
 from pflx.runtime.generators import GeneratorOptions, make_generator
+from pflx.runtime.speaker.mfcc import mfcc
 
 HISTORIES = (0, 8, 16, 32, 64, 128, 256)
 BOUNDS = (16, 32, 64, 128)

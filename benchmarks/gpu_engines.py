@@ -19,15 +19,15 @@ from pflx.engines.ort_cuda import OrtContext
 from pflx.engines.placement import fetch
 from pflx.engines.protocol import run_loop
 from pflx.engines.streams import Stream
-from pflx.runtime.bench.drawing import draw_face
-from pflx.runtime.bench.engine import make_feeds
-from pflx.runtime.bench.usage import graph_uses
+from pflx.runtime.bench.measure.drawing import draw_face
+from pflx.runtime.bench.measure.engine import make_feeds
+from pflx.runtime.bench.measure.usage import graph_uses
+from pflx.runtime.bundle_engines import open_engine, stream_of
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.generators import make_generator
 from pflx.runtime.generators.diffusion import updates
-from pflx.runtime.opening import open_engine, stream_of
-from pflx.runtime.rendering import COEFFICIENTS, make_renderer
-from pflx.runtime.smoothing import Smoother
+from pflx.runtime.rendering.renderers import COEFFICIENTS, make_renderer
+from pflx.runtime.stream.posnet import Smoother
 
 PRECISIONS = ("fp16", "fp32")
 FRAMES = (1, 2, 4, 7, 8)

@@ -20,18 +20,18 @@ from pflx.engines import Array, Bundle, Engine, Manifest
 from pflx.engines.cuda import Cuda, open_cuda, parse_device
 from pflx.engines.device import Device
 from pflx.runtime import Listener, Region, Stream, SystemClock
-from pflx.runtime.bench.drawing import draw_face
-from pflx.runtime.bench.plan import Plan, open_listener
-from pflx.runtime.bench.realtime import run_realtime
-from pflx.runtime.bench.report import Report, save_report
-from pflx.runtime.bench.sessions import measure_sessions
-from pflx.runtime.bench.stimulus import Stimulus
-from pflx.runtime.bench.usage import graph_uses
-from pflx.runtime.figures import Distribution
+from pflx.runtime.bench.measure.drawing import draw_face
+from pflx.runtime.bench.measure.plan import Plan, open_listener
+from pflx.runtime.bench.measure.realtime import run_realtime
+from pflx.runtime.bench.measure.sessions import measure_sessions
+from pflx.runtime.bench.measure.stimulus import Stimulus
+from pflx.runtime.bench.measure.usage import graph_uses
+from pflx.runtime.bench.report.report import Report, save_report
+from pflx.runtime.bundle_engines import open_engines
 from pflx.runtime.frames.pace import UNHURRIED, Pace, Unhurried, largest_batches
 from pflx.runtime.frames.timing import FPS
-from pflx.runtime.opening import open_engines
-from pflx.runtime.pfl import centre_square
+from pflx.runtime.latency.percentiles import Distribution
+from pflx.runtime.speaker.pfl import centre_square
 
 HOPS, WARM_UP_HOPS = 300, 20
 _AHEAD = 20  # segments that are pushed at once where everything is pushed ahead

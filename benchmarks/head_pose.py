@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pflx.runtime.landmarks import FaceMesh, head_pose
+from pflx.runtime.speaker.landmarks import FaceMesh, head_pose
 
 
 def main() -> None:

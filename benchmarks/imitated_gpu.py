@@ -26,11 +26,11 @@ from pflx.engines.device_engine import Arrays, DeviceEngine
 from pflx.engines.streams import Stream
 from pflx.runtime import BlazeFace, Listener, SystemClock
 from pflx.runtime import listener as listener_module
-from pflx.runtime.bench.drawing import draw_face
-from pflx.runtime.bench.plan import Plan
-from pflx.runtime.bench.sessions import measure_sessions
-from pflx.runtime.bench.stub_shapes import stub_manifest
-from pflx.runtime.opening import stream_of
+from pflx.runtime.bench.measure.drawing import draw_face
+from pflx.runtime.bench.measure.plan import Plan
+from pflx.runtime.bench.measure.sessions import measure_sessions
+from pflx.runtime.bench.measure.stub_shapes import stub_manifest
+from pflx.runtime.bundle_engines import stream_of
 
 CALL_MS: Mapping[str, float] = {
     "reactface_speaker": 2.28,

@@ -19,10 +19,10 @@ from pathlib import Path
 from report import RESULTS
 
 from pflx.runtime import VirtualClock
-from pflx.runtime.bench.plan import Plan
-from pflx.runtime.bench.report import save_report
-from pflx.runtime.bench.soak import run_soak
-from pflx.runtime.bench.summary import report_lines
+from pflx.runtime.bench.measure.plan import Plan
+from pflx.runtime.bench.measure.soak import run_soak
+from pflx.runtime.bench.report.report import save_report
+from pflx.runtime.bench.report.summary import report_lines
 
 PLAYOUT_MS = 100
 SOAK_S = 3600

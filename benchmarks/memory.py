@@ -18,7 +18,7 @@ import report
 
 from pflx.engines import Array, Bundle, Engine, FakeEngine, OrtEngine
 from pflx.runtime import Listener
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.media.video_writer import VideoWriter
 
 
 def synthetic_clip(path: Path, minutes: float) -> None:

@@ -24,7 +24,7 @@ from pflx.engines import Array, Bundle, OrtEngine
 from pflx.export import load_model, untrained
 from pflx.export.models import PIRender
 from pflx.export.models.pirender import EPSILON, LayerNorm2d, ResidualBlock, _act
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bundle_engines import CALL_SIZES
 
 
 class ReleasedBlock(ResidualBlock):

@@ -37,7 +37,7 @@ from pflx.engines import Array, Bundle, Engine, OpenVinoEngine, OrtEngine, Tenso
 from pflx.engines.admission import cpu_features
 from pflx.export import load_model, untrained
 from pflx.export.models import PIRender
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bundle_engines import CALL_SIZES
 
 FRAME = "pirender_frame"
 GOAL = 0.20

@@ -18,8 +18,8 @@ import report
 
 from pflx.engines import Array, Bundle, Engine, OrtEngine
 from pflx.runtime import BlazeFace, Listener, open_speaker
-from pflx.runtime.faces import MODEL_PATH
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.speaker.faces import MODEL_PATH
 
 
 class Timed:

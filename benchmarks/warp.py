@@ -24,9 +24,9 @@ from pflx.engines import Array, Bundle
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.evaluation.flicker import judge_pictures
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
-from pflx.runtime.landmarks import FaceMesh, LandmarkExtractor
-from pflx.runtime.rendering import Features, PictureMover, Renderer
-from pflx.runtime.warp import frame_portrait
+from pflx.runtime.rendering.renderers import Features, PictureMover, Renderer
+from pflx.runtime.rendering.warp import frame_portrait
+from pflx.runtime.speaker.landmarks import FaceMesh, LandmarkExtractor
 
 
 def followed(clip: Path, frames: int) -> Array:

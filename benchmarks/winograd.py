@@ -23,7 +23,7 @@ import report
 from networks import renderer_feeds
 
 from pflx.engines import Array, Bundle, OrtEngine
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bundle_engines import CALL_SIZES
 
 
 def converted(bundle: Bundle, folder: Path) -> Path:

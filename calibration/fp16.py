@@ -35,7 +35,7 @@ from pflx.engines import Array, Bundle, Engine, OrtEngine
 from pflx.engines.device import Device
 from pflx.engines.policy import GraphPolicy, Origin, Policy
 from pflx.export.mixed import Choices, Typed, convert, require_converter, skeleton
-from pflx.runtime.bench.environment import describe_environment
+from pflx.runtime.bench.measure.environment import describe_environment
 
 PSNR_DB = 45.0
 """Lowest PSNR of a picture unless told; what `pflx export` asks of FP16 graphs."""

@@ -11,8 +11,8 @@ from pflx.calibration.curves import Line, Panel, save_curves
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.judge import Bound, Judgement
 from pflx.calibration.ranges import Range
-from pflx.runtime.bench.report import Environment
-from pflx.runtime.bench.table import number, percent, table
+from pflx.runtime.bench.report.report import Environment
+from pflx.runtime.text_table import number, percent, table
 
 SCHEMA = 1
 TOGETHER = "all graphs"

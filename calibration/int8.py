@@ -40,7 +40,7 @@ from pflx.calibration.replay import Performance, Take, play, react, render
 from pflx.engines import Admission, Array, Bundle, Engine, Manifest, OpenVinoEngine, OrtEngine, TensorSpec
 from pflx.engines.admission import cpu_features, library_version
 from pflx.engines.openvino import Inference
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bundle_engines import CALL_SIZES
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)

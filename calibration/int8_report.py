@@ -9,7 +9,7 @@ import msgspec
 
 from pflx.calibration.curves import Line, Panel, save_curves
 from pflx.calibration.judge import Bound, Judgement
-from pflx.runtime.bench.table import count, number, percent, table
+from pflx.runtime.text_table import count, number, percent, table
 
 SCHEMA = 1
 NAMED = 12

@@ -17,9 +17,8 @@ from pflx.calibration.judge import similarity
 from pflx.calibration.progress import Progress, silent
 from pflx.calibration.replay import Take, react, render
 from pflx.engines import Array, Bundle, Engine
-from pflx.runtime.bench.environment import describe_environment
-from pflx.runtime.bench.report import Environment
-from pflx.runtime.bench.table import number, table
+from pflx.runtime.bench.measure.environment import describe_environment
+from pflx.runtime.bench.report.report import Environment
 from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.evaluation.results import Border
 from pflx.runtime.evaluation.smoothness import compare_borders
@@ -27,6 +26,7 @@ from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import make_generator
 from pflx.runtime.generators.protocol import delay_frames
+from pflx.runtime.text_table import number, table
 
 SCHEMA = 1
 LOOKAHEADS = range(WINDOW_RADIUS + 1)

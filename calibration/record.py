@@ -46,17 +46,19 @@ from pflx.engines import (
 from pflx.engines.bundle import file_info
 from pflx.engines.writer import write_whole
 from pflx.runtime import Listener, open_speaker
-from pflx.runtime.chain import seeded_noise
-from pflx.runtime.extractors import Extractor, Recorded, open_extractors, require_needs
+from pflx.runtime.bundle_engines import CALL_SIZES
 from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State, default_sources, reach
 from pflx.runtime.listener import Extractors
-from pflx.runtime.media import SpeakerFile
-from pflx.runtime.opening import CALL_SIZES
-from pflx.runtime.pfl import centre_square
-from pflx.runtime.portrait import load_portrait
-from pflx.runtime.smoothing import Smoother
-from pflx.runtime.speaker import FaceTrack
-from pflx.runtime.stream import Stream
+from pflx.runtime.media.clip import SpeakerFile
+from pflx.runtime.rendering.portrait import load_portrait
+from pflx.runtime.speaker.extractor import Extractor
+from pflx.runtime.speaker.extractors import open_extractors, require_needs
+from pflx.runtime.speaker.face_track import FaceTrack
+from pflx.runtime.speaker.pfl import centre_square
+from pflx.runtime.speaker.recorded import Recorded
+from pflx.runtime.stream.chain import seeded_noise
+from pflx.runtime.stream.posnet import Smoother
+from pflx.runtime.stream.stream import Stream
 
 LIMIT = 16
 """Feeds kept of a graph, unless told."""

@@ -10,8 +10,8 @@ import numpy as np
 from pflx.engines import Array, Engine, Manifest
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.generators import SpeakerWindow, State, make_generator
-from pflx.runtime.rendering import make_renderer
-from pflx.runtime.smoothing import Smoother, joined_segments
+from pflx.runtime.rendering.renderers import make_renderer
+from pflx.runtime.stream.posnet import Smoother, joined_segments
 
 PICTURES = 6
 """Rendered of a take unless told: three on both sides of a seam."""

@@ -21,8 +21,8 @@ from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
 
 if TYPE_CHECKING:
     from pflx.runtime import Ledger
-    from pflx.runtime.bench.plan import Plan
-    from pflx.runtime.bench.report import Report
+    from pflx.runtime.bench.measure.plan import Plan
+    from pflx.runtime.bench.report.report import Report
 
 
 class LimitError(PflxError, AssertionError):
@@ -135,7 +135,7 @@ def bench_latency(
 ) -> None:
     """Measure how long a person waits for the listener, and what of that is the algorithm, the networks and pflx."""
     from pflx.runtime import GeneratorOptions, Rung
-    from pflx.runtime.bench.plan import Plan
+    from pflx.runtime.bench.measure.plan import Plan
 
     outputs = _Outputs(json, html, trace)
     outputs.check(traced=mode in _TRACED and not self_test)
@@ -175,12 +175,12 @@ def bench_latency(
 
 def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
     """Refuse what could be refused only after the engines were opened."""
-    from pflx.runtime.bench.plan import read_manifest
-    from pflx.runtime.bench.stub import stub_engines
-    from pflx.runtime.extractors import open_extractor
+    from pflx.runtime.bench.measure.plan import read_manifest
+    from pflx.runtime.bench.measure.stub import stub_engines
     from pflx.runtime.generators import make_generator
-    from pflx.runtime.media import open_speaker
-    from pflx.runtime.portrait import load_portrait
+    from pflx.runtime.media.clip import open_speaker
+    from pflx.runtime.rendering.portrait import load_portrait
+    from pflx.runtime.speaker.extractors import open_extractor
 
     if plan.portrait is not None:
         load_portrait(plan.portrait)
@@ -198,11 +198,11 @@ def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
 
 
 def _measure(plan: Plan, mode: Mode, at_once: tuple[int, int], record: Callable[[Ledger], None]) -> Report:
-    from pflx.runtime.bench.engine import run_engines
-    from pflx.runtime.bench.realtime import run_realtime
-    from pflx.runtime.bench.sessions import run_sessions
-    from pflx.runtime.bench.single_stream import run_single_stream
-    from pflx.runtime.bench.soak import run_soak
+    from pflx.runtime.bench.measure.engine import run_engines
+    from pflx.runtime.bench.measure.realtime import run_realtime
+    from pflx.runtime.bench.measure.sessions import run_sessions
+    from pflx.runtime.bench.measure.single_stream import run_single_stream
+    from pflx.runtime.bench.measure.soak import run_soak
 
     with progress_bar() as bar:
 
@@ -223,7 +223,7 @@ def _measure(plan: Plan, mode: Mode, at_once: tuple[int, int], record: Callable[
 
 
 def _run_self_test(bundle: Path | None, command: str) -> Report:
-    from pflx.runtime.bench.self_test import run_self_test
+    from pflx.runtime.bench.measure.self_test import run_self_test
 
     if bundle is not None:
         raise FeedError(f"--self-test measures no bundle. Leave out {bundle}, or leave out --self-test.")
@@ -242,15 +242,15 @@ class _Judge:
     """What a report is held to: limits and an earlier report, both read before any work."""
 
     def __init__(self, limits: str | None, compare: Path | None, graphs: list[str]) -> None:
-        from pflx.runtime.bench.assertions import parse_assertions
-        from pflx.runtime.bench.report import load_report
+        from pflx.runtime.bench.report.assertions import parse_assertions
+        from pflx.runtime.bench.report.report import load_report
 
         self._assertions = parse_assertions(limits, graphs) if limits is not None else []
         self._other = load_report(compare) if compare else None
 
     def lines(self, report: Report) -> list[str]:
         """The comparison, if there is one."""
-        from pflx.runtime.bench.compare import compare_reports, comparison_lines
+        from pflx.runtime.bench.report.compare import compare_reports, comparison_lines
 
         if self._other is None:
             return []
@@ -258,7 +258,7 @@ class _Judge:
 
     def judge(self, report: Report) -> None:
         """Raise what the report fails in."""
-        from pflx.runtime.bench.assertions import check_assertions
+        from pflx.runtime.bench.report.assertions import check_assertions
 
         failures = check_assertions(self._assertions, report)
         if report.self_test and not report.self_test.passed:
@@ -286,10 +286,10 @@ class _Outputs:
 
     def write(self, report: Report, judge: _Judge, ledgers: list[Ledger]) -> None:
         """Print the report, write the files, and fail last, so that the report is there to look into."""
-        from pflx.runtime.bench.page import save_page
-        from pflx.runtime.bench.report import save_report
-        from pflx.runtime.bench.summary import report_lines
-        from pflx.runtime.trace import write_trace
+        from pflx.runtime.bench.report.page import save_page
+        from pflx.runtime.bench.report.report import save_report
+        from pflx.runtime.bench.report.summary import report_lines
+        from pflx.runtime.latency.trace import write_trace
 
         for line in [*report_lines(report), *judge.lines(report)]:
             print_line(line)

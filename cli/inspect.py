@@ -14,7 +14,7 @@ from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.engines.manifest import encode_manifest
 from pflx.runtime.generators import Generator, make_generator
 from pflx.runtime.generators.protocol import delay_frames
-from pflx.runtime.rendering import reach
+from pflx.runtime.rendering.renderers import reach
 
 
 def inspect(

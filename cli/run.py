@@ -22,7 +22,7 @@ from pflx.engines.writer import write_whole
 if TYPE_CHECKING:
     from pflx.runtime import Ledger, ListenerFrame, Region, SpeakerFile
     from pflx.runtime.generators.protocol import StepDifference
-    from pflx.runtime.video_writer import VideoWriter
+    from pflx.runtime.media.video_writer import VideoWriter
 
 
 class Engine(StrEnum):
@@ -169,7 +169,7 @@ class _Film:
             report("rendering", index + 1, self._clip.frames)
 
     def _writer(self, path: Path) -> VideoWriter:
-        from pflx.runtime.video_writer import VideoWriter
+        from pflx.runtime.media.video_writer import VideoWriter
 
         width = self._size * (1 + self._samples) if self._side_by_side else self._size
         return VideoWriter(
@@ -178,7 +178,7 @@ class _Film:
 
     def _beside(self, picture: Array, reactions: list[Array]) -> Array:
         """The speaker, fitted into a square, and every reaction to the right of it."""
-        from pflx.runtime.media import fit_picture
+        from pflx.runtime.media.pictures import fit_picture
 
         return np.concatenate([fit_picture(picture, (self._size, self._size)), *reactions], axis=1)
 
@@ -250,6 +250,6 @@ class _Stamps:
 
     def write(self, path: Path, name: str) -> None:
         """Write the trace, whole or not at all."""
-        from pflx.runtime.trace import write_trace
+        from pflx.runtime.latency.trace import write_trace
 
         write_trace(path, self._ledgers, name=name)

@@ -162,8 +162,8 @@ def _names(bundles: Sequence[Path]) -> list[str]:
 def _extractors(bundle: Path, emotion: str | None) -> dict[str, str]:
     """What tells of the speaker what the generator reads: its own default or face landmarks, and what was named."""
     from pflx.engines import Bundle
-    from pflx.runtime.extractors import LANDMARKS
     from pflx.runtime.generators import default_sources
+    from pflx.runtime.speaker.extractors import LANDMARKS
 
     generator = Bundle.open(bundle, verify=False).manifest.generator
     given = {"coefficients": LANDMARKS, **default_sources(generator.name), "emotion": emotion}

@@ -5,7 +5,7 @@ import sys
 from torch.utils.dlpack import from_dlpack
 
 from pflx.runtime import Listener
-from pflx.runtime.landmarks import ARKIT_NAMES
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 bundle, portrait, clip = sys.argv[1:]
 jaw = ARKIT_NAMES.index("jawOpen")

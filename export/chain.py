@@ -19,7 +19,7 @@ from pflx.export.renderers import RendererParts
 from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.generators import Generator, SpeakerWindow, make_generator, reach
-from pflx.runtime.smoothing import Smoother, joined_segments
+from pflx.runtime.stream.posnet import Smoother, joined_segments
 
 _RENDERED = 3
 _FPS = 25

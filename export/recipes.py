@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pflx.engines import Array, TensorSpec
-from pflx.runtime.warp import GEOMETRY_SIZE, typical_geometry
+from pflx.runtime.rendering.warp import GEOMETRY_SIZE, typical_geometry
 
 OPSET = 20
 """From 23 on, attention becomes one operator that TensorRT for RTX refuses in FP32; below 18 nothing is native."""

@@ -14,7 +14,7 @@ from pflx.export.models import PIRender
 from pflx.export.models.pirender_deploy import FrameRenderer, PortraitFeatures
 from pflx.export.models.warp import WarpFrame, WarpPortrait
 from pflx.export.recipes import Recipe, pirender_recipes, warp_recipes
-from pflx.runtime.warp import typical_geometry
+from pflx.runtime.rendering.warp import typical_geometry
 
 
 class RendererParts(Protocol):

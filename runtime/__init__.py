@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from pflx.runtime.chain import seeded_noise
-from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
-from pflx.runtime.extractors import Extractor, NeedError, Recorded, open_extractor
-from pflx.runtime.faces import BlazeFace, Face, FaceDetector
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import Pace
 from pflx.runtime.generators import GeneratorOptions
-from pflx.runtime.inbox import Arrival
 from pflx.runtime.listener import Listener
-from pflx.runtime.live import LiveSession
-from pflx.runtime.media import MediaError, SpeakerChunk, SpeakerFile, open_speaker
-from pflx.runtime.pfl import Region, fixed_region
-from pflx.runtime.portrait import PortraitError, load_portrait
-from pflx.runtime.queues import Policy, QueueGauge
-from pflx.runtime.session import ListenerFullError, SessionError, SessionStats
-from pflx.runtime.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink
-from pflx.runtime.sources import FileSource, IterableSource, Source, Timed
-from pflx.runtime.stream import Stream, StreamError
-from pflx.runtime.webcam import WebcamSource
+from pflx.runtime.live.clock import LiveClock, SystemClock, VirtualClock
+from pflx.runtime.live.errors import ListenerFullError, SessionError
+from pflx.runtime.live.queues import Policy, QueueGauge
+from pflx.runtime.live.session import LiveSession
+from pflx.runtime.live.stats import SessionStats
+from pflx.runtime.media.clip import SpeakerChunk, SpeakerFile, open_speaker
+from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink
+from pflx.runtime.media.sources import FileSource, IterableSource, Source, Timed
+from pflx.runtime.media.webcam import WebcamSource
+from pflx.runtime.rendering.portrait import PortraitError, load_portrait
+from pflx.runtime.speaker.extractor import Extractor, NeedError
+from pflx.runtime.speaker.extractors import open_extractor
+from pflx.runtime.speaker.faces import BlazeFace, Face, FaceDetector
+from pflx.runtime.speaker.pfl import Region, fixed_region
+from pflx.runtime.speaker.recorded import Recorded
+from pflx.runtime.stream.chain import seeded_noise
+from pflx.runtime.stream.inbox import Arrival
+from pflx.runtime.stream.stream import Stream, StreamError
 
 __all__ = [
     "Arrival",

@@ -18,30 +18,33 @@ import numpy as np
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
 from pflx.engines.device import Device
 from pflx.engines.manifest import with_renderer
-from pflx.runtime.chain import Chain, Noise, seeded_noise
-from pflx.runtime.clock import LiveClock, SystemClock, Turn
-from pflx.runtime.extractors import Extractor, Recorded, open_extractors, require_needs
-from pflx.runtime.faces import BlazeFace, FaceDetector
+from pflx.runtime.bundle_engines import Library, close_engines, open_engines
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS, Clock
 from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
 from pflx.runtime.generators.protocol import Denoiser, StepDifference, delay_frames
-from pflx.runtime.inbox import Inbox
-from pflx.runtime.live import LiveSession
-from pflx.runtime.media import SpeakerFile, open_speaker
-from pflx.runtime.opening import Library, close_engines, open_engines
-from pflx.runtime.pfl import Box, Region, centre_square
-from pflx.runtime.queues import Policy
-from pflx.runtime.rendering import Portrait, make_renderer
-from pflx.runtime.session import ListenerFullError, LiveSettings
-from pflx.runtime.sinks import Sink, as_sink
-from pflx.runtime.smoothing import Smoother
-from pflx.runtime.sources import Source, Timed, as_source
-from pflx.runtime.speaker import FaceTrack, SpeakerView, find_face, session_region
-from pflx.runtime.speaker_window import Ahead, SpeakerWindows
-from pflx.runtime.stream import Stream
+from pflx.runtime.generators.speaker_window import Ahead, SpeakerWindows
+from pflx.runtime.live.clock import LiveClock, SystemClock, Turn
+from pflx.runtime.live.errors import ListenerFullError
+from pflx.runtime.live.queues import Policy
+from pflx.runtime.live.session import LiveSession
+from pflx.runtime.live.settings import LiveSettings
+from pflx.runtime.media.clip import SpeakerFile, open_speaker
+from pflx.runtime.media.sinks import Sink, as_sink
+from pflx.runtime.media.sources import Source, Timed, as_source
+from pflx.runtime.rendering.renderers import Portrait, make_renderer
+from pflx.runtime.speaker.extractor import Extractor
+from pflx.runtime.speaker.extractors import open_extractors, require_needs
+from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView, find_face, session_region
+from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
+from pflx.runtime.speaker.pfl import Box, Region, centre_square
+from pflx.runtime.speaker.recorded import Recorded
+from pflx.runtime.stream.chain import Chain, Noise, seeded_noise
+from pflx.runtime.stream.inbox import Inbox
+from pflx.runtime.stream.posnet import Smoother
+from pflx.runtime.stream.stream import Stream
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pflx.engines.device import Device
 from pflx.engines.device_engine import Arrays, DeviceEngine
 from pflx.engines.streams import Stream
 from pflx.runtime import Listener
-from pflx.runtime.opening import stream_of
+from pflx.runtime.bundle_engines import stream_of
 
 
 class FunctionContext:

@@ -37,8 +37,8 @@ from pflx.runtime import (
     SessionStats,
     Timed,
 )
-from pflx.runtime.clock import LiveClock, SystemClock, VirtualClock
-from pflx.runtime.session import LiveSettings
+from pflx.runtime.live.clock import LiveClock, SystemClock, VirtualClock
+from pflx.runtime.live.settings import LiveSettings
 
 MS = 1_000_000
 FRAME = 40 * MS

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pflx.runtime.landmarks import ARKIT_NAMES
-from pflx.runtime.warp import geometry_part
+from pflx.runtime.rendering.warp import geometry_part
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from pflx.runtime.bench.report import (
+from pflx.runtime.bench.report.report import (
     EngineFigures,
     Environment,
     FirstFrame,
@@ -21,9 +21,9 @@ from pflx.runtime.bench.report import (
     SessionsRow,
     Setup,
 )
-from pflx.runtime.bench.summary import report_lines
-from pflx.runtime.figures import Distribution, Figures, Quantile
+from pflx.runtime.bench.report.summary import report_lines
 from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.latency.percentiles import Distribution, Figures, Quantile
 
 GOLDEN = Path(__file__).parent / "golden" / "bench_report.txt"
 

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from pflx.engines import Array, FakeEngine, GraphInfo, PflxError
 from pflx.engines.device import Device
-from pflx.runtime import VirtualClock, opening
-from pflx.runtime.bench.engine import (
+from pflx.runtime import VirtualClock, bundle_engines
+from pflx.runtime.bench.measure.engine import (
     LEAST_CALLS,
     add_speed,
     engines_verdict,
@@ -24,12 +24,12 @@ from pflx.runtime.bench.engine import (
     measure_on_gpu,
     run_engines,
 )
-from pflx.runtime.bench.peak import open_peak
-from pflx.runtime.bench.plan import Plan
-from pflx.runtime.bench.report import EngineFigures, decode_report, encode_report
-from pflx.runtime.bench.stub_shapes import stub_manifest
-from pflx.runtime.bench.usage import graph_uses
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bench.measure.peak import open_peak
+from pflx.runtime.bench.measure.plan import Plan
+from pflx.runtime.bench.measure.stub_shapes import stub_manifest
+from pflx.runtime.bench.measure.usage import graph_uses
+from pflx.runtime.bench.report.report import EngineFigures, decode_report, encode_report
+from pflx.runtime.bundle_engines import CALL_SIZES
 
 MS = 1_000_000
 
@@ -173,7 +173,7 @@ def test_the_engines_of_a_bundle_are_closed_one_by_one(tmp_path: Path, monkeypat
         opened.append(open_fake(path))
         return opened[-1]
 
-    monkeypatch.setattr(opening, "OrtEngine", open_one)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", open_one)
     plan = Plan(bundle=write_fake_bundle(tmp_path / "me.pflx"), duration_s=0.01, threads=1)
     report = run_engines(plan)
     assert len(opened) == 5

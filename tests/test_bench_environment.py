@@ -11,7 +11,12 @@ import msgspec
 import psutil
 import pytest
 
-from pflx.runtime.bench.environment import describe_environment, describe_frequency, nvidia_driver, resident_mb
+from pflx.runtime.bench.measure.environment import (
+    describe_environment,
+    describe_frequency,
+    nvidia_driver,
+    resident_mb,
+)
 
 
 def test_this_machine_is_described() -> None:

@@ -13,18 +13,18 @@ from msgspec.structs import replace
 
 from pflx.engines import FeedError
 from pflx.runtime import GeneratorOptions, Ledger, Listener, VirtualClock
-from pflx.runtime.bench.engine import engines_verdict, run_engines
-from pflx.runtime.bench.plan import Plan, open_listener
-from pflx.runtime.bench.reaction import find_responses, first_differences, hears, measure_reaction
-from pflx.runtime.bench.realtime import play, run_realtime, without_warm_up
-from pflx.runtime.bench.report import STUB_EXTRACTOR, decode_report, encode_report
-from pflx.runtime.bench.single_stream import run_single_stream
-from pflx.runtime.bench.stimulus import Stimulus
-from pflx.runtime.bench.stub import StubExtractor
-from pflx.runtime.bench.stub_shapes import KINDS, stub_manifest
-from pflx.runtime.bench.summary import report_lines
-from pflx.runtime.bench.usage import graph_uses
-from pflx.runtime.bench.verdict import verdict
+from pflx.runtime.bench.measure.engine import engines_verdict, run_engines
+from pflx.runtime.bench.measure.plan import Plan, open_listener
+from pflx.runtime.bench.measure.reaction import find_responses, first_differences, hears, measure_reaction
+from pflx.runtime.bench.measure.realtime import play, run_realtime, without_warm_up
+from pflx.runtime.bench.measure.single_stream import run_single_stream
+from pflx.runtime.bench.measure.stimulus import Stimulus
+from pflx.runtime.bench.measure.stub import StubExtractor
+from pflx.runtime.bench.measure.stub_shapes import KINDS, stub_manifest
+from pflx.runtime.bench.measure.usage import graph_uses
+from pflx.runtime.bench.report.report import STUB_EXTRACTOR, decode_report, encode_report
+from pflx.runtime.bench.report.summary import report_lines
+from pflx.runtime.bench.report.verdict import verdict
 
 MS, T = 1_000_000, 40
 PLAYOUT = 120

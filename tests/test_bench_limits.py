@@ -9,11 +9,18 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from reports import EMPTY, ENVIRONMENT, FIGURES, REPORT, SETUP, planted_distribution
 
-from pflx.runtime.bench.assertions import AssertError, Assertion, check_assertions, parse_assertions
-from pflx.runtime.bench.compare import compare_reports, comparison_lines
-from pflx.runtime.bench.report import Report
-from pflx.runtime.bench.scalars import COUNTED, NEEDED, Refused, list_names, memory_slope_mb_per_h, read_scalars
-from pflx.runtime.figures import Distribution, Figures
+from pflx.runtime.bench.report.assertions import AssertError, Assertion, check_assertions, parse_assertions
+from pflx.runtime.bench.report.compare import compare_reports, comparison_lines
+from pflx.runtime.bench.report.report import Report
+from pflx.runtime.bench.report.scalars import (
+    COUNTED,
+    NEEDED,
+    Refused,
+    list_names,
+    memory_slope_mb_per_h,
+    read_scalars,
+)
+from pflx.runtime.latency.percentiles import Distribution, Figures
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

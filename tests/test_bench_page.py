@@ -18,13 +18,13 @@ from msgspec.structs import replace
 from reports import EMPTY, FIGURES, REPORT, SETUP, planted_distribution
 
 from pflx.engines.writer import OutputError
-from pflx.runtime.bench.page import render_page, save_page
-from pflx.runtime.bench.plots import Axis, axis, histogram, minute_plot, stage_bar, trail_plot
-from pflx.runtime.bench.report import Minute, Mode, Report, Series
-from pflx.runtime.bench.summary import quote
-from pflx.runtime.bench.table import number
-from pflx.runtime.figures import Distribution
+from pflx.runtime.bench.report.page import render_page, save_page
+from pflx.runtime.bench.report.plots import Axis, axis, histogram, minute_plot, stage_bar, trail_plot
+from pflx.runtime.bench.report.report import Minute, Mode, Report, Series
+from pflx.runtime.bench.report.summary import quote
 from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.latency.percentiles import Distribution
+from pflx.runtime.text_table import number
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('x')</script>&\"]]> \U0001f600"

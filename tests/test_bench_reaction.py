@@ -11,10 +11,10 @@ from planted import MS, ORIGIN, on_time
 
 from pflx.engines import Array
 from pflx.runtime import Ledger, Listener, Rung, VirtualClock
-from pflx.runtime.bench.plan import Plan, open_listener
-from pflx.runtime.bench.reaction import ReactionError, find_responses, first_differences, measure_reaction
-from pflx.runtime.bench.realtime import play
-from pflx.runtime.bench.stimulus import Stimulus
+from pflx.runtime.bench.measure.plan import Plan, open_listener
+from pflx.runtime.bench.measure.reaction import ReactionError, find_responses, first_differences, measure_reaction
+from pflx.runtime.bench.measure.realtime import play
+from pflx.runtime.bench.measure.stimulus import Stimulus
 from pflx.runtime.generators import Reaction
 
 HOP, T = 8, 40

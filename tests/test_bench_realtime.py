@@ -15,18 +15,18 @@ from planted import on_time
 
 from pflx.engines import FeedError
 from pflx.runtime import BlazeFace, Ledger, Rung, VirtualClock
-from pflx.runtime.bench.drawing import draw_face
-from pflx.runtime.bench.plan import Plan, open_listener
-from pflx.runtime.bench.realtime import run_realtime
-from pflx.runtime.bench.report import MAX_POINTS, Report, decode_report, encode_report
-from pflx.runtime.bench.series import make_series
-from pflx.runtime.bench.soak import run_soak
-from pflx.runtime.bench.stimulus import Stimulus
-from pflx.runtime.bench.stub import stub_engines
-from pflx.runtime.bench.stub_shapes import stub_manifest
-from pflx.runtime.bench.summary import report_lines
-from pflx.runtime.figures import figures
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bench.measure.drawing import draw_face
+from pflx.runtime.bench.measure.plan import Plan, open_listener
+from pflx.runtime.bench.measure.realtime import run_realtime
+from pflx.runtime.bench.measure.soak import run_soak
+from pflx.runtime.bench.measure.stimulus import Stimulus
+from pflx.runtime.bench.measure.stub import stub_engines
+from pflx.runtime.bench.measure.stub_shapes import stub_manifest
+from pflx.runtime.bench.report.report import MAX_POINTS, Report, decode_report, encode_report
+from pflx.runtime.bench.report.series import make_series
+from pflx.runtime.bench.report.summary import report_lines
+from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.latency.percentiles import figures
 
 MS = 1_000_000
 SMALL = (64, 48)

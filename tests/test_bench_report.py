@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from reports import EMPTY, ENVIRONMENT, FIGURES, GOLDEN, REPORT, SETUP, planted_distribution
 
 from pflx.engines import OutputError
-from pflx.runtime.bench.report import (
+from pflx.runtime.bench.report.report import (
     MAX_POINTS,
     Minute,
     ReportError,
@@ -22,10 +22,10 @@ from pflx.runtime.bench.report import (
     load_report,
     save_report,
 )
-from pflx.runtime.bench.summary import quote, report_lines
-from pflx.runtime.bench.table import count, number, table
-from pflx.runtime.bench.verdict import verdict
-from pflx.runtime.figures import Figures
+from pflx.runtime.bench.report.summary import quote, report_lines
+from pflx.runtime.bench.report.verdict import verdict
+from pflx.runtime.latency.percentiles import Figures
+from pflx.runtime.text_table import count, number, table
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

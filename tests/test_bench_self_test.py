@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import pflx.runtime.bench.self_test as self_test_module
-from pflx.runtime.bench.report import Report, decode_report, encode_report
-from pflx.runtime.bench.self_test import run_self_test
-from pflx.runtime.bench.summary import report_lines
+import pflx.runtime.bench.measure.self_test as self_test_module
+from pflx.runtime.bench.measure.self_test import run_self_test
+from pflx.runtime.bench.report.report import Report, decode_report, encode_report
+from pflx.runtime.bench.report.summary import report_lines
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import pytest
 
 from pflx.engines import FeedError
 from pflx.runtime import Ledger, VirtualClock
-from pflx.runtime.bench.plan import Plan
-from pflx.runtime.bench.report import Report, decode_report, encode_report
-from pflx.runtime.bench.sessions import run_sessions
-from pflx.runtime.bench.single_stream import run_single_stream
-from pflx.runtime.figures import Distribution
+from pflx.runtime.bench.measure.plan import Plan
+from pflx.runtime.bench.measure.sessions import run_sessions
+from pflx.runtime.bench.measure.single_stream import run_single_stream
+from pflx.runtime.bench.report.report import Report, decode_report, encode_report
+from pflx.runtime.latency.percentiles import Distribution
 
 MS = 1_000_000
 COSTS = {"reactface_speaker": 40 * MS, "posnet": 4 * MS, "pirender_frame": 5 * MS}

@@ -46,7 +46,7 @@ from pflx.engines import Array, Bundle, BundleError, OrtEngine, OutputExistsErro
 from pflx.engines.build import build_bundle_engines
 from pflx.engines.manifest import MANIFEST
 from pflx.runtime import Listener, open_speaker
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bundle_engines import CALL_SIZES
 
 MEDIA = Path(__file__).parent / "media"
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"

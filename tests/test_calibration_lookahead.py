@@ -125,7 +125,7 @@ def test_seams_of_any_hop_are_looked_at_with_what_is_around_them(hop: int, count
 def test_the_command_writes_table_curve_and_plot(
     bundle: Bundle, feeds: Feeds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pflx.runtime.opening.OrtEngine", open_fake)
+    monkeypatch.setattr("pflx.runtime.bundle_engines.OrtEngine", open_fake)
     given = ("calibrate", "lookahead", bundle.path, "--feeds", feeds.folder)
     done = pflx(*given, "--json", tmp_path / "curve.json", "--plot", tmp_path / "curve.png")
     assert done.code == 0, done.err

@@ -30,7 +30,7 @@ from pflx.calibration.posnet_table import baselines, compare, cross_fade, moved,
 from pflx.engines import Array, FakeEngine, TensorSpec
 from pflx.export import load_component
 from pflx.export.models import PosNet, load_model, untrained
-from pflx.runtime.smoothing import Smoother
+from pflx.runtime.stream.posnet import Smoother
 
 SLIDE = 8
 

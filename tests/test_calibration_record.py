@@ -19,7 +19,7 @@ from pflx.calibration.record import RecordOptions, _black, record
 from pflx.calibration.replay import react, render
 from pflx.engines import Bundle, Engine, OrtEngine, OutputError, PflxError, check_feeds
 from pflx.runtime import Listener, SpeakerFile, open_speaker
-from pflx.runtime.opening import CALL_SIZES
+from pflx.runtime.bundle_engines import CALL_SIZES
 
 MEDIA = Path(__file__).parent / "media"
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"

@@ -17,9 +17,9 @@ from reports import REPORT
 
 from pflx.cli.bench_latency import Floor, bench_latency
 from pflx.runtime import Rung
-from pflx.runtime.bench.plan import Plan
-from pflx.runtime.bench.report import Report, load_report, save_report
-from pflx.runtime.bench.stub import StubDetector
+from pflx.runtime.bench.measure.plan import Plan
+from pflx.runtime.bench.measure.stub import StubDetector
+from pflx.runtime.bench.report.report import Report, load_report, save_report
 
 QUICK = ("--stub", "--mode", "single-stream", "--duration", "0.1")
 
@@ -117,7 +117,7 @@ def test_real_engines_are_opened_as_asked(bundle: Path, monkeypatch: pytest.Monk
         opened.append(options)
         return open_fake(path)
 
-    monkeypatch.setattr("pflx.runtime.opening.OrtEngine", open_one)
+    monkeypatch.setattr("pflx.runtime.bundle_engines.OrtEngine", open_one)
     monkeypatch.setattr("pflx.runtime.listener.BlazeFace", StubDetector)
     portrait = bundle.parent / "me.png"
     Image.fromarray(portrait_of()).save(portrait)
@@ -152,7 +152,7 @@ def test_the_generator_of_stubs_and_what_it_reads_of_the_speaker_can_be_chosen(t
 
 
 def test_a_graph_of_the_bundle_can_be_asserted_in_engine_mode(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pflx.runtime.opening.OrtEngine", lambda path, **_: open_fake(path))
+    monkeypatch.setattr("pflx.runtime.bundle_engines.OrtEngine", lambda path, **_: open_fake(path))
     engine = ("--mode", "engine", "--duration", "0.01")
     bench(bundle, *engine, "--assert", "posnet_compute_p50_ms<=10000")
     assert "There is no figure 'posne_compute_p50_ms'" in refused(
@@ -170,7 +170,7 @@ def test_the_self_test_needs_no_bundle_and_fails_where_the_harness_does(
         asked.append(command)
         return report
 
-    monkeypatch.setattr("pflx.runtime.bench.self_test.run_self_test", run)
+    monkeypatch.setattr("pflx.runtime.bench.measure.self_test.run_self_test", run)
     assert "passed: the open loop is to see it" in bench("--self-test", "--json", tmp_path / "a.json").out
     assert asked[0] == f"pflx bench-latency --self-test --json {tmp_path / 'a.json'}"
     assert REPORT.self_test is not None
@@ -237,7 +237,7 @@ def test_an_interrupted_run_ends_at_once_and_leaves_nothing(tmp_path: Path, monk
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pflx.runtime.bench.single_stream.figures_of", interrupt)
+    monkeypatch.setattr("pflx.runtime.bench.measure.single_stream.figures_of", interrupt)
     outcome = pflx("bench-latency", *QUICK, "--json", tmp_path / "a.json")
     assert (outcome.code, outcome.out) == (130, "")
     assert not any(tmp_path.iterdir())

@@ -20,10 +20,10 @@ from test_evaluation_predictions import numbers, of_run
 
 import pflx.runtime.listener as listener_module
 from pflx.engines import Array, Engine, FakeEngine, OrtEngine
-from pflx.runtime import opening
+from pflx.runtime import bundle_engines
 from pflx.runtime.evaluation import Inputs, evaluate, read_predictions
 from pflx.runtime.evaluation.plot import draw_pose
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.media.video_writer import VideoWriter
 
 MEDIA = Path(__file__).parent / "media"
 FACE = Faces(lambda _: [(20.0, 10.0, 24.0, 24.0)])
@@ -33,7 +33,7 @@ FRAMES = 48
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """What `pflx run --side-by-side --coefficients` with fake engines wrote: the video, and the coefficients."""
-    monkeypatch.setattr(opening, "OrtEngine", open_fake)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", open_fake)
     monkeypatch.setattr(listener_module, "BlazeFace", lambda: FACE)
     write_fake_bundle(tmp_path / "me.pflx")
     Image.fromarray(portrait_of()).save(tmp_path / "me.png")
@@ -263,7 +263,7 @@ def test_without_dtaidistance_only_the_warped_distance_is_left_out(
 
 def test_a_real_bundles_motion_is_judged(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real generator, PosNet and clip; only the renderer, which draws what the figures do not read, is quick."""
-    monkeypatch.setattr(opening, "OrtEngine", _quick)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", _quick)
     monkeypatch.setattr(listener_module, "BlazeFace", lambda: FACE)
     portrait, track = MEDIA / "portrait_astronaut_256.png", tmp_path / "track.npz"
     places = ("--bundle", exported, "--portrait", portrait, "-o", tmp_path / "a.mp4", "--coefficients", track)

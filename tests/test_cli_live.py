@@ -12,7 +12,7 @@ from commands import pflx, refusal
 from fakes import ONE_FACE, fake_listener, frames_of, sound_of
 
 from pflx.runtime import IterableSource, Listener, ListenerFrame, StopWatching, Timed
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.media.video_writer import VideoWriter
 
 GIVEN = ("live", "me.pflx", "--portrait", "me.png")
 

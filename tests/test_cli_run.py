@@ -17,8 +17,8 @@ from PIL import Image
 
 import pflx.runtime.listener as listener_module
 from pflx.engines.driver import find_gpus
-from pflx.runtime import open_speaker, opening
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime import bundle_engines, open_speaker
+from pflx.runtime.media.video_writer import VideoWriter
 
 FRAMES = 30
 MEDIA = Path(__file__).parent / "media"
@@ -67,7 +67,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(opening, "OrtEngine", open_fake)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", open_fake)
     monkeypatch.setattr(listener_module, "BlazeFace", lambda: FACE)
     write_fake_bundle(tmp_path / "me.pflx")
     Image.fromarray(portrait_of()).save(tmp_path / "me.png")

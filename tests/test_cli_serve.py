@@ -14,7 +14,7 @@ from commands import Outcome, pflx, refusal
 from fakes import open_fake, portrait_of, write_fake_bundle
 from PIL import Image
 
-from pflx.runtime import Listener, opening
+from pflx.runtime import Listener, bundle_engines
 from pflx.runtime.serve import app as app_module
 from pflx.runtime.serve.guard import Guard
 
@@ -34,7 +34,7 @@ class Scene:
         Image.fromarray(portrait_of()).save(folder / "me.png")
         for name in ("one", "two"):
             write_fake_bundle(folder / f"{name}.pflx")
-        patch.setattr(opening, "OrtEngine", open_fake)
+        patch.setattr(bundle_engines, "OrtEngine", open_fake)
         patch.setattr(uvicorn.Server, "serve", self._serve)
         patch.setattr(app_module, "Guard", self._guard(Guard))
         close = Listener.close

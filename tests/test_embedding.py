@@ -16,7 +16,7 @@ import pytest
 from fakes import ONE_FACE, SIZE, fake_listener, frames_of, sound_of
 
 from pflx.runtime import IterableSource, Listener, Timed
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.media.video_writer import VideoWriter
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

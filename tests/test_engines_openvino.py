@@ -36,7 +36,7 @@ from pflx.engines.admission import cpu_features, library_version, require_admitt
 from pflx.engines.build import build_bundle_engines
 from pflx.engines.manifest import MANIFEST, decode_manifest, encode_manifest
 from pflx.runtime import Listener
-from pflx.runtime.opening import open_engine
+from pflx.runtime.bundle_engines import open_engine
 
 if find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)
@@ -276,7 +276,7 @@ def test_an_admitted_variant_opens_in_the_precision_it_was_judged_in(
     def note(path: Path, *_: object, inference: str, **__: object) -> None:
         opened[path.name] = inference
 
-    monkeypatch.setattr("pflx.runtime.opening.OpenVinoEngine", note)
+    monkeypatch.setattr("pflx.runtime.bundle_engines.OpenVinoEngine", note)
     admitted = Bundle.open(admit(bundle))
     for graph in ("pirender_frame", "posnet"):
         open_engine(admitted, graph, None, "openvino", precision="bf16")

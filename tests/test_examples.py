@@ -19,7 +19,7 @@ from fakes import ONE_FACE, fake_listener
 from PIL import Image
 
 from pflx.runtime import Listener, ListenerFrame
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.media.video_writer import VideoWriter
 
 ROOT = Path(__file__).parent.parent
 CLIP = ROOT / "tests/media/podium_speech_8s.mp4"

@@ -24,10 +24,10 @@ from pflx.export.graphs import GraphFolder
 from pflx.export.models.warp import EYE_MOVES, LIP_MOVES, MOUTH_MOVES, WarpFrame, WarpPortrait
 from pflx.export.operators import check_operators
 from pflx.export.recipes import warp_recipes
-from pflx.runtime.landmarks import ARKIT_NAMES, FaceMesh
-from pflx.runtime.opening import CALL_SIZES
-from pflx.runtime.rendering import PictureMover
-from pflx.runtime.warp import frame_portrait, geometry_part, typical_geometry
+from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.rendering.renderers import PictureMover
+from pflx.runtime.rendering.warp import frame_portrait, geometry_part, typical_geometry
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES, FaceMesh
 
 MEDIA = Path(__file__).parent / "media"
 SIZE = 256

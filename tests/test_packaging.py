@@ -154,7 +154,9 @@ def test_a_wheel_holds_all_modules_and_data(wheel: tuple[set[str], str]) -> None
     names, _ = wheel
     expected = {path.relative_to(ROOT).as_posix() for path in modules("pflx")}
     expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for room in ROOMS for path in modules(room)}
-    data = [path for room in ("export", "runtime") for path in (ROOT / room / "data").iterdir() if path.is_file()]
+    data = [
+        path for room in ("export", "runtime/speaker") for path in (ROOT / room / "data").iterdir() if path.is_file()
+    ]
     pages = [path for path in (ROOT / "runtime/serve/page").iterdir() if path.is_file()]
     expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for path in (*data, *pages)}
     assert {name for name in names if ".dist-info/" not in name} == expected | {"pflx/py.typed"}

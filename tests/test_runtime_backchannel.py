@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 
 from pflx.engines import Array, BundleError, GeneratorInfo
 from pflx.runtime import Listener, Region, open_extractor
-from pflx.runtime.chain import Noise, seeded_noise
-from pflx.runtime.extractors import Every, ExtractorError, source_name
 from pflx.runtime.generators import Generator, State, cues, default_sources, gestures, make_generator, mirroring
 from pflx.runtime.generators.backchannel import BackchannelGenerator
 from pflx.runtime.generators.habits import HABITS, habit
 from pflx.runtime.generators.protocol import GeneratorOptions, delay_frames, reach
-from pflx.runtime.hearing import Heard, Hearing
-from pflx.runtime.landmarks import ARKIT_NAMES
-from pflx.runtime.media import open_speaker
+from pflx.runtime.media.clip import open_speaker
+from pflx.runtime.speaker.extractor import Every, ExtractorError
+from pflx.runtime.speaker.extractors import source_name
+from pflx.runtime.speaker.hearing import Heard, Hearing
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
+from pflx.runtime.stream.chain import Noise, seeded_noise
 
 MEDIA = Path(__file__).parent / "media"
 HOP = 8

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pflx.engines import PflxError
-from pflx.runtime.clock import ClockError, LiveClock, Monitor, SystemClock, VirtualClock
+from pflx.runtime.live.clock import ClockError, LiveClock, Monitor, SystemClock, VirtualClock
 
 MS = 1_000_000
 HOUR = 3_600_000 * MS

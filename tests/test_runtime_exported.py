@@ -23,8 +23,8 @@ from fakes import Recording
 from pflx.engines import Array, Bundle, Engine, FakeEngine, OrtEngine
 from pflx.export.chain import FrameDifference
 from pflx.runtime import Listener, ListenerFrame, Region, load_portrait, open_speaker, seeded_noise
-from pflx.runtime.opening import CALL_SIZES
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.media.video_writer import VideoWriter
 
 MEDIA = Path(__file__).parent / "media"
 WEBCAM, PORTRAIT = MEDIA / "webcam_cap12_12s.mp4", MEDIA / "portrait_astronaut_256.png"

@@ -15,19 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-import pflx.runtime.landmarks as landmarks_module
+import pflx.runtime.speaker.landmarks as landmarks_module
 from pflx.engines import Array, FakeEngine, TensorSpec
-from pflx.runtime.extractors import (
-    Extractor,
-    ExtractorError,
-    NeedError,
-    Recorded,
-    open_extractor,
-    read_recorded,
-    require_needs,
-)
-from pflx.runtime.faces import DetectorFileError, Face, FrameError, open_packaged
-from pflx.runtime.landmarks import (
+from pflx.runtime.rendering.portrait import load_portrait
+from pflx.runtime.speaker.extractor import Extractor, ExtractorError, NeedError
+from pflx.runtime.speaker.extractors import open_extractor, require_needs
+from pflx.runtime.speaker.faces import DetectorFileError, Face, FrameError, open_packaged
+from pflx.runtime.speaker.landmarks import (
     ARKIT_NAMES,
     HEAD_POINTS,
     MODEL_PATH,
@@ -37,8 +31,8 @@ from pflx.runtime.landmarks import (
     expression,
     head_pose,
 )
-from pflx.runtime.portrait import load_portrait
-from pflx.runtime.regressor import OnnxExtractor, face_square
+from pflx.runtime.speaker.recorded import Recorded, read_recorded
+from pflx.runtime.speaker.regressor import OnnxExtractor, face_square
 
 MEDIA = Path(__file__).parent / "media"
 UInt8Array = npt.NDArray[np.uint8]

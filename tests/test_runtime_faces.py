@@ -11,11 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pflx.runtime.faces as faces_module
+import pflx.runtime.speaker.faces as faces_module
 from pflx.engines import Array, FakeEngine, TensorSpec
-from pflx.runtime.faces import LOST_AFTER_FRAMES, MODEL_PATH, BlazeFace, DetectorFileError, FaceWatch, FrameError
 from pflx.runtime.frames.face_state import FaceState
-from pflx.runtime.portrait import load_portrait
+from pflx.runtime.rendering.portrait import load_portrait
+from pflx.runtime.speaker.faces import (
+    LOST_AFTER_FRAMES,
+    MODEL_PATH,
+    BlazeFace,
+    DetectorFileError,
+    FaceWatch,
+    FrameError,
+)
 
 MEDIA = Path(__file__).parent / "media"
 UInt8Array = npt.NDArray[np.uint8]

@@ -14,7 +14,7 @@ from live_sessions import run
 
 from pflx.engines import Array, Bundle, Engine, GeneratorInfo, OrtEngine, SmootherInfo
 from pflx.runtime import GeneratorOptions, Listener, ListenerFrame, Recorded, Region, Rung, open_speaker
-from pflx.runtime.clock import VirtualClock
+from pflx.runtime.live.clock import VirtualClock
 
 CLIP = Path(__file__).parent / "media" / "podium_speech_8s.mp4"
 KINDS = ("reactface", "perfrdiff", "transvae", "belfusion", "backchannel")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pflx.engines import FeedError
-from pflx.runtime.features import MFCC_SIZE, MfccRows, mfcc
+from pflx.runtime.speaker.mfcc import MFCC_SIZE, MfccRows, mfcc
 
 RATES = (16000, 44100, 48000)
 

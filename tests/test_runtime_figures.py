@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import MS, on_time, plain
 
-from pflx.runtime.figures import Figures, FiguresError, figures
 from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.latency.percentiles import Figures, FiguresError, figures
 
 HOP = 4
 GRANTED = 100.0

@@ -11,9 +11,9 @@ from test_runtime_trace import incidents, on_row, trace
 
 from pflx.engines import Array
 from pflx.runtime import Timed
-from pflx.runtime.clock import VirtualClock
-from pflx.runtime.figures import Figures, figures
 from pflx.runtime.frames.ledger import Ledger
+from pflx.runtime.latency.percentiles import Figures, figures
+from pflx.runtime.live.clock import VirtualClock
 
 MS = 1_000_000
 FRAMES = 100

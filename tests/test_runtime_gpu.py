@@ -26,10 +26,10 @@ from test_runtime_repair import all_finite, spoilt
 from pflx.engines.device import Device
 from pflx.engines.protocol import DeviceLostError, EngineError
 from pflx.runtime import Listener, ListenerFrame, Rung, Stream
-from pflx.runtime.chain import seeded_noise
 from pflx.runtime.frames.pace import BATCHES, UNHURRIED, Unhurried, largest_batches
-from pflx.runtime.speaker import FaceTrack
-from pflx.runtime.stream import Look
+from pflx.runtime.speaker.face_track import FaceTrack
+from pflx.runtime.stream.chain import seeded_noise
+from pflx.runtime.stream.stream import Look
 
 N = 44
 VIDEO, SOUND = frames_of(N), sound_of(N)

@@ -36,11 +36,11 @@ from pflx.runtime import (
     MediaError,
     PortraitError,
     Region,
+    bundle_engines,
     open_speaker,
-    opening,
 )
-from pflx.runtime.opening import CALL_SIZES
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.media.video_writer import VideoWriter
 
 MEDIA = Path(__file__).parent / "media"
 PODIUM = MEDIA / "podium_speech_8s.mp4"
@@ -200,7 +200,7 @@ def test_a_bundle_is_opened_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         opened.append((path.name, options))
         return open_fake(path)
 
-    monkeypatch.setattr(opening, "OrtEngine", record)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", record)
     bundle = write_fake_bundle(tmp_path / "me.pflx")
     with Listener.open(bundle, portrait_of(), threads=3, lookahead=2, detector=ONE_FACE) as listener:
         assert listener.lookahead == 2
@@ -222,7 +222,7 @@ def test_what_was_opened_is_closed_when_the_rest_cannot_be(tmp_path: Path, monke
         engines.append(fake_engine(path.name.split(".")[0]))
         return engines[-1]
 
-    monkeypatch.setattr(opening, "OrtEngine", open_most)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", open_most)
     bundle = write_fake_bundle(tmp_path / "me.pflx")
     for failure in (EngineError, PortraitError):
         with pytest.raises(failure):

@@ -39,9 +39,9 @@ from pflx.runtime import (
     Rung,
     Timed,
 )
-from pflx.runtime.clock import VirtualClock
-from pflx.runtime.figures import figures
 from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State
+from pflx.runtime.latency.percentiles import figures
+from pflx.runtime.live.clock import VirtualClock
 
 # What is shown, and when
 

@@ -47,7 +47,7 @@ from pflx.runtime import (
     SessionError,
     Timed,
 )
-from pflx.runtime.clock import LiveClock, VirtualClock
+from pflx.runtime.live.clock import LiveClock, VirtualClock
 
 # Commands in mid-stream
 

@@ -59,7 +59,7 @@ from pflx.runtime import (
     Timed,
     VideoFileSink,
 )
-from pflx.runtime.clock import LiveClock, VirtualClock
+from pflx.runtime.live.clock import LiveClock, VirtualClock
 
 
 def assert_told(error: SessionError, stage: str) -> None:

@@ -8,7 +8,7 @@ from live_sessions import FRAME, MS, START, run, speaker
 from test_runtime_stream_lead import BELFUSION, BETWEEN, PERFRDIFF, REGION, TRANSVAE, content, lagging
 
 from pflx.runtime import ListenerFrame, Rung, Timed
-from pflx.runtime.clock import VirtualClock
+from pflx.runtime.live.clock import VirtualClock
 
 TIMINGS = pytest.mark.parametrize("timing", [PERFRDIFF, BELFUSION, TRANSVAE, BETWEEN])
 N = 75

@@ -39,7 +39,7 @@ from pflx.runtime import (
     StreamError,
     Timed,
 )
-from pflx.runtime.clock import VirtualClock
+from pflx.runtime.live.clock import VirtualClock
 
 # Queues
 

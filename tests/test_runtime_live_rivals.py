@@ -40,7 +40,7 @@ from pflx.runtime import (
     SystemClock,
     open_speaker,
 )
-from pflx.runtime.clock import LiveClock, VirtualClock
+from pflx.runtime.live.clock import LiveClock, VirtualClock
 
 MEDIA = Path(__file__).parent / "media"
 CAP_MS = declared(3) / MS + 1000
@@ -161,7 +161,7 @@ import sys
 import numpy as np
 from fakes import REGION, fake_listener
 from live_sessions import START, speaker
-from pflx.runtime.clock import VirtualClock
+from pflx.runtime.live.clock import VirtualClock
 
 snapshot, first = dict(np.load(sys.argv[1], allow_pickle=False)), int(sys.argv[3])
 frames = []

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pflx.engines import FeedError
-from pflx.runtime.media import MediaError, SpeakerChunk, SpeakerFile, _stamp_s, open_speaker
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.media.clip import SpeakerChunk, SpeakerFile, open_speaker
+from pflx.runtime.media.decoder import stamp_s
+from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.video_writer import VideoWriter
 
 MEDIA = Path(__file__).parent / "media"
 MILLISECOND = Fraction(1, 1000)
@@ -327,9 +329,9 @@ def test_tags_that_are_not_utf_8_do_not_keep_a_clip_from_being_read(tmp_path: Pa
 def test_a_stamp_without_a_unit_is_none() -> None:
     frame = av.VideoFrame(2, 2, "rgb24")
     frame.pts = 5
-    assert _stamp_s(frame) is None
+    assert stamp_s(frame) is None
     frame.time_base = Fraction(1, 10)
-    assert _stamp_s(frame) == 0.5
+    assert stamp_s(frame) == 0.5
 
 
 def test_what_is_no_clip_gives_one_clear_line(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import pflx.engines.protocol as protocol
 from pflx.engines import BackendMissingError
-from pflx.runtime.metrics import MetricsError, SessionMetrics
-from pflx.runtime.queues import Policy, QueueGauge
-from pflx.runtime.session import SessionStats
+from pflx.runtime.live.metrics import MetricsError, SessionMetrics
+from pflx.runtime.live.queues import Policy, QueueGauge
+from pflx.runtime.live.stats import SessionStats
 
 QUEUES = [
     QueueGauge("speaker", "worker", Policy.DROP_OLDEST, 1140.0, 80.0, 75.5, 3),
@@ -162,5 +162,5 @@ def test_without_the_package_the_line_that_installs_it_is_given(monkeypatch: pyt
 
 
 def test_nothing_is_imported_unless_it_is_asked_for() -> None:
-    code = "import sys, pflx.runtime, pflx.runtime.metrics; sys.exit('prometheus_client' in sys.modules)"
+    code = "import sys, pflx.runtime, pflx.runtime.live.metrics; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

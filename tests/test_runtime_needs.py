@@ -12,7 +12,7 @@ from test_runtime_stream_lead import PERFRDIFF, REGION, Counting, lagging
 
 from pflx.engines import FeedError
 from pflx.runtime import Extractor, Listener, NeedError, Recorded, open_extractor
-from pflx.runtime.video_writer import VideoWriter
+from pflx.runtime.media.video_writer import VideoWriter
 
 STARTS: dict[str, Any] = {
     "stream": lambda listener, clip: listener.stream(),
@@ -71,7 +71,7 @@ def test_a_file_is_opened_once_for_a_clip(tmp_path: Path, clip: Path, monkeypatc
         opened.append(need)
         return open_extractor(given, need, mean_face)
 
-    monkeypatch.setattr("pflx.runtime.extractors.open_extractor", counting)
+    monkeypatch.setattr("pflx.runtime.speaker.extractors.open_extractor", counting)
     next(needy().react(clip, extractors={"coefficients": path}))
     assert opened == ["coefficients"]
 

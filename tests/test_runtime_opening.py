@@ -52,10 +52,10 @@ from pflx.engines.passport import Passport, operating_system
 from pflx.engines.protocol import BackendMissingError, DeviceError, EngineError, FeedError, PflxError
 from pflx.engines.streams import Stream
 from pflx.engines.writer import install_engine
-from pflx.runtime import Listener, ListenerFrame, Rung, opening
-from pflx.runtime.clock import VirtualClock
-from pflx.runtime.opening import close_engines, open_device, open_engines
-from pflx.runtime.session import ListenerFullError
+from pflx.runtime import Listener, ListenerFrame, Rung, bundle_engines
+from pflx.runtime.bundle_engines import close_engines, open_device, open_engines
+from pflx.runtime.live.clock import VirtualClock
+from pflx.runtime.live.errors import ListenerFullError
 
 GPU = Gpu("NVIDIA L4", "sm_89", "13.0")
 H200 = Gpu("NVIDIA H200", "sm_90", "13.0")
@@ -124,10 +124,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
     monkeypatch.setattr("pflx.engines.device.open_cuda", made.open_cuda)
-    for module in ("pflx.engines.passport", "pflx.runtime.opening"):
+    for module in ("pflx.engines.passport", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", lambda: [GPU])
-    monkeypatch.setattr(opening, "OrtEngine", made.open_cpu)
-    monkeypatch.setattr(opening, "OrtContext", made.open_gpu)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", made.open_cpu)
+    monkeypatch.setattr(bundle_engines, "OrtContext", made.open_gpu)
     return made
 
 
@@ -135,9 +135,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine whose driver shows no GPU."""
     made = Machine()
-    for module in ("pflx.engines.cuda", "pflx.engines.passport", "pflx.runtime.opening"):
+    for module in ("pflx.engines.cuda", "pflx.engines.passport", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", list)
-    monkeypatch.setattr(opening, "OrtEngine", made.open_cpu)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", made.open_cpu)
     return made
 
 
@@ -270,7 +270,7 @@ def test_without_a_driver_a_gpu_is_refused(no_gpu: Machine, bundle: Path, librar
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pflx.engines.cuda", "pflx.runtime.opening"):
+    for module in ("pflx.engines.cuda", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", lambda: [GPU])
     with pytest.raises(DeviceError, match=re.escape("Asked for cuda:1, this machine has 1 GPU(s).")):
         open_device("cuda:1", "onnxruntime")
@@ -280,7 +280,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(monkeypatch:
 def test_tensorrt_for_rtx_on_a_gpu_that_it_has_no_kernels_for_is_refused_with_the_way_out(
     machine: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "find_gpus", lambda: [GPU, H200])
+    monkeypatch.setattr(bundle_engines, "find_gpus", lambda: [GPU, H200])
     words = re.escape("tensorrt-rtx has no kernels for cuda:1, NVIDIA H200 (sm_90)")
     with pytest.raises(DeviceError, match=f"{words}.*Take onnxruntime, or tensorrt") as caught:
         Listener.open(bundle, portrait_of(), device="cuda:1", engine="tensorrt-rtx")
@@ -448,7 +448,7 @@ def test_with_fallback_a_library_that_fails_on_the_gpu_gives_it_back_first(
             raise DeviceError("Asked for cuda:0, ONNX Runtime took CPUExecutionProvider.")
         return machine.open_gpu(path, *given)
 
-    monkeypatch.setattr(opening, "OrtContext", fail_on_gpu)
+    monkeypatch.setattr(bundle_engines, "OrtContext", fail_on_gpu)
     with caplog.at_level(logging.DEBUG), opened(bundle, "cuda", fallback=True) as (engines, gpu):
         assert gpu is None
         assert engines == machine.on_cpu

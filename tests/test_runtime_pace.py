@@ -29,7 +29,7 @@ from pflx.runtime import Listener, ListenerFrame, Stream
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.frames.pace import Unhurried
 from pflx.runtime.generators import Reaction, SpeakerWindow, State
-from pflx.runtime.inbox import Arrival
+from pflx.runtime.stream.inbox import Arrival
 
 FULL, FEWER, HALF, WARPED, HOLD = Rung
 

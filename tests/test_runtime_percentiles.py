@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pflx.engines import PflxError
-from pflx.runtime.figures import FiguresError, Quantile, _interval, distribution
+from pflx.runtime.latency.percentiles import FiguresError, Quantile, _interval, distribution
 
 NAMES = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p999": 999}
 NEEDED = {"p50": 6, "p90": 29, "p95": 59, "p99": 299, "p999": 100_000}

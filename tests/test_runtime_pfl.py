@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pflx.runtime.pfl import (
+from pflx.runtime.speaker.pfl import (
     PflError,
     Region,
     centre_crop,

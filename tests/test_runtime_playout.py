@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from pflx.engines import Array
 from pflx.runtime import FaceState, ListenerFrame
-from pflx.runtime.clock import VirtualClock
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.timing import FRAME_NS
-from pflx.runtime.playout import Due, Playout
-from pflx.runtime.queues import MediaQueue, Policy
-from pflx.runtime.sources import IterableSource, Timed
-from pflx.runtime.timeline import Slot
+from pflx.runtime.live.clock import VirtualClock
+from pflx.runtime.live.playout import Due, Playout
+from pflx.runtime.live.queues import MediaQueue, Policy
+from pflx.runtime.live.timeline import Slot
+from pflx.runtime.media.sources import IterableSource, Timed
 
 MS = 1_000_000
 DELAY = 440 * MS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pflx.runtime.portrait import PortraitError, load_portrait
+from pflx.runtime.rendering.portrait import PortraitError, load_portrait
 
 PORTRAIT = Path(__file__).parent / "media" / "portrait_astronaut_256.png"
 

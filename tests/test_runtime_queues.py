@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pflx.engines import FeedError
-from pflx.runtime.queues import MediaQueue, Policy, QueueGauge
+from pflx.runtime.live.queues import MediaQueue, Policy, QueueGauge
 
 MS = 1_000_000
 ACTIONS = st.lists(st.sampled_from(["put", "take", "drop", "peek", "clear"]), max_size=60)

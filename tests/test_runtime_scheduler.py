@@ -16,8 +16,8 @@ from pflx.engines import Array
 from pflx.runtime import ListenerFrame
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.frames.timing import FRAME_NS
-from pflx.runtime.inbox import Arrival
-from pflx.runtime.scheduler import Cost, DeadlinePace
+from pflx.runtime.live.scheduler import Cost, DeadlinePace
+from pflx.runtime.stream.inbox import Arrival
 
 MS = 1_000_000
 FULL, HALF, WARPED, HOLD = Rung.FULL, Rung.HALF_RATE, Rung.WARPED, Rung.HOLD

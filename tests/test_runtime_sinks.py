@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pflx.engines import BackendMissingError, DeviceError, FeedError
-from pflx.runtime import FaceState, Ledger, ListenerFrame, MediaError, open_speaker, sinks
+from pflx.runtime import FaceState, Ledger, ListenerFrame, MediaError, open_speaker
 from pflx.runtime.frames.ledger import Rung
-from pflx.runtime.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink, as_sink
+from pflx.runtime.media import sinks
+from pflx.runtime.media.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink, as_sink
 
 UInt8Array = npt.NDArray[np.uint8]
 

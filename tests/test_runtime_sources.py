@@ -18,9 +18,10 @@ import pytest
 from av.device import DeviceInfo
 
 from pflx.engines import DeviceError, FeedError
-from pflx.runtime import MediaError, open_speaker, webcam
-from pflx.runtime.sources import FileSource, IterableSource, Source, Timed, as_source
-from pflx.runtime.webcam import WebcamSource
+from pflx.runtime import MediaError, open_speaker
+from pflx.runtime.media import webcam
+from pflx.runtime.media.sources import FileSource, IterableSource, Source, Timed, as_source
+from pflx.runtime.media.webcam import WebcamSource
 
 MEDIA = Path(__file__).parent / "media"
 CLIP = MEDIA / "podium_speech_8s.mp4"
@@ -424,7 +425,7 @@ def test_a_real_alsa_device_is_heard(tmp_path: Path) -> None:
     code = (
         "import os, sys; from itertools import count, islice; import numpy as np\n"
         "os.environ['ALSA_CONFIG_PATH'] = sys.argv[1]\n"
-        "from pflx.runtime.webcam import _Microphone\n"
+        "from pflx.runtime.media.webcam import _Microphone\n"
         "ticks = count(0, 10**9)\n"
         "blocks = islice(_Microphone('desk', 16_000, lambda: next(ticks)), 60)\n"
         "sound = np.concatenate([block.audio for block in blocks])\n"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pflx.engines import PflInfo
 from pflx.runtime import FaceState, Region
-from pflx.runtime.pfl import centre_crop, crop
-from pflx.runtime.speaker import Cropped, FaceTrack, SpeakerView, find_face, session_region
+from pflx.runtime.speaker.face_track import Cropped, FaceTrack, SpeakerView, find_face, session_region
+from pflx.runtime.speaker.pfl import centre_crop, crop
 
 Box = tuple[float, float, float, float]
 SIZE = (48, 40)

@@ -17,9 +17,9 @@ from pflx.engines import Array
 from pflx.runtime import Listener, ListenerFrame, Region, Stream
 from pflx.runtime.generators import Reaction, SpeakerWindow, State, reach
 from pflx.runtime.generators.protocol import delay_frames
-from pflx.runtime.smoothing import Smoother
-from pflx.runtime.speaker import SpeakerView
-from pflx.runtime.speaker_window import SpeakerWindows
+from pflx.runtime.generators.speaker_window import SpeakerWindows
+from pflx.runtime.speaker.face_track import SpeakerView
+from pflx.runtime.stream.posnet import Smoother
 
 REGION = Region(0, 0, 32, 32)
 LENGTH = 40

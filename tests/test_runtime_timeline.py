@@ -31,8 +31,8 @@ from timelines import (
 
 from pflx.engines import FeedError
 from pflx.runtime.frames.timing import FRAME_NS, NS_PER_S
-from pflx.runtime.sources import Timed
-from pflx.runtime.timeline import Timeline
+from pflx.runtime.live.timeline import Timeline
+from pflx.runtime.media.sources import Timed
 
 # Rates, jitter and pictures
 

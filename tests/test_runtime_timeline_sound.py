@@ -27,8 +27,8 @@ from timelines import (
 )
 
 from pflx.runtime.frames.timing import NS_PER_S
-from pflx.runtime.sources import Timed
-from pflx.runtime.timeline import GRACE_NS
+from pflx.runtime.live.timeline import GRACE_NS
+from pflx.runtime.media.sources import Timed
 
 # Sound
 

@@ -17,7 +17,7 @@ from sessions import FRAMES, listener, whole
 
 from pflx.engines.writer import OutputError
 from pflx.runtime.frames.ledger import Ledger, Rung
-from pflx.runtime.trace import write_trace
+from pflx.runtime.latency.trace import write_trace
 
 Event = dict[str, Any]
 WITHIN = 1e-3  # µs: what a float that holds a ns stamp may be off

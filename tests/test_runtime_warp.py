@@ -36,7 +36,7 @@ from msgspec.structs import replace
 from PIL import Image
 from sample_bundle import F32, ROLES, sample_manifest
 
-import pflx.runtime.rendering as rendering
+import pflx.runtime.rendering.renderers as rendering
 from pflx.engines import (
     Array,
     BundleError,
@@ -52,15 +52,14 @@ from pflx.engines.device import Device
 from pflx.engines.device_engine import DeviceEngine
 from pflx.engines.manifest import BundleCorruptError, check_references, decode_manifest, encode_manifest, with_renderer
 from pflx.runtime import Listener, ListenerFrame, LiveSession, Rung
-from pflx.runtime.clock import VirtualClock
+from pflx.runtime.bundle_engines import stream_of
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.pace import Unhurried
-from pflx.runtime.landmarks import FaceLandmarks, FaceMesh
-from pflx.runtime.media import open_speaker
-from pflx.runtime.opening import stream_of
-from pflx.runtime.portrait import PortraitError
-from pflx.runtime.rendering import Renderer, WarpRenderer, make_renderer, reach
-from pflx.runtime.warp import (
+from pflx.runtime.live.clock import VirtualClock
+from pflx.runtime.media.clip import open_speaker
+from pflx.runtime.rendering.portrait import PortraitError
+from pflx.runtime.rendering.renderers import Renderer, WarpRenderer, make_renderer, reach
+from pflx.runtime.rendering.warp import (
     GEOMETRY,
     GEOMETRY_SIZE,
     find_geometry,
@@ -69,6 +68,7 @@ from pflx.runtime.warp import (
     square_geometry,
     typical_geometry,
 )
+from pflx.runtime.speaker.landmarks import FaceLandmarks, FaceMesh
 
 MEDIA = Path(__file__).parent / "media"
 WARP = RendererInfo(name="warp", size=SIZE, graphs={"portrait": "warp_portrait", "frame": "warp_frame"})
@@ -496,7 +496,7 @@ def test_a_bundle_is_opened_with_its_preview_alone(
         opened.append(path.name.split(".")[0])
         return engines[opened[-1]]
 
-    monkeypatch.setattr("pflx.runtime.opening.OrtEngine", open_one)
+    monkeypatch.setattr("pflx.runtime.bundle_engines.OrtEngine", open_one)
     with Listener.open(bundle, portrait_of(), renderer="warp", detector=ONE_FACE) as listener:
         assert type(listener.chain.renderer) is WarpRenderer
         assert listener.lookahead == 0

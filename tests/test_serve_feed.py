@@ -15,7 +15,7 @@ from fakes import SIZE, frames_of
 from live_sessions import run, speaker
 
 from pflx.runtime import Ledger, ListenerFrame, Rung, Timed
-from pflx.runtime.figures import figures
+from pflx.runtime.latency.percentiles import figures
 from pflx.runtime.serve.feed import Mailbox, PeerFeed, PeerSource
 from pflx.runtime.serve.panel import SPAN_S, Panel, panel_figures
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink

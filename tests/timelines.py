@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pflx.runtime.frames.timing import NS_PER_S
-from pflx.runtime.sources import Timed
-from pflx.runtime.timeline import GRACE_NS, Slot, Timeline
+from pflx.runtime.live.timeline import GRACE_NS, Slot, Timeline
+from pflx.runtime.media.sources import Timed
 
 MS = 1_000_000
 RATE = 16_000

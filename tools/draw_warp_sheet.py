@@ -19,9 +19,9 @@ import torch
 
 from pflx.export.models.warp import WarpFrame, WarpPortrait
 from pflx.runtime import open_speaker
-from pflx.runtime.landmarks import ARKIT_NAMES, FaceMesh
-from pflx.runtime.portrait import load_portrait
-from pflx.runtime.warp import frame_portrait
+from pflx.runtime.rendering.portrait import load_portrait
+from pflx.runtime.rendering.warp import frame_portrait
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES, FaceMesh
 
 ROOT = Path(__file__).resolve().parents[1]
 MEDIA = ROOT / "tests" / "media"

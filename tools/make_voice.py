@@ -1,4 +1,4 @@
-"""Makes runtime/data/silero_vad.onnx: takes the network for 16 kHz out of the package of Silero VAD (MIT).
+"""Makes runtime/speaker/data/silero_vad.onnx: takes the network for 16 kHz out of the package of Silero VAD (MIT).
 
     pip download --no-deps silero-vad==6.2.3
     python tools/make_voice.py silero_vad-6.2.3-py3-none-any.whl
@@ -19,7 +19,7 @@ SHA256 = "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85"
 
 def main() -> None:
     """Check and copy."""
-    target = Path(__file__).parent.parent / "runtime" / "data" / "silero_vad.onnx"
+    target = Path(__file__).parent.parent / "runtime" / "speaker" / "data" / "silero_vad.onnx"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="The downloaded wheel.")
     parser.add_argument("-o", "--output", type=Path, default=target)

@@ -25,7 +25,7 @@ def lookahead(
     from pflx.calibration.feeds import Feeds
     from pflx.calibration.lookahead import curve_lines, lookahead_curve, plot_curve, smallest_good
     from pflx.calibration.reports import save_report
-    from pflx.runtime.opening import close_engines, open_engines
+    from pflx.runtime.bundle_engines import close_engines, open_engines
 
     check_output(json, ".json")
     check_output(plot, ".png")

@@ -12,7 +12,7 @@ from pflx.engines import Array, GeneratorInfo
 from pflx.export.generators.protocol import ExportSettings, GeneratorFamily
 from pflx.export.recipes import Recipe
 from pflx.runtime.generators import SpeakerWindow, make_generator
-from pflx.runtime.hearing import SAMPLE_RATE_HZ
+from pflx.runtime.speaker.hearing import SAMPLE_RATE_HZ
 
 HOP = 8
 """Frames of a step: the shortest hop that there is a PosNet for and that whole looks of the voice network fill."""

@@ -19,9 +19,9 @@ bounds.
 - Jaw: what is below the inner edge of the lower lip moves down, and nothing far below the chin. That uncovers the
   teeth, where the portrait shows any, and below them the dark.
 
-The pose is FaceVerse's (`pflx.runtime.landmarks`), relative to the portrait's own. Pitch counts from the nearest half
-turn: heads face the camera at π, at -π, or at 0 where a mean face was subtracted. Coefficients are taken without the
-mean face, in whose place the portrait stands.
+The pose is FaceVerse's (`pflx.runtime.speaker.landmarks`), relative to the portrait's own. Pitch counts from the
+nearest half turn: heads face the camera at π, at -π, or at 0 where a mean face was subtracted. Coefficients are taken
+without the mean face, in whose place the portrait stands.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pflx.runtime.landmarks import ARKIT_NAMES
-from pflx.runtime.warp import GEOMETRY
+from pflx.runtime.rendering.warp import GEOMETRY
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 Moves = Mapping[str, Mapping[str, float]]
 """Move → expression coefficients and their weights in it; * stands for Left and Right, of the person."""
@@ -70,7 +70,7 @@ LARGEST_SHIFT = 0.25
 LARGEST_APPROACH = 1.0
 """To the camera, in decimetres."""
 CAMERA_DISTANCE = 10.0
-"""Decimetres. Source: FaceVerse's camera, `pflx.runtime.landmarks`."""
+"""Decimetres. Source: FaceVerse's camera, `pflx.runtime.speaker.landmarks`."""
 RADII_PER_DM = 1.15
 """Half widths of a head, hair included, in a decimetre."""
 
@@ -132,7 +132,7 @@ class WarpFrame(nn.Module):
 
         Args:
             source: float32 [P, 3, S, S], of `WarpPortrait`: the portrait, or a picture that was made of it.
-            geometry: float32 [P, G] of the portrait, see `pflx.runtime.warp.GEOMETRY`.
+            geometry: float32 [P, G] of the portrait, see `pflx.runtime.rendering.warp.GEOMETRY`.
             shown: float32 [P, 6], pose that the source shows, mean face subtracted; 0 for the portrait.
             coefficients: float32 [P, T, 58], mean face subtracted.
             frames: int64 [K], indices into T; a frame reads its own coefficients only.

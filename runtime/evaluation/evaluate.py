@@ -30,7 +30,7 @@ from pflx.runtime.evaluation.smoothness import judge_motion
 from pflx.runtime.evaluation.synchrony import lags
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.timing import FPS
-from pflx.runtime.media import open_speaker
+from pflx.runtime.media.clip import open_speaker
 
 Progress = Callable[[str, int, int | None], None]
 """What is being done, steps done, steps in all."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pflx.runtime.bench.table import count, table
 from pflx.runtime.evaluation.results import NAMES, Border, Evaluation, Motion, PictureFigures
+from pflx.runtime.text_table import count, table
 
 _BETTER = {
     "fr_corr": ("higher", "concordance with an appropriate reaction, summed over reactions"),

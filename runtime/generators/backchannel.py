@@ -12,8 +12,8 @@ from pflx.runtime.generators import cues, gestures, mirroring
 from pflx.runtime.generators.gestures import AXES, BLINK_NOISE, NOD_NOISE
 from pflx.runtime.generators.habits import habit
 from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State
-from pflx.runtime.hearing import BLOCK_FRAMES, TICKS_PER_S, Hearing
-from pflx.runtime.landmarks import ARKIT_NAMES
+from pflx.runtime.speaker.hearing import BLOCK_FRAMES, TICKS_PER_S, Hearing
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 _FPS = 25
 _FRAME_S = 1 / _FPS

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pflx.engines import Array
 from pflx.runtime.generators.habits import habit
-from pflx.runtime.hearing import HIGHEST_HZ, LOWEST_HZ, TICKS_PER_S, Heard
+from pflx.runtime.speaker.hearing import HIGHEST_HZ, LOWEST_HZ, TICKS_PER_S, Heard
 
 _BINS_PER_OCTAVE = 48
 _N_BINS = int(np.ceil(np.log2(HIGHEST_HZ / LOWEST_HZ) * _BINS_PER_OCTAVE))

@@ -10,7 +10,7 @@ import numpy as np
 from pflx.engines import Array
 from pflx.runtime.generators.gestures import follow
 from pflx.runtime.generators.habits import habit
-from pflx.runtime.landmarks import ARKIT_NAMES
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 ROTATION = slice(52, 55)
 SMILES = [ARKIT_NAMES.index(f"mouthSmile{side}") for side in ("Left", "Right")]

@@ -21,13 +21,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pflx.engines import DeviceError, PflxError
-from pflx.runtime.portrait import PortraitError
+from pflx.runtime.live.errors import ListenerFullError
+from pflx.runtime.rendering.portrait import PortraitError
 from pflx.runtime.serve.guard import Guard, RateLimit, is_equal, refused, signed_in
 from pflx.runtime.serve.lobby import GoneError, Lobby, SeatsTakenError, WishError
 from pflx.runtime.serve.peer import OfferError, Peer, Wish
 from pflx.runtime.serve.settings import ServeSettings
 from pflx.runtime.serve.uploads import MAX_BYTES, encode_portrait
-from pflx.runtime.session import ListenerFullError
 
 log = logging.getLogger(__name__)
 

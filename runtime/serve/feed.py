@@ -14,9 +14,9 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av.frame import Frame
 
 from pflx.runtime.frames.timing import NS_PER_S, Clock
-from pflx.runtime.media import MediaError
-from pflx.runtime.sources import Timed
-from pflx.runtime.timeline import MediaClock
+from pflx.runtime.live.timeline import MediaClock
+from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.sources import Timed
 
 MAX_SIDE = 1920
 """Pixels on the longer side of a visitor's picture; the page asks for 320x240."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from pflx.runtime.bench.reaction import find_responses, hears
-from pflx.runtime.figures import Distribution, distribution, figures
+from pflx.runtime.bench.measure.reaction import find_responses, hears
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import Generator
-from pflx.runtime.live import LiveSession
+from pflx.runtime.latency.percentiles import Distribution, distribution, figures
+from pflx.runtime.live.session import LiveSession
 
 SPAN_S = 10
 """The figures are of the last so many seconds."""

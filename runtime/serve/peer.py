@@ -20,7 +20,7 @@ from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.timing import NS_PER_S
 from pflx.runtime.listener import Listener
-from pflx.runtime.live import LiveSession
+from pflx.runtime.live.session import LiveSession
 from pflx.runtime.serve.feed import PeerFeed, PeerSource
 from pflx.runtime.serve.guard import RateLimit
 from pflx.runtime.serve.panel import Panel

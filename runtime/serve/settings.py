@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pflx.engines import PflxError
-from pflx.runtime.session import LiveSettings
+from pflx.runtime.live.settings import LiveSettings
 
 SHORTEST_TOKEN = 16
 """Characters: what is shorter could be guessed, for all limits on the rate of guesses."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pflx.runtime.frames.arrays import UInt8Array
-from pflx.runtime.portrait import PortraitError, load_portrait
+from pflx.runtime.rendering.portrait import PortraitError, load_portrait
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,0 +1,1 @@
+"""`pflx bench-latency`: running a listener and measuring it."""

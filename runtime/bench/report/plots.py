@@ -1,0 +1,258 @@
+"""Plots of a report as SVG text.
+
+A drawing has the width of the screen it is made for, so that a letter keeps its size; colours are the page's classes.
+What a mark means is in its shape, place or label too, never in its colour alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+
+from pflx.runtime.bench.report.report import Minute, Series
+from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.latency.percentiles import Distribution
+from pflx.runtime.text_table import number
+
+WIDE, NARROW, SMALL = 800, 340, 300
+"""Widths of a drawing in CSS pixels: for a desk, for a phone, for one of three side by side."""
+
+_LETTER = 7.0
+"""Width of a letter of a label, at most, on average."""
+_SYMBOLS = {
+    Rung.FULL: "h0",
+    Rung.FEWER_STEPS: "m-4.5 3.5h9l-4.5 -8z",
+    Rung.HALF_RATE: "m0 -5l5 5l-5 5l-5 -5z",
+    Rung.WARPED: "m-5 0l5 -5l5 5m-10 4l5 -5l5 5",
+    Rung.HOLD: "m-3.5 -3.5l7 7m-7 0l7 -7",
+}
+_SWATCH = "m-5 -5h10v10h-10z"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear scale that begins and ends at a round number, and the round numbers on it."""
+
+    low: float
+    high: float
+    step: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """The position of a value."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[float]:
+        """From low to high, a step apart."""
+        return [self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1)]
+
+    def label(self, tick: float) -> str:
+        """As few decimals as the step needs."""
+        return f"{tick:,.{max(0, -math.floor(math.log10(self.step) + 1e-9))}f}"
+
+
+def axis(values: Iterable[float], start: float, end: float, about: int, least: float = 1.0) -> Axis:
+    """An axis that holds all values.
+
+    Args:
+        values: at least one.
+        start: position of the least value.
+        end: position of the largest.
+        about: how many steps there should be.
+        least: span that it covers at least.
+    """
+    known = list(values)
+    low, high = min(known), max(known)
+    spare = max(0.0, least - (high - low))
+    low, high = (low - spare / 2, high + spare / 2) if low - spare / 2 >= 0 or low < 0 else (0.0, high + spare)
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    return Axis(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step, start, end)
+
+
+@dataclass
+class Drawing:
+    """One SVG, part by part."""
+
+    width: float
+    title: str
+    parts: list[str] = field(default_factory=list)
+
+    def path(self, kind: str, d: str) -> None:
+        """Add lines or symbols of one class."""
+        self.parts.append(f'<path class="{kind}" d="{d}"/>' if d else "")
+
+    def text(self, x: float, y: float, content: str, kind: str = "tick", anchor: str = "start") -> None:
+        """Add a label."""
+        where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+        self.parts.append(f'<text class="{kind}" {where}>{escape(content)}</text>')
+
+    def box(self, kind: str, x: float, y: float, width: float, height: float, hint: str) -> None:
+        """Add a rectangle that says what it is when pointed at."""
+        where = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+        self.parts.append(f'<rect class="{kind}" {where}><title>{escape(hint)}</title></rect>')
+
+    def legend(self, items: Sequence[tuple[str, str, str]]) -> float:
+        """Add rows of (class, symbol, label) at the top; returns where they end."""
+        x, y = 0.0, 10.0
+        for kind, symbol, label in items:
+            width = 30 + _LETTER * len(label)
+            if x and x + width > self.width:
+                x, y = 0.0, y + 22
+            self.path(kind, f"M{x + 8:.1f} {y:.1f}{symbol}")
+            self.text(x + 21, y + 4.5, label, "label")
+            x += width + 6
+        return y + 12
+
+    def grid(self, x: Axis, y: Axis, x_unit: str, y_title: str) -> Axis:
+        """Add both axes, the name of the upright one above it; returns `x` with room for the labels."""
+        x = replace(x, start=12 + _LETTER * max(len(y.label(tick)) for tick in y.ticks))
+        for tick in y.ticks:
+            self.path("grid", f"M{x.start:.1f} {y(tick):.1f}H{x.end:.1f}")
+            self.text(x.start - 8, y(tick) + 4, y.label(tick), anchor="end")
+        self.ticks(x, y.start + 4, x_unit)
+        self.text(0, y.end - 12, y_title, "label")
+        return x
+
+    def ticks(self, x: Axis, y: float, unit: str) -> None:
+        """Add the numbers under a plot, the last with its unit."""
+        for tick in x.ticks[:-1]:
+            self.path("grid", f"M{x(tick):.1f} {y - 4:.1f}v5")
+            self.text(x(tick), y + 16, x.label(tick), anchor="middle" if x(tick) > 10 else "start")
+        self.text(self.width, y + 16, f"{x.label(x.high)} {unit}", anchor="end")
+
+    def svg(self, bottom: float, top: float = 0) -> str:
+        """The whole between two heights, with a title for who does not see it."""
+        title = escape(self.title)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {top:.0f} {self.width:.0f} {bottom - top:.0f}" '
+            f'role="img" aria-label="{title}"><title>{title}</title>{"".join(self.parts)}</svg>'
+        )
+
+
+def rung_name(name: str) -> str:
+    """A rung in words."""
+    return {"FULL": "in full", "HOLD": "held"}.get(name, name.replace("_", " ").lower())
+
+
+@dataclass(frozen=True)
+class _Point:
+    time_s: float
+    behind_ms: float | None
+    missed: bool
+    rung: Rung
+
+
+def _points(series: Series) -> list[_Point]:
+    """How far behind the speaker each frame's own picture was: when it was shown, or ready if that was later."""
+    rows = zip(series.frame_s, series.trail_ms, series.lateness_ms, series.rung, strict=True)
+    return [
+        _Point(
+            time_s,
+            None if trail is None else max(trail, series.deadline_ms + late if late else trail),
+            trail is None or bool(late) or rung != Rung.FULL,
+            rung,
+        )
+        for time_s, trail, late, rung in rows
+    ]
+
+
+def trail_plot(series: Series, width: float) -> str:
+    """Every frame over media time against the deadline; under the axis a line for every missed one."""
+    drawing = Drawing(width, "How far each frame was behind the speaker, over media time, against its deadline")
+    points, rungs = _points(series), sorted(set(series.rung))
+    symbols = [(f"rung{rung:d}", _SYMBOLS[rung], rung_name(rung.name)) for rung in rungs]
+    top = drawing.legend([*symbols, ("deadline", "m-8 0h16", "deadline"), ("missed", "m0 -5v10", "missed")]) + 34
+    y = axis([series.deadline_ms, *(p.behind_ms for p in points if p.behind_ms is not None)], top + 200, top, 5, 20)
+    x = axis([0.0, *(p.time_s for p in points)], 0, width - 10, round(width / 110))
+    x = drawing.grid(x, y, "s", "ms behind the speaker")
+    for rung in rungs:
+        shown = [(p.time_s, p.behind_ms) for p in points if p.rung == rung and p.behind_ms is not None]
+        drawing.path(f"rung{rung:d}", "".join(f"M{x(t):.1f} {y(ms):.1f}{_SYMBOLS[rung]}" for t, ms in shown))
+    drawing.path("deadline", f"M{x.start:.1f} {y(series.deadline_ms):.1f}H{x.end:.1f}")
+    lane = y.start + 28
+    drawing.path("missed", "".join(f"M{x(p.time_s):.1f} {lane:.1f}v10" for p in points if p.missed))
+    _hover(drawing, points, x, y)
+    return drawing.svg(lane + 12)
+
+
+def _hover(drawing: Drawing, points: Sequence[_Point], x: Axis, y: Axis) -> None:
+    """Strips that say what is in them when pointed at."""
+    span = (x.high - x.low) * 8 / (x.end - x.start)
+    strips: dict[int, list[_Point]] = {}
+    for point in points:
+        strips.setdefault(int((point.time_s - x.low) / span), []).append(point)
+    for index, inside in strips.items():
+        known = [p.behind_ms for p in inside if p.behind_ms is not None]
+        behind = f"{number(min(known))} to {number(max(known))} ms, " if known else ""
+        hint = f"{number(inside[0].time_s)} s: {behind}{sum(p.missed for p in inside)} of {len(inside)} missed"
+        drawing.box("hover", x.start + 8 * index, y.end, 8, y.start - y.end + 38, hint)
+
+
+def histogram(series: Series, trail: Distribution | None, width: float) -> str:
+    """How often which trail, with percentiles and the deadline."""
+    drawing = Drawing(width, "How many frames trailed the speaker by how much, with percentiles and the deadline")
+    edges, counts = series.histogram_edges_ms, series.histogram_counts
+    known = {name: getattr(trail, name) for name in ("p50", "p95", "p99")} if trail else {}
+    marks = [("deadline", series.deadline_ms), *((name, found.value) for name, found in known.items() if found)]
+    x = axis([*edges, *(value for _, value in marks)], 0, width - 10, round(width / 110))
+    y = axis([0.0, *counts], 270, 96, 4)
+    x = drawing.grid(x, y, "ms", "")
+    for count, low, high in zip(counts, edges, edges[1:], strict=False):
+        tall = max(y.start - y(count), 2.0) if count else 0.0
+        bar = max(x(high) - x(low) - 1, 1.5)
+        drawing.box("bar", x(low), y.start - tall, bar, tall, f"{number(low)} to {number(high)} ms: {count} frames")
+    top = _marks(drawing, marks, x, y)
+    drawing.text(0, top - 12, "frames", "label")
+    return drawing.svg(y.start + 24, top - 26)
+
+
+def _marks(drawing: Drawing, marks: Sequence[tuple[str, float]], x: Axis, y: Axis) -> float:
+    """Upright lines with labels, each in the lowest row where it has room; returns where the highest ends."""
+    rows = [math.inf] * len(marks)
+    for name, value in sorted(marks, key=lambda mark: -mark[1]):
+        label, at = f"{name} {number(value)}", x(value)
+        wide = _LETTER * len(label) + 8
+        left = min(at, drawing.width - wide)
+        row = next((i for i, taken in enumerate(rows) if left + wide <= taken), len(rows) - 1)
+        rows[row] = left
+        height = y.end - 14 - 16 * row
+        drawing.path("deadline" if name == "deadline" else "mark", f"M{at:.1f} {y.start:.1f}V{height:.1f}")
+        drawing.text(left + 5, height + 8, label, "label")
+    return y.end - 14 - 16 * sum(taken < math.inf for taken in rows)
+
+
+def stage_bar(stages: Mapping[str, float], budget_ms: float, width: float) -> str:
+    """The stages of one frame, end to end, against the time there is for it."""
+    drawing = Drawing(width, f"Time of each stage per frame, against {number(budget_ms)} ms")
+    total = sum(stages.values())
+    items = [(f"stage{i}", _SWATCH, f"{name} {number(ms)} ms") for i, (name, ms) in enumerate(stages.items())]
+    top = drawing.legend(items) + 34
+    x = axis([0.0, budget_ms, total], 0, width - 10, round(width / 90))
+    for index, (name, ms) in enumerate(stages.items()):
+        before = x(sum(list(stages.values())[:index]))
+        share = f"{name}: {number(ms)} ms, {ms / total:.0%}" if total else name
+        drawing.box(f"stage{index}", before, top, max(x(x.low + ms) - x.start - 1, 1), 36, share)
+    drawing.ticks(x, top + 46, "ms")
+    side = "end" if x(budget_ms) > width / 2 else "start"
+    drawing.path("deadline", f"M{x(budget_ms):.1f} {top - 12:.1f}v58")
+    offset = -6 if side == "end" else 6
+    drawing.text(x(budget_ms) + offset, top - 8, f"budget {number(budget_ms)} ms", "label", side)
+    return drawing.svg(top + 70)
+
+
+def minute_plot(minutes: Sequence[Minute], values: Sequence[float], title: str) -> str:
+    """One figure, minute by minute."""
+    drawing = Drawing(SMALL, f"{title}, minute by minute")
+    y = axis([0.0, *values] if min(values) < max(values) / 2 else values, 130, 30, 3, 0.01)
+    x = axis([0.0, *(m.minute for m in minutes)], 0, SMALL - 10, 4)
+    x = drawing.grid(x, y, "min", title)
+    points = [(x(m.minute), y(value)) for m, value in zip(minutes, values, strict=True)]
+    drawing.path("curve", "M" + "L".join(f"{left:.1f} {top:.1f}" for left, top in points))
+    drawing.path("rung0", "".join(f"M{left:.1f} {top:.1f}h0" for left, top in points))
+    return drawing.svg(y.start + 24)

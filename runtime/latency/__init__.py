@@ -1,0 +1,1 @@
+"""Figures of what happened when, all of them computed from ledgers."""

@@ -1,0 +1,526 @@
+"""A listener in real time. The threads of pflx, its queues and its deadlines live here and nowhere else.
+
+    source ─ reader(s) ─▶ timeline ─▶ `speaker` ─ worker ─▶ `frames` ─ player ─▶ sink, or `viewer` ─▶ whoever iterates
+             wait for      25 fps      slots      Stream     slots      waits for
+             each stamp    slots                             by deadline each deadline
+
+| queue | what waits | capacity | taken by | without room |
+|---|---|---|---|---|
+| `speaker` | slots of the speaker no segment was made of yet | two hops and 500 ms | worker | the oldest goes |
+| `frames` | slots before their deadline, with their frames | declared delay and `stale_ms` | player | the oldest goes |
+| `viewer` | frames due and not taken yet, when iterated over | `queue_ms` | the caller | `policy` |
+
+One monitor guards all of it; no engine, source or sink is ever called while it is held.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from pflx.engines import Array
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.timing import FRAME_NS, NS_PER_MS
+from pflx.runtime.generators.protocol import delay_frames
+from pflx.runtime.live.clock import Thread, Turn
+from pflx.runtime.live.commands import Command
+from pflx.runtime.live.errors import SessionError
+from pflx.runtime.live.playout import Due, Playout
+from pflx.runtime.live.queues import MediaQueue, Policy
+from pflx.runtime.live.scheduler import DeadlinePace, warm_up
+from pflx.runtime.live.settings import LiveSettings
+from pflx.runtime.live.stats import SessionStats, Tally
+from pflx.runtime.live.timeline import Slot, Timeline
+from pflx.runtime.live.viewer import Viewer
+from pflx.runtime.media.sinks import Sink, StopWatching
+from pflx.runtime.media.sources import Source, Timed
+from pflx.runtime.rendering.renderers import Portrait
+from pflx.runtime.stream.chain import Chain
+from pflx.runtime.stream.inbox import Arrival
+from pflx.runtime.stream.stream import Stream, StreamError
+
+log = logging.getLogger(__name__)
+
+_FRAME_MS = FRAME_NS / NS_PER_MS
+_SLACK_MS = 500.0  # of the speaker queue, over the two hops that it needs anyhow
+_REMEMBERED = 256  # deadlines: those of the slots that a frame may still be made for, and more
+_JOIN_NS = 1_000 * NS_PER_MS  # a session stops within it
+_PATIENCE = 50  # slots that nothing was shown for, until it is said
+
+
+class LiveSession:
+    """A listener that reacts to a source in real time, shown frame by frame at its deadlines.
+
+    Every 40 ms of the speaker are one slot. Slot k is shown at the time of its scheduled arrival plus the declared
+    delay: what the algorithm costs, plus `playout_ms`. At each deadline exactly one frame per sample goes to the sink:
+    the frame that was rendered for it, or else the last picture once more, which the frame says (`degraded`).
+    The output begins with the first picture.
+
+    An exception in the source, the chain or the sink stops the session: whoever waits, iterates, or leaves the `with`
+    block gets a `SessionError` with the cause. Made, and started, by `Listener.live`.
+
+    Attributes:
+        settings: what it was told.
+        algorithmic_delay_ms: what the algorithm costs.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        stream: Stream,
+        source: Source,
+        sink: Sink | None,
+        turn: Turn,
+        settings: LiveSettings,
+        record: Callable[[Ledger], None] | None = None,
+        crowded: Callable[[], bool] = lambda: False,
+    ) -> None:
+        hop = chain.generator.hop
+        self.settings = settings
+        self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * _FRAME_MS
+        self._chain, self._stream, self._source, self._sink, self._turn = chain, stream, source, sink, turn
+        self._clock = turn.clock
+        self._monitor = self._clock.monitor()
+        self._timeline = Timeline(
+            live=source.live, first=stream.next_frame, sample_rate_hz=chain.speaker.sample_rate_hz
+        )
+        self._speaker: MediaQueue[Slot] = MediaQueue(
+            "speaker", "worker", Policy.DROP_OLDEST, 2 * hop * _FRAME_MS + _SLACK_MS, _FRAME_MS, lambda s: s.scheduled
+        )
+        self._frames: MediaQueue[Due] = MediaQueue(
+            "frames",
+            "player",
+            Policy.DROP_OLDEST,
+            self.declared_delay_ms + settings.stale_ms + _FRAME_MS,
+            _FRAME_MS,
+            lambda due: due.scheduled,
+        )
+        self._viewed: MediaQueue[ListenerFrame] = MediaQueue(
+            "viewer",
+            "viewer",
+            settings.policy,
+            max(settings.queue_ms, _FRAME_MS),
+            _FRAME_MS / settings.samples,
+            lambda frame: frame.ledger.emitted or 0,
+        )
+        self._viewer = Viewer(
+            self._clock,
+            self._monitor,
+            self._viewed,
+            block_ns=round(settings.block_ms * NS_PER_MS),
+            stale_ns=settings.stale_ns,
+        )
+        self._playout = Playout(
+            self._frames,
+            samples=settings.samples,
+            delay_ns=round((self.declared_delay_ms - _FRAME_MS) * NS_PER_MS),
+            floor=settings.floor,
+            stale_ns=settings.stale_ns,
+        )
+        self._pace = DeadlinePace(
+            self._clock,
+            self._deadline,
+            samples=settings.samples,
+            lookahead=chain.lookahead,
+            floor=settings.floor,
+            stale_ns=settings.stale_ns,
+            waiting=lambda: len(self._speaker) >= hop,
+            crowded=crowded,
+        )
+        self._deadlines: dict[int, int] = {}
+        self._tally = Tally(record)
+        self._av_offset_ns = 0
+        self._warned = False
+        self._commands: deque[Command] = deque()
+        self._open_tracks = 0
+        self._busy: set[str] = set()  # names of the threads that still work
+        self._stopping = False
+        self._failure: SessionError | None = None
+        self._threads: list[Thread] = []
+
+    @property
+    def declared_delay_ms(self) -> float:
+        """How far the shown frame trails the speaker, always: the algorithm's delay and the playout delay."""
+        return self.algorithmic_delay_ms + self.settings.playout_ms
+
+    @property
+    def error(self) -> SessionError | None:
+        """What has stopped it; None while it is well."""
+        return self._failure
+
+    @property
+    def stats(self) -> SessionStats:
+        """What has happened so far, and what waits where."""
+        with self._monitor:
+            now = self._clock()
+            return SessionStats(
+                emitted=self._tally.emitted,
+                missed=self._tally.missed,
+                dropped=self._tally.dropped,
+                held=self._tally.rungs[Rung.HOLD],
+                rungs={rung.name: self._tally.rungs[rung] for rung in Rung},
+                repaired=self._stream.repaired,
+                reanchored=self._timeline.clock.reanchored,
+                queues=[queue.gauge(now) for queue in (self._speaker, self._frames, self._viewed)],
+                age_ms=self._tally.age_ns / NS_PER_MS,
+                av_offset_ms=self._av_offset_ns / NS_PER_MS,
+                cost_ms={
+                    "generator": self._pace.step_cost / NS_PER_MS,
+                    "render": self._pace.render.predicted / NS_PER_MS,
+                },
+            )
+
+    @property
+    def load(self) -> float:
+        """Share of its time that a listener spends on it, by what it has cost lately: 1 keeps it busy alone."""
+        hop = self._chain.generator.hop
+        pictures = hop * self.settings.samples * self._pace.render.predicted
+        return (self._pace.step_cost + pictures) / (hop * FRAME_NS)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return bool(self._busy)
+
+    def start(self, admit: Callable[[float], None] = lambda load: None) -> Self:
+        """Warm the engines up and start; `Listener.live` has done it.
+
+        Args:
+            admit: gets the `load` that was measured while warming up; may raise, and then the session does not start.
+        """
+        try:
+            with self._turn:
+                warm_up(self._chain, self._pace, self.settings.samples)
+            admit(self.load)
+            tracks = self._source.tracks()
+        except BaseException as error:
+            self._stop()
+            if self._sink is not None:
+                self._sink.close(error)
+            raise
+        self._open_tracks = len(tracks)
+        work: list[tuple[str, str, Callable[[], None]]] = [
+            ("worker", "chain", self._work),
+            ("player", "sink", self._play),
+        ]
+        work += [(f"reader-{i}", "source", partial(self._read, i, track)) for i, track in enumerate(tracks)]
+        self._busy.update(name for name, _, _ in work)
+        for name, stage, act in work:
+            self._threads.append(self._clock.start(partial(self._run, name, stage, act), f"pflx-{name}"))
+        return self
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the session has ended; True when it has.
+
+        Args:
+            timeout_s: at most so long.
+
+        Raises:
+            SessionError: it has failed.
+        """
+        until = None if timeout_s is None else self._clock() + round(timeout_s * 1000 * NS_PER_MS)
+        with self._monitor:
+            while self._failure is None and "player" in self._busy:
+                if until is not None and self._clock() >= until:
+                    return False
+                self._monitor.wait(until)
+        self._raise_failure()
+        return True
+
+    def __iter__(self) -> Iterator[ListenerFrame]:
+        """The frames as they are due; for a session without a sink. Ends with the session.
+
+        Raises:
+            SessionError: it has failed.
+            StreamError: it has a sink.
+        """
+        return iter(self._require_viewer())
+
+    def __aiter__(self) -> AsyncIterator[ListenerFrame]:
+        """As `for`, in an event loop, which goes on meanwhile."""
+        return aiter(self._require_viewer())
+
+    def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
+        """Show another portrait from the next frame that is rendered on; see `Stream.set_portrait`."""
+        self._ask(lambda: self._stream.set_portrait(portrait, sample))
+
+    def flush(self) -> None:
+        """Drop everything that waits, and go on with what the speaker does now; held pictures fill the gap."""
+        self._ask(self._flush)
+
+    def snapshot(self) -> dict[str, Array]:
+        """The stream as plain arrays. `Listener.live` takes it up at the next segment, in another process too."""
+        arrays = self._ask(self._stream.snapshot)
+        assert isinstance(arrays, dict)
+        return arrays
+
+    def close(self) -> None:
+        """Stop, from any thread, a sink's `show` included; closing twice is harmless. Frames not due are dropped."""
+        self._stop()
+        until = self._clock() + _JOIN_NS
+        for thread in self._threads:
+            if not thread.is_current and not thread.join(max(0, until - self._clock())):
+                log.warning(
+                    "A thread of the session is still in its source, sink or engine; it ends when that returns."
+                )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+        if error is None:
+            self._raise_failure()
+        elif self._failure is not None and error is not self._failure:
+            log.error("%s", self._failure)
+
+    # Readers
+
+    def _read(self, track: int, items: Iterator[Timed]) -> None:
+        for item in items:
+            with self._monitor:
+                self._advance()
+                self._timeline.observe(track, item, self._clock())
+            if not self._take_in(track, _own(item)):
+                return
+        with self._monitor:
+            self._open_tracks -= 1
+            if not self._open_tracks:
+                self._timeline.end()
+            self._advance()
+
+    def _take_in(self, track: int, item: Timed) -> bool:
+        """Add an item as soon as it is its time; False when the session stops."""
+        with self._monitor:
+            while not self._stopping and not self._source.live and self._clock() < self._timeline.due(track, item):
+                self._monitor.wait(self._timeline.due(track, item))
+            if self._stopping:
+                return False
+            self._timeline.add(track, item, self._clock())
+            self._advance()
+            return True
+
+    def _advance(self) -> None:
+        """Hand complete slots on. Called with the monitor held."""
+        news = False
+        for slot in self._timeline.ready(self._clock()):
+            self._av_offset_ns = slot.av_offset_ns
+            self._speaker.put(slot)
+            self._tell_dropped(self._playout.expect(slot))
+            news = True
+        if news or not self._open_tracks:
+            self._monitor.notify()
+
+    # Worker
+
+    def _work(self) -> None:
+        while (slot := self._next_slot()) is not None:
+            self._push(slot)
+            self._pull()
+        if not self._stopping:
+            self._stream.finish()
+            self._pull()
+        with self._monitor:
+            self._playout.finish()
+
+    def _next_slot(self) -> Slot | None:
+        """The next input, after commands were obeyed; None at the end, or when the session stops."""
+        while True:
+            self._obey()
+            with self._monitor:
+                if self._stopping:
+                    return None
+                self._advance()
+                self._drop_stale()
+                if len(self._speaker):
+                    return self._speaker.take()
+                if not self._open_tracks:
+                    return None
+                if not self._commands:
+                    self._monitor.wait(self._timeline.next_look())
+
+    def _drop_stale(self) -> None:
+        """Leave out input of which nothing could be shown in time; the newest segment always gets its try."""
+        hop = self._chain.generator.hop
+        step = self._pace.step_cost
+        oldest = self._clock() + step - self.settings.stale_ns
+        behind = step > hop * FRAME_NS  # then only the newest input is of use, for the rest can never be caught up with
+        while (slot := self._speaker.peek(hop)) is not None and (behind or self._playout.deadline(slot) < oldest):
+            self._speaker.drop()
+
+    def _push(self, slot: Slot) -> None:
+        """Feed the stream slot by slot: what is copied early is not copied while a segment waits."""
+        self._deadlines[slot.number] = self._playout.deadline(slot)
+        if len(self._deadlines) > _REMEMBERED:
+            del self._deadlines[min(self._deadlines)]
+        arrival = Arrival(slot.number, slot.time_s, slot.scheduled, slot.read, slot.av_offset_ns)
+        self._stream.push(video=slot.picture[None], audio=slot.sound, arrival=arrival)
+
+    def _pull(self) -> None:
+        """Do the work that is due, obeying commands in between."""
+        work = self._stream.work(self._pace)
+        while not self._stopping:
+            with self._turn:
+                made = next(work, None)
+            if made is None:
+                return
+            if isinstance(made, ListenerFrame):
+                self._deliver(made)
+            else:
+                made.wait()  # for the GPU, or for what looks at the speaker, while other sessions have their turn
+            self._obey()
+
+    def _deliver(self, frame: ListenerFrame) -> None:
+        with self._monitor:
+            late = self._clock() - self._deadline(frame.ledger.frame)
+            fresh = late <= self.settings.stale_ns
+            self._playout.deliver(frame, fresh=fresh)
+            self._monitor.notify()
+        if not fresh:
+            self._warn_once("A frame came %d ms late and is not shown", late / NS_PER_MS)
+
+    def _deadline(self, number: int) -> int:
+        """When a frame is due; a segment may begin ahead of the speaker."""
+        newest = next(reversed(self._deadlines))
+        return self._deadlines[newest] + (number - newest) * FRAME_NS if number > newest else self._deadlines[number]
+
+    def _obey(self) -> None:
+        while self._commands:
+            command = self._commands.popleft()
+            command.run()
+            with self._monitor:
+                command.done = True
+                self._monitor.notify()
+
+    def _flush(self) -> None:
+        with self._monitor:
+            self._speaker.clear()
+            self._playout.forget()
+        self._stream.flush()
+
+    # Player
+
+    def _play(self) -> None:
+        try:
+            while self._show_next():
+                pass
+        except BaseException as error:
+            self._fail("sink", error)
+        if self._sink is not None:
+            self._sink.close(self._failure)
+
+    def _show_next(self) -> bool:
+        """Wait for the next deadline and show what there is; False when all is shown, or the session stops."""
+        with self._monitor:
+            self._advance()  # in the place of a source that stalls and a worker that is busy
+            if self._playout.is_short(self._clock()):
+                self._monitor.wait(self._clock())  # what is ready at the very moment of its deadline is in time
+            shown, gone = self._playout.take(self._clock())
+            self._tell_dropped(gone)
+            if self._stopping:
+                return False
+            if not shown:
+                look = self._playout.next_look()
+                if look is None and "worker" not in self._busy:
+                    return False
+                if look is not None and look <= self._clock():
+                    look = self._playout.patience()
+                looks = [time for time in (look, self._timeline.next_look()) if time is not None]
+                self._monitor.wait(min(looks, default=None))
+                return True
+        for frame in shown:
+            if self._stopping:
+                break
+            self._emit(frame)
+        return True
+
+    def _emit(self, frame: ListenerFrame) -> None:
+        frame = replace(frame, ledger=replace(frame.ledger, emitted=self._clock()))
+        with self._monitor:
+            self._tally.emit(frame.ledger)
+            if self._sink is None:
+                self._viewer.offer(frame)
+                return
+        self._sink.show(frame)
+
+    def _tell_dropped(self, ledgers: Sequence[Ledger]) -> None:
+        for ledger in ledgers:
+            self._tally.drop(ledger)
+        if not self._tally.emitted and self._tally.dropped >= _PATIENCE * self.settings.samples:
+            step, render = self._pace.step_cost / NS_PER_MS, self._pace.render.predicted / NS_PER_MS
+            self._warn_once("Nothing is in time to be shown: a segment takes %d ms, a picture %d ms", step, render)
+
+    def _warn_once(self, message: str, *details: float) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(f"{message}; stale_ms is %g. Said once.", *details, self.settings.stale_ms)
+
+    # All
+
+    def _require_viewer(self) -> Viewer:
+        if self._sink is not None:
+            raise StreamError("This session has a sink; open it without one to iterate over it.")
+        return self._viewer
+
+    def _ask(self, act: Callable[[], object]) -> object:
+        """Have the worker do something between two pieces of work; after its end, do it here."""
+        command = Command(act, self._turn)
+        with self._monitor:
+            self._commands.append(command)
+            self._monitor.notify()
+            while not command.done and "worker" in self._busy:
+                self._monitor.wait()
+            if not command.done and command in self._commands:
+                self._commands.remove(command)
+        if not command.done:
+            command.run()
+        if command.error is not None:
+            raise command.error
+        return command.result
+
+    def _run(self, name: str, stage: str, work: Callable[[], None]) -> None:
+        """The whole of a thread."""
+        try:
+            work()
+        except BaseException as error:  # handed to the caller's thread
+            self._fail(stage, error)
+        with self._monitor:
+            self._busy.discard(name)
+            self._monitor.notify()
+        if name == "player":
+            self._stop()
+
+    def _fail(self, stage: str, error: BaseException) -> None:
+        """Stop because of an error, of which the first is told, or because nobody watches."""
+        with self._monitor:
+            if self._failure is None and not isinstance(error, StopWatching):
+                self._failure = error if isinstance(error, SessionError) else SessionError(stage, error)
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._monitor:
+            self._stopping = True
+            self._viewer.end(self._failure)
+        try:
+            self._source.close()
+        except Exception as error:  # the session ends all the same
+            log.warning("The source could not be closed: %s", error)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def _own(item: Timed) -> Timed:
+    """A copy: the source may write its next picture into the same array."""
+    return replace(
+        item,
+        video=None if item.video is None else item.video.copy(),
+        audio=None if item.audio is None else item.audio.copy(),
+    )

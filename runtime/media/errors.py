@@ -1,0 +1,9 @@
+"""What goes wrong with files of pictures and sound."""
+
+from __future__ import annotations
+
+from pflx.engines import PflxError
+
+
+class MediaError(PflxError, OSError):
+    """A file that cannot be read as a video, or cannot be written."""

@@ -1,0 +1,193 @@
+"""Video and sound out: H.264 with AAC in an MP4."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ
+from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.sound import silence
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+
+_H264_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "h264_nvenc")
+
+
+class VideoWriter:
+    """An MP4 with H.264 (yuv420p) and, if wanted, AAC sound; complete under its name, or not there at all.
+
+        with VideoWriter("reaction.mp4", size=(256, 256), audio=True) as writer:
+            for chunk in chunks:
+                writer.write(frames)            # uint8 [T, H, W, 3]
+                writer.write_audio(samples)     # float32 [sample rate / 25 * T]
+
+    It is written beside its place and renamed when the block ends well; after an exception, Ctrl-C included,
+    nothing stays. Pictures and sound may come in turns of any size; keep the turns to a few seconds, what one
+    is ahead of the other waits (compressed) in memory. Sound that ends before the pictures is followed by
+    silence. An odd width or height, which H.264 in yuv420p cannot hold, is filled up by repeating the last
+    column or row. A file of that name is replaced.
+
+    Args:
+        path: where to; the suffix must be .mp4.
+        size: (width, height) of the frames in pixels.
+        fps: frames per second.
+        audio: whether there will be sound (mono).
+        sample_rate_hz: of the sound that is given; AAC holds 16000, 44100, 48000 and a few more.
+
+    Raises:
+        MediaError: another suffix, no such folder, not writable, no space, or no H.264 encoder in PyAV; also
+            when the block ends and no frame was written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        *,
+        fps: int = FPS,
+        audio: bool = False,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+    ) -> None:
+        self._path = Path(path)
+        self._size, self._rate_hz = size, sample_rate_hz
+        self._frames = self._samples = 0
+        if self._path.suffix.lower() != ".mp4":
+            raise MediaError(f"{self._path} has the suffix '{self._path.suffix}'. pflx writes .mp4 files.")
+        if not self._path.parent.is_dir():
+            raise MediaError(f"There is no folder {self._path.parent}. Make it, or choose another place.")
+        if self._path.is_dir():
+            raise MediaError(f"{self._path} is a folder. Choose another name.")
+        self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+        with self._failures():
+            self._container: OutputContainer = _new_mp4(self._partial)
+        try:
+            with self._failures():
+                self._video = _add_video(self._container, size, fps)
+                self._audio = _add_audio(self._container, sample_rate_hz) if audio else None
+                self._container.start_encoding()  # opens the file: a bad place is found here, not later
+        except BaseException:
+            self._discard()
+            raise
+
+    def write(self, frames: UInt8Array) -> None:
+        """Append uint8 [T, H, W, 3] RGB frames."""
+        import av
+
+        height, width = frames.shape[1:3]
+        if frames.dtype != np.uint8 or (width, height) != self._size or frames.shape[3:] != (3,):
+            raise MediaError(
+                f"{self._path} takes uint8 [T, {self._size[1]}, {self._size[0]}, 3], got "
+                f"{frames.dtype} {list(frames.shape)}."
+            )
+        even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
+        for image in even:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts = self._frames
+            self._frames += 1
+            self._mux(self._video, frame)
+
+    def write_audio(self, samples: Float32Array) -> None:
+        """Append float32 [N] mono samples; beyond [-1, 1] they are clipped."""
+        import av
+
+        assert self._audio is not None, "open the writer with audio=True"
+        if len(samples) == 0:
+            return
+        clipped = np.clip(samples, -1.0, 1.0).astype(np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(clipped, format="flt", layout="mono")
+        frame.sample_rate, frame.pts = self._rate_hz, self._samples
+        self._samples += len(samples)
+        self._mux(self._audio, frame)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        if self._frames == 0:
+            raise MediaError(f"{self._path} was not written: there was no frame for it.")
+        if self._audio is not None:
+            length = round(self._frames * self._rate_hz / float(self._video.average_rate))
+            for block in silence(length - self._samples, self._rate_hz):
+                self.write_audio(block)
+            self._mux(self._audio, None)
+        self._mux(self._video, None)
+        with self._failures():
+            self._container.close()
+            self._partial.replace(self._path)
+
+    def _discard(self) -> None:
+        """Close and remove what is left; a failure here would hide the one that led here."""
+        from av.error import FFmpegError
+
+        with suppress(FFmpegError, OSError):
+            self._container.close()
+        with suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+
+    def _mux(self, stream: Any, frame: Any) -> None:
+        with self._failures():
+            self._container.mux(stream.encode(frame))
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        from av.error import FFmpegError
+
+        try:
+            yield
+        except (FFmpegError, OSError) as error:
+            if isinstance(error, MediaError):
+                raise
+            reason = getattr(error, "strerror", None) or error
+            raise MediaError(f"Cannot write {self._path}: {reason}. Check the folder and its space.") from error
+
+
+def _new_mp4(path: Path) -> OutputContainer:
+    import av
+
+    # The index goes to the front, so that a browser can play the file while it loads.
+    return av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
+
+
+def _add_video(container: OutputContainer, size: tuple[int, int], fps: int) -> Any:
+    import av
+
+    encoder = next((name for name in _H264_ENCODERS if _can_encode(name)), None)
+    if encoder is None:
+        raise MediaError("PyAV has no H.264 encoder here. Install it from its wheel: pip install --force av")
+    options = {"crf": "18", "preset": "veryfast"} if encoder == "libx264" else {}
+    stream = container.add_stream(encoder, rate=fps, options=options)
+    assert isinstance(stream, av.VideoStream)
+    stream.width, stream.height = size[0] + size[0] % 2, size[1] + size[1] % 2
+    stream.pix_fmt = "yuv420p"
+    return stream
+
+
+def _can_encode(name: str) -> bool:
+    import av
+
+    try:
+        return av.Codec(name, "w") is not None
+    except ValueError:
+        return False
+
+
+def _add_audio(container: OutputContainer, sample_rate_hz: int) -> Any:
+    return container.add_stream("aac", rate=sample_rate_hz, layout="mono")

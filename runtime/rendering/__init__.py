@@ -1,0 +1,1 @@
+"""Coefficients → pictures of a portrait."""

@@ -1,0 +1,230 @@
+"""Coefficient tracks → pictures of the portraits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from pflx.engines import Array, BundleError, Engine, RendererInfo
+from pflx.engines.placement import fetch, kept
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
+from pflx.runtime.frames.pace import BATCHES
+from pflx.runtime.rendering.portrait import PortraitError, load_portrait
+from pflx.runtime.rendering.warp import frame_portrait, square_geometry
+from pflx.runtime.speaker.landmarks import FaceMesh
+
+log = logging.getLogger(__name__)
+
+Portrait: TypeAlias = str | Path | UInt8Array
+Features: TypeAlias = Mapping[str, Array]
+"""What the renderer keeps of one portrait, by name."""
+
+COEFFICIENTS = 58
+_GEOMETRY = "geometry"
+
+
+class Renderer:
+    """PIRender.
+
+    Args:
+        engines: the `portrait` and `frame` graphs.
+        size: side of a picture in pixels.
+        ahead: pictures that are put under way before the first of them is waited for. On a CPU it is 1: a batch is no
+            faster there, costs memory, and delays the first.
+        mover: moves pictures that were rendered, where there is no time to render one.
+
+    Attributes:
+        radius: coefficient frames that a picture reads on each side of its own.
+    """
+
+    radius = WINDOW_RADIUS
+
+    def __init__(
+        self, engines: Mapping[str, Engine], size: int, ahead: int = 1, mover: PictureMover | None = None
+    ) -> None:
+        self._portrait, self._frame = engines["portrait"], engines["frame"]
+        self._size, self.ahead, self._mover = size, ahead, mover
+
+    def prepare(self, portrait: Portrait) -> Features:
+        """What depends on a portrait alone, computed once.
+
+        Args:
+            portrait: a picture file, or uint8 [H, W, 3] RGB.
+
+        Raises:
+            PortraitError: it cannot be read.
+        """
+        picture = load_portrait(portrait, self._size)
+        features = {name: kept(value) for name, value in self._portrait.run({"portrait": picture[None]}).items()}
+        return features if self._mover is None else {**features, **self._mover.geometry(picture)}
+
+    def warm_up(self, features: Features) -> None:
+        """Have every batch captured that may be rendered ahead, so that no session waits for it.
+
+        Args:
+            features: of any portrait.
+        """
+        for count in (size for size in BATCHES if size <= self.ahead and self.ahead > 1):
+            track = np.zeros((count + 2 * WINDOW_RADIUS, COEFFICIENTS), np.float32)
+            self.render(track, count, features)
+            fetch(self.render(track, count, features)).wait()  # captured when it comes for the second time
+
+    def render(self, track: Array, count: int, features: Features) -> Array:
+        """Render frames that follow one another.
+
+        Args:
+            track: float32 [count + 26, 58], mean face subtracted: 13 frames before the first one and 13 after the last.
+            count: how many.
+            features: of the portrait, from `prepare`.
+
+        Returns:
+            uint8 [count, size, size, 3] RGB, which the engine may reuse in its next call. On a GPU it is being made.
+        """
+        frames = np.arange(WINDOW_RADIUS, WINDOW_RADIUS + count)
+        given = {**features, "coefficients": track[None], "frames": frames}
+        images: Array = self._frame.run({name: given[name] for name in self._frame.inputs})["image"][0]
+        return images
+
+    @property
+    def has_mover(self) -> bool:
+        """Whether pictures can be moved at all."""
+        return self._mover is not None
+
+    def can_move(self, features: Features) -> bool:
+        """Whether pictures of a portrait can be moved: there is a mover, and a face in the portrait."""
+        return self._mover is not None and _GEOMETRY in features
+
+    def move(self, picture: UInt8Array, shown: Float32Array, wanted: Float32Array, features: Features) -> Array:
+        """A picture that was rendered, with its head moved.
+
+        Args:
+            picture: uint8 [size, size, 3] RGB.
+            shown: float32 [6], pose that it shows, mean face subtracted.
+            wanted: float32 [6], pose that it is to show, likewise.
+            features: of the portrait, with which `can_move` is true.
+
+        Returns:
+            uint8 [size, size, 3] RGB, which the engine may reuse in its next call.
+        """
+        assert self._mover is not None
+        return self._mover.move(picture, shown, wanted, features[_GEOMETRY])
+
+
+class PictureMover:
+    """Moves the head in a rendered picture: the graphs of the weightless renderer, with that in the portrait's place.
+
+    Args:
+        engines: the `portrait` and `frame` graphs of that renderer.
+        mesh: finds the face in a portrait.
+
+    Raises:
+        DetectorFileError: a model file is missing or its SHA-256 is wrong.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], mesh: FaceMesh | None = None) -> None:
+        self._portrait, self._frame = engines["portrait"], engines["frame"]
+        self._mesh = mesh or FaceMesh()
+
+    def geometry(self, picture: UInt8Array) -> Features:
+        """Where the head of a portrait is, to be kept among its features; nothing for one without a face."""
+        try:
+            return {_GEOMETRY: square_geometry(picture, self._mesh)[None]}
+        except PortraitError as error:
+            log.warning("%s Its pictures are held, not moved, where time runs short.", error)
+            return {}
+
+    def move(self, picture: UInt8Array, shown: Float32Array, wanted: Float32Array, geometry: Array) -> Array:
+        """See `Renderer.move`."""
+        track = np.zeros((1, 2 * WINDOW_RADIUS + 1, COEFFICIENTS), np.float32)  # as large as all that are rendered
+        track[0, WINDOW_RADIUS, POSE] = wanted
+        source = self._portrait.run({"portrait": picture[None]})["source"]
+        features = {"source": source, _GEOMETRY: geometry, "shown": shown[None]}
+        feeds = {**features, "coefficients": track, "frames": np.array([WINDOW_RADIUS])}
+        moved: Array = self._frame.run(feeds)["image"][0, 0]
+        return moved
+
+
+class WarpRenderer(Renderer):
+    """The portrait itself, moved: no network but the one that finds the face in it.
+
+    Args:
+        engines: see `Renderer`.
+        size: see `Renderer`.
+        ahead: see `Renderer`.
+        mover: see `Renderer`; of no use, where rendering takes no longer.
+        mesh: finds the face.
+
+    Raises:
+        DetectorFileError: a model file is missing or its SHA-256 is wrong.
+    """
+
+    radius = 0
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        size: int,
+        ahead: int = 1,
+        mover: PictureMover | None = None,
+        *,
+        mesh: FaceMesh | None = None,
+    ) -> None:
+        super().__init__(engines, size, ahead, mover)
+        self._mesh = mesh or FaceMesh()
+
+    def prepare(self, portrait: Portrait) -> Features:
+        """See `Renderer.prepare`. The picture is cut around the head of its largest face.
+
+        Raises:
+            PortraitError: it cannot be read, or shows no face.
+        """
+        picture, geometry = frame_portrait(portrait, self._size, self._mesh)
+        source = kept(self._portrait.run({"portrait": picture[None]})["source"])
+        return {"source": source, _GEOMETRY: geometry[None], "shown": np.zeros((1, POSE.stop - POSE.start), np.float32)}
+
+
+RENDERERS: Mapping[str, type[Renderer]] = {"pirender": Renderer, "warp": WarpRenderer}
+
+
+def make_renderer(
+    info: RendererInfo, engines: Mapping[str, Engine], preview: RendererInfo | None = None, *, ahead: int = 1
+) -> Renderer:
+    """The renderer a bundle names.
+
+    Args:
+        info: of the manifest.
+        engines: by graph name.
+        preview: of the manifest; with it, pictures can be moved.
+        ahead: see `Renderer`.
+
+    Raises:
+        BundleError: there is no such renderer.
+    """
+    kind, mover = _kind(info), None if preview is None else PictureMover(_by_role(preview, engines))
+    return kind(_by_role(info, engines), info.size, ahead, mover)
+
+
+def reach(info: RendererInfo) -> int:
+    """Coefficient frames that a picture of a bundle's renderer reads on each side of its own.
+
+    Raises:
+        BundleError: there is no such renderer.
+    """
+    return _kind(info).radius
+
+
+def _by_role(info: RendererInfo, engines: Mapping[str, Engine]) -> dict[str, Engine]:
+    return {role: engines[graph] for role, graph in info.graphs.items()}
+
+
+def _kind(info: RendererInfo) -> type[Renderer]:
+    if info.name not in RENDERERS:
+        raise BundleError(
+            f"The bundle's renderer is '{info.name}'; this pflx has {', '.join(RENDERERS)}. Export it again."
+        )
+    return RENDERERS[info.name]

@@ -1,0 +1,91 @@
+"""Where the speaker's coefficients and emotion come from: a file, face landmarks, or a network of your own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy.typing as npt
+
+from pflx.runtime.speaker.extractor import SIZES, Every, Extractor, ExtractorError, NeedError
+from pflx.runtime.speaker.landmarks import LandmarkExtractor
+from pflx.runtime.speaker.recorded import RECORDED, read_recorded
+from pflx.runtime.speaker.regressor import OnnxExtractor
+
+LANDMARKS = "landmarks"
+"""What stands for `LandmarkExtractor` where a file could be named."""
+
+_EVERY = re.compile(rf"{LANDMARKS}/([1-9]\d*)")
+"""`landmarks/5`: the face is looked at in every fifth frame."""
+
+
+def open_extractor(text: str | Path, need: str, mean_face: npt.ArrayLike) -> Extractor:
+    """What a user named: `landmarks`, a file of numbers, or a network.
+
+    Args:
+        text: `landmarks` (for coefficients; `landmarks/5` looks at every fifth frame only), a `.npy`, `.npz` or `.csv`
+            for `read_recorded`, or an `.onnx` for `OnnxExtractor`.
+        need: `coefficients` or `emotion`.
+        mean_face: [58], the bundle's.
+
+    Raises:
+        ExtractorError: none of these, or one that does not fit.
+        EngineError: a graph that cannot be loaded.
+    """
+    every = _EVERY.fullmatch(str(text))
+    if every or str(text) == LANDMARKS:
+        if need != "coefficients":
+            raise ExtractorError(f"Landmarks give coefficients, no {need}. Give a file or an ONNX regressor.")
+        extractor = LandmarkExtractor(mean_face)
+        return Every(extractor, int(every[1])) if every else extractor
+    kind = Path(text).suffix.lower()
+    if kind in RECORDED:
+        return read_recorded(text, need, mean_face)
+    if kind == ".onnx":
+        return OnnxExtractor(text, need, mean_face)
+    raise ExtractorError(f"'{text}' is no {need} source. Give {_ways(need)}.")
+
+
+def source_name(text: str | Path) -> str:
+    """What a report calls what a user named: a file by its name alone, landmarks as they are."""
+    return str(text) if _EVERY.fullmatch(str(text)) else Path(text).name
+
+
+def open_extractors(given: Mapping[str, Extractor | str | Path], mean_face: Sequence[float]) -> dict[str, Extractor]:
+    """The same with all opened that are named by a file or a word; see `open_extractor`."""
+    return {
+        need: open_extractor(each, need, mean_face) if isinstance(each, str | Path) else each
+        for need, each in given.items()
+    }
+
+
+def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str, Extractor]) -> None:
+    """Check that everything a generator reads of the speaker is given.
+
+    Args:
+        generator: its name, for the message.
+        needs: what it reads, pictures and sound included.
+        extractors: what is given, by need.
+
+    Raises:
+        NeedError: something is missing, or an extractor gives another number of values.
+    """
+    for need in (need for need in needs if need in SIZES):
+        if need not in extractors:
+            raise NeedError(
+                f"{generator} reads the speaker's {need}, and there is no source of {need}. With --speaker-{need}, or "
+                f"in Python with extractors={{'{need}': …}}, give {_ways(need)}."
+            )
+        if extractors[need].size != SIZES[need]:
+            raise NeedError(
+                f"{generator} reads {SIZES[need]} numbers of {need}, the extractor gives {extractors[need].size}. "
+                f"Give one of {SIZES[need]}."
+            )
+
+
+def _ways(need: str) -> str:
+    network = f"your own network REGRESSOR.onnx (picture in, {SIZES[need]} numbers out)"
+    if need == "coefficients":
+        return f"a file of [T, 58] FILE.npy or .npz, '{LANDMARKS}' to tell them from face landmarks, or {network}"
+    return f"a file of [T, 25] FILE.npy, .npz or .csv, {network}, or in Python any object with `size` and `extract`"

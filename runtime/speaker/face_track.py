@@ -1,0 +1,223 @@
+"""The speaker's side of a session: where the face is, and the crop that the generator sees."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pflx.engines import Array, PflInfo
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.face_state import FaceState
+from pflx.runtime.speaker.faces import FaceDetector, FaceWatch
+from pflx.runtime.speaker.pfl import Box, Mode, Region, centre_crop, centre_square, choose_face, crop, fixed_region
+
+log = logging.getLogger(__name__)
+
+CROP_SIZE = 256
+"""Side of the PFL crop in pixels. Source: PFLPosNet, Eq. 8."""
+GENERATOR_SIDE = 224
+"""Side of what the generator sees: the middle of the crop. Source: ReactFace fa4b3a4, pre-processing."""
+CALIBRATION_FRAMES = 50
+"""Frames with a face that an online session gathers before its region is frozen: 2 s, one window of PFLPosNet."""
+WATCH_FRAMES = 25
+"""Once the region is frozen and the face is there, one frame a second is searched for it."""
+SEARCH_FRAMES = 5
+"""While the face is missed, one frame in five is searched: a frame without a face is the most expensive to search."""
+
+
+def session_region(boxes: npt.ArrayLike, frame_size: tuple[int, int], pfl: PflInfo) -> Region:
+    """The region of a session, from the boxes of its face.
+
+    `pfl.mode` decides the arithmetic, with the window fitted to the picture first: grown where the face with its
+    padding is larger than the window (the released arithmetic would cut it off), shrunk where the frame is smaller
+    (it would read outside); what still leaves the frame, of a face about as large as the frame, is shifted back.
+    Without any box it is the largest centred square.
+
+    Args:
+        boxes: [N, 4] x, y, w, h in pixels.
+        frame_size: width and height in pixels.
+        pfl: mode, window and padding of the bundle.
+    """
+    rows = np.asarray(boxes, np.float64).reshape(-1, 4)
+    if not len(rows):
+        return centre_square(frame_size)
+    face = int(np.ceil(rows[:, 2:].mean(axis=0).max())) + 2 * pfl.padding
+    window = min(max(pfl.window, face), *frame_size)
+    region = fixed_region(rows, frame_size, mode=cast(Mode, pfl.mode), window=window, padding=pfl.padding)
+    left = min(max(region.left, 0), frame_size[0] - region.width)
+    top = min(max(region.top, 0), frame_size[1] - region.height)
+    return Region(left, top, left + region.width, top + region.height)
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """What is known of the speaker's face so far; a value.
+
+    Attributes:
+        region: the frozen region, None while it is calibrated.
+        boxes: x, y, w, h of the followed face per frame with a face, while calibrating.
+        watch: the face state.
+        frames: speaker frames seen so far.
+        last_look: index of the frame last searched, -1 for none.
+    """
+
+    region: Region | None = None
+    boxes: tuple[Box, ...] = ()
+    watch: FaceWatch = field(default_factory=FaceWatch)
+    frames: int = 0
+    last_look: int = -1
+
+    def to_arrays(self) -> dict[str, Array]:
+        """As plain arrays, for a snapshot."""
+        region = self.region
+        edges = [] if region is None else [region.left, region.top, region.right, region.bottom]
+        return {
+            "region": np.array(edges, np.int64),
+            "boxes": np.array(self.boxes, np.float64).reshape(-1, 4),
+            "watch": self.watch.to_array(),
+            "seen": np.array([self.frames, self.last_look], np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> FaceTrack:
+        """What `to_arrays` wrote."""
+        edges = [int(edge) for edge in arrays["region"]]
+        frames, last_look = (int(value) for value in arrays["seen"])
+        return cls(
+            region=Region(*edges) if edges else None,
+            boxes=tuple(tuple(map(float, row)) for row in arrays["boxes"]),
+            watch=FaceWatch.from_array(arrays["watch"]),
+            frames=frames,
+            last_look=last_look,
+        )
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """What was done for the first frames of a segment before the rest of it is there.
+
+    Attributes:
+        pictures: uint8 [T, 224, 224, 3], room for the whole segment; filled if the region was frozen before it.
+        count: how many frames were searched and, then, cropped.
+        track: what is known of the face after these.
+    """
+
+    pictures: UInt8Array
+    count: int
+    track: FaceTrack
+
+
+class SpeakerView:
+    """Crops the speaker, calibrating the region first where none is given.
+
+    Until `CALIBRATION_FRAMES` frames with a face are gathered every frame is searched, and each segment uses the region
+    of the boxes so far. Then the region is frozen, for head translation must show, and one frame a second is searched
+    to watch whether the face is still there. While it is missed every fifth frame is searched, and the frame after it
+    is found again. Which frames are searched depends on what is in the stream alone, never on how it was pushed.
+
+    Args:
+        detector: finds the face.
+        pfl: mode, window and padding of the bundle.
+        crops: False only watches the face, for a generator that reads no pictures.
+    """
+
+    def __init__(self, detector: FaceDetector, pfl: PflInfo, *, crops: bool = True) -> None:
+        self._detector = detector
+        self._pfl = pfl
+        self._crops = crops
+        self._warned = False
+
+    def step(
+        self, frames: Sequence[UInt8Array] | UInt8Array, track: FaceTrack, ahead: Cropped | None = None
+    ) -> tuple[UInt8Array, FaceTrack]:
+        """Crop the frames of one segment.
+
+        Args:
+            frames: uint8 [H, W, 3] RGB each, whole frames of one size.
+            track: what is known so far.
+            ahead: what `crop_ahead` made of the first of them.
+
+        Returns:
+            uint8 [T, 224, 224, 3], none without crops, and what is known now.
+        """
+        size = _size(frames[0])
+        ahead = ahead or Cropped(self._room(len(frames)), 0, track)
+        n_cropped = 0 if track.region is None else ahead.count
+        track = ahead.track
+        for frame in frames[ahead.count :]:
+            track = self._look(frame, size, track)
+        if not self._crops:
+            return ahead.pictures, track
+        region = track.region or session_region(track.boxes, size, self._pfl)
+        if not track.boxes and track.region is None:
+            self._warn_once(region)
+        for index in range(n_cropped, len(frames)):  # one by one: whole frames are never copied
+            ahead.pictures[index] = _cut(frames[index], region)
+        return ahead.pictures, track
+
+    def crop_ahead(self, frames: Sequence[UInt8Array], length: int, track: FaceTrack, ahead: Cropped | None) -> Cropped:
+        """Do what can be done while a segment waits for its last frames: search all, crop once the region is frozen.
+
+        Args:
+            frames: the first frames of the segment.
+            length: frames of the whole segment.
+            track: what is known before the first of them.
+            ahead: what was made of the first of them so far, or None.
+        """
+        ahead = ahead or Cropped(self._room(length), 0, track)
+        for frame in frames[ahead.count :]:
+            if self._crops and track.region is not None:
+                ahead.pictures[ahead.count] = _cut(frame, track.region)
+            ahead = Cropped(ahead.pictures, ahead.count + 1, self._look(frame, _size(frame), ahead.track))
+        return ahead
+
+    def _look(self, frame: UInt8Array, size: tuple[int, int], track: FaceTrack) -> FaceTrack:
+        index = track.frames
+        track = replace(track, frames=index + 1)
+        if track.last_look >= 0 and index - track.last_look < _pause(track):
+            return track
+        box = find_face(self._detector, frame, track.boxes[-1] if track.boxes else None)
+        watch = track.watch.next(box is not None, index - track.last_look)
+        track = replace(track, watch=watch, last_look=index)
+        if track.region is None and box is not None:
+            track = replace(track, boxes=(*track.boxes, box))
+            if len(track.boxes) == CALIBRATION_FRAMES:
+                track = replace(track, region=session_region(track.boxes, size, self._pfl))
+        return track
+
+    def _room(self, frames: int) -> UInt8Array:
+        return np.empty((frames if self._crops else 0, GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8)
+
+    def _warn_once(self, region: Region) -> None:
+        if not self._warned:
+            log.warning("No face in the speaker's first frames: using the middle of the frame, %s.", region)
+            self._warned = True
+
+
+def _size(frame: UInt8Array) -> tuple[int, int]:
+    return frame.shape[1], frame.shape[0]
+
+
+def _cut(frame: UInt8Array, region: Region) -> UInt8Array:
+    """What the generator sees of a whole frame."""
+    return centre_crop(crop(frame[None], region, CROP_SIZE)[0], GENERATOR_SIDE)
+
+
+def _pause(track: FaceTrack) -> int:
+    """Frames from one look to the next."""
+    if track.watch.unseen_frames:
+        return SEARCH_FRAMES
+    confirming = track.watch.state is FaceState.REACQUIRED
+    return 1 if confirming or track.region is None else WATCH_FRAMES
+
+
+def find_face(detector: FaceDetector, frame: UInt8Array, previous: Box | None) -> Box | None:
+    """The face to follow in uint8 [H, W, 3] RGB, given the last one; None if there is none. See `choose_face`."""
+    boxes = [face.box for face in detector.detect(frame) if np.isfinite(face.box).all()]
+    index = choose_face(boxes, previous)
+    return None if index is None else boxes[index]

@@ -1,0 +1,1 @@
+"""One hop after the other, without threads or deadlines: speaker in, listener frames out."""

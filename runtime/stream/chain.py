@@ -1,0 +1,62 @@
+"""What all streams of a listener share, and the frames that come out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from pflx.engines import FeedError
+from pflx.runtime.frames.arrays import Float32Array
+from pflx.runtime.frames.timing import Clock
+from pflx.runtime.generators import Generator
+from pflx.runtime.generators.speaker_window import SpeakerWindows
+from pflx.runtime.rendering.renderers import Features, Renderer
+from pflx.runtime.stream.posnet import Smoother
+
+Noise: TypeAlias = Callable[[int, int, int], Float32Array]
+"""(segment, sample, size) → float32 [size], standard normal. A function of its arguments alone."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The stages that all streams of a listener share; they hold no state of a session.
+
+    Attributes:
+        speaker: makes the generator's windows.
+        generator: speaker window → segment.
+        smoother: segment → segment without a jump.
+        renderer: track → picture.
+        portraits: what the renderer needs of each portrait; sample m shows portrait m modulo their number.
+        mean_face: float32 [58], added at the edge.
+        lookahead: coefficient frames to wait for before a frame is rendered, 0…13.
+        clock: stamps the ledgers.
+        looks_alone: whether nobody else uses what looks at the speaker's pictures, so that it needs no turn.
+    """
+
+    speaker: SpeakerWindows
+    generator: Generator
+    smoother: Smoother
+    renderer: Renderer
+    portraits: Sequence[Features]
+    mean_face: Float32Array
+    lookahead: int
+    clock: Clock
+    looks_alone: bool = False
+
+
+def seeded_noise(seed: int) -> Noise:
+    """Noise that depends on seed, segment and sample only: sample m is the same whatever M is.
+
+    Raises:
+        FeedError: the seed is negative.
+    """
+    if seed < 0:
+        raise FeedError(f"seed is {seed}; take 0 or more.")
+
+    def noise(segment: int, sample: int, size: int) -> Float32Array:
+        return np.random.default_rng((seed, sample, segment)).standard_normal(size, np.float32)
+
+    return noise

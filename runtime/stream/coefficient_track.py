@@ -1,0 +1,78 @@
+"""The motion of M reactions so far: the segments that are closed, and what their frames are called."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pflx.engines import Array
+from pflx.engines.placement import concatenate
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.stream.segment import Segment
+
+
+class CoefficientTrack:
+    """Segments by their index, and the numbers and times of frames by their position in the stream.
+
+    Args:
+        hop: frames of a segment.
+        lookahead: coefficient frames that rendering waits for.
+
+    Attributes:
+        segments: those that frames to be rendered may read.
+        names: position to number and time of a speaker's frame; numbers leap where input was left out.
+        n_closed: how many segments were closed.
+    """
+
+    def __init__(self, hop: int, lookahead: int) -> None:
+        self.hop, self.lookahead = hop, lookahead
+        self.segments: dict[int, Segment] = {}
+        self.names: dict[int, tuple[int, float]] = {}
+        self.n_closed = 0
+
+    def segment_of(self, position: int) -> Segment:
+        """The segment that a frame belongs to."""
+        return self.segments[position // self.hop]
+
+    def number(self, position: int) -> int:
+        """The number of the frame at a position."""
+        return self.names[position][0]
+
+    def expected_number(self, position: int) -> int:
+        """The same of a frame that may be still to come."""
+        if position in self.names:
+            return self.number(position)
+        last = max(self.names)
+        return self.number(last) + position - last
+
+    def known(self, position: int) -> int:
+        """How many segments had to be closed for a frame to be due; at the end of the input, how many there are."""
+        return min((position + self.lookahead) // self.hop + 1, self.n_closed)
+
+    def track(self, position: int, count: int, sample: int) -> Array:
+        """The coefficient frames around `count` frames from `position` on, edges repeated, float32 [count + 26, 58]."""
+        rows, parts = self._rows(position, count), []
+        while rows:  # runs of rows that lie one behind the other in one segment
+            first = rows[0]
+            segment, at = divmod(first, self.hop)
+            run = next((n for n, row in enumerate(rows) if row != first + n or row // self.hop != segment), len(rows))
+            parts.append(self.segments[segment].coefficients[sample, at : at + run])
+            del rows[:run]
+        track: Array = concatenate(parts, 0)
+        return track
+
+    def shown_track(self, position: int, sample: int) -> Array:
+        """The same of one frame, on the host."""
+        rows = self._rows(position, 1)
+        return np.stack([self.segments[row // self.hop].shown.wait()[sample, row % self.hop] for row in rows])
+
+    def forget(self, position: int) -> None:
+        """Keep what the window of the next frame to render, at a position, can reach."""
+        for index in [i for i in self.segments if (i + 1) * self.hop <= position - WINDOW_RADIUS]:
+            del self.segments[index]
+        oldest = position - 1  # a pair of frames asks for the one before
+        self.names = {at: name for at, name in self.names.items() if at >= oldest}
+
+    def _rows(self, position: int, count: int) -> list[int]:
+        wanted = np.arange(position - WINDOW_RADIUS, position + count + WINDOW_RADIUS)
+        rows: list[int] = np.clip(wanted, 0, self.known(position) * self.hop - 1).tolist()
+        return rows

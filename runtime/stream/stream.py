@@ -1,0 +1,470 @@
+"""The online listener: speaker frames and sound in, listener frames out, in any portions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from pflx.engines import Array, FeedError, PflxError
+from pflx.engines.placement import Fetching, Here, Part, fetch
+from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.coefficients import POSE
+from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.pace import UNHURRIED, Pace
+from pflx.runtime.frames.snapshot import prefixed, unprefixed
+from pflx.runtime.generators import State, reach
+from pflx.runtime.generators.speaker_window import Ahead, SpeakerState, Window
+from pflx.runtime.rendering.renderers import Portrait
+from pflx.runtime.speaker.face_track import FaceTrack
+from pflx.runtime.stream.chain import Chain, Noise
+from pflx.runtime.stream.coefficient_track import CoefficientTrack
+from pflx.runtime.stream.inbox import Arrival, Inbox
+from pflx.runtime.stream.render_queue import RenderQueue
+from pflx.runtime.stream.repair import Draft, hold_good, is_finite, to_check
+from pflx.runtime.stream.segment import Segment, SegmentStamps
+
+log = logging.getLogger(__name__)
+
+
+class Look:
+    """Looking at the speaker's pictures, to be done before the stream goes on.
+
+    Args:
+        look: does it.
+    """
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+
+    def wait(self) -> None:
+        """Do it."""
+        self._look()
+
+
+class StreamError(PflxError, RuntimeError):
+    """A stream was used after its end, or a snapshot does not fit it."""
+
+
+class Stream:
+    """M reactions to one speaker. The caller owns the clock; there are no threads and no waiting.
+
+    `push` takes what there is, `pull` does the work that is due and yields its frames one by one. How the input is
+    cut into pushes, and when pull is called, changes nothing in the frames. Input that is pushed and not pulled waits
+    in memory.
+
+    Frame k is rendered when the segment that holds frame k + lookahead is closed, and not before the speaker's frame k
+    is there. Its window reaches as far as the segments that had to be closed for that, at most 13 frames; beyond, the
+    last known frame is repeated.
+
+    On a GPU, pictures are put under way as many at a time as the renderer takes, and the next segment beside them if
+    its input is there; only the picture that is handed out next is waited for. What is under way is no part of
+    snapshots: it is rendered again from the same numbers.
+
+    Made by `Listener.stream`.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        samples: int,
+        noise: Noise,
+        track: FaceTrack,
+        audio: bool = True,
+        start_s: float = 0.0,
+    ) -> None:
+        if samples < 1:
+            raise FeedError(f"samples is {samples}; a stream makes at least 1 reaction.")
+        self._chain = chain
+        self._noise = noise
+        self._samples = samples
+        self._inbox = Inbox(silent=not audio, start_s=start_s, sample_rate_hz=chain.speaker.sample_rate_hz)
+        self._speaker = chain.speaker.start(track)
+        self._ahead = Ahead()
+        self._generator_state: State = chain.generator.start(samples)
+        self._smoother_state: State = chain.smoother.start()
+        self._motion = CoefficientTrack(chain.generator.hop, chain.lookahead)
+        self._pictures = RenderQueue(chain, self._motion, samples)
+        self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
+        self._n_speaker: int | None = None
+        self._draft: Draft | None = None
+        self._repaired = 0
+        self._was_spoilt = False
+        self._warned = False
+
+    @property
+    def next_frame(self) -> int:
+        """Number that the next frame pushed without an arrival gets."""
+        return self._inbox.next_number
+
+    @property
+    def repaired(self) -> int:
+        """Coefficient frames that were not finite, for which the last good ones were held."""
+        return self._repaired
+
+    def push(
+        self, *, video: UInt8Array | None = None, audio: Float32Array | None = None, arrival: Arrival | None = None
+    ) -> None:
+        """Add speaker frames, sound, or both; neither has to fit the other yet.
+
+        Args:
+            video: uint8 [T, H, W, 3] RGB at 25 fps, whole frames of one size.
+            audio: float32 [N], mono in [-1, 1], at the bundle's rate R (`Listener.sample_rate_hz`). Sample R/25·k
+                belongs to the start of frame k.
+            arrival: numbers, time and stamps of `video`, which is then handed over; by default the frames follow the
+                last ones, came now, and are copied.
+
+        Raises:
+            FeedError: another dtype or shape, a frame size that changed, or NaN in the sound.
+            StreamError: `finish` was called.
+        """
+        if self._n_speaker is not None:
+            raise StreamError("The stream was finished; open another one for more input.")
+        before = self._inbox.n_frames
+        self._inbox.add(video, audio, self._chain.clock(), arrival)
+        self._name_frames(before)
+
+    def finish(self) -> None:
+        """Tell that the speaker's input is over: the rest comes out of the next `pull`.
+
+        The pictures decide the length. Missing sound is silence, sound after the last picture is dropped, and a segment
+        that lacks frames repeats the last picture.
+        """
+        if self._n_speaker is None:
+            before = self._inbox.n_frames
+            self._n_speaker = self._n_taken + before
+            segments = -(-self._n_speaker // self._chain.generator.hop)
+            self._inbox.complete(max(before, reach(self._chain.generator, segments - 1) - self._n_taken))
+            self._name_frames(before)
+
+    def pull(self, pace: Pace = UNHURRIED) -> Iterator[ListenerFrame]:
+        """The frames that are due, oldest first and sample by sample within a frame; ends when input is lacking.
+
+        Work is done as frames are taken: what is not taken comes with the next pull. When an engine fails, or Ctrl-C
+        comes, the stream is as it was before that piece of work, and the next pull tries again.
+
+        Args:
+            pace: may have work left out to save time; frames on HOLD do not come out at all.
+        """
+        for item in self.work(pace):
+            if isinstance(item, ListenerFrame):
+                yield item
+            else:
+                item.wait()
+
+    def work(self, pace: Pace = UNHURRIED) -> Iterator[ListenerFrame | Fetching | Look]:
+        """What `pull` does, but for what needs no engine, so that whoever shares engines can let others have them.
+
+        Instead of waiting for a GPU, or looking at the speaker's pictures, it yields something whose `wait` does so,
+        and has to be called before it goes on.
+        """
+        while True:
+            self._pictures.begin(self._n_due(), pace)
+            if self._pictures.under_way:
+                if self._may_close_early():
+                    yield from self._close_next(pace)
+                if (coming := self._coming(pace)) is not None:
+                    yield coming
+                elif (landed := self._pictures.land(pace)) is not None:
+                    yield landed
+            elif self._is_segment_due():
+                yield from self._close_next(pace)
+            else:
+                yield from self._look()
+                return
+
+    def flush(self) -> None:
+        """Forget the input that waits and the frames not rendered yet; the motion goes on with the next input.
+
+        Input that frames were shown for already stays: a segment that lies ahead of the speaker is still to be made of
+        it.
+        """
+        shown = -(-self._pictures.n_emitted // self._samples)
+        here = max(self._n_taken, shown)
+        self._inbox.keep(here - self._n_taken)
+        self._motion.names = {position: name for position, name in self._motion.names.items() if position < here}
+        self._ahead = Ahead()
+        self._pictures.go_on_at(here * self._samples)
+        if self._n_speaker is not None:
+            self._n_speaker = here
+
+    def reopen(self) -> None:
+        """Take new input after `finish`; it goes on where the motion ended, the padding of the last window included."""
+        self._n_speaker = None
+
+    def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
+        """Show another portrait from the next frame on; it is no part of snapshots.
+
+        Args:
+            portrait: a picture file, or uint8 [H, W, 3] RGB.
+            sample: whose; None for all reactions.
+
+        Raises:
+            PortraitError: it cannot be read.
+            FeedError: there is no such sample.
+        """
+        if sample is not None and not 0 <= sample < self._samples:
+            raise FeedError(f"sample is {sample}; this stream has 0 to {self._samples - 1}.")
+        features = self._chain.renderer.prepare(portrait)
+        portraits = self._pictures.portraits
+        shown = [portraits[index % len(portraits)] for index in range(self._samples)]
+        self._pictures.portraits = [features if sample in (None, index) else old for index, old in enumerate(shown)]
+        self._pictures.recall()
+
+    def snapshot(self) -> dict[str, Array]:
+        """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process."""
+        self._settle()
+        motion, n_speaker = self._motion, -1 if self._n_speaker is None else self._n_speaker
+        arrays = {
+            "samples": np.array([self._samples]),
+            "counts": np.array([self._n_taken, motion.n_closed, self._pictures.n_emitted, n_speaker]),
+            "positions": np.array(list(motion.names), np.int64),
+            "names": np.array(list(motion.names.values()), np.float64).reshape(-1, 2),
+            **prefixed("speaker", self._speaker.to_arrays()),
+            **prefixed("generator", self._generator_state),
+            **prefixed("smoother", self._smoother_state),
+            **prefixed("inbox", self._inbox.to_arrays()),
+        }
+        for index, segment in motion.segments.items():
+            arrays |= prefixed(f"segment{index}", segment.to_arrays())
+        return {name: np.array(value) for name, value in arrays.items()}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Take over a snapshot; one that is refused changes nothing.
+
+        Raises:
+            StreamError: it is of another number of samples or another generator, or not a snapshot of this pflx.
+        """
+        try:
+            samples = int(arrays["samples"][0])
+            n_taken, n_closed, n_emitted, n_speaker = (int(count) for count in arrays["counts"])
+            named = zip(arrays["positions"].tolist(), arrays["names"].tolist(), strict=True)
+            names = {position: (int(number), time_s) for position, (number, time_s) in named}
+            speaker = SpeakerState.from_arrays(unprefixed("speaker", arrays))
+            rate = self._chain.speaker.sample_rate_hz
+            inbox = Inbox.from_arrays(unprefixed("inbox", arrays), self._chain.clock(), rate)
+            kept = sorted({int(name.split(".")[0][7:]) for name in arrays if name.startswith("segment")})
+            segments = {index: Segment.from_arrays(unprefixed(f"segment{index}", arrays)) for index in kept}
+        except (KeyError, ValueError, IndexError) as error:
+            raise StreamError(f"This is no snapshot of a stream ({error}). Take one with Stream.snapshot.") from error
+        if samples != self._samples:
+            raise StreamError(f"The snapshot holds {samples} samples, the stream {self._samples}.")
+        state = unprefixed("generator", arrays)
+        if not _fits(state, self._chain.generator.start(samples)):
+            raise StreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
+        self._generator_state, self._smoother_state = state, unprefixed("smoother", arrays)
+        self._motion.n_closed, self._motion.names, self._motion.segments = n_closed, names, segments
+        self._n_taken, self._n_speaker = n_taken, None if n_speaker < 0 else n_speaker
+        self._speaker, self._inbox = speaker, inbox
+        self._draft = None
+        self._pictures.go_on_at(n_emitted)
+        self._ahead = Ahead()
+
+    def close(self) -> None:
+        """Drop what the stream holds and end it; the engines belong to the listener."""
+        self._n_speaker = 0
+        self._draft = None
+        self._pictures.recall()
+        self._inbox.clear()
+        self._motion.segments.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _n_due(self) -> int:
+        """How many frames can be rendered with the segments closed so far."""
+        known = self._motion.n_closed * self._chain.generator.hop
+        if self._n_speaker is not None and not self._is_segment_due():
+            return self._n_speaker
+        return min(max(0, known - self._chain.lookahead), self._n_taken + self._inbox.n_frames)
+
+    def _name_frames(self, before: int) -> None:
+        """Remember what the frames are called that came after the first `before` ones of the inbox."""
+        start = self._n_taken + before
+        self._motion.names |= {start + index: name for index, name in enumerate(self._inbox.names(before))}
+
+    def _n_missing(self) -> int:
+        """How many frames the next segment takes from the inbox."""
+        return max(0, reach(self._chain.generator, self._motion.n_closed) - self._n_taken)
+
+    def _is_segment_due(self) -> bool:
+        if self._n_speaker is not None and self._motion.n_closed * self._chain.generator.hop >= self._n_speaker:
+            # What lies ahead of the end is made as if the end were not known: the last frames look at it.
+            return bool(self._n_speaker) and reach(self._chain.generator, self._motion.n_closed) <= self._n_speaker
+        return self._inbox.has(max(self._n_missing(), 0 if self._n_taken else 1))
+
+    def _close_next(self, pace: Pace) -> Iterator[Look]:
+        """Close the next segment, after looking at all that it is made of, if that takes no turn."""
+        if self._chain.looks_alone:
+            yield from self._look()
+        self._close_segment(pace)
+
+    def _look(self) -> Iterator[Look]:
+        """Look at the speaker's pictures so far, here or where the engines are not needed."""
+        if not self._chain.looks_alone:
+            self._look_ahead()
+        elif self._may_look_ahead():
+            yield Look(self._look_ahead)
+
+    def _may_look_ahead(self) -> bool:
+        """Whether there are pictures for the next segment that nobody has looked at."""
+        cropped = self._ahead.cropped
+        return min(self._n_missing(), self._inbox.n_frames) > (0 if cropped is None else cropped.count)
+
+    def _look_ahead(self) -> None:
+        """See to what waits for the next segment already, so that the segment does not wait for it."""
+        length = self._n_missing()
+        pictures, numbers = self._inbox.pictures(length)
+        self._ahead = self._chain.speaker.look_ahead(pictures, numbers, length, self._speaker, self._ahead)
+
+    def _close_segment(self, pace: Pace) -> None:
+        """Work out the next segment, then take it over in one go."""
+        self._settle(pace)
+        chain, index = self._chain, self._motion.n_closed
+        begun = chain.clock()
+        taken = self._inbox.window(self._n_missing())
+        steps = pace.steps(self._motion.expected_number(index * chain.generator.hop), chain.generator.steps)
+        size = chain.generator.noise_size
+        noise = np.stack([self._noise(index, sample, size) for sample in range(self._samples)])
+        window, speaker = chain.speaker.step(taken, self._speaker, self._ahead)
+        started = chain.clock()
+        reaction, generator_state = chain.generator.step(window, self._generator_state, noise, steps)
+        generated_at = chain.clock()
+        is_seam = bool(taken.video) or not index  # else it was made in one piece with the segment before
+        smoothed, smoother_state = self._smooth(reaction.coefficients, self._smoother_state, is_seam=is_seam)
+        posnet_end = chain.clock()
+        few = steps is not None and steps < max(chain.generator.steps)
+        generated = fetch(reaction.coefficients)
+        self._motion.segments[index] = Segment(
+            coefficients=smoothed,
+            shown=fetch(smoothed),
+            generated_pose=Part(generated, (..., POSE)),
+            emotion=None if reaction.emotion is None else fetch(reaction.emotion),
+            face=speaker.face.watch.state,
+            rung=Rung.FEWER_STEPS if few else Rung.FULL,
+            stamps=self._stamped(taken, started, generated_at, posnet_end),
+        )
+        # A state may hold the segment itself, which is looked at anyway.
+        others = {name: array for name, array in generator_state.items() if array is not reaction.coefficients}
+        generator_after, is_all = to_check(others)
+        self._draft = Draft(
+            index,
+            generated=generated,
+            is_seam=is_seam,
+            generator_after=generator_after,
+            is_all=is_all,
+            generator_before=self._generator_state,
+            smoother_after=to_check(smoother_state)[0],
+            smoother_before=self._smoother_state,
+            begun=begun,
+            steps=steps,
+            is_late=not self._motion.segments[index].shown.is_done,
+        )
+        self._speaker, self._generator_state, self._smoother_state = speaker, generator_state, smoother_state
+        self._inbox.drop(len(taken.video))
+        self._n_taken += len(taken.video)
+        self._ahead = Ahead()
+        self._motion.n_closed += 1
+        if not self._draft.is_late:
+            self._settle(pace)
+        self._motion.forget(self._pictures.position)
+
+    def _smooth(self, segment: Array, state: State, *, is_seam: bool) -> tuple[Array, State]:
+        smoother = self._chain.smoother
+        return smoother.step(segment, state) if is_seam else (segment, smoother.resume(segment))
+
+    def _settle(self, pace: Pace = UNHURRIED) -> None:
+        """Look at the numbers of the segment made last, as soon as they are here, before anything is built on them.
+
+        Where they are not finite, the last good ones are held, and the next segment is made as if the networks had
+        never been called.
+        """
+        if self._draft is None:
+            return
+        draft, self._draft = self._draft, None
+        segment = self._motion.segments[draft.index]
+        generated, n_bad = self._repair(draft.index, draft.generated.wait())
+        generated_at = self._chain.clock()
+        shown = segment.shown.wait()
+        posnet_end = self._chain.clock() if draft.is_late else segment.stamps.posnet_end
+        if draft.is_late:
+            segment = replace(
+                segment, stamps=replace(segment.stamps, generator_end=generated_at, posnet_end=posnet_end)
+            )
+        pace.generated(draft.steps, posnet_end - draft.begun)
+        smoother_after = draft.smoother_after
+        if n_bad:
+            smoothed, self._smoother_state = self._smooth(generated, draft.smoother_before, is_seam=draft.is_seam)
+            shown = fetch(smoothed).wait()
+            smoother_after = to_check(self._smoother_state)[0]
+        spoilt = n_bad > 0 or not is_finite(draft.generator_after)
+        if spoilt:  # what is not finite would spoil every segment after it
+            again = self._was_spoilt and not draft.is_all  # by what was not looked at
+            self._generator_state = self._chain.generator.start(self._samples) if again else draft.generator_before
+        self._was_spoilt = spoilt
+        held, n_bad_poses = self._repair(draft.index, shown)
+        torn = n_bad_poses > 0 or not is_finite(smoother_after)
+        if torn:
+            self._smoother_state = self._chain.smoother.resume(held)
+        if n_bad or n_bad_poses:
+            pose = Part(Here(generated), (..., POSE))
+            segment = replace(segment, coefficients=held, shown=Here(held), generated_pose=pose)
+            self._pictures.recall()
+        self._motion.segments[draft.index] = segment
+        self._repaired += n_bad + n_bad_poses
+        if (spoilt or torn) and not self._warned:
+            self._warned = True
+            log.warning("The numbers of generator or PosNet are not finite; the last good ones are held. Said once.")
+
+    def _stamped(self, taken: Window, started: int, generated: int, posnet_end: int) -> SegmentStamps:
+        """The stamps of a new segment; one that took no new input depends on what the last one depends on."""
+        stamps = SegmentStamps(
+            taken.scheduled, taken.read, taken.closed, started, generated, posnet_end, taken.av_offset_ns
+        )
+        before = self._motion.segments.get(self._motion.n_closed - 1)
+        if len(taken.video) or before is None:
+            return stamps
+        old = before.stamps
+        return replace(stamps, scheduled=old.scheduled, read=old.read, closed=old.closed, av_offset_ns=old.av_offset_ns)
+
+    def _repair(self, index: int, segment: Array) -> tuple[Array, int]:
+        """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
+        before = self._motion.segments.get(index - 1)
+        last = np.zeros_like(segment[:, 0]) if before is None else before.shown.wait()[:, -1]
+        return hold_good(segment, last)
+
+    def _may_close_early(self) -> bool:
+        """Whether the next segment can be made while the pictures of the last one are rendered."""
+        return (
+            self._chain.renderer.ahead > 1
+            and self._pictures.are_all_begun
+            and self._pictures.under_way[-1].known == self._motion.n_closed
+            and self._is_segment_due()
+        )
+
+    def _coming(self, pace: Pace) -> Fetching | None:
+        """What has to arrive before the picture that was begun first can be handed out; None if all is here."""
+        draft, under_way = self._draft, self._pictures.under_way
+        if draft is not None and under_way and draft.index < under_way[0].known:
+            numbers = self._motion.segments[draft.index].shown
+            if not numbers.is_done:
+                return numbers
+            self._settle(pace)  # before its pictures are waited for: its stamps are those of now
+        return self._pictures.coming
+
+
+def _fits(state: Mapping[str, Array], start: Mapping[str, Array]) -> bool:
+    """Whether a state may have come of `start`: the same names and shapes, but for axes that may grow."""
+    if state.keys() != start.keys() or any(state[name].ndim != start[name].ndim for name in start):
+        return False
+    pairs = (pair for name in start for pair in zip(state[name].shape, start[name].shape, strict=True))
+    return all(size in (now, 0) for now, size in pairs)
