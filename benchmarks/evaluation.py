@@ -19,7 +19,7 @@ import numpy as np
 import report
 
 from pflx.engines import Array
-from pflx.engines.protocol import import_backend
+from pflx.engines.graphs.protocol import import_backend
 from pflx.runtime.evaluation import fr_corr, fr_dist, fr_div, fr_dvs, fr_syn, fr_var
 
 SAMPLES, FRAMES, FEATURES, NEIGHBOURS = 10, 750, 25, 3

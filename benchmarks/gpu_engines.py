@@ -13,12 +13,12 @@ from gpu_probe import perfrdiff_bundle
 from gpu_record import Record, Setting, read_step, rounded, timed
 
 from pflx.engines import Array, Bundle, Engine, Manifest
-from pflx.engines.device import Device
-from pflx.engines.device_engine import DeviceEngine, ExecutionContext
-from pflx.engines.ort_cuda import OrtContext
-from pflx.engines.placement import fetch
-from pflx.engines.protocol import run_loop
-from pflx.engines.streams import Stream
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import DeviceEngine, ExecutionContext
+from pflx.engines.gpu.ort_cuda import OrtContext
+from pflx.engines.gpu.placement import fetch
+from pflx.engines.gpu.streams import Stream
+from pflx.engines.graphs.protocol import run_loop
 from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.engine import make_feeds
 from pflx.runtime.bench.measure.usage import graph_uses

@@ -18,12 +18,12 @@ from typing import Any, get_args
 import msgspec
 from gpu_record import Record, Setting, unmeasured
 
-from pflx.engines.compiler import compile_graph, library_logger
-from pflx.engines.cuda import open_cuda, parse_device
-from pflx.engines.driver import find_gpus
-from pflx.engines.ort import import_onnxruntime
-from pflx.engines.ort_cuda import require_cuda
-from pflx.engines.passport import Backend
+from pflx.engines.building.compiler import compile_graph
+from pflx.engines.bundle.driver import find_gpus
+from pflx.engines.bundle.tensorrt_library import Backend, library_logger
+from pflx.engines.gpu.cuda import open_cuda, parse_device
+from pflx.engines.gpu.ort_cuda import require_cuda
+from pflx.engines.graphs.ort import import_onnxruntime
 
 _LIBRARY_S = 60
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pflx.engines import BackendMissingError
-from pflx.engines.cuda import parse_device
-from pflx.engines.driver import Gpu, find_gpus
-from pflx.engines.protocol import DeviceLostError
+from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.gpu.cuda import parse_device
+from pflx.engines.graphs.protocol import DeviceLostError
 
 _SETTLING_S = 0.2  # a GPU that was idle raises its clock first
 _QUEUED_S, _QUEUED_CALLS = 0.1, (5, 200)

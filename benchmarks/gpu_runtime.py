@@ -17,8 +17,8 @@ from gpu_engines import Opened, call_feeds, open_on_gpu
 from gpu_record import Record, Setting, figures, rounded, timed
 
 from pflx.engines import Array, Bundle, Engine, Manifest
-from pflx.engines.cuda import Cuda, open_cuda, parse_device
-from pflx.engines.device import Device
+from pflx.engines.gpu.cuda import Cuda, open_cuda, parse_device
+from pflx.engines.gpu.device import Device
 from pflx.runtime import Listener, Region, Stream, SystemClock
 from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.plan import Plan, open_listener

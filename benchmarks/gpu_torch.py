@@ -23,8 +23,8 @@ from networks import Image, as_released
 from torch import Tensor, nn
 
 from pflx.engines import Bundle
-from pflx.engines.device import Device
-from pflx.engines.placement import fetch
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.placement import fetch
 from pflx.export import load_model, untrained
 from pflx.export.models import PIRender, ReactFace
 

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import report
 
-from pflx.engines import GraphInfo, Manifest, dlpack
-from pflx.engines.device import Device
-from pflx.engines.device_engine import Arrays, DeviceEngine
-from pflx.engines.streams import Stream
+from pflx.engines import GraphInfo, Manifest
+from pflx.engines.gpu import dlpack
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import Arrays, DeviceEngine
+from pflx.engines.gpu.streams import Stream
 from pflx.runtime import BlazeFace, Listener, SystemClock
 from pflx.runtime import listener as listener_module
 from pflx.runtime.bench.measure.drawing import draw_face
@@ -43,7 +44,7 @@ FRAMES_MS: Mapping[int, float] = {1: 4.33, 2: 5.26, 4: 8.75, 7: 10.05, 8: 11.07}
 
 
 class ImitatedCuda:
-    """Serves `pflx.engines.cuda.Cuda`: nothing is computed or copied, but calls take their time, one by one."""
+    """Serves `pflx.engines.gpu.cuda.Cuda`: nothing is computed or copied, but calls take their time, one by one."""
 
     kind, ordinal = dlpack.CUDA, 0
 

@@ -19,10 +19,10 @@ import numpy as np
 import report
 import torch
 
-from pflx.calibration.posnet import FitOptions, fit, joined
-from pflx.calibration.posnet_motion import displaced, read_motion
-from pflx.calibration.posnet_start import MIN_HIDDEN
-from pflx.calibration.posnet_table import baselines, compare, cross_fade, online, table_lines
+from pflx.calibration.posnet.fit import FitOptions, fit, joined
+from pflx.calibration.posnet.motion import displaced, read_motion
+from pflx.calibration.posnet.start import MIN_HIDDEN
+from pflx.calibration.posnet.table import baselines, compare, cross_fade, online, table_lines
 from pflx.engines import Array
 from pflx.export.checkpoints import read_checkpoint
 from pflx.export.components import default_posnet

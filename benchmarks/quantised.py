@@ -26,15 +26,15 @@ import report
 import torch
 from networks import Image, as_released
 
-from pflx.calibration.feeds import Feeds
-from pflx.calibration.int8 import TARGETS, EngineName, calibrate_int8
-from pflx.calibration.int8_report import Int8Report
+from pflx.calibration.feeds.feeds import Feeds
+from pflx.calibration.feeds.replay import play
 from pflx.calibration.judge import Bound, judge
-from pflx.calibration.phases import join_phases
-from pflx.calibration.quantise import layers_of, measure_ranges, prune, quantised
-from pflx.calibration.replay import play
+from pflx.calibration.precision.int8 import TARGETS, EngineName, calibrate_int8
+from pflx.calibration.precision.int8_report import Int8Report
+from pflx.calibration.precision.phases import join_phases
+from pflx.calibration.precision.quantise import layers_of, measure_ranges, prune, quantised
 from pflx.engines import Array, Bundle, Engine, OpenVinoEngine, OrtEngine, TensorSpec
-from pflx.engines.admission import cpu_features
+from pflx.engines.bundle.admission import cpu_features
 from pflx.export import load_model, untrained
 from pflx.export.models import PIRender
 from pflx.runtime.bundle_engines import CALL_SIZES

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pflx.calibration.reports import INSTALL
-from pflx.engines.protocol import import_backend
-from pflx.engines.writer import write_whole
+from pflx.engines.bundle.writer import write_whole
+from pflx.engines.graphs.protocol import import_backend
 
 _INK, _SOFT, _PALE, _WARNING = "#1c2430", "#5d6b7c", "#dfe4ea", "#c8362b"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")

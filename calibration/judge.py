@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pflx.calibration.replay import Performance
+from pflx.calibration.feeds.replay import Performance
 from pflx.calibration.reports import INSTALL
 from pflx.engines import Array
-from pflx.engines.protocol import import_backend
+from pflx.engines.graphs.protocol import import_backend
 from pflx.runtime.evaluation.flicker import judge_pictures
 from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.evaluation.results import UndefinedError

@@ -12,10 +12,10 @@ import numpy as np
 import pflx
 from pflx.calibration.curves import Line, Panel, save_curves
 from pflx.calibration.errors import CalibrationError
-from pflx.calibration.feeds import Feeds
+from pflx.calibration.feeds.feeds import Feeds
+from pflx.calibration.feeds.replay import Take, react, render
 from pflx.calibration.judge import similarity
 from pflx.calibration.progress import Progress, silent
-from pflx.calibration.replay import Take, react, render
 from pflx.engines import Array, Bundle, Engine
 from pflx.runtime.bench.measure.environment import describe_environment
 from pflx.runtime.bench.report.report import Environment

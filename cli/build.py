@@ -11,10 +11,10 @@ import typer
 
 from pflx.cli.console import err, print_line, print_untrained, progress_bar
 from pflx.engines import Bundle, PflxError
-from pflx.engines.build import build_bundle_engines
-from pflx.engines.compiler import unsupported_gpus
-from pflx.engines.cuda import open_cuda
-from pflx.engines.driver import Gpu, find_gpus
+from pflx.engines.building.build import build_bundle_engines
+from pflx.engines.building.compiler import unsupported_gpus
+from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.gpu.cuda import open_cuda
 
 
 class Backend(StrEnum):

@@ -15,11 +15,11 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from pflx.cli.console import out
-from pflx.engines.admission import cpu_features
-from pflx.engines.compiler import unsupported_gpus
-from pflx.engines.driver import Gpu, find_gpus
-from pflx.engines.openvino import import_openvino
-from pflx.engines.protocol import BackendMissingError
+from pflx.engines.building.compiler import unsupported_gpus
+from pflx.engines.bundle.admission import cpu_features
+from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.graphs.openvino import import_openvino
+from pflx.engines.graphs.protocol import BackendMissingError
 
 Verdict = Literal["ok", "missing", "broken"]
 _COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}

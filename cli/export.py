@@ -11,9 +11,9 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.engines import BackendMissingError, Bundle, PflInfo, PflxError
-from pflx.engines.passport import Backend
-from pflx.engines.policy import read_policy
-from pflx.engines.writer import check_target
+from pflx.engines.bundle.policy import read_policy
+from pflx.engines.bundle.tensorrt_library import Backend
+from pflx.engines.bundle.writer import check_target
 
 if TYPE_CHECKING:
     from pflx.export import Components, ExportSettings

@@ -11,7 +11,7 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained
 from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
-from pflx.engines.manifest import encode_manifest
+from pflx.engines.bundle.manifest import encode_manifest
 from pflx.runtime.generators import Generator, make_generator
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.rendering.renderers import reach

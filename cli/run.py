@@ -17,7 +17,7 @@ from pflx.cli.console import Report, print_line, print_untrained, progress_bar
 from pflx.cli.paths import check_output
 from pflx.cli.sources import SpeakerCoefficients, SpeakerEmotion, sources
 from pflx.engines import Array, Manifest, OutputError
-from pflx.engines.writer import write_whole
+from pflx.engines.bundle.writer import write_whole
 
 if TYPE_CHECKING:
     from pflx.runtime import Ledger, ListenerFrame, Region, SpeakerFile

@@ -5,10 +5,9 @@ Heavy backends are imported by the engine that needs them, when it is constructe
 
 from __future__ import annotations
 
-from pflx.engines.admission import Admission
-from pflx.engines.bundle import Bundle
-from pflx.engines.fake import FakeEngine
-from pflx.engines.manifest import (
+from pflx.engines.bundle.admission import Admission
+from pflx.engines.bundle.bundle import Bundle
+from pflx.engines.bundle.manifest import (
     BundleCorruptError,
     BundleError,
     BundleMissingError,
@@ -23,10 +22,12 @@ from pflx.engines.manifest import (
     RendererInfo,
     SmootherInfo,
 )
-from pflx.engines.openvino import OpenVinoEngine
-from pflx.engines.ort import OrtEngine
-from pflx.engines.passport import Passport, PassportError
-from pflx.engines.protocol import (
+from pflx.engines.bundle.passport import Passport, PassportError
+from pflx.engines.bundle.writer import OutputError, OutputExistsError, bundle_writer, require_space, write_manifest
+from pflx.engines.graphs.fake import FakeEngine
+from pflx.engines.graphs.openvino import OpenVinoEngine
+from pflx.engines.graphs.ort import OrtEngine
+from pflx.engines.graphs.protocol import (
     Array,
     BackendMissingError,
     DeviceError,
@@ -39,13 +40,6 @@ from pflx.engines.protocol import (
     ShapeError,
     TensorSpec,
     check_feeds,
-)
-from pflx.engines.writer import (
-    OutputError,
-    OutputExistsError,
-    bundle_writer,
-    require_space,
-    write_manifest,
 )
 
 __all__ = [

@@ -24,9 +24,9 @@ from pflx.engines import (
     require_space,
     write_manifest,
 )
-from pflx.engines.build import build_bundle_engines
-from pflx.engines.passport import Backend
-from pflx.engines.policy import Policy
+from pflx.engines.building.build import build_bundle_engines
+from pflx.engines.bundle.policy import Policy
+from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.export.chain import (
     ChainInput,
     FrameDifference,

@@ -11,7 +11,7 @@ import onnx
 from torch import nn
 
 from pflx.engines import GraphInfo, OrtEngine
-from pflx.engines.policy import GraphPolicy, Policy, PolicyError, encode_policy, policy_sha256
+from pflx.engines.bundle.policy import GraphPolicy, Policy, PolicyError, encode_policy, policy_sha256
 from pflx.export.mixed import check_policy, convert, require_converter
 from pflx.export.parity import check_graph, count_flops, graph_errors
 from pflx.export.recipes import OPSET, Recipe

@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
-from pflx.engines.policy import GraphPolicy, PolicyError
-from pflx.engines.protocol import Array, import_backend
+from pflx.engines.bundle.policy import GraphPolicy, PolicyError
+from pflx.engines.graphs.protocol import Array, import_backend
 from pflx.export.operators import check_operators
 
 INSTALL = "pip install 'pflx[cpu,calibrate]'"

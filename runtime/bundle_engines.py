@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias, cast, get_args
 
 from pflx.engines import Bundle, BundleError, Engine, FeedError, Manifest, OrtEngine, PflxError
-from pflx.engines.admission import require_admitted
-from pflx.engines.compiler import unsupported_gpus
-from pflx.engines.cuda import parse_device
-from pflx.engines.device import Device
-from pflx.engines.device_engine import DeviceEngine, ExecutionContext
-from pflx.engines.driver import find_gpus
-from pflx.engines.openvino import Inference, OpenVinoEngine
-from pflx.engines.ort_cuda import OrtContext
-from pflx.engines.passport import require_match, this_machine
-from pflx.engines.protocol import DeviceError
-from pflx.engines.streams import Stream
-from pflx.engines.trt import TrtContext
+from pflx.engines.building.compiler import unsupported_gpus
+from pflx.engines.bundle.admission import require_admitted
+from pflx.engines.bundle.driver import find_gpus
+from pflx.engines.bundle.passport import require_match, this_machine
+from pflx.engines.gpu.cuda import parse_device
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import DeviceEngine, ExecutionContext
+from pflx.engines.gpu.ort_cuda import OrtContext
+from pflx.engines.gpu.streams import Stream
+from pflx.engines.gpu.trt import TrtContext
+from pflx.engines.graphs.openvino import Inference, OpenVinoEngine
+from pflx.engines.graphs.protocol import DeviceError
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from weakref import WeakSet
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
-from pflx.engines.device import Device
-from pflx.engines.manifest import with_renderer
+from pflx.engines.bundle.manifest import with_renderer
+from pflx.engines.gpu.device import Device
 from pflx.runtime.bundle_engines import Library, close_engines, open_engines
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.frames.ledger import Ledger, Rung

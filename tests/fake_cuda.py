@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pflx.engines import dlpack
-from pflx.engines.protocol import DeviceMemoryError, EngineError
+from pflx.engines.gpu import dlpack
+from pflx.engines.graphs.protocol import DeviceMemoryError, EngineError
 
 _ALIGNED = 512  # bytes, as CUDA aligns its memory
 Range = tuple[int, int]
@@ -45,7 +45,7 @@ class _Access:
 
 
 class FakeCuda:
-    """Serves `pflx.engines.cuda.Cuda`.
+    """Serves `pflx.engines.gpu.cuda.Cuda`.
 
     Args:
         total: bytes of memory.

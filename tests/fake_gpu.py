@@ -9,10 +9,10 @@ from fake_cuda import FakeCuda
 from fakes import FUNCTIONS, INPUTS, ONE_FACE, OUTPUTS, Function, fake_manifest, portrait_of
 
 from pflx.engines import TensorSpec
-from pflx.engines.array import host_view
-from pflx.engines.device import Device
-from pflx.engines.device_engine import Arrays, DeviceEngine
-from pflx.engines.streams import Stream
+from pflx.engines.gpu.array import host_view
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import Arrays, DeviceEngine
+from pflx.engines.gpu.streams import Stream
 from pflx.runtime import Listener
 from pflx.runtime.bundle_engines import stream_of
 

@@ -15,7 +15,7 @@ import numpy as np
 from fake_cuda import FakeCuda
 
 from pflx.engines import TensorSpec
-from pflx.engines.array import host_view
+from pflx.engines.gpu.array import host_view
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 Level = Enum("Level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])

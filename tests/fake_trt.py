@@ -12,7 +12,7 @@ import numpy as np
 from fake_cuda import FakeCuda
 
 from pflx.engines import TensorSpec
-from pflx.engines.array import host_view
+from pflx.engines.gpu.array import host_view
 
 Shape = tuple[int, ...]
 _Severity = IntEnum("_Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"], start=0)

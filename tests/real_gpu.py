@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from pflx.engines.compiler import unsupported_gpus
-from pflx.engines.driver import find_gpus
+from pflx.engines.building.compiler import unsupported_gpus
+from pflx.engines.bundle.driver import find_gpus
 
 GPUS = find_gpus()
 

@@ -13,7 +13,7 @@ from fakes import FUNCTIONS, fake_engine, fake_manifest, open_fake, write_fake_b
 from msgspec.structs import replace
 
 from pflx.engines import Array, FakeEngine, GraphInfo, PflxError
-from pflx.engines.device import Device
+from pflx.engines.gpu.device import Device
 from pflx.runtime import VirtualClock, bundle_engines
 from pflx.runtime.bench.measure.engine import (
     LEAST_CALLS,

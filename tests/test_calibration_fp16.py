@@ -20,18 +20,18 @@ from onnx import TensorProto, helper
 from test_export_mixed import GRAPHS, NEIGHBOURS, save
 from tiny_graphs import OVERFLOWING, parsed, tiny_bundle, tiny_graph
 
-from pflx.calibration.emulation import emulate, emulate_typed, opened
 from pflx.calibration.errors import CalibrationError
-from pflx.calibration.feeds import Feeds
-from pflx.calibration.fp16 import Fp16Options, _Remembering, calibrate_fp16, smallest
-from pflx.calibration.fp16_report import Fp16Report, plot_report, report_lines, require_held
-from pflx.calibration.ranges import by_risk, measure_ranges
-from pflx.calibration.record import RecordOptions, record
-from pflx.calibration.replay import play
-from pflx.calibration.timing import CALLS, WARM_UP, call_ms
+from pflx.calibration.feeds.feeds import Feeds
+from pflx.calibration.feeds.record import RecordOptions, record
+from pflx.calibration.feeds.replay import play
+from pflx.calibration.precision.emulation import emulate, emulate_typed, opened
+from pflx.calibration.precision.fp16 import Fp16Options, _Remembering, calibrate_fp16, smallest
+from pflx.calibration.precision.fp16_report import Fp16Report, plot_report, report_lines, require_held
+from pflx.calibration.precision.ranges import by_risk, measure_ranges
+from pflx.calibration.precision.timing import CALLS, WARM_UP, call_ms
 from pflx.engines import Array, Bundle, Engine, FakeEngine, GraphInfo, OrtEngine, TensorSpec, check_feeds
-from pflx.engines.device import Device
-from pflx.engines.policy import Policy, read_policy
+from pflx.engines.bundle.policy import Policy, read_policy
+from pflx.engines.gpu.device import Device
 from pflx.export.mixed import Choices, Typed, check_policy, convert
 from pflx.runtime import open_speaker
 
@@ -403,8 +403,8 @@ def test_candidates_are_timed_on_a_gpu_where_one_is_named(
         timed.append((graph.name, sum(node.op_type == "Cast" for node in graph.node)))
         return 2.5
 
-    monkeypatch.setattr("pflx.calibration.fp16.Device.open", lambda device: Device(FakeCuda()))
-    monkeypatch.setattr("pflx.calibration.fp16.call_ms", count_casts)
+    monkeypatch.setattr("pflx.calibration.precision.fp16.Device.open", lambda device: Device(FakeCuda()))
+    monkeypatch.setattr("pflx.calibration.precision.fp16.call_ms", count_casts)
     options = Fp16Options(threads=1, trials=2, curve=0, pictures=2, device="cuda:0")
     _, report = calibrate_fp16(bundle, feeds, options)
     trials = [trial for each in report.graphs for trial in each.trials]
@@ -431,7 +431,7 @@ def test_calls_are_timed_one_by_one_after_a_warm_up(tmp_path: Path, monkeypatch:
 
     inputs, outputs = {"x": TensorSpec(("n",), F32)}, {"y": TensorSpec(("n",), F32)}
     ort = FakeOrt(cuda, {"double": Graph(double, inputs)})
-    monkeypatch.setattr("pflx.engines.ort.import_backend", lambda *_: ort.module())
+    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_: ort.module())
     path = tmp_path / "double.onnx"
     path.write_bytes(b"graph")
     info = GraphInfo(inputs=inputs, outputs=outputs, parameters=0, opset=20, files={})

@@ -18,16 +18,17 @@ from commands import pflx, refusal
 from onnx import TensorProto, helper, numpy_helper
 from tiny_graphs import tiny_bundle
 
-from pflx.calibration import int8 as int8_module
-from pflx.calibration import int8_report as report_module
-from pflx.calibration import variants as variants_module
 from pflx.calibration.errors import CalibrationError
-from pflx.calibration.feeds import Feeds
-from pflx.calibration.int8 import TARGETS, Int8Result, calibrate_int8
-from pflx.calibration.int8_report import Int8Report, plot_report, report_lines
+from pflx.calibration.feeds.feeds import Feeds
+from pflx.calibration.feeds.record import RecordOptions, record
 from pflx.calibration.judge import Bound
-from pflx.calibration.phases import join_phases
-from pflx.calibration.quantise import (
+from pflx.calibration.precision import int8 as int8_module
+from pflx.calibration.precision import int8_report as report_module
+from pflx.calibration.precision import variants as variants_module
+from pflx.calibration.precision.int8 import TARGETS, Int8Result, calibrate_int8
+from pflx.calibration.precision.int8_report import Int8Report, plot_report, report_lines
+from pflx.calibration.precision.phases import join_phases
+from pflx.calibration.precision.quantise import (
     METHODS,
     SWITCH,
     Layer,
@@ -39,12 +40,11 @@ from pflx.calibration.quantise import (
     quantised,
     switchable,
 )
-from pflx.calibration.record import RecordOptions, record
+from pflx.calibration.precision.variants import add_variant
 from pflx.calibration.reports import save_report
-from pflx.calibration.variants import add_variant
 from pflx.engines import Array, Bundle, BundleError, OrtEngine, OutputExistsError, PassportError, write_manifest
-from pflx.engines.build import build_bundle_engines
-from pflx.engines.manifest import MANIFEST
+from pflx.engines.building.build import build_bundle_engines
+from pflx.engines.bundle.manifest import MANIFEST
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.bundle_engines import CALL_SIZES
 
@@ -471,7 +471,7 @@ def test_the_variant_for_tensorrt_builds_on_tensorrt_for_rtx(bundle: Bundle, fou
 
 @needs_rtx
 def test_the_renderer_in_int8_builds_on_tensorrt_for_rtx(exported: Path, tmp_path: Path) -> None:
-    from pflx.engines.build import build_engine, default_ranges, profile_for
+    from pflx.engines.building.build import build_engine, default_ranges, profile_for
 
     bundle = Bundle.open(exported, verify=False)
     model = onnx.load(str(bundle.graph_path("pirender_frame", "fp32")))

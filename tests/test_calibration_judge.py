@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from pflx.calibration.feeds.replay import Performance
 from pflx.calibration.judge import Bound, Judgement, judge
-from pflx.calibration.replay import Performance
 
 HOP = 8
 

@@ -12,11 +12,11 @@ from commands import pflx, refusal
 from fakes import HOP, SIZE, fake_engines, open_fake, portrait_of, write_fake_bundle
 from PIL import Image
 
-from pflx.calibration import record as recording
-from pflx.calibration.feeds import Feeds
+from pflx.calibration.feeds import record as recording
+from pflx.calibration.feeds.feeds import Feeds
+from pflx.calibration.feeds.record import RecordOptions, record
+from pflx.calibration.feeds.replay import react
 from pflx.calibration.lookahead import LookaheadCurve, lookahead_curve, picture_jumps, seam_shots, smallest_good
-from pflx.calibration.record import RecordOptions, record
-from pflx.calibration.replay import react
 from pflx.engines import Array, Bundle
 from pflx.runtime import open_speaker
 from pflx.runtime.evaluation.smoothness import judge_motion

@@ -13,8 +13,8 @@ from golden_arrays import golden
 from safetensors import safe_open
 
 from pflx.calibration.errors import CalibrationError
-from pflx.calibration.posnet import FitOptions, fit, joined, save_posnet
-from pflx.calibration.posnet_loss import (
+from pflx.calibration.posnet.fit import FitOptions, fit, joined, save_posnet
+from pflx.calibration.posnet.loss import (
     Objective,
     connect,
     first_difference,
@@ -24,9 +24,17 @@ from pflx.calibration.posnet_loss import (
     second_signed,
     transition,
 )
-from pflx.calibration.posnet_motion import Draws, Motion, continued, displaced, previous_pose, read_motion, track_motion
-from pflx.calibration.posnet_start import solve_start
-from pflx.calibration.posnet_table import baselines, compare, cross_fade, moved, one_euro, online
+from pflx.calibration.posnet.motion import (
+    Draws,
+    Motion,
+    continued,
+    displaced,
+    previous_pose,
+    read_motion,
+    track_motion,
+)
+from pflx.calibration.posnet.start import solve_start
+from pflx.calibration.posnet.table import baselines, compare, cross_fade, moved, one_euro, online
 from pflx.engines import Array, FakeEngine, TensorSpec
 from pflx.export import load_component
 from pflx.export.models import PosNet, load_model, untrained

@@ -14,9 +14,9 @@ from commands import pflx, refusal
 from exported import linked_copy
 
 from pflx.calibration.errors import CalibrationError
-from pflx.calibration.feeds import Feeds
-from pflx.calibration.record import RecordOptions, _black, record
-from pflx.calibration.replay import react, render
+from pflx.calibration.feeds.feeds import Feeds
+from pflx.calibration.feeds.record import RecordOptions, _black, record
+from pflx.calibration.feeds.replay import react, render
 from pflx.engines import Bundle, Engine, OrtEngine, OutputError, PflxError, check_feeds
 from pflx.runtime import Listener, SpeakerFile, open_speaker
 from pflx.runtime.bundle_engines import CALL_SIZES

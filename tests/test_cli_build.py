@@ -14,10 +14,10 @@ from exported import linked_copy
 from fakes import FUNCTIONS, write_fake_bundle
 
 from pflx.engines import BackendMissingError, Bundle
-from pflx.engines.build import default_ranges, profile_for
-from pflx.engines.driver import Gpu, find_gpus
-from pflx.engines.manifest import decode_manifest
-from pflx.engines.passport import compare, operating_system, this_machine
+from pflx.engines.building.build import default_ranges, profile_for
+from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.bundle.manifest import decode_manifest
+from pflx.engines.bundle.passport import compare, operating_system, this_machine
 
 GRAPHS = [*FUNCTIONS, "warp_portrait", "warp_frame"]
 GENERATIONS = ["sm_80", "sm_86", "sm_89", "sm_120"]

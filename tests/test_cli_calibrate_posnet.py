@@ -12,8 +12,8 @@ from commands import pflx, refusal
 from safetensors import safe_open
 
 from pflx.calibration.errors import CalibrationError
-from pflx.calibration.feeds import INDEX, ArrayStore, FeedIndex, FeedInfo, GraphFeeds, encode_index
-from pflx.calibration.posnet_motion import previous_pose, read_motion
+from pflx.calibration.feeds.feeds import INDEX, ArrayStore, FeedIndex, FeedInfo, GraphFeeds, encode_index
+from pflx.calibration.posnet.motion import previous_pose, read_motion
 from pflx.engines import Array
 from pflx.export import load_component
 from pflx.export.models import PosNet

@@ -11,7 +11,7 @@ from commands import pflx
 
 import pflx.cli.doctor as doctor
 from pflx.cli.doctor import examine, onnxruntime_finding
-from pflx.engines.driver import Gpu
+from pflx.engines.bundle.driver import Gpu
 
 
 def test_a_machine_where_nothing_is_broken_is_fine() -> None:

@@ -16,7 +16,7 @@ from fakes import HOP, MEAN_FACE, SIZE, Faces, fake_listener, open_fake, portrai
 from PIL import Image
 
 import pflx.runtime.listener as listener_module
-from pflx.engines.driver import find_gpus
+from pflx.engines.bundle.driver import find_gpus
 from pflx.runtime import bundle_engines, open_speaker
 from pflx.runtime.media.video_writer import VideoWriter
 

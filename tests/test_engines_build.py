@@ -18,13 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from sample_bundle import sample_manifest
 
 from pflx.engines import Bundle, BundleError, DeviceError, bundle_writer, write_manifest
-from pflx.engines.build import build_bundle_engines, build_engine, default_ranges, profile_for
-from pflx.engines.bundle import file_info
-from pflx.engines.compiler import EngineBuildError
-from pflx.engines.driver import find_gpus
-from pflx.engines.passport import Passport
-from pflx.engines.protocol import TensorSpec, import_backend
-from pflx.engines.writer import OutputError
+from pflx.engines.building.build import build_bundle_engines, build_engine, default_ranges, profile_for
+from pflx.engines.building.compiler import EngineBuildError
+from pflx.engines.bundle.bundle import file_info
+from pflx.engines.bundle.driver import find_gpus
+from pflx.engines.bundle.passport import Passport
+from pflx.engines.bundle.writer import OutputError
+from pflx.engines.graphs.protocol import TensorSpec, import_backend
 
 F, F16, I64, U8, BOOL = (
     TensorProto.FLOAT,
@@ -341,7 +341,7 @@ def test_every_graph_of_a_bundle_gets_an_engine_and_a_passport(tmp_path: Path) -
 @needs_rtx
 def test_a_build_that_is_killed_half_way_leaves_a_valid_bundle(tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "me.pflx")
-    code = f"from pflx.engines.build import build_bundle_engines as b; b({str(path)!r}, 'tensorrt-rtx')"
+    code = f"from pflx.engines.building.build import build_bundle_engines as b; b({str(path)!r}, 'tensorrt-rtx')"
     builder = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     while builder.poll() is None and not (path / "engines").is_dir():
         time.sleep(0.002)

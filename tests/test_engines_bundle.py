@@ -27,7 +27,7 @@ from pflx.engines import (
     TensorSpec,
     bundle_writer,
 )
-from pflx.engines.manifest import SCHEMA, decode_manifest, encode_manifest
+from pflx.engines.bundle.manifest import SCHEMA, decode_manifest, encode_manifest
 
 GRAPH = "graphs/posnet.fp32.onnx"
 

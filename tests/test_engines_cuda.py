@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pflx.engines import cuda
-from pflx.engines.cuda import CudaRuntime, open_cuda
-from pflx.engines.driver import Gpu, find_gpus
-from pflx.engines.protocol import DeviceError, DeviceLostError, DeviceMemoryError, EngineError
+from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.gpu import cuda
+from pflx.engines.gpu.cuda import CudaRuntime, open_cuda
+from pflx.engines.graphs.protocol import DeviceError, DeviceLostError, DeviceMemoryError, EngineError
 
 CALLS: dict[str, tuple[int, ...]] = {
     "memory": (),

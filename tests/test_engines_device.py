@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.dlpack import from_dlpack
 
-from pflx.engines.array import DeviceArray, host_view, row_copies
-from pflx.engines.cuda import parse_device
-from pflx.engines.device import Device
-from pflx.engines.placement import concatenate, fetch, kept
-from pflx.engines.protocol import DeviceError, DeviceMemoryError, EngineError, FeedError
-from pflx.engines.streams import Stream
+from pflx.engines.gpu.array import DeviceArray, host_view, row_copies
+from pflx.engines.gpu.cuda import parse_device
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.placement import concatenate, fetch, kept
+from pflx.engines.gpu.streams import Stream
+from pflx.engines.graphs.protocol import DeviceError, DeviceMemoryError, EngineError, FeedError
 
 Values = np.ndarray[Any, Any]
 

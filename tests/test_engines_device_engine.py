@@ -13,16 +13,10 @@ from fake_cuda import FakeCuda
 from fake_gpu import FunctionContext
 
 from pflx.engines import Array, Engine, FakeEngine, ShapeError, TensorSpec
-from pflx.engines.array import DeviceArray
-from pflx.engines.device import Device
-from pflx.engines.device_engine import Arrays, DeviceEngine
-from pflx.engines.protocol import (
-    DeviceLostError,
-    DeviceMemoryError,
-    EngineError,
-    FeedError,
-    run_loop,
-)
+from pflx.engines.gpu.array import DeviceArray
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import Arrays, DeviceEngine
+from pflx.engines.graphs.protocol import DeviceLostError, DeviceMemoryError, EngineError, FeedError, run_loop
 
 F32 = np.dtype(np.float32)
 INPUTS = {

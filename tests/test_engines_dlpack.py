@@ -18,7 +18,7 @@ import torch
 from torch.utils.dlpack import from_dlpack as to_torch
 
 from pflx.engines import FeedError
-from pflx.engines.dlpack import CPU, CUDA, Tensor, give, take
+from pflx.engines.gpu.dlpack import CPU, CUDA, Tensor, give, take
 
 INTEGERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 DTYPES = ["bool", "float16", "float32", "float64", *INTEGERS]
@@ -369,7 +369,7 @@ def test_an_interpreter_that_ends_with_tensors_in_use_ends_quietly() -> None:
 import sys, threading
 import numpy as np
 import torch
-from pflx.engines.dlpack import Tensor, give, take
+from pflx.engines.gpu.dlpack import Tensor, give, take
 
 array = np.zeros(3, np.float32)
 tensor = Tensor(array.ctypes.data, (3,), (4,), array.dtype, (1, 0), array)

@@ -32,9 +32,9 @@ from pflx.engines import (
     ShapeError,
     TensorSpec,
 )
-from pflx.engines.admission import cpu_features, library_version, require_admitted
-from pflx.engines.build import build_bundle_engines
-from pflx.engines.manifest import MANIFEST, decode_manifest, encode_manifest
+from pflx.engines.building.build import build_bundle_engines
+from pflx.engines.bundle.admission import cpu_features, library_version, require_admitted
+from pflx.engines.bundle.manifest import MANIFEST, decode_manifest, encode_manifest
 from pflx.runtime import Listener
 from pflx.runtime.bundle_engines import open_engine
 
@@ -164,7 +164,7 @@ def test_openvino_is_imported_without_what_reports_it() -> None:
         "import socket, sys\n"
         "def refuse(*_): raise AssertionError('a connection was asked for')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from pflx.engines.openvino import import_openvino\n"
+        "from pflx.engines.graphs.openvino import import_openvino\n"
         "import_openvino().Core()\n"
         "sys.exit('openvino_telemetry' in sys.modules)"
     )

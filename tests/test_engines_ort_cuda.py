@@ -14,11 +14,11 @@ from fake_cuda import FakeCuda
 from fake_ort import CPU, CUDA, FakeOrt, Graph, Level
 
 from pflx.engines import Array, TensorSpec
-from pflx.engines.array import DeviceArray
-from pflx.engines.device import Device
-from pflx.engines.device_engine import DeviceEngine
-from pflx.engines.ort_cuda import OrtContext
-from pflx.engines.protocol import (
+from pflx.engines.gpu.array import DeviceArray
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import DeviceEngine
+from pflx.engines.gpu.ort_cuda import OrtContext
+from pflx.engines.graphs.protocol import (
     BackendMissingError,
     DeviceError,
     DeviceLostError,
@@ -83,7 +83,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench(tmp_path)
-    monkeypatch.setattr("pflx.engines.ort.import_backend", lambda *_: made.ort.module())
+    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_: made.ort.module())
     yield made
     made.device.close()
 
@@ -99,7 +99,7 @@ def test_a_session_is_opened_on_the_gpu_and_the_stream_in_full_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path, ordinal=2)
-    monkeypatch.setattr("pflx.engines.ort.import_backend", lambda *_: bench.ort.module())
+    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_: bench.ort.module())
     context = bench.context()
     np.asarray(bench.enqueue(context, feeds_of()))
     (opened,) = bench.ort.opened

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from pflx.engines import DeviceError, PassportError
-from pflx.engines.driver import Gpu, find_gpus
-from pflx.engines.passport import Machine, Mismatch, Passport, Source, compare, require_match, this_machine
+from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.bundle.passport import Machine, Mismatch, Passport, Source, compare, require_match, this_machine
 
 HERE = Machine(
     backend="tensorrt-rtx",

@@ -11,8 +11,8 @@ from commands import pflx, refusal
 from fakes import fake_manifest, write_fake_bundle
 
 from pflx.engines import Bundle, BundleCorruptError, write_manifest
-from pflx.engines.bundle import file_info
-from pflx.engines.policy import (
+from pflx.engines.bundle.bundle import file_info
+from pflx.engines.bundle.policy import (
     SCHEMA,
     GraphPolicy,
     Origin,

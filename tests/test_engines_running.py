@@ -33,14 +33,15 @@ from pflx.engines import (
     TensorSpec,
     check_feeds,
 )
-from pflx.engines.build import build_engine, profile_for
-from pflx.engines.device import Device
-from pflx.engines.device_engine import DeviceEngine, ExecutionContext
-from pflx.engines.ort_cuda import OrtContext
-from pflx.engines.passport import Backend, Passport
-from pflx.engines.protocol import import_backend
-from pflx.engines.streams import Stream
-from pflx.engines.trt import TrtContext
+from pflx.engines.building.build import build_engine, profile_for
+from pflx.engines.bundle.passport import Passport
+from pflx.engines.bundle.tensorrt_library import Backend
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import DeviceEngine, ExecutionContext
+from pflx.engines.gpu.ort_cuda import OrtContext
+from pflx.engines.gpu.streams import Stream
+from pflx.engines.gpu.trt import TrtContext
+from pflx.engines.graphs.protocol import import_backend
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
@@ -362,7 +363,7 @@ def test_a_missing_package_comes_with_its_install_line() -> None:
 
 def test_importing_the_engines_loads_no_backend_and_no_torch() -> None:
     code = (
-        "import sys, pflx.engines, pflx.engines.build, pflx.engines.bundle; "
+        "import sys, pflx.engines, pflx.engines.building.build, pflx.engines.bundle.bundle; "
         "heavy = {'torch', 'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'cv2'}; "
         "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
     )

@@ -18,14 +18,14 @@ from fake_cuda import FakeCuda
 from fake_trt import FakeTrt, Plan
 
 from pflx.engines import DeviceError, EngineError, FeedError, Passport, PassportError, TensorSpec
-from pflx.engines.compiler import _timings, unsupported_gpus
-from pflx.engines.device import Device
-from pflx.engines.device_engine import DeviceEngine
-from pflx.engines.driver import Gpu, find_gpus
-from pflx.engines.passport import Profile, require_match, this_machine
-from pflx.engines.protocol import DeviceLostError, DeviceMemoryError, run_loop
-from pflx.engines.trt import TrtContext
-from pflx.engines.user_cache import CacheFile, cache_folder, timing_cache
+from pflx.engines.building.compiler import _timings, unsupported_gpus
+from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.bundle.passport import Profile, require_match, this_machine
+from pflx.engines.bundle.user_cache import CacheFile, cache_folder, timing_cache
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import DeviceEngine
+from pflx.engines.gpu.trt import TrtContext
+from pflx.engines.graphs.protocol import DeviceLostError, DeviceMemoryError, run_loop
 
 F32 = np.dtype(np.float32)
 INPUTS = {"x": TensorSpec(("P", 64), F32), "step": TensorSpec((1,), F32)}
@@ -86,7 +86,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_bench(folder: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool) -> Bench:
     bench = Bench(folder, rtx)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx" if rtx else "tensorrt", bench.trt.module())
-    monkeypatch.setattr("pflx.engines.passport.find_gpus", lambda: [GPU])
+    monkeypatch.setattr("pflx.engines.bundle.passport.find_gpus", lambda: [GPU])
     return bench
 
 
@@ -434,7 +434,7 @@ class TimedConfig:
 def test_a_build_of_full_tensorrt_goes_on_from_the_timings_of_the_last(
     cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pflx.engines.compiler.find_gpus", lambda: [GPU])
+    monkeypatch.setattr("pflx.engines.building.compiler.find_gpus", lambda: [GPU])
     trt, config = SimpleNamespace(__version__="10.16"), TimedConfig()
     file = _timings(trt, config)
     assert file is not None
@@ -502,7 +502,7 @@ def test_the_names_that_pflx_uses_are_in_tensorrt_rtx() -> None:
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
 def test_a_real_engine_is_refused_in_words_where_there_is_no_gpu(tmp_path: Path) -> None:
     helper = pytest.importorskip("onnx").helper
-    from pflx.engines.build import build_engine
+    from pflx.engines.building.build import build_engine
 
     tensor = [helper.make_tensor_value_info(name, 1, ["P", 64]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", tensor[:1], tensor[1:])

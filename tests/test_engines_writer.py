@@ -25,8 +25,8 @@ from pflx.engines import (
     require_space,
     write_manifest,
 )
-from pflx.engines.locks import locked
-from pflx.engines.writer import install_engine
+from pflx.engines.bundle.locks import locked
+from pflx.engines.bundle.writer import install_engine
 
 PASSPORT = Passport(
     file="",

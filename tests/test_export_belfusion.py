@@ -17,7 +17,7 @@ from golden_arrays import golden
 from torch import Tensor, nn
 
 from pflx.engines import OrtEngine
-from pflx.engines.build import build_engine, profile_for
+from pflx.engines.building.build import build_engine, profile_for
 from pflx.export import InputError, StateDictError, load_model, untrained
 from pflx.export.generators.belfusion import RECIPE
 from pflx.export.models import BeLFusion, BeLFusionWindow, EmotionVAE, SkipMLP, belfusion

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pflx.calibration.posnet import joined
-from pflx.calibration.posnet_motion import displaced
-from pflx.calibration.posnet_table import Row, baselines, compare
+from pflx.calibration.posnet.fit import joined
+from pflx.calibration.posnet.motion import displaced
+from pflx.calibration.posnet.table import Row, baselines, compare
 from pflx.engines import Array, Provenance
 from pflx.export import ComponentError, load_components, read_checkpoint, untrained
 from pflx.export import components as components_module

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pflx.engines import Array, GeneratorInfo
-from pflx.engines.build import HISTORY, default_ranges, profile_for
+from pflx.engines.building.build import HISTORY, default_ranges, profile_for
 from pflx.export import ParityError
 from pflx.export.chain import ChainInput, last_frames, runtime_generator
 from pflx.export.exporter import COEFFICIENT_TOLERANCE, react

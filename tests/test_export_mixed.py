@@ -16,8 +16,8 @@ from test_engines_policy import ORIGIN
 from tiny_graphs import OVERFLOWING, parsed, tiny_graph
 
 from pflx.engines import BackendMissingError, Bundle, OrtEngine
-from pflx.engines.build import build_engine, default_ranges, profile_for
-from pflx.engines.policy import GraphPolicy, Policy, PolicyError, policy_sha256
+from pflx.engines.building.build import build_engine, default_ranges, profile_for
+from pflx.engines.bundle.policy import GraphPolicy, Policy, PolicyError, policy_sha256
 from pflx.export.graphs import POLICY, GraphFolder
 from pflx.export.mixed import Choices, Typed, check_policy, convert, skeleton
 from pflx.export.models import PosNet, PosNetSmoother, load_model, untrained

@@ -17,7 +17,7 @@ from golden_arrays import golden, moving_picture, to_float
 from torch import Tensor, nn
 
 from pflx.engines import OrtEngine
-from pflx.engines.build import build_engine, profile_for
+from pflx.engines.building.build import build_engine, profile_for
 from pflx.export import InputError, ModelOptionError, StateDictError, load_model
 from pflx.export.errors import ComponentError
 from pflx.export.generators import ExportSettings

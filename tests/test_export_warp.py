@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pflx.engines import OrtEngine
-from pflx.engines.build import build_engine, profile_for
+from pflx.engines.building.build import build_engine, profile_for
 from pflx.export.graphs import GraphFolder
 from pflx.export.models.warp import EYE_MOVES, LIP_MOVES, MOUTH_MOVES, WarpFrame, WarpPortrait
 from pflx.export.operators import check_operators

@@ -24,12 +24,12 @@ from onnx import TensorProto, helper, numpy_helper
 from real_gpu import GPUS, needs_gpu, needs_onnxruntime
 
 from pflx.engines import Array, DeviceError, EngineError, FeedError, OrtEngine, TensorSpec
-from pflx.engines.array import DeviceArray
-from pflx.engines.cuda import open_cuda
-from pflx.engines.device import Device
-from pflx.engines.device_engine import DeviceEngine
-from pflx.engines.ort_cuda import OrtContext
-from pflx.engines.protocol import DeviceMemoryError, run_loop
+from pflx.engines.gpu.array import DeviceArray
+from pflx.engines.gpu.cuda import open_cuda
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import DeviceEngine
+from pflx.engines.gpu.ort_cuda import OrtContext
+from pflx.engines.graphs.protocol import DeviceMemoryError, run_loop
 
 if TYPE_CHECKING:
     from pflx.runtime import Listener, ListenerFrame

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from sessions import content
 from test_runtime_repair import all_finite, spoilt
 
-from pflx.engines.device import Device
-from pflx.engines.protocol import DeviceLostError, EngineError
+from pflx.engines.gpu.device import Device
+from pflx.engines.graphs.protocol import DeviceLostError, EngineError
 from pflx.runtime import Listener, ListenerFrame, Rung, Stream
 from pflx.runtime.frames.pace import BATCHES, UNHURRIED, Unhurried, largest_batches
 from pflx.runtime.speaker.face_track import FaceTrack

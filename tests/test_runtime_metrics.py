@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-import pflx.engines.protocol as protocol
+import pflx.engines.graphs.protocol as protocol
 from pflx.engines import BackendMissingError
 from pflx.runtime.live.metrics import MetricsError, SessionMetrics
 from pflx.runtime.live.queues import Policy, QueueGauge

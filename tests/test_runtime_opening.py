@@ -45,13 +45,13 @@ from live_sessions import (
 )
 
 from pflx.engines import Bundle, BundleError, Engine, FakeEngine, PassportError
-from pflx.engines.build import default_ranges, profile_for
-from pflx.engines.device import Device
-from pflx.engines.driver import Gpu
-from pflx.engines.passport import Passport, operating_system
-from pflx.engines.protocol import BackendMissingError, DeviceError, EngineError, FeedError, PflxError
-from pflx.engines.streams import Stream
-from pflx.engines.writer import install_engine
+from pflx.engines.building.build import default_ranges, profile_for
+from pflx.engines.bundle.driver import Gpu
+from pflx.engines.bundle.passport import Passport, operating_system
+from pflx.engines.bundle.writer import install_engine
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.streams import Stream
+from pflx.engines.graphs.protocol import BackendMissingError, DeviceError, EngineError, FeedError, PflxError
 from pflx.runtime import Listener, ListenerFrame, Rung, bundle_engines
 from pflx.runtime.bundle_engines import close_engines, open_device, open_engines
 from pflx.runtime.live.clock import VirtualClock
@@ -123,8 +123,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
-    monkeypatch.setattr("pflx.engines.device.open_cuda", made.open_cuda)
-    for module in ("pflx.engines.passport", "pflx.runtime.bundle_engines"):
+    monkeypatch.setattr("pflx.engines.gpu.device.open_cuda", made.open_cuda)
+    for module in ("pflx.engines.bundle.passport", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", lambda: [GPU])
     monkeypatch.setattr(bundle_engines, "OrtEngine", made.open_cpu)
     monkeypatch.setattr(bundle_engines, "OrtContext", made.open_gpu)
@@ -135,7 +135,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine whose driver shows no GPU."""
     made = Machine()
-    for module in ("pflx.engines.cuda", "pflx.engines.passport", "pflx.runtime.bundle_engines"):
+    for module in ("pflx.engines.gpu.cuda", "pflx.engines.bundle.passport", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", list)
     monkeypatch.setattr(bundle_engines, "OrtEngine", made.open_cpu)
     return made
@@ -270,7 +270,7 @@ def test_without_a_driver_a_gpu_is_refused(no_gpu: Machine, bundle: Path, librar
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pflx.engines.cuda", "pflx.runtime.bundle_engines"):
+    for module in ("pflx.engines.gpu.cuda", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", lambda: [GPU])
     with pytest.raises(DeviceError, match=re.escape("Asked for cuda:1, this machine has 1 GPU(s).")):
         open_device("cuda:1", "onnxruntime")
@@ -479,7 +479,7 @@ def test_with_fallback_a_missing_package_is_told_with_its_install_line(
     def missing(ordinal: int) -> None:
         raise BackendMissingError("cuda.bindings.runtime", "pip install 'pflx[gpu]'")
 
-    monkeypatch.setattr("pflx.engines.device.open_cuda", missing)
+    monkeypatch.setattr("pflx.engines.gpu.device.open_cuda", missing)
     with caplog.at_level(logging.WARNING), opened(bundle, "cuda", fallback=True) as (_, gpu):
         assert gpu is None
     assert warnings(caplog) == [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from planted import MS, STEP, on_time, plain
 from sessions import FRAMES, listener, whole
 
-from pflx.engines.writer import OutputError
+from pflx.engines.bundle.writer import OutputError
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.latency.trace import write_trace
 

@@ -48,9 +48,15 @@ from pflx.engines import (
     RendererInfo,
     TensorSpec,
 )
-from pflx.engines.device import Device
-from pflx.engines.device_engine import DeviceEngine
-from pflx.engines.manifest import BundleCorruptError, check_references, decode_manifest, encode_manifest, with_renderer
+from pflx.engines.bundle.manifest import (
+    BundleCorruptError,
+    check_references,
+    decode_manifest,
+    encode_manifest,
+    with_renderer,
+)
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.device_engine import DeviceEngine
 from pflx.runtime import Listener, ListenerFrame, LiveSession, Rung
 from pflx.runtime.bundle_engines import stream_of
 from pflx.runtime.frames.coefficients import POSE

@@ -125,7 +125,7 @@ def main() -> None:
         parser.error(f"{arguments.source} is not the file this script was written for.")
     data = build(onnx.load_from_string(raw)).SerializeToString()
     arguments.output.write_bytes(data)
-    print(f"{arguments.output}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")  # noqa: T201
+    print(f"{arguments.output}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
 
 
 if __name__ == "__main__":

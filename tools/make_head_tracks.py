@@ -61,7 +61,7 @@ def main() -> None:
     for clip in arguments.clips:
         poses = track(clip)
         np.save(arguments.output / f"{clip.stem}.npy", np.asarray(poses, np.float32))
-        print(f"{clip.stem}: {len(poses)} frames, standard deviations {poses.std(axis=0).round(3)}")  # noqa: T201
+        print(f"{clip.stem}: {len(poses)} frames, standard deviations {poses.std(axis=0).round(3)}")
 
 
 if __name__ == "__main__":

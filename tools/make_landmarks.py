@@ -334,7 +334,7 @@ def main() -> None:
     with zipfile.ZipFile(arguments.source) as task:
         data = build(task).SerializeToString()
     arguments.output.write_bytes(data)
-    print(f"{arguments.output}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")  # noqa: T201
+    print(f"{arguments.output}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pflx.calibration.posnet import FitOptions
-from pflx.calibration.posnet_report import fit_and_judge
-from pflx.calibration.posnet_start import MIN_HIDDEN
+from pflx.calibration.posnet.fit import FitOptions
+from pflx.calibration.posnet.report import fit_and_judge
+from pflx.calibration.posnet.start import MIN_HIDDEN
 
 SLIDES = (8, 16, 25)
 
@@ -27,7 +27,7 @@ def main() -> None:
     for slide in SLIDES:
         output = arguments.output / f"posnet_{slide}.safetensors"
         options = FitOptions(slide=slide, hidden=MIN_HIDDEN, steps=0)
-        print(output, *fit_and_judge(arguments.tracks, options, output), sep="\n")  # noqa: T201
+        print(output, *fit_and_judge(arguments.tracks, options, output), sep="\n")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main() -> None:
     if hashlib.sha256(data).hexdigest() != SHA256:
         parser.error(f"{arguments.source} holds another {MEMBER} than this script was written for.")
     arguments.output.write_bytes(data)
-    print(f"{arguments.output}: {len(data)} bytes, sha256 {SHA256}")  # noqa: T201
+    print(f"{arguments.output}: {len(data)} bytes, sha256 {SHA256}")
 
 
 if __name__ == "__main__":

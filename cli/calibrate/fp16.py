@@ -33,13 +33,13 @@ def fp16(
 
     The policy goes to `pflx export --precision fp16 --policy`. FP16 is emulated, so that no GPU is needed.
     """
-    from pflx.calibration.feeds import Feeds
-    from pflx.calibration.fp16 import Fp16Options, calibrate_fp16
-    from pflx.calibration.fp16_report import plot_report, report_lines, require_held
+    from pflx.calibration.feeds.feeds import Feeds
     from pflx.calibration.judge import Bound
+    from pflx.calibration.precision.fp16 import Fp16Options, calibrate_fp16
+    from pflx.calibration.precision.fp16_report import plot_report, report_lines, require_held
     from pflx.calibration.reports import save_report
-    from pflx.engines.policy import encode_policy
-    from pflx.engines.writer import write_whole
+    from pflx.engines.bundle.policy import encode_policy
+    from pflx.engines.bundle.writer import write_whole
 
     for path, suffix in ((output, ".json"), (report, ".json"), (plot, ".png")):
         check_output(path, suffix)

@@ -40,13 +40,13 @@ def int8(
 
     On CPUs, OpenVINO computes the rest in bf16 where it can. The variant is named int8, or int8-trt for TensorRT.
     """
-    from pflx.calibration.feeds import Feeds
-    from pflx.calibration.int8 import calibrate_int8, default_engine
-    from pflx.calibration.int8_report import plot_report, report_lines
+    from pflx.calibration.feeds.feeds import Feeds
     from pflx.calibration.judge import Bound
+    from pflx.calibration.precision.int8 import calibrate_int8, default_engine
+    from pflx.calibration.precision.int8_report import plot_report, report_lines
+    from pflx.calibration.precision.variants import add_variant
     from pflx.calibration.reports import save_report
-    from pflx.calibration.variants import add_variant
-    from pflx.engines.writer import check_target
+    from pflx.engines.bundle.writer import check_target
 
     check_output(json, ".json")
     check_output(plot, ".png")

@@ -22,7 +22,7 @@ def lookahead(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
 ) -> None:
     """Show how pictures and seams improve with the renderer's look-ahead, and what delay that adds."""
-    from pflx.calibration.feeds import Feeds
+    from pflx.calibration.feeds.feeds import Feeds
     from pflx.calibration.lookahead import curve_lines, lookahead_curve, plot_curve, smallest_good
     from pflx.calibration.reports import save_report
     from pflx.runtime.bundle_engines import close_engines, open_engines

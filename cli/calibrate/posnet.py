@@ -80,9 +80,9 @@ def posnet(
     check_output(output, ".safetensors")
     check_output(json, ".json")
     try:
-        from pflx.calibration.posnet import FitOptions
-        from pflx.calibration.posnet_loss import Objective
-        from pflx.calibration.posnet_report import fit_and_judge
+        from pflx.calibration.posnet.fit import FitOptions
+        from pflx.calibration.posnet.loss import Objective
+        from pflx.calibration.posnet.report import fit_and_judge
     except ModuleNotFoundError as error:
         raise BackendMissingError(str(error.name), "pip install 'pflx[cpu,calibrate]'") from error
     terms: Any = Objective.released if objective is Terms.RELEASED else Objective

@@ -27,7 +27,7 @@ def record(
 
     The end of each clip is held out to judge by. Stopped and run again, it goes on with the next clip.
     """
-    from pflx.calibration.record import RecordOptions, record
+    from pflx.calibration.feeds.record import RecordOptions, record
 
     with progress_bar() as report:
         feeds = record(

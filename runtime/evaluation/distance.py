@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pflx.engines import Array
-from pflx.engines.protocol import import_backend
+from pflx.engines.graphs.protocol import import_backend
 from pflx.runtime.evaluation.challenge import neighbour_rows
 from pflx.runtime.evaluation.results import UndefinedError
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pflx.engines import Array, FeedError
-from pflx.engines.protocol import import_backend
-from pflx.engines.writer import write_whole
+from pflx.engines.bundle.writer import write_whole
+from pflx.engines.graphs.protocol import import_backend
 from pflx.runtime.evaluation.distance import INSTALL
 from pflx.runtime.evaluation.evaluate import Inputs, pose_of
 from pflx.runtime.evaluation.predictions import WITHOUT_POSNET

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pflx.engines import Array, Engine, GeneratorInfo
-from pflx.engines.placement import kept
+from pflx.engines.gpu.placement import kept
 from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo
-from pflx.engines.placement import kept
-from pflx.engines.protocol import run_loop
+from pflx.engines.gpu.placement import kept
+from pflx.engines.graphs.protocol import run_loop
 from pflx.runtime.generators.diffusion import N_STEPS, Solver, check_sampler, updates
 from pflx.runtime.generators.protocol import (
     GeneratorOptions,

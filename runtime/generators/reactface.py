@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from pflx.engines import Array, Engine, GeneratorInfo
-from pflx.engines.placement import kept
+from pflx.engines.gpu.placement import kept
 from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size, zeros
 
 VARIANCE_FLOOR = 1e-7

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pflx.engines import Array, Engine, FeedError, GeneratorInfo
-from pflx.engines.placement import concatenate, kept
+from pflx.engines.gpu.placement import concatenate, kept
 from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State, fixed_size
 
 MAX_FRAMES = 751

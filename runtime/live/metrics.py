@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pflx.engines import PflxError
-from pflx.engines.protocol import import_backend
+from pflx.engines.graphs.protocol import import_backend
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, RendererInfo
-from pflx.engines.placement import fetch, kept
+from pflx.engines.gpu.placement import fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
 from pflx.runtime.frames.pace import BATCHES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pflx.engines.protocol import import_backend
+from pflx.engines.graphs.protocol import import_backend
 from pflx.runtime.serve.settings import ServeError, ServeSettings
 
 INSTALL = "pip install 'pflx[serve]'"

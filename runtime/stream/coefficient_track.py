@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pflx.engines import Array
-from pflx.engines.placement import concatenate
+from pflx.engines.gpu.placement import concatenate
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.stream.segment import Segment
 

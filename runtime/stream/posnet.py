@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pflx.engines import Array, Engine
-from pflx.engines.placement import kept
+from pflx.engines.gpu.placement import kept
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.generators import Generator, SpeakerWindow, State
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pflx.engines.placement import Fetching, fetch, kept
+from pflx.engines.gpu.placement import Fetching, fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
 from pflx.runtime.frames.ledger import Ledger, Rung

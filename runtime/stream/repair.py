@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pflx.engines import Array
-from pflx.engines.placement import Fetching, fetch
+from pflx.engines.gpu.placement import Fetching, fetch
 
 SMALL = 1 << 16
 """Bytes up to which an array of a state is brought from a GPU to be looked at."""

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from pflx.engines import Array
-from pflx.engines.placement import Fetching, Here
+from pflx.engines.gpu.placement import Fetching, Here
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Rung
 

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
-from pflx.engines.placement import Fetching, Here, Part, fetch
+from pflx.engines.gpu.placement import Fetching, Here, Part, fetch
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.ledger import Rung

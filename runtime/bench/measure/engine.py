@@ -12,8 +12,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from pflx.engines import Array, Bundle, Engine, GraphInfo, Manifest, TensorSpec
-from pflx.engines.device import Device
-from pflx.engines.placement import fetch
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.placement import fetch
 from pflx.runtime.bench.measure.environment import describe_environment
 from pflx.runtime.bench.measure.peak import PEAK_MEANS, open_peak
 from pflx.runtime.bench.measure.plan import Plan, make_report, read_manifest

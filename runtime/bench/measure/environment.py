@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from pflx.engines.driver import Gpu, find_gpus
+from pflx.engines.bundle.driver import Gpu, find_gpus
 from pflx.runtime.bench.report.report import Environment
 
 _CPUS = Path("/sys/devices/system/cpu")

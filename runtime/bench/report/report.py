@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from pflx.engines import PflxError
-from pflx.engines.writer import write_whole
+from pflx.engines.bundle.writer import write_whole
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.latency.percentiles import Distribution, Figures
 

@@ -1,0 +1,1 @@
+"""What was recorded of real clips, and playing it again."""

@@ -1,0 +1,1 @@
+"""Fitting a PosNet to recorded motion."""

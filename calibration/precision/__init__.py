@@ -1,0 +1,1 @@
+"""Which nodes bear FP16, and INT8."""

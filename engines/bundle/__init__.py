@@ -1,0 +1,1 @@
+"""Bundles on the disk, and what their engines may run on."""

@@ -1,0 +1,151 @@
+"""The bundle: a folder of graphs and engines, described and sealed by one manifest.
+
+```
+me.pflx/
+  manifest.json     what is inside, and the size and sha256 of every other file
+  graphs/*.onnx     the graphs, one file per precision
+  engines/*.plan    compiled graphs, each with a passport in the manifest
+  report.json       parity of the export
+  policy.fp16.json  which nodes stay in FP32 in FP16 graphs, where a policy decided
+```
+
+Two kinds of file may stand in a bundle without being listed, and are never read: hidden ones, and
+`engines/*.plan`, which an interrupted build can leave behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pflx.engines.bundle.manifest import (
+    MANIFEST,
+    BundleCorruptError,
+    BundleError,
+    BundleMissingError,
+    FileInfo,
+    Manifest,
+    decode_manifest,
+)
+from pflx.engines.bundle.passport import Passport, Source
+
+_AGAIN = "Export it again."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes:
+        path: its folder.
+        manifest: what it holds.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path, verify: bool = True) -> Bundle:
+        """Open a bundle, checking first its schema, then the sizes and the hashes of its files.
+
+        Args:
+            path: the folder.
+            verify: False leaves out the hashes; schema, names and sizes are always checked.
+
+        Raises:
+            BundleMissingError: no folder, or no manifest in it.
+            BundleVersionError: written to another schema.
+            BundleCorruptError: the manifest is malformed, or a file is missing, changed, not listed,
+                or outside the folder.
+        """
+        root = Path(path)
+        if not (root / MANIFEST).is_file():
+            raise BundleMissingError(
+                f"{root} is no bundle: it has no {MANIFEST}. Make one with `pflx export -o {root}`."
+            )
+        manifest = decode_manifest((root / MANIFEST).read_bytes(), root.name)
+        _check_files(root, manifest, verify)
+        return cls(root, manifest)
+
+    def graph_path(self, name: str, precision: str | None = None) -> Path:
+        """Path of the ONNX file of a graph.
+
+        Args:
+            name: the graph.
+            precision: which variant; None takes the bundle's own.
+
+        Raises:
+            BundleError: no such graph, or not in this precision.
+        """
+        graph = self.manifest.graphs.get(name)
+        if graph is None:
+            raise BundleError(f"{self.path} has no graph '{name}'; it has {', '.join(self.manifest.graphs)}.")
+        wanted = precision or self.manifest.precision
+        if wanted not in graph.files:
+            raise BundleError(
+                f"Graph '{name}' of {self.path} has no {wanted} variant; it has {', '.join(graph.files)}. "
+                "Ask for one of these, or export the bundle in another precision."
+            )
+        return self.path / graph.files[wanted]
+
+    def source(self, graph: str, precision: str | None = None) -> Source:
+        """What an engine of a graph has to be built from; of a graph that `graph_path` finds."""
+        wanted = precision or self.manifest.precision
+        info = self.manifest.graphs[graph]
+        return Source(
+            onnx_sha256=self.manifest.files[info.files[wanted]].sha256, policy_sha256=info.policies.get(wanted)
+        )
+
+    def passport(self, graph: str, backend: str, precision: str | None = None) -> Passport | None:
+        """Passport of the engine of a graph; None where it was not built."""
+        key = (graph, backend, precision or self.manifest.precision)
+        return next((p for p in self.manifest.engines if (p.graph, p.backend, p.precision) == key), None)
+
+
+def list_files(root: Path) -> set[str]:
+    """Paths, relative and with `/`, of all files of a bundle but its manifest and hidden files."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if not path.is_dir())
+    return {
+        path.as_posix()
+        for path in paths
+        if path != Path(MANIFEST) and not any(part.startswith(".") for part in path.parts)
+    }
+
+
+def file_info(path: Path) -> FileInfo:
+    """Size and sha256 of a file, read in pieces."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileInfo(bytes=path.stat().st_size, sha256=digest)
+
+
+def is_leftover(relative: str) -> bool:
+    """Whether an unlisted file is what an interrupted build leaves behind."""
+    path = PurePosixPath(relative)
+    return path.parts[0] == "engines" and path.suffix == ".plan"
+
+
+def _check_files(root: Path, manifest: Manifest, verify: bool) -> None:
+    found = list_files(root)
+    for relative in sorted(manifest.files.keys() - found):
+        raise BundleCorruptError(f"{root}: file '{relative}' is missing. {_AGAIN}")
+    for relative in sorted(found - manifest.files.keys()):
+        if not is_leftover(relative):
+            raise BundleCorruptError(f"{root}: file '{relative}' is not in the manifest. Remove it.")
+    for relative, info in manifest.files.items():
+        _check_size(root, relative, info)
+    for relative, info in manifest.files.items() if verify else ():
+        if file_info(root / relative).sha256 != info.sha256:
+            raise BundleCorruptError(f"{root}: the content of '{relative}' has changed. {_AGAIN}")
+
+
+def _check_size(root: Path, relative: str, info: FileInfo) -> None:
+    path = root / relative
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise BundleCorruptError(f"{root}: '{relative}' is a link that leaves the bundle. {_AGAIN}")
+    if not path.is_file():
+        raise BundleCorruptError(f"{root}: '{relative}' is no regular file. {_AGAIN}")
+    size = path.stat().st_size
+    if size != info.bytes:
+        raise BundleCorruptError(f"{root}: '{relative}' has {size} bytes, not {info.bytes}. {_AGAIN}")

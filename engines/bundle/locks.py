@@ -1,0 +1,66 @@
+"""Locks on files and folders that a dead process cannot hold."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pflx.engines.graphs.protocol import PflxError
+
+if sys.platform != "win32":
+    import fcntl
+
+
+class GoneError(PflxError, FileNotFoundError):
+    """What was to be locked is no longer at its path."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} was removed meanwhile. Make it again.")
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of the file or folder at `path`; the system releases it when a process dies.
+
+    Yields:
+        Whether the lock is held: always with `wait`; without, not if another process holds it.
+
+    Raises:
+        GoneError: nothing is there.
+    """
+    if sys.platform == "win32":
+        yield wait  # no lock on folders: nobody else's folder counts as dead
+        return
+    while True:
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise GoneError(path) from error
+        try:
+            held = _flock(handle, wait)
+            if not held or _is_at(handle, path):
+                yield held
+                return
+        finally:
+            os.close(handle)
+
+
+def _flock(handle: int, wait: bool) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return wait  # a file system without locks
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether `path` still names the open file: it may have been replaced while the lock was awaited."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError as error:
+        raise GoneError(path) from error

@@ -1,0 +1,281 @@
+"""Writing bundles so that a reader only ever sees a whole one, whenever the writer is stopped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from glob import escape
+from pathlib import Path
+
+import msgspec
+
+from pflx.engines.bundle.bundle import Bundle, file_info, is_leftover, list_files
+from pflx.engines.bundle.locks import GoneError, locked
+from pflx.engines.bundle.manifest import (
+    MANIFEST,
+    FileInfo,
+    Manifest,
+    check_references,
+    decode_manifest,
+    encode_manifest,
+)
+from pflx.engines.bundle.passport import Passport
+from pflx.engines.graphs.protocol import PflxError
+
+
+class OutputError(PflxError, OSError):
+    """An output cannot be written where it was asked for."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
+    """Something is already at the output path."""
+
+
+@contextmanager
+def bundle_writer(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Write a bundle in a hidden folder beside `target`, and rename it into place at the end.
+
+    The block fills the folder and ends with `write_manifest`. Any exception, Ctrl-C included, removes
+    the folder and leaves `target` as it was. What a killed process left is removed by the next writer
+    to the same target: a living writer holds a lock on its folder, a dead one does not.
+
+    Args:
+        target: where the bundle is to be; its name ends in `.pflx`.
+        overwrite: replace the bundle that is there.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        OutputExistsError: something is at `target`, and `overwrite` is not set or it is no bundle.
+        OutputError: the name or the parent folder is wrong, not writable, or the disk is full.
+        BundleCorruptError: the block left no valid bundle.
+    """
+    place = Path(os.path.abspath(target))  # noqa: PTH100 - a link at the target must not be followed
+    check_target(place, overwrite)
+    _clear_leftovers(place)
+    with ExitStack() as stack:
+        folder = _new_folder(place, stack)
+        try:
+            yield folder
+            Bundle.open(folder, verify=False)
+            _sync(folder)
+            _commit(folder, place, overwrite)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutputError(f"No space left to write {place}. Free some and try again.") from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # gone already after a commit
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash every file in `folder` and write the manifest that lists them.
+
+    Returns:
+        The manifest as written, with `files` filled.
+
+    Raises:
+        BundleCorruptError: the manifest refers to a graph or file that is not there.
+    """
+    files = {relative: file_info(folder / relative) for relative in sorted(list_files(folder))}
+    sealed = msgspec.structs.replace(manifest, files=files)
+    check_references(sealed, folder.name)
+    write_whole(folder / MANIFEST, encode_manifest(sealed))
+    return sealed
+
+
+def install_engine(root: Path, passport: Passport, engine: bytes | memoryview) -> Passport:
+    """Put a built engine into a bundle, in place of the one it replaces.
+
+    The engine is written first and listed after, under a name made of its hash: stopped at any point,
+    the bundle is valid with the old engines or with the new one.
+
+    Args:
+        root: the bundle.
+        passport: of the engine; `file` is set here.
+        engine: the serialised engine.
+
+    Returns:
+        The passport as written.
+
+    Raises:
+        OutputError: not enough space.
+        BundleCorruptError: the graph has changed since the engine was built from it.
+    """
+    require_space(root, len(engine))
+    digest = hashlib.sha256(engine).hexdigest()
+    file = f"engines/{passport.graph}.{passport.precision}.{passport.backend}.{digest[:12]}.plan"
+    placed = msgspec.structs.replace(passport, file=file)
+    with locked(root / MANIFEST):
+        old = decode_manifest((root / MANIFEST).read_bytes(), root.name)
+        _remove_leftovers(root, old)
+        new = _with_engine(old, placed, FileInfo(bytes=len(engine), sha256=digest))
+        check_references(new, root.name)
+        (root / "engines").mkdir(exist_ok=True)
+        write_whole(root / file, engine)
+        write_whole(root / MANIFEST, encode_manifest(new))
+        for replaced in old.files.keys() - new.files.keys():
+            (root / replaced).unlink(missing_ok=True)
+    return placed
+
+
+def check_target(target: Path, overwrite: bool = False) -> None:
+    """Check that a bundle can be written, before a long piece of work starts.
+
+    Raises:
+        OutputError, OutputExistsError: as `bundle_writer`.
+    """
+    if target.suffix != ".pflx" or not target.stem:
+        raise OutputError(f"A bundle's name ends in .pflx, '{target.name}' does not. Try {target.name}.pflx.")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target.parent} is no folder. Make it, or write {target.name} elsewhere.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target.parent} is not writable. Write {target.name} elsewhere.")
+    if os.path.lexists(target):
+        _check_replaceable(target, overwrite)
+
+
+def require_space(folder: Path, n_bytes: int) -> None:
+    """Check that the disk of `folder` has room before a long piece of work starts.
+
+    Raises:
+        OutputError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise OutputError(f"{folder} needs {n_bytes / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB free. Free some.")
+
+
+def _with_engine(manifest: Manifest, passport: Passport, info: FileInfo) -> Manifest:
+    key = (passport.graph, passport.precision, passport.backend)
+    replaced = [p for p in manifest.engines if (p.graph, p.precision, p.backend) == key]
+    kept = [p for p in manifest.engines if p not in replaced]
+    gone = {p.file for p in replaced}
+    files = {path: known for path, known in manifest.files.items() if path not in gone}
+    return msgspec.structs.replace(manifest, engines=[*kept, passport], files=files | {passport.file: info})
+
+
+def _remove_leftovers(root: Path, manifest: Manifest) -> None:
+    """Remove what an interrupted build left; only under the lock, where no other build is writing."""
+    unlisted = (root / path for path in list_files(root) - manifest.files.keys() if is_leftover(path))
+    for path in [*unlisted, *root.glob(".*.partial"), *root.glob("engines/.*.partial")]:
+        path.unlink(missing_ok=True)
+
+
+def _check_replaceable(target: Path, overwrite: bool) -> None:
+    if not overwrite:
+        raise OutputExistsError(f"{target} exists. Give another name, or replace it with --overwrite.")
+    if target.is_symlink() or not (target / MANIFEST).is_file():
+        raise OutputExistsError(f"{target} is no bundle, and is not replaced. Remove it, or give another name.")
+
+
+def _new_folder(target: Path, stack: ExitStack) -> Path:
+    """Make a folder beside the target, locked until the stack is left."""
+    while True:
+        folder = _beside(target, "partial")
+        try:
+            folder.mkdir()
+            stack.enter_context(locked(folder))
+        except GoneError:
+            continue  # another writer took it for a dead one's before the lock was held
+        except OSError as error:
+            raise OutputError(f"{target.parent} cannot be written: {error.strerror}.") from error
+        return folder
+
+
+def _commit(folder: Path, target: Path, overwrite: bool) -> None:
+    if overwrite and os.path.lexists(target):
+        _swap(folder, target)
+    else:
+        _rename(folder, target)
+    _sync_folder(target.parent)
+
+
+def _swap(folder: Path, target: Path) -> None:
+    try:
+        with locked(target):  # the lock stays with the old folder when it is renamed
+            _check_replaceable(target, overwrite=True)
+            old = _beside(target, "old")
+            target.rename(old)
+            try:
+                _rename(folder, target)
+            except BaseException:
+                old.rename(target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    except GoneError:
+        _rename(folder, target)
+
+
+def _rename(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise OutputExistsError(f"{target} was made meanwhile. Give another name.") from error
+        raise
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Remove what killed writers left, and put back a bundle that was moved aside but not replaced."""
+    for kind in ("old", "partial"):
+        for folder in target.parent.glob(f".{escape(target.name)}.*.{kind}"):
+            try:
+                with locked(folder, wait=False) as mine:
+                    if mine and kind == "old" and not os.path.lexists(target):
+                        folder.rename(target)
+                    elif mine:
+                        shutil.rmtree(folder, ignore_errors=True)
+            except GoneError:
+                continue
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{kind}")
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that it appears at its path complete and on the disk, or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    partial = _beside(path, "partial")
+    try:
+        with partial.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        else:
+            _sync_folder(path)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

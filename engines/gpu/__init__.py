@@ -1,0 +1,1 @@
+"""One GPU: its memory, streams and arrays, and the engines that run there."""

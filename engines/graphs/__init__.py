@@ -1,0 +1,1 @@
+"""The Engine protocol, and what serves it on the CPU."""
