@@ -5,7 +5,7 @@ import signal
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from exported import exported as exported
+from support.exported import exported as exported
 
 _PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "onnxscript")
 

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
-from golden_arrays import GOLDEN
+from support.places import GOLDEN
 
 ROOT = Path(__file__).parent.parent
 FIRST_FRAME, FRAMES, EVERY = 28 * 25, 300, 15

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from golden_arrays import GOLDEN, pack_pixels, statistics
+from support.golden_arrays import pack_pixels, statistics
+from support.places import GOLDEN
 
 COMPONENTS = {
     "pirender": "pirender58",

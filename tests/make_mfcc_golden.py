@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 import torchaudio.compliance.kaldi  # pyright: ignore[reportMissingImports]
 import torchaudio.functional  # pyright: ignore[reportMissingImports]
-from golden_arrays import GOLDEN
+from support.places import GOLDEN
 
 Float32Array = npt.NDArray[np.float32]
 

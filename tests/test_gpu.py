@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from real_gpu import GPUS, needs_gpu, needs_onnxruntime
+from support.gpu.real_gpu import GPUS, needs_gpu, needs_onnxruntime
 
 from pflx.engines import Array, DeviceError, EngineError, FeedError, OrtEngine, TensorSpec
 from pflx.engines.gpu.array import DeviceArray

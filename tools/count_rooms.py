@@ -25,7 +25,7 @@ Arrows = Mapping[str, frozenset[str]]
 
 def main() -> None:
     """Print the counts."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Counts the rooms of the house.")
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="a checkout; by default this one")
     for line in table(parser.parse_args().root):
         print(line)

@@ -1,0 +1,146 @@
+"""`pflx serve` with fake engines: what it listens at, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from PIL import Image
+from support.commands import Outcome, pflx, refusal
+from support.fakes import open_fake, portrait_of, write_fake_bundle
+
+from pflx.runtime import Listener, bundle_engines
+from pflx.runtime.serve import app as app_module
+from pflx.runtime.serve.guard import Guard
+
+TOKEN = "a token of some length"
+
+
+class Scene:
+    """Fake bundles and a portrait; serving ends at once, and what was served is remembered."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.served: list[tuple[str, int]] = []
+        self.closed: list[Listener] = []
+        self.closed_while_serving: list[int] = []
+        self.settings: Any = None
+        self.port = 0
+        Image.fromarray(portrait_of()).save(folder / "me.png")
+        for name in ("one", "two"):
+            write_fake_bundle(folder / f"{name}.pflx")
+        patch.setattr(bundle_engines, "OrtEngine", open_fake)
+        patch.setattr(uvicorn.Server, "serve", self._serve)
+        patch.setattr(app_module, "Guard", self._guard(Guard))
+        close = Listener.close
+
+        def closing(listener: Listener) -> None:
+            self.closed.append(listener)
+            close(listener)
+
+        patch.setattr(Listener, "close", closing)
+
+    def serve(self, *bundles: str, options: tuple[str, ...] = ()) -> Outcome:
+        paths = [str(self.folder / name) for name in bundles or ("one.pflx",)]
+        return pflx("serve", *paths, "--portrait", self.folder / "me.png", "--port", 0, *options)
+
+    def refuse(self, *options: str, code: int = 1) -> str:
+        return refusal("serve", self.folder / "one.pflx", "-p", self.folder / "me.png", *options, code=code)
+
+    async def _serve(self, sockets: list[socket.socket]) -> None:
+        self.served += [each.getsockname()[:2] for each in sockets]
+        self.closed_while_serving.append(len(self.closed))
+        await asyncio.sleep(0)
+
+    def _guard(self, guard: Any) -> Any:
+        def make(app: Any, settings: Any, port: int, limits: Any) -> Any:
+            self.settings, self.port = settings, port
+            return guard(app, settings, port, limits)
+
+        return make
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(tmp_path, monkeypatch)
+
+
+def test_it_serves_on_loopback_and_says_where(scene: Scene) -> None:
+    outcome = scene.serve()
+    assert outcome.code == 0, outcome.err
+    ((host, port),) = scene.served
+    assert host == "127.0.0.1"
+    assert port == scene.port
+    assert outcome.out == f"Serving at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+    assert "Untrained weights" in outcome.err
+
+
+def test_every_bundle_is_offered_and_closed_at_the_end(scene: Scene) -> None:
+    assert scene.serve("one.pflx", "two.pflx").code == 0
+    assert scene.closed_while_serving == [0]
+    assert len(scene.closed) == 2
+
+
+def test_what_it_is_told_reaches_the_server(scene: Scene) -> None:
+    given = ("--max-sessions", "2", "--max-load", "0.5", "--max-samples", "1", "--lookahead", "3", "--playout-ms", "60")
+    assert scene.serve(options=(*given, "--ice-server", "stun:stun.example:3478", "--seed", "9")).code == 0
+    told = scene.settings
+    assert (told.max_sessions, told.max_load, told.max_samples, told.seed) == (2, 0.5, 1, 9)
+    assert (told.lookahead, told.playout_ms, told.ice_servers) == (3, 60, ("stun:stun.example:3478",))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "me.example"])
+def test_it_does_not_start_for_others_without_a_token(scene: Scene, host: str) -> None:
+    assert "can be reached by others. Give a --token" in scene.refuse("--host", host)
+    assert "The token has 5 characters" in scene.refuse("--host", host, "--token", "short")
+    assert not scene.served
+
+
+def test_with_a_token_it_does_and_says_how_visitors_come_in(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PFLX_TOKEN", TOKEN)
+    outcome = scene.serve(options=("--host", "0.0.0.0", "--origin", "https://me.example"))
+    assert outcome.code == 0, outcome.err
+    assert "Serving at https://me.example" in outcome.out
+    assert "sign in with the token" in outcome.out
+    assert "https pages only" not in outcome.out
+    assert TOKEN not in outcome.out
+    plain = scene.serve(options=("--host", "0.0.0.0", "--origin", "http://me.example:8000"))
+    assert "Browsers give a camera to https pages only" in plain.out
+
+
+def test_a_port_that_is_taken_is_told(scene: Scene) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = scene.refuse("--port", str(taken.getsockname()[1]))
+    assert "(Address already in use). Choose another --port" in said
+
+
+def test_a_certificate_and_its_key_belong_together(scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_text("")
+    assert "Give the other one, too" in scene.refuse("--certificate", str(tmp_path / "c.pem"))
+    assert "There is no file" in scene.refuse("--certificate", str(tmp_path / "c.pem"), "--key", "none.pem")
+
+
+def test_what_cannot_be_served_is_refused(scene: Scene, tmp_path: Path) -> None:
+    assert "There is no portrait" in refusal("serve", scene.folder / "one.pflx", "-p", tmp_path / "no.png")
+    assert "no.pflx" in refusal("serve", tmp_path / "no.pflx", "-p", scene.folder / "me.png")
+    assert "is no origin" in scene.refuse("--origin", "me.example")
+    assert "is no ICE server" in scene.refuse("--ice-server", "me.example")
+
+
+@pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn"])
+def test_a_missing_package_is_named_with_what_installs_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert f"{missing} is not installed. Install it: pip install 'pflx[serve]'" in scene.refuse()
+
+
+def test_bundles_of_one_name_are_told_apart() -> None:
+    from pflx.cli.serve import _names
+
+    assert _names([Path("a/me.pflx"), Path("b/me.pflx"), Path("c.pflx")]) == ["me-1", "me-2", "c"]

@@ -1,0 +1,144 @@
+"""The examples, and what the documents say about the code."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import contact_sheet
+import numpy as np
+import pytest
+import run_demo
+from PIL import Image
+from support.exported import all_recipes
+from support.fakes import ONE_FACE, fake_listener
+from support.places import ROOT
+
+from pflx.runtime import Listener, ListenerFrame
+from pflx.runtime.media.video_writer import VideoWriter
+
+CLIP = ROOT / "tests/media/podium_speech_8s.mp4"
+
+
+def readme_snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_readme_shows_the_embedding_that_is_tested() -> None:
+    snippet, _ = readme_snippets()
+    assert (ROOT / "examples/embed.py").read_text().endswith(f'"""\n\n{snippet}')
+    assert len(snippet.splitlines()) <= 15
+
+
+def test_the_embedding_yields_every_frame_of_the_clip(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_fake(bundle: str, portrait: str) -> Listener:
+        assert (bundle, portrait) == ("me.pflx", "me.png")
+        return fake_listener(detector=ONE_FACE, lookahead=13)
+
+    monkeypatch.setattr(Listener, "open", open_fake)
+    monkeypatch.setattr(sys, "argv", ["embed.py", "me.pflx", "me.png", str(CLIP)])
+    runpy.run_path(str(ROOT / "examples/embed.py"))
+    *frames, end = capsys.readouterr().out.splitlines()
+    assert frames[0].startswith("0.00 s")
+    assert len(frames) + int(end.split()[0]) == 219
+
+
+def test_the_bundle_document_lists_every_tensor_of_every_graph() -> None:
+    described = all_recipes()
+    rows = re.findall(r"^\| `(\w+)`(.*)$", (ROOT / "docs/bundle.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in rows] == list(described)
+    for name, row in rows:
+        named = set(re.findall(r"`(\w+)`", row))
+        if "the three above" in row:
+            named |= described["pirender_portrait"].outputs.keys()
+        assert named == {*described[name].inputs, *described[name].outputs}
+
+
+def test_the_latency_document_states_the_delay_that_the_listener_computes() -> None:
+    table = re.findall(r"^\| (\d+) \| (\d+) ms \| (\d+) ms", (ROOT / "docs/latency.md").read_text(), re.MULTILINE)
+    assert len(table) == 3
+    for lookahead, at_least, at_most in table:
+        with fake_listener(lookahead=int(lookahead)) as listener:
+            assert listener.algorithmic_delay_ms == float(at_most)
+        assert (int(lookahead) + 1) * 40 == int(at_least)
+
+
+def test_the_live_session_of_the_readme_shows_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with VideoWriter(tmp_path / "speaker.mp4", size=(64, 48)) as writer:
+        writer.write(np.zeros((16, 48, 64, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    shown: list[ListenerFrame] = []
+    _, snippet = readme_snippets()
+    exec(snippet, {"listener": fake_listener(detector=ONE_FACE), "show": shown.append})
+    numbers = [frame.ledger.frame for frame in shown]
+    assert numbers  # not all, if this machine was busy elsewhere for a while
+    assert numbers == sorted({*numbers} & {*range(16)})
+
+
+def test_all_links_between_documents_lead_somewhere() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} → {target}"
+
+
+def made_run(folder: Path, frames: int = 40) -> tuple[Path, Path]:
+    rng = np.random.default_rng(0)
+    video, coefficients = folder / "listener.mp4", folder / "coefficients.npz"
+    with VideoWriter(video, size=(128, 64)) as writer:
+        writer.write(rng.integers(0, 256, (frames, 64, 128, 3), np.uint8))
+    arrays: dict[str, Any] = {
+        "coefficients": rng.standard_normal((1, frames, 58), np.float32),
+        "generated_pose": rng.standard_normal((1, frames, 6), np.float32),
+        "face": np.arange(frames) % 4,
+        "region": np.array([-8, 0, 232, 240]),
+        "fps": np.array(25),
+        "hop": np.array(8),
+        "untrained": np.array(0),
+    }
+    np.savez(coefficients, **arrays)
+    return video, coefficients
+
+
+def test_the_contact_sheet_shows_pictures_poses_and_that_nothing_is_trained(tmp_path: Path) -> None:
+    video, coefficients = made_run(tmp_path)
+    contact_sheet.draw_contact_sheet(CLIP, video, coefficients, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as opened:
+        sheet = np.asarray(opened.convert("RGB")).astype(int)
+    for colour in (*contact_sheet.AXES.values(), contact_sheet.WARNING):
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(sheet - rgb).sum(axis=-1) < 12).sum() > 200, colour
+
+
+def test_steps_at_seams_and_inside_segments_are_told_apart() -> None:
+    track = np.repeat(np.arange(4.0), 8)[:, None] * np.ones(3)
+    assert contact_sheet._steps(track, hop=8) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("span", [(-160.0, 110.0), (0.0, 1e-3), (-2.3, 3.1)])
+def test_ticks_are_few_and_within_the_axis(span: tuple[float, float]) -> None:
+    ticks = contact_sheet._ticks(*span)
+    assert 2 <= len(ticks) <= 6
+    assert span[0] <= ticks[0] < ticks[-1] <= span[1]
+
+
+def test_the_demo_takes_the_clip_from_its_cache_and_knows_it_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("subprocess.run", download)
+    cached = tmp_path / "obama_speech.mp4"
+    shutil.copy(CLIP, cached)
+    assert run_demo.fetch_clip(tmp_path) == cached
+    assert hashlib.sha256(cached.read_bytes()).hexdigest() == run_demo.CLIP_SHA256
+    cached.write_bytes(b"another")
+    with pytest.raises(ConnectionError):
+        run_demo.fetch_clip(tmp_path)

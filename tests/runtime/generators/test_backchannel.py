@@ -1,0 +1,557 @@
+"""The backchannel listener: when it nods, how it moves, and that its motion is a function of its input alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fakes import fake_listener, fake_manifest, frames_of, sound_of
+from support.gpu.fake_gpu import gpu_listener
+from support.places import MEDIA
+
+from pflx.engines import Array, BundleError, GeneratorInfo
+from pflx.runtime import Listener, Region, open_extractor
+from pflx.runtime.generators import Generator, State, cues, default_sources, gestures, make_generator, mirroring
+from pflx.runtime.generators.backchannel import BackchannelGenerator
+from pflx.runtime.generators.habits import HABITS, habit
+from pflx.runtime.generators.protocol import GeneratorOptions, delay_frames, reach
+from pflx.runtime.media.clip import open_speaker
+from pflx.runtime.speaker.extractor import Every, ExtractorError
+from pflx.runtime.speaker.extractors import source_name
+from pflx.runtime.speaker.hearing import Heard, Hearing
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
+from pflx.runtime.stream.chain import Noise, seeded_noise
+
+HOP = 8
+RATE_HZ = 16_000
+PIECE = RATE_HZ // 25 * HOP
+SEGMENT_S = HOP / 25
+INFO = GeneratorInfo(name="backchannel", window=HOP, hop=HOP, needs=["audio", "coefficients"], graphs={})
+REGION = Region(0, 0, 32, 32)
+BLINK = ARKIT_NAMES.index("eyeBlinkLeft")
+SMILE = ARKIT_NAMES.index("mouthSmileLeft")
+# Seconds in which one of the two speaks, from the labels of the whole dialogue, of which this is the 10th to 29th.
+TURNS = ((0.0, 1.03), (0.57, 4.70), (4.49, 7.92), (8.05, 11.49), (11.78, 18.50), (17.85, 19.0))
+
+
+def generator(hearing: Hearing | None = None) -> BackchannelGenerator:
+    return BackchannelGenerator(INFO, {}, GeneratorOptions(), hearing=hearing)
+
+
+@cache
+def dialogue() -> Array:
+    with av.open(str(MEDIA / "dialogue_19s.flac")) as container:
+        frames = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+    return np.concatenate(frames).astype(np.float32) / 32768
+
+
+@cache
+def podium() -> Array:
+    chunks = open_speaker(MEDIA / "podium_speech_8s.mp4", RATE_HZ).chunks()
+    return np.concatenate([chunk.audio for chunk in chunks])
+
+
+def white_noise(seconds: float, level: float = 0.1) -> Array:
+    return np.asarray(level * np.random.default_rng(0).standard_normal(int(seconds * RATE_HZ)), np.float32)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a speaker's sound made of M listeners, coefficients [M, T, 58], and when which of them began to nod."""
+
+    coefficients: Array
+    nods: list[tuple[int, float]]
+
+    @property
+    def angles_deg(self) -> Array:
+        """Pitch, yaw and roll in the picture, [M, T, 3]."""
+        return np.degrees(self.coefficients[..., 52:55].astype(np.float64)) * [1, -1, -1]
+
+
+def steps(
+    listener: BackchannelGenerator, sound: Array, noise: Noise, samples: int, face: Array | None = None
+) -> Iterator[tuple[Array, State]]:
+    """Every segment and the state after it; the first one reacts to nothing, as in a stream."""
+    state = listener.start(samples)
+    frames = np.concatenate([np.zeros(PIECE, np.float32), sound[: len(sound) // PIECE * PIECE]]).reshape(-1, HOP, 640)
+    for index, audio in enumerate(frames):
+        rows = np.zeros((HOP, 58), np.float32) if face is None or not index else face[(index - 1) * HOP : index * HOP]
+        draws = np.stack([noise(index, sample, listener.noise_size) for sample in range(samples)])
+        reaction, state = listener.step({"audio": audio, "coefficients": rows}, state, draws)
+        yield reaction.coefficients, state
+
+
+def run(
+    sound: Array, *, samples: int = 4, seed: int = 0, hearing: Hearing | None = None, face: Array | None = None
+) -> Run:
+    segments, nods, before = [], [], gestures.no_nods(samples)[:, 1]
+    for index, (segment, state) in enumerate(steps(generator(hearing), sound, seeded_noise(seed), samples, face)):
+        segments.append(segment)
+        last = state["nods"][:, 1]
+        end_s = (index + 1) * SEGMENT_S
+        nods += [(m, end_s - last[m, 0]) for m in np.flatnonzero((last[:, 1:] != before[:, 1:]).any(axis=1)).tolist()]
+        before = last
+    return Run(np.concatenate(segments, axis=1), nods)
+
+
+# --- when it nods
+
+
+def test_nods_fall_into_speech_or_within_a_second_after_it() -> None:
+    nods = [time_s for seed in range(3) for _, time_s in run(dialogue(), seed=seed).nods]
+    assert len(nods) >= 3 * 4 * 3, "hardly a nod in 19 s of a dialogue"
+    inside = [any(begin <= time_s <= end + 1 for begin, end in TURNS) for time_s in nods]
+    assert np.mean(inside) >= 0.8
+
+
+def test_who_speaks_at_a_lectern_is_nodded_to() -> None:
+    assert run(podium()).nods
+
+
+@pytest.mark.parametrize("level", [0.01, 0.1, 0.4])
+def test_noise_is_not_nodded_to(level: float) -> None:
+    assert not run(white_noise(20, level)).nods
+
+
+def test_silence_and_tones_are_not_nodded_to() -> None:
+    assert not run(np.zeros(20 * RATE_HZ, np.float32)).nods
+    tone = 0.3 * np.sin(2 * np.pi * 120 * np.arange(20 * RATE_HZ) / RATE_HZ)
+    assert not run(tone.astype(np.float32)).nods
+
+
+def test_speech_after_silence_is_nodded_to_when_it_comes() -> None:
+    shift_s = 5.12
+    late = np.concatenate([np.zeros(int(shift_s * RATE_HZ), np.float32), dialogue()])
+    nods = run(late).nods
+    assert nods
+    assert min(time_s for _, time_s in nods) > shift_s + habit("speech_before") + habit("wait")
+
+
+def test_nods_keep_their_distance() -> None:
+    times: dict[int, list[float]] = {}
+    for sample, time_s in run(dialogue(), samples=8).nods:
+        times.setdefault(sample, []).append(time_s)
+    assert min(np.diff(each).min() for each in times.values() if len(each) > 1) >= habit("apart")
+
+
+def test_a_nod_is_seen_in_the_pitch() -> None:
+    listeners = run(dialogue())
+    for sample, time_s in listeners.nods:
+        frame = round(time_s * 25)
+        pitch = listeners.angles_deg[sample, frame : frame + 14, 0]
+        if len(pitch) == 14:
+            assert pitch.max() - pitch[0] > 1.5
+
+
+def heard(pitch_hz: list[float], voice: float = 1.0) -> Heard:
+    pitch = np.array(pitch_hz, np.float32)
+    return Heard(np.full(len(pitch), voice, np.float32), pitch)
+
+
+def known_speaker(voice: float = 1.0) -> dict[str, Array]:
+    """The state after 3 s of a voice that goes up and down between 150 and 250 Hz, low last at their beginning."""
+    return cues.find_cues(heard([*np.tile(np.linspace(250, 150, 50), 5), *[240.0] * 50], voice), cues.start())[1]
+
+
+@pytest.mark.parametrize(("low_ticks", "n_cues"), [(10, 0), (11, 1), (40, 1)])
+def test_low_pitch_invites_once_it_has_lasted_110_ms(low_ticks: int, n_cues: int) -> None:
+    found, _ = cues.find_cues(heard([155.0] * low_ticks + [240.0] * 10), known_speaker())
+    assert len(found) == n_cues
+    assert all(moment_s == pytest.approx(0.11 - (low_ticks + 10) / 100) for moment_s in found)
+
+
+def test_the_same_region_invites_once_however_it_is_cut() -> None:
+    state, found = known_speaker(), []
+    for _ in range(8):
+        more, state = cues.find_cues(heard([155.0] * 4), state)
+        found += more
+    assert len(found) == 1
+
+
+def test_a_pitch_that_is_usual_does_not_invite() -> None:
+    assert cues.find_cues(heard([200.0] * 50), known_speaker())[0] == []
+
+
+def test_low_pitch_too_early_in_a_turn_does_not_invite() -> None:
+    silent = cues.find_cues(heard([0.0] * 40, voice=0.0), known_speaker())[1]
+    assert cues.find_cues(heard([240.0] * 50 + [155.0] * 15), silent)[0] == []
+    assert len(cues.find_cues(heard([240.0] * 60 + [155.0] * 15), silent)[0]) == 1
+
+
+def test_nobody_whose_pitch_is_unknown_invites() -> None:
+    assert cues.find_cues(heard([200.0] * 70 + [100.0] * 20), cues.start())[0] == []
+
+
+def test_what_is_no_voice_does_not_invite() -> None:
+    assert cues.find_cues(heard([155.0] * 40, voice=0.3), known_speaker())[0] == []
+
+
+def test_a_speaker_of_lower_voice_is_known_after_a_while() -> None:
+    state = known_speaker()
+    lower = [*np.tile(np.linspace(140, 90, 50), 40)]
+    state = cues.find_cues(heard(lower), state)[1]
+    assert len(cues.find_cues(heard([130.0] * 40), state)[0]) == 0
+    assert len(cues.find_cues(heard([130.0] * 10 + [92.0] * 40), state)[0]) == 1
+
+
+# --- how it moves
+
+
+class Scripted:
+    """Hears a voice whose pitch falls every 3.2 s, whatever the sound is."""
+
+    def __init__(self) -> None:
+        pitch = np.concatenate([np.linspace(250, 150, 280), np.full(20, 120.0), np.zeros(20)])
+        self._pitch = pitch.astype(np.float32)
+        self._voice = (self._pitch > 0).astype(np.float32)
+
+    def start(self) -> dict[str, Array]:
+        return {"heard": np.zeros(1, np.int64)}
+
+    def step(self, sound: Array, state: Mapping[str, Array]) -> tuple[Heard, dict[str, Array]]:
+        ticks = (int(state["heard"][0]) + np.arange(len(sound) // 160)) % len(self._pitch)
+        return Heard(self._voice[ticks], self._pitch[ticks]), {"heard": np.array([int(ticks[-1]) + 1])}
+
+
+def turning_head(frames: int) -> Array:
+    """float32 [frames, 58]: a speaker who looks about and smiles now and then, before a camera that stands askew."""
+    time_s = np.arange(frames) / 25
+    face = np.zeros((frames, 58), np.float32)
+    face[:, 52] = 0.2 + 0.1 * np.sin(time_s)
+    face[:, 53] = -0.3 + 0.4 * np.sin(0.7 * time_s)
+    face[:, [SMILE, SMILE + 1]] = np.maximum(0, np.sin(0.3 * time_s))[:, None]
+    return face
+
+
+@pytest.fixture(scope="module", name="hour")
+def an_hour() -> Run:
+    """An hour of two listeners, beside a speaker whom to hear costs nothing."""
+    seconds = 3600
+    sound = np.zeros(seconds * RATE_HZ, np.float32)
+    return run(sound, samples=2, hearing=cast(Any, Scripted()), face=turning_head(seconds * 25))
+
+
+def test_an_hour_does_not_drift(hour: Run) -> None:
+    angles = hour.angles_deg[:, : 6 * 15_000].reshape(2, 6, 15_000, 3)
+    means, deviations = angles.mean(axis=2), angles.std(axis=2)
+    assert np.abs(means - means[:, :1]).max() < 0.5
+    assert (deviations.max(axis=1) < 1.25 * deviations.min(axis=1)).all()
+    assert np.isfinite(hour.coefficients).all()
+
+
+def test_an_hour_has_nods_to_its_end(hour: Run) -> None:
+    per_minute = np.histogram([time_s for _, time_s in hour.nods], bins=60, range=(0, 3600))[0] / 2
+    assert per_minute.min() >= 5
+    assert per_minute.max() <= 20
+
+
+def test_blinks_come_at_a_natural_rate(hour: Run) -> None:
+    is_closed = hour.coefficients[..., BLINK] > 0.5
+    begins = is_closed[:, 1:] & ~is_closed[:, :-1]
+    per_minute = begins.sum(axis=1) / 60
+    assert ((per_minute >= 15) & (per_minute <= 20)).all()
+    gaps = np.diff(np.flatnonzero(begins[0])) / 25
+    assert gaps.min() >= habit("blink_least") - 0.04
+    assert 0.5 < np.log(gaps).std() < 0.7
+    assert is_closed[0].mean() < 0.08
+
+
+def test_lids_close_all_the_way_and_open_again(hour: Run) -> None:
+    closed = hour.coefficients[0, :, BLINK]
+    assert closed.min() == 0
+    assert closed.max() == pytest.approx(1, abs=1e-6)
+    assert np.median(closed) == 0
+
+
+def test_weights_of_the_expression_are_in_their_range(hour: Run) -> None:
+    expression = hour.coefficients[..., :52]
+    assert expression.min() >= 0
+    assert expression.max() <= 1
+    assert (hour.coefficients[..., 55:] == 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 20), st.floats(0, 3))
+def test_velocity_and_acceleration_are_bounded(seed: int, wildness: float, turns: float) -> None:
+    rng = np.random.default_rng(seed)
+    face = (turns * rng.standard_normal((60 * HOP, 58))).astype(np.float32)
+
+    def noise(_: int, __: int, size: int) -> Array:
+        return np.asarray(wildness * rng.standard_normal(size), np.float32)
+
+    sound = np.zeros(60 * PIECE, np.float32)
+    made = steps(generator(cast(Any, Scripted())), sound, noise, 2, face)
+    angles = np.degrees(np.concatenate([segment for segment, _ in made], axis=1)[..., 52:55].astype(np.float64))
+    speed = np.diff(angles, axis=1) * 25
+    assert np.abs(speed).max() <= habit("most_speed") + 1e-3
+    assert np.abs(np.diff(speed, axis=1)).max() * 25 <= habit("most_change") + 0.1
+    assert np.abs(angles).max() < 30
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.5, 30), st.floats(-30, 30), st.floats(-100, 100), st.integers(1, 100))
+def test_following_exactly_does_not_depend_on_the_steps(rate: float, away: float, speed: float, n_steps: int) -> None:
+    at_once = gestures.follow(np.array(away), np.array(speed), np.zeros(()), rate, 0.5)
+    position, velocity = np.array(away), np.array(speed)
+    for _ in range(n_steps):
+        position, velocity = gestures.follow(position, velocity, np.zeros(()), rate, 0.5 / n_steps)
+    np.testing.assert_allclose([position, velocity], at_once, atol=1e-6)
+
+
+def test_the_idle_head_has_the_deviation_of_the_table_and_no_corners() -> None:
+    noise = np.random.default_rng(0).standard_normal((200, 2000, 3, 2))
+    angles, _ = gestures.sway(gestures.no_sway(200), 0.04, noise)
+    late = angles[:, 200:]
+    wanted = [habit(f"idle_{axis}") for axis in ("pitch", "yaw", "roll")]
+    np.testing.assert_allclose(late.std(axis=(0, 1)), wanted, rtol=0.15)
+    assert (np.abs(late).max(axis=(0, 1)) <= habit("idle_most") * np.array(wanted)).all()
+    assert np.abs(np.diff(late, axis=1)).max() < 0.4
+
+
+def test_a_nod_is_a_row_of_dips_that_begins_and_ends_at_rest() -> None:
+    nods = gestures.plan_nod(gestures.no_nods(1), 0.2, np.array([[0, 0, 0, 0, 1.2]]))
+    pitch = gestures.nod_pitch(nods, np.arange(0, 2, 0.001))[0]
+    period = habit("nod_period")
+    assert pitch[:200].max() == 0
+    assert pitch[int(1000 * (0.2 + 3 * period)) + 1 :].max() == 0
+    tops = [pitch[int(1000 * (0.2 + (dip + 0.5) * period))] for dip in range(3)]
+    np.testing.assert_allclose(tops, habit("nod_deg") * habit("nod_fading") ** np.arange(3), rtol=1e-3)
+
+
+def test_listeners_differ_and_a_seed_repeats() -> None:
+    sound = dialogue()[: 6 * RATE_HZ]
+    first, again, other = (run(sound, seed=seed).coefficients for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+    for one in range(4):
+        for two in range(one):
+            assert np.abs(first[one] - first[two]).max() > 0.01
+    np.testing.assert_array_equal(run(sound, seed=1, samples=2).coefficients, first[:2])
+
+
+def test_a_step_changes_nothing_that_it_was_given() -> None:
+    listener = generator()
+    state = listener.start(2)
+    speaker = {"audio": white_noise(SEGMENT_S).reshape(HOP, 640), "coefficients": turning_head(HOP)}
+    noise = np.ones((2, listener.noise_size), np.float32)
+    before = {name: value.copy() for name, value in {**state, **speaker}.items()}
+    first = listener.step(speaker, state, noise)
+    second = listener.step(speaker, state, noise)
+    np.testing.assert_array_equal(first[0].coefficients, second[0].coefficients)
+    assert first[0].coefficients.shape == (2, HOP, 58)
+    assert first[0].coefficients.dtype == np.float32
+    for name, value in {**state, **speaker}.items():
+        np.testing.assert_array_equal(value, before[name])
+    for name, value in first[1].items():
+        assert value.shape == state[name].shape
+        assert value.dtype == state[name].dtype
+
+
+# --- what it takes over of the speaker
+
+
+def mirrored(face: Array) -> Array:
+    """Pitch, yaw and roll of FaceVerse in deg, and a smile, [T, 4]."""
+    state, made = mirroring.start(), []
+    for begin in range(0, len(face), HOP):
+        values, state = mirroring.mirror(face[begin : begin + HOP], state, 0.04)
+        made.append(values)
+    return np.concatenate(made)
+
+
+def still(frames: int, *rotation: float) -> Array:
+    """A speaker who keeps the head so, but for what no tracker tells twice alike."""
+    face = np.zeros((frames, 58), np.float32)
+    face[:, 52:55] = rotation
+    face[:, 57] = 1e-3 * np.arange(frames)
+    return face
+
+
+def test_a_turned_head_is_mirrored_late_and_less() -> None:
+    face = np.concatenate([still(400, 0.1, 0.2, 0.0), still(100, 0.25, 0.0, 0.1)])
+    values = mirrored(face)
+    assert np.abs(values[:400]).max() < 0.01
+    after = values[400:]
+    assert after[:, 0].max() > 1
+    assert after[:, 1].max() > 1, "yaw is not that of a mirror"
+    assert after[:, 2].min() < -0.5, "roll is not that of a mirror"
+    assert np.abs(after).max() < habit("mirror_head") * np.degrees(0.2)
+    assert np.abs(after[:10]).max() < 0.3 * np.abs(after).max()
+    assert 15 < np.abs(after[:, 1]).argmax() < 90
+
+
+@pytest.mark.parametrize("upright", [0.0, math.pi, -math.pi])
+def test_the_origin_of_the_angles_does_not_matter(upright: float) -> None:
+    face = turning_head(400)
+    face[:, 52] += upright
+    np.testing.assert_allclose(mirrored(face), mirrored(turning_head(400)), atol=1e-3)
+
+
+def test_angles_that_leap_by_a_whole_turn_are_the_same_angles() -> None:
+    face, leaping = turning_head(400), turning_head(400)
+    leaping[200:, 52] += math.tau
+    np.testing.assert_allclose(mirrored(leaping), mirrored(face), atol=1e-3)
+
+
+def test_a_smile_is_answered_late_and_less() -> None:
+    face = still(200, 0, 0, 0)
+    face[100:, [SMILE, SMILE + 1]] = 0.8
+    smile = mirrored(face)[:, 3]
+    assert smile[:100].max() == 0
+    assert smile[101] < 0.2 * smile[-1]
+    assert smile[-1] == pytest.approx(habit("mirror_smile") * 0.7 / 0.9, rel=1e-3)
+
+
+def test_who_is_not_seen_is_not_mirrored() -> None:
+    lost = np.repeat(turning_head(201)[-1:], 400, axis=0)
+    values = mirrored(np.concatenate([np.zeros((64, 58), np.float32), turning_head(200), lost]))
+    assert np.abs(values[:64]).max() == 0
+    assert np.abs(values[100:250, :3]).max() > 1
+    assert np.abs(values[-1]).max() < 0.01
+
+
+def test_the_eyes_stay_with_the_speaker(hour: Run) -> None:
+    by_name = {name: hour.coefficients[0, :5000, index] for index, name in enumerate(ARKIT_NAMES)}
+    pitch, yaw, _ = hour.angles_deg[0, :5000].T
+    unit = habit("eye_deg")
+    for side in ("Left", "Right"):
+        up = by_name[f"eyeLookUp{side}"] - by_name[f"eyeLookDown{side}"]
+        np.testing.assert_allclose(up, pitch / unit, atol=1e-5)
+    np.testing.assert_allclose(by_name["eyeLookOutLeft"] - by_name["eyeLookInLeft"], yaw / unit, atol=1e-5)
+    np.testing.assert_allclose(by_name["eyeLookInRight"] - by_name["eyeLookOutRight"], yaw / unit, atol=1e-5)
+
+
+# --- how it fits in
+
+
+def test_its_segments_wait_for_nothing() -> None:
+    made: Generator = make_generator(INFO, {})
+    assert (made.window, made.hop, made.lead, made.opening) == (HOP, HOP, HOP, 0)
+    assert [reach(made, segment) for segment in range(3)] == [0, 8, 16]
+    assert delay_frames(made, 0) == 1
+    assert tuple(INFO.needs) == made.needs
+
+
+@pytest.mark.parametrize(("window", "hop"), [(6, 6), (16, 8)])
+def test_a_hop_that_it_cannot_hear_in_is_refused(window: int, hop: int) -> None:
+    info = GeneratorInfo(name="backchannel", window=window, hop=hop, needs=[], graphs={})
+    with pytest.raises(BundleError, match=f"window of {window} and a hop of {hop} frames; both must be the same"):
+        make_generator(info, {})
+
+
+def test_it_takes_landmarks_by_itself_and_others_do_not() -> None:
+    assert default_sources("backchannel") == {"coefficients": "landmarks/5"}
+    assert default_sources("perfrdiff") == default_sources("unknown") == {}
+    assert isinstance(open_extractor("landmarks/5", "coefficients", np.zeros(58)), Every)
+    with pytest.raises(ExtractorError, match="Landmarks give coefficients, no emotion"):
+        open_extractor("landmarks/5", "emotion", np.zeros(58))
+
+
+def test_a_listener_of_it_starts_without_any_source() -> None:
+    with fake_listener(manifest=fake_manifest(generator=INFO)) as listener, listener.stream(region=REGION) as stream:
+        stream.push(video=frames_of(20), audio=sound_of(20))
+        assert len(list(stream.pull())) == 20
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_beside_a_gpu_it_reacts_as_beside_a_cpu(lookahead: int) -> None:
+    def shown(listener: Listener) -> list[tuple[bytes, bytes]]:
+        with listener, listener.stream(region=REGION, samples=2, seed=5) as stream:
+            stream.push(video=frames_of(30), audio=sound_of(30))
+            stream.finish()
+            return [(frame.image.tobytes(), frame.coefficients.tobytes()) for frame in stream.pull()]
+
+    extractors = {"coefficients": Numbered()}
+    options: dict[str, Any] = {"manifest": fake_manifest(generator=INFO), "extractors": extractors}
+    expected = shown(fake_listener(lookahead=lookahead, **options))
+    assert len(expected) == 60
+    assert shown(gpu_listener(lookahead=lookahead, **options)) == expected
+
+
+class Numbered:
+    """Tells the number of the frame."""
+
+    size = 58
+
+    def extract(self, picture: Array | None, frame: int) -> Array:
+        return np.full(58, frame, np.float32)
+
+
+def test_an_extractor_looks_at_some_frames_only() -> None:
+    every = Every(Numbered(), 5)
+    told = [every.extract(np.zeros((1, 1, 3), np.uint8), frame) for frame in range(11)]
+    assert [frame for frame, numbers in enumerate(told) if numbers is not None] == [0, 5, 10]
+    assert every.size == 58
+    with pytest.raises(ExtractorError, match="Every 0 frames is never"):
+        Every(Numbered(), 0)
+    assert [source_name(text) for text in ("landmarks", "landmarks/5", "a/b.npy")] == [
+        "landmarks",
+        "landmarks/5",
+        "b.npy",
+    ]
+
+
+# --- what is heard
+
+
+@pytest.mark.parametrize("hz", [65.0, 110.0, 220.0, 390.0])
+def test_the_pitch_of_a_voice_like_tone_is_found(hz: float) -> None:
+    time_s = np.arange(RATE_HZ) / RATE_HZ
+    tone = sum(np.sin(2 * np.pi * hz * part * time_s) / part for part in range(1, 6))
+    told, _ = Hearing().step(np.asarray(0.1 * tone, np.float32)[: 6 * 2560], Hearing().start())
+    np.testing.assert_allclose(told.pitch_hz[10:], hz, rtol=0.01)
+
+
+def test_noise_and_silence_have_no_pitch() -> None:
+    for sound in (white_noise(1.6), np.zeros(10 * 2560, np.float32)):
+        told, _ = Hearing().step(sound[: 10 * 2560], Hearing().start())
+        assert (told.pitch_hz == 0).all()
+        assert told.voice.max() < 0.2
+
+
+def test_what_is_heard_does_not_depend_on_the_pieces() -> None:
+    sound, hearing = dialogue()[: 24 * 2560], Hearing()
+    whole, end = hearing.step(sound, hearing.start())
+    state, voice, pitch = hearing.start(), [], []
+    for piece in np.split(sound, [2560, 4 * 2560, 5 * 2560, 13 * 2560]):
+        told, state = hearing.step(piece, state)
+        voice.append(told.voice)
+        pitch.append(told.pitch_hz)
+    np.testing.assert_array_equal(np.concatenate(pitch), whole.pitch_hz)
+    np.testing.assert_allclose(np.concatenate(voice), whole.voice, atol=1e-6)
+    for name in end:
+        np.testing.assert_allclose(state[name], end[name], atol=1e-5)
+
+
+def test_nothing_is_heard_before_it_is_there() -> None:
+    sound = dialogue()[: 16 * 2560].copy()
+    before, _ = Hearing().step(sound, Hearing().start())
+    sound[8 * 2560 :] = 0
+    after, _ = Hearing().step(sound, Hearing().start())
+    np.testing.assert_array_equal(before.pitch_hz[: 8 * 16], after.pitch_hz[: 8 * 16])
+    np.testing.assert_array_equal(before.voice[: 8 * 16], after.voice[: 8 * 16])
+
+
+def test_voices_are_told_from_what_is_none() -> None:
+    told, _ = Hearing().step(dialogue()[: 118 * 2560], Hearing().start())
+    assert (told.voice > 0.5).mean() > 0.9
+
+
+# --- what is written about it
+
+
+def test_the_table_of_the_page_is_that_of_the_code() -> None:
+    lines = (MEDIA.parent.parent / "docs" / "backchannel.md").read_text(encoding="utf-8").splitlines()
+    rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in lines if line.startswith("| `")]
+    assert rows == [
+        (f"`{name}`", f"{entry.value:g} {entry.unit}".strip(), entry.meaning, entry.source)
+        for name, entry in HABITS.items()
+    ]

@@ -1,0 +1,530 @@
+"""Visitors on a real WebRTC connection, without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from aiortc import RTCRtpSender
+from aiortc.mediastreams import AudioStreamTrack
+from PIL import Image
+from support.fakes import ONE_FACE, Failing, fake_engines, fake_listener, portrait_of
+from support.live.live_sessions import watchdog  # noqa: F401
+from support.places import MEDIA
+from support.serve.serve_client import (
+    PORT,
+    WISH,
+    Browser,
+    Camera,
+    Visitor,
+    loopback_only,  # noqa: F401
+    packed,
+    serving,
+    shape_of,
+    until,
+)
+from support.serve.serve_listener import SIDE, moved, nodding_listener, slow
+
+from pflx.runtime import Face, Listener
+from pflx.runtime.serve import ServeSettings
+from pflx.runtime.serve.lobby import Lobby
+from pflx.runtime.serve.panel import panel_figures
+
+PORTRAIT = MEDIA / "portrait_astronaut_256.png"
+GREY, RED = (128, 128, 128), (220, 20, 20)
+
+
+@dataclass
+class Scene:
+    """A server, and visitors that leave when it closes."""
+
+    browser: Browser
+    lobby: Lobby
+    visitors: list[Visitor] = field(default_factory=list)
+
+    def visitor(self, **options: Any) -> Visitor:
+        self.visitors.append(Visitor(self.browser, **options))
+        return self.visitors[-1]
+
+    async def seated(self, wish: dict[str, Any] = WISH, *, pictures: int = 1, **options: Any) -> Visitor:
+        """A visitor who is let in and sees something."""
+        visitor = self.visitor(**options)
+        answer = await visitor.come(wish)
+        assert answer.status == 201, answer.body
+        await visitor.see(pictures)
+        return visitor
+
+
+@asynccontextmanager
+async def scene(*listeners: Listener, **settings: Any) -> AsyncIterator[Scene]:
+    given = ServeSettings(**{"port": PORT, "max_load": 10, **settings})
+    async with serving(*listeners, settings=given) as (browser, lobby):
+        here = Scene(browser, lobby)
+        try:
+            yield here
+        finally:
+            for visitor in here.visitors:
+                await visitor.leave()
+
+
+def play(act: Callable[[Scene], Awaitable[None]], *listeners: Listener, **settings: Any) -> None:
+    async def run() -> None:
+        async with scene(*listeners, **settings) as here:
+            await act(here)
+
+    asyncio.run(run())
+
+
+def plain(colour: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.full((SIDE, SIDE, 3), colour, np.uint8)
+
+
+def colour_of(frame: av.VideoFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.asarray(frame.to_ndarray(format="rgb24").mean(axis=(0, 1)), np.float64)
+
+
+def is_red(frame: av.VideoFrame) -> bool:
+    red, green, _ = colour_of(frame)
+    return bool(red - green > 100)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("pflx-")]
+
+
+def told_last(visitor: Visitor) -> dict[str, Any]:
+    return [message for message in visitor.told if message["type"] == "panel"][-1]
+
+
+def told_figures(visitor: Visitor) -> dict[str, Any]:
+    """The figures that came last; empty before the first."""
+    return (told_last(visitor)["figures"] or {}) if visitor.told else {}
+
+
+# What a visitor sees
+
+
+def test_a_visitor_sees_the_portrait_25_times_a_second_by_its_time_stamps() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated(pictures=30)
+        shown = visitor.pictures[-1].to_ndarray(format="rgb24").astype(float)
+        portrait = np.asarray(Image.open(PORTRAIT).convert("RGB").resize((SIDE, SIDE)), float)
+        assert np.abs(shown - portrait).mean() < 12
+        pts = [frame.pts for frame in visitor.pictures if frame.pts is not None]
+        assert np.median(np.diff(pts)) == pytest.approx(3600, abs=20)
+
+    play(act, nodding_listener(PORTRAIT))
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_listeners_are_shown_side_by_side(samples: int) -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated(WISH | {"samples": samples})
+        assert visitor.pictures[0].to_ndarray(format="rgb24").shape[:2] == shape_of(samples)
+
+    play(act)
+
+
+def test_a_portrait_that_is_sent_takes_the_place_of_the_first() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        assert not is_red(visitor.pictures[-1])
+        content = packed(Image.new("RGB", (300, 300), RED), "PNG")
+        answer = await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", content)
+        assert answer.status == 204
+        await until(lambda: is_red(visitor.pictures[-1]))
+
+    play(act, nodding_listener(plain(GREY)))
+
+
+def test_a_portrait_stays_when_the_settings_change() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        content = packed(Image.new("RGB", (300, 300), RED), "PNG")
+        await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", content)
+        await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 2})
+        await until(lambda: visitor.pictures[-1].width == 2 * SIDE)
+        await until(lambda: is_red(visitor.pictures[-1]))
+
+    play(act, nodding_listener(plain(GREY)))
+
+
+def test_a_portrait_that_cannot_be_read_changes_nothing() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        answer = await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", b"no picture")
+        assert (answer.status, answer.json["error"]["kind"]) == (422, "portrait")
+        tiny = packed(Image.new("RGB", (20, 20)), "PNG")
+        answer = await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", tiny)
+        assert (answer.status, answer.json["error"]["kind"]) == (422, "portrait")
+        seen = len(visitor.pictures)
+        await visitor.see(seen + 5)
+        assert not is_red(visitor.pictures[-1])
+
+    play(act, nodding_listener(plain(GREY)))
+
+
+def test_a_visitor_without_a_microphone_is_shown_a_listener_too() -> None:
+    async def act(here: Scene) -> None:
+        await here.seated(sound=False, pictures=10)
+
+    play(act)
+
+
+def test_the_cheaper_codec_is_taken_whatever_the_browser_likes_best() -> None:
+    async def act(here: Scene) -> None:
+        visitor = here.visitor()
+        codecs = RTCRtpSender.getCapabilities("video").codecs
+        (video,) = (each for each in visitor.connection.getTransceivers() if each.kind == "video")
+        video.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType != "video/H264"))
+        answer = await visitor.come()
+        lines = answer.json["sdp"].splitlines()
+        chosen = next(line for line in lines if line.startswith("m=video")).split()[3]
+        assert f"a=rtpmap:{chosen} VP8/90000" in lines
+        await visitor.see(3)
+
+    play(act)
+
+
+def test_what_the_session_reads_is_what_the_camera_saw() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Detector:
+        def detect(self, frame_rgb: Any) -> list[Face]:
+            seen.append(frame_rgb.shape)
+            return ONE_FACE.detect(frame_rgb)
+
+    async def act(here: Scene) -> None:
+        await here.seated(camera=Camera((80, 60)))
+        await until(lambda: len(seen) > 3)
+        assert set(seen[-3:]) == {(60, 80, 3)}  # the first are of the warm-up
+
+    play(act, fake_listener(detector=Detector()))
+
+
+# Latency panel
+
+
+def test_the_panel_says_what_the_ledgers_say() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated(WISH | {"samples": 2, "lookahead": 3})
+        (peer,) = here.lobby.peers.values()
+        await until(lambda: told_figures(visitor).get("frames", 0) >= 100)
+        figures, before = told_figures(visitor), len(visitor.told)
+        assert peer.session is not None
+        ledgers = peer.panel.ledgers()
+        delays = {"algorithmic_ms": peer.session.algorithmic_delay_ms, "playout_ms": 100.0}
+        first = ledgers[0].frame
+        same = [ledger for ledger in ledgers if ledger.frame < first + figures["frames"] // 2]
+        expected = panel_figures(same, hop=8, hears=True, samples=2, **delays)
+        assert figures["age_ms"] == pytest.approx(expected.age_ms, abs=1)
+        assert figures["reaction_ms"] == pytest.approx(expected.reaction_ms, abs=41)
+        assert figures["rungs"] == expected.rungs
+        assert (figures["missed"], figures["rung"]) == (expected.missed, expected.rung)
+        assert told_last(visitor)["algorithmic_ms"] == (8 + 3) * 40
+        await until(lambda: len(visitor.told) > before)
+        assert told_last(visitor)["emitted"] >= 100
+
+    play(act)
+
+
+def test_frames_that_are_late_are_counted_and_their_rung_is_told() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        await until(lambda: told_figures(visitor).get("missed", 0) > 10)
+        assert told_figures(visitor)["rungs"]["FULL"] < told_figures(visitor)["frames"]
+        assert told_last(visitor)["cost_ms"]["render"] > 80
+
+    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.1)))
+
+
+def test_a_ping_is_answered_and_anything_else_is_not() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        for message in ("x" * 65, b"bytes", "12.5"):
+            visitor.channel.send(message)
+        await until(lambda: any(message["type"] == "pong" for message in visitor.told))
+        assert [message for message in visitor.told if message["type"] == "pong"] == [{"type": "pong", "ping": "12.5"}]
+
+    play(act)
+
+
+def test_pings_are_not_answered_without_end() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        for number in range(60):
+            visitor.channel.send(str(number))
+        seen = len(visitor.pictures)
+        await visitor.see(seen + 10)
+        assert 1 <= sum(message["type"] == "pong" for message in visitor.told) <= 20
+
+    play(act)
+
+
+def test_only_one_channel_is_used() -> None:
+    async def act(here: Scene) -> None:
+        visitor = here.visitor()
+        other = visitor.connection.createDataChannel("other")
+        await visitor.come()
+        await until(lambda: visitor.told)
+        await until(lambda: other.readyState == "closed")
+
+    play(act)
+
+
+# Settings
+
+
+def test_dials_change_the_delay_of_the_running_connection() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        await until(lambda: visitor.told)
+        wish = WISH | {"lookahead": 5, "playout_ms": 160}
+        answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", wish)
+        assert answer.status == 204
+        await until(lambda: (told_last(visitor)["algorithmic_ms"], told_last(visitor)["playout_ms"]) == (520, 160))
+        seen = len(visitor.pictures)
+        await visitor.see(seen + 10)
+        pts = [frame.pts or 0 for frame in visitor.pictures]
+        assert min(np.diff(pts)) > 0
+        assert len(here.lobby.peers) == 1
+
+    play(act)
+
+
+def test_another_bundle_can_be_chosen() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        assert visitor.pictures[-1].width == 64
+        await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"listener": 1})
+        await until(lambda: visitor.pictures[-1].width == SIDE)
+
+    play(act, fake_listener(), nodding_listener(PORTRAIT))
+
+
+def test_the_page_is_told_what_there_is_to_choose_from() -> None:
+    async def act(here: Scene) -> None:
+        choices = (await here.browser.ask("GET", "/api/choices")).json
+        assert [each["name"] for each in choices["listeners"]] == ["fake-0", "fake-1"]
+        assert [each["untrained"] for each in choices["listeners"]] == [True, False]
+        assert choices["wish"] == {"listener": 0, "samples": 1, "lookahead": 2, "playout_ms": 100}
+        assert choices["ice_servers"] == []
+
+    play(act, fake_listener(), nodding_listener(PORTRAIT), lookahead=2)
+
+
+def test_settings_for_which_there_is_no_time_end_the_session_and_say_so() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 3})
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
+        await until(lambda: not here.lobby.peers)
+        await until(lambda: visitor.told[-1]["type"] == "ended")
+
+    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.012)), max_load=0.7)
+
+
+# Who may come in
+
+
+def test_there_are_so_many_places_and_no_more() -> None:
+    async def act(here: Scene) -> None:
+        first = await here.seated()
+        answer = await here.visitor().come()
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
+        assert "The only place is taken" in answer.json["error"]["message"]
+        seen = len(first.pictures)
+        await first.see(seen + 5)
+        assert (await here.browser.ask("DELETE", f"/api/sessions/{first.id}")).status == 204
+        await here.seated()
+
+    play(act, max_sessions=1)
+
+
+def test_a_visitor_for_whom_there_is_no_time_is_told_so_and_the_others_go_on() -> None:
+    async def act(here: Scene) -> None:
+        first = await here.seated()
+        answer = await here.visitor().come()
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
+        assert "busy" in answer.json["error"]["message"]
+        assert list(here.lobby.peers) == [first.id]
+        seen = len(first.pictures)
+        await first.see(seen + 5)
+
+    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.016)), max_load=0.7)
+
+
+def test_listeners_of_other_bundles_take_of_the_same_time() -> None:
+    async def act(here: Scene) -> None:
+        await here.seated()
+        answer = await here.visitor().come(WISH | {"listener": 1})
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
+
+    busy = [nodding_listener(PORTRAIT, before=slow(lambda: 0.016)) for _ in range(2)]
+    play(act, *busy, max_load=0.7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda sdp: "nonsense", "No camera is offered"),
+        (lambda sdp: "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=oops", "cannot be understood"),
+        (lambda sdp: sdp[: sdp.index("m=video")] + sdp[sdp.index("m=audio") :], "."),
+        (lambda sdp: sdp + sdp[sdp.index("m=video") :], "one camera"),
+        (lambda sdp: sdp.replace("m=audio", "m=text"), "one camera"),
+        (lambda sdp: sdp.replace("a=ice-ufrag", "a=none"), "."),
+        (lambda sdp: sdp.replace("a=fingerprint", "a=none"), "fingerprint"),
+    ],
+)
+def test_an_offer_that_is_none_is_refused_and_leaves_nothing(change: Callable[[str], str], message: str) -> None:
+    async def act(here: Scene) -> None:
+        sdp = change(await here.visitor().offer())
+        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": sdp, "wish": WISH})
+        assert (answer.status, answer.json["error"]["kind"]) == (422, "offer")
+        assert message in answer.json["error"]["message"]
+        assert not here.lobby.peers
+        assert not threads()
+
+    play(act)
+
+
+def test_a_camera_that_is_too_large_ends_the_session() -> None:
+    async def act(here: Scene) -> None:
+        visitor = here.visitor(camera=Camera((1984, 64)))
+        await visitor.come()
+        await until(lambda: visitor.told and visitor.told[-1]["type"] == "ended")
+        assert "1984x64" in visitor.told[-1]["reason"]
+        await until(lambda: not here.lobby.peers)
+
+    play(act)
+
+
+def test_a_session_is_known_to_its_own_page_only() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        for method, body in (("DELETE", b""), ("PATCH", WISH)):
+            answer = await here.browser.ask(method, f"/api/sessions/{visitor.id[:-1]}", body)
+            assert (answer.status, answer.json["error"]["kind"]) == (404, "gone")
+        assert len(visitor.id) >= 24
+        assert (await here.browser.ask("GET", "/api/sessions")).status == 405
+
+    play(act)
+
+
+# How it ends
+
+
+async def nothing_left(here: Scene) -> None:
+    """Everything of all visitors is gone within a second."""
+    begun = time.monotonic()
+    await until(lambda: not here.lobby.peers and not threads())
+    assert time.monotonic() - begun < 1
+    theirs = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+    assert not {name for name in theirs if name.startswith(("Peer.", "PeerFeed."))}
+
+
+def test_stop_frees_everything_within_a_second() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        (peer,) = here.lobby.peers.values()
+        begun = time.monotonic()
+        assert (await here.browser.ask("DELETE", f"/api/sessions/{visitor.id}")).status == 204
+        await nothing_left(here)
+        assert time.monotonic() - begun < 1
+        assert peer.screen.readyState == "ended"
+        assert (await here.browser.ask("DELETE", f"/api/sessions/{visitor.id}")).status == 404
+
+    play(act)
+
+
+def test_a_page_that_is_closed_frees_everything() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        await visitor.leave()
+        await nothing_left(here)
+
+    play(act)
+
+
+def test_a_page_that_falls_silent_is_given_up() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        for sender in visitor.connection.getSenders():
+            await sender.stop()  # as a telephone does that goes to sleep
+        await until(lambda: not here.lobby.peers)
+        await until(lambda: visitor.told[-1]["type"] == "ended")
+        assert visitor.told[-1]["reason"] == "Nothing was heard of this page for a while."
+        await nothing_left(here)
+
+    play(act, patience_s=0.5)
+
+
+def test_a_visitor_who_never_connects_is_given_up() -> None:
+    async def act(here: Scene) -> None:
+        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": await here.visitor().offer(), "wish": WISH})
+        assert answer.status == 201
+        assert here.lobby.peers
+        await until(lambda: not here.lobby.peers)
+        await nothing_left(here)
+
+    play(act, connect_s=0.2)
+
+
+def test_a_listener_that_fails_ends_the_session_and_tells_no_secret() -> None:
+    engines = fake_engines()
+    engines["pirender_frame"] = Failing(engines["pirender_frame"], at=20)
+
+    async def act(here: Scene) -> None:
+        visitor = here.visitor()
+        await visitor.come()
+        await until(lambda: visitor.told and visitor.told[-1]["type"] == "ended")
+        assert visitor.told[-1]["reason"] == "The listener has failed. The server's log says why."
+        await nothing_left(here)
+        await here.seated()  # the next one is served
+
+    play(act, fake_listener(engines))
+
+
+def test_the_end_of_the_server_ends_all_sessions() -> None:
+    left: list[Visitor] = []
+
+    async def act(here: Scene) -> None:
+        left.extend([await here.seated(), await here.seated()])
+        await here.lobby.close()
+        await nothing_left(here)
+        await until(lambda: all(visitor.told[-1]["type"] == "ended" for visitor in left))
+
+    play(act)
+    assert len(left) == 2
+
+
+def test_a_microphone_that_comes_to_an_end_leaves_a_listener_who_sees() -> None:
+    class Short(AudioStreamTrack):
+        async def recv(self) -> av.AudioFrame:
+            frame = await super().recv()
+            if (frame.pts or 0) > 4000:
+                self.stop()
+            return frame  # type: ignore[return-value]
+
+    async def act(here: Scene) -> None:
+        visitor = here.visitor(sound=False)
+        visitor.connection.addTrack(Short())
+        await visitor.come()
+        await visitor.see(40)
+
+    play(act)
+
+
+def test_moving_a_picture_is_seen_in_it() -> None:
+    portrait = np.asarray(Image.open(PORTRAIT).convert("RGB").resize((SIDE, SIDE)), np.uint8)
+    assert not np.array_equal(moved(portrait, 1.0), portrait)
+    np.testing.assert_array_equal(moved(portrait, 1.0)[24:], portrait[:-24])
+    np.testing.assert_array_equal(portrait_of(1), portrait_of(1))

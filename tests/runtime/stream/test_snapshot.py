@@ -1,0 +1,153 @@
+"""Snapshots: a stream that stops anywhere goes on identically, here or in another process."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.places import TESTS
+from support.sessions import ACTIONS, EXPECTED, SOUND, VIDEO, Action, Session, content, listener, whole
+
+from pflx.engines import Array
+from pflx.runtime import StreamError
+
+
+def through_a_file(snapshot: Mapping[str, Array]) -> dict[str, Array]:
+    file = io.BytesIO()
+    plain: dict[str, Any] = dict(snapshot)
+    np.savez(file, **plain)
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@given(actions=ACTIONS, at=st.integers(0, 25), samples=st.sampled_from([1, 3]))
+@settings(max_examples=60, deadline=None)
+def test_a_snapshot_at_any_point_goes_on_identically_on_another_listener(
+    actions: list[Action], at: int, samples: int
+) -> None:
+    session = Session(listener().stream(samples=samples, seed=5))
+    for index, action in enumerate([*actions, ("pull", 0)]):
+        if index in (at, len(actions)):
+            snapshot = through_a_file(session.stream.snapshot())
+            session.stream.close()
+            session.stream = listener().resume(snapshot, seed=5)
+        session.act(*action)
+    assert session.end() == EXPECTED[samples]
+
+
+RESUME = """
+import sys
+import numpy as np
+from support.sessions import SOUND, VIDEO, listener
+
+given, results = dict(np.load(sys.argv[1], allow_pickle=False)), {}
+for name in sorted({key.split("/")[0] for key in given}):
+    snapshot = {key.split("/")[1]: value for key, value in given.items() if key.startswith(name + "/")}
+    pushed = int(snapshot.pop("pushed"))
+    stream = listener().resume(snapshot, seed=5)
+    stream.push(video=VIDEO[pushed:], audio=SOUND[640 * pushed:])
+    stream.finish()
+    frames = list(stream.pull())
+    for field in ("image", "coefficients", "generated_pose", "time_s", "sample", "face"):
+        results[name + "/" + field] = np.array([getattr(frame, field) for frame in frames])
+np.savez(sys.argv[2], **results)
+"""
+
+
+def run_python(code: str, *arguments: str | Path) -> None:
+    tests = str(TESTS)
+    paths = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
+    subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], env=os.environ | {"PYTHONPATH": paths}, check=True
+    )
+
+
+def test_a_new_process_goes_on_identically_from_any_point(tmp_path: Path) -> None:
+    """Before anything, with input waiting, in the middle of a pull, between segments, after the end."""
+    given: dict[str, Any] = {}
+    taken: dict[str, int] = {}
+    for name, pushed, pulled in (("new", 0, 0), ("waiting", 13, 0), ("midway", 20, 5), ("due", 24, 99), ("all", 27, 7)):
+        stream = listener().stream(samples=2, seed=5, start_s=3.5)
+        stream.push(video=VIDEO[:pushed], audio=SOUND[: 640 * pushed])
+        taken[name] = len(list(islice(stream.pull(), pulled)))
+        given |= {f"{name}/{key}": value for key, value in stream.snapshot().items()}
+        given[f"{name}/pushed"] = np.array(pushed)
+    np.savez(tmp_path / "snapshots.npz", **given)
+    run_python(RESUME, tmp_path / "snapshots.npz", tmp_path / "frames.npz")
+    expected = whole(listener(), samples=2, seed=5, start_s=3.5)
+    with np.load(tmp_path / "frames.npz", allow_pickle=False) as results:
+        for name, skipped in taken.items():
+            for field in ("image", "coefficients", "generated_pose", "time_s", "sample", "face"):
+                rest = np.array([getattr(frame, field) for frame in expected[skipped:]])
+                np.testing.assert_array_equal(results[f"{name}/{field}"], rest)
+
+
+def test_a_snapshot_is_plain_arrays_that_the_stream_no_longer_touches() -> None:
+    stream = listener().stream(samples=2)
+    stream.push(video=VIDEO[:20], audio=SOUND)
+    next(stream.pull())
+    snapshot = stream.snapshot()
+    before = {name: value.copy() for name, value in snapshot.items()}
+    assert all(type(value) is np.ndarray and value.dtype.kind in "iufb" for value in snapshot.values())
+    stream.push(video=VIDEO[20:])
+    list(stream.pull())
+    for name, value in snapshot.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_what_is_no_snapshot_is_refused() -> None:
+    stream = listener().stream(samples=2)
+    snapshot = stream.snapshot()
+    for broken in ({}, {"samples": np.array([2])}, snapshot | {"counts": np.array([1])}, {"samples": np.array([])}):
+        with pytest.raises(StreamError, match="no snapshot"):
+            listener().resume(broken)
+    with pytest.raises(StreamError, match="2 samples, the stream 1"):
+        listener().stream(samples=1).restore(snapshot)
+
+
+def test_a_refused_snapshot_leaves_the_stream_as_it_was() -> None:
+    stream = listener().stream(seed=5)
+    stream.push(video=VIDEO, audio=SOUND)
+    frames = list(islice(stream.pull(), 9))
+    later = listener().stream(seed=1)
+    later.push(video=VIDEO, audio=SOUND)
+    list(later.pull())
+    snapshot = later.snapshot()
+    del snapshot["inbox.audio"]
+    with pytest.raises(StreamError):
+        stream.restore(snapshot)
+    stream.finish()
+    assert [content(frame) for frame in [*frames, *stream.pull()]] == EXPECTED[1]
+
+
+def test_a_snapshot_of_another_generator_is_refused() -> None:
+    snapshot = listener().stream().snapshot()
+    for changed in (
+        {"generator.past_motion": np.zeros((1, 64), np.float32)},
+        {"generator.past_reaction": np.zeros((1, 16, 58), np.float32)},
+    ):
+        with pytest.raises(StreamError, match="another generator"):
+            listener().resume(snapshot | changed)
+
+
+def test_an_open_npz_file_is_a_snapshot(tmp_path: Path) -> None:
+    stream = listener().stream(seed=5)
+    stream.push(video=VIDEO, audio=SOUND)
+    frames = list(islice(stream.pull(), 10))
+    saved: dict[str, Any] = dict(stream.snapshot())
+    np.savez_compressed(tmp_path / "snapshot.npz", **saved)
+    with np.load(tmp_path / "snapshot.npz", allow_pickle=False) as file:
+        resumed = listener().resume(file, seed=5)
+    resumed.finish()
+    assert [content(frame) for frame in [*frames, *resumed.pull()]] == EXPECTED[1]

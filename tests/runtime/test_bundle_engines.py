@@ -1,0 +1,681 @@
+"""From a bundle to engines on a device: what is opened where, what is refused, how many sessions there is time for."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from support.fakes import (
+    FUNCTIONS,
+    INPUTS,
+    ONE_FACE,
+    OUTPUTS,
+    REGION,
+    fake_engine,
+    fake_listener,
+    frames_of,
+    portrait_of,
+    sound_of,
+    write_fake_bundle,
+)
+from support.gpu.fake_cuda import FakeCuda
+from support.gpu.fake_gpu import FunctionContext, gpu_engines, gpu_listener
+from support.gpu.fake_trt import FakeTrt, Plan
+from support.live.live_sessions import (
+    MS,
+    START,
+    contents,
+    costly,
+    offline,
+    run,
+    speaker,
+    still,
+    watchdog,  # noqa: F401
+)
+
+from pflx.engines import Bundle, BundleError, Engine, FakeEngine, PassportError
+from pflx.engines.building.build import default_ranges, profile_for
+from pflx.engines.bundle.driver import Gpu
+from pflx.engines.bundle.passport import Passport, operating_system
+from pflx.engines.bundle.writer import install_engine
+from pflx.engines.gpu.device import Device
+from pflx.engines.gpu.streams import Stream
+from pflx.engines.graphs.protocol import BackendMissingError, DeviceError, EngineError, FeedError, PflxError
+from pflx.runtime import Listener, ListenerFrame, Rung, bundle_engines
+from pflx.runtime.bundle_engines import close_engines, open_device, open_engines
+from pflx.runtime.live.clock import VirtualClock
+from pflx.runtime.live.errors import ListenerFullError
+
+GPU = Gpu("NVIDIA L4", "sm_89", "13.0")
+H200 = Gpu("NVIDIA H200", "sm_90", "13.0")
+NO_DRIVER = "Asked for cuda:0, and there is no NVIDIA driver or GPU here. See `pflx doctor`."
+GPU_LIBRARIES: list[Any] = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
+needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+
+
+@dataclass
+class Machine:
+    """What a bundle of fake graphs is opened on: ONNX Runtime on the CPU, and libraries and GPUs made of Python.
+
+    Attributes:
+        cudas: GPUs that were opened, by number.
+        on_cpu: engines that were opened on the CPU, by graph.
+        on_gpu: contexts of ONNX Runtime, by graph.
+        streams: names of the streams that they were put on.
+        fail: graph to what is raised in the place of its engine.
+        trt: the TensorRT that is installed.
+    """
+
+    cudas: dict[int, FakeCuda] = field(default_factory=dict)
+    on_cpu: dict[str, FakeEngine] = field(default_factory=dict)
+    on_gpu: dict[str, FunctionContext] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
+    fail: dict[str, BaseException] = field(default_factory=dict)
+    trt: FakeTrt | None = None
+
+    @property
+    def cuda(self) -> FakeCuda:
+        return self.cudas[0]
+
+    def open_cuda(self, ordinal: int) -> FakeCuda:
+        return self.cudas.setdefault(ordinal, FakeCuda(ordinal=ordinal))
+
+    def open_cpu(self, path: Path, **_: object) -> FakeEngine:
+        graph = path.name.split(".")[0]
+        self._fail(graph)
+        self.on_cpu[graph] = fake_engine(graph)
+        return self.on_cpu[graph]
+
+    def open_gpu(
+        self, path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any], device: Device, stream: Stream
+    ) -> FunctionContext:
+        graph = path.name.split(".")[0]
+        self._fail(graph)
+        made = FunctionContext(FUNCTIONS[graph], inputs, outputs, device, stream, graph)
+        made.weights = device.upload(np.zeros(1000, np.uint8))  # type: ignore[attr-defined]
+        self.on_gpu[graph], self.streams[graph] = made, stream.name
+        return made
+
+    def assert_gpu_is_given_back(self) -> None:
+        for cuda in self.cudas.values():
+            assert (cuda.live, cuda.live_host, cuda.graphs) == ({}, {}, 0)
+            assert cuda.calls["create_stream"] == cuda.calls["destroy_stream"]
+            assert cuda.calls["create_event"] == cuda.calls["destroy_event"]
+
+    def _fail(self, graph: str) -> None:
+        if graph in self.fail:
+            raise self.fail[graph]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine()
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "cache"))
+    monkeypatch.setattr("pflx.engines.gpu.device.open_cuda", made.open_cuda)
+    for module in ("pflx.engines.bundle.passport", "pflx.runtime.bundle_engines"):
+        monkeypatch.setattr(f"{module}.find_gpus", lambda: [GPU])
+    monkeypatch.setattr(bundle_engines, "OrtEngine", made.open_cpu)
+    monkeypatch.setattr(bundle_engines, "OrtContext", made.open_gpu)
+    return made
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine whose driver shows no GPU."""
+    made = Machine()
+    for module in ("pflx.engines.gpu.cuda", "pflx.engines.bundle.passport", "pflx.runtime.bundle_engines"):
+        monkeypatch.setattr(f"{module}.find_gpus", list)
+    monkeypatch.setattr(bundle_engines, "OrtEngine", made.open_cpu)
+    return made
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_fake_bundle(tmp_path / "me.pflx")
+
+
+@pytest.fixture
+def tensorrt(machine: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTrt]:
+    """Install a TensorRT made of Python, and engines of it in the bundle; `changes` are of one graph's passport."""
+
+    def install(library: Any, *, engines: bool = True, changed: str = "", **changes: Any) -> FakeTrt:
+        made = FakeTrt(
+            FakeCuda(),
+            {plan_of(g): Plan(FUNCTIONS[g], INPUTS[g], OUTPUTS[g]) for g in FUNCTIONS},
+            library != "tensorrt",
+        )
+        module = made.module()
+        machine.cudas[0], machine.trt = made.cuda, made
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        for graph in FUNCTIONS if engines else ():
+            given = passport_of(bundle, graph, library, module.__version__)
+            install_engine(
+                bundle, msgspec.structs.replace(given, **changes) if graph == changed else given, plan_of(graph)
+            )
+        return made
+
+    return install
+
+
+def plan_of(graph: str) -> bytes:
+    return b"plan of " + graph.encode()
+
+
+def passport_of(bundle: Path, graph: str, library: Any, version: str) -> Passport:
+    manifest = Bundle.open(bundle).manifest
+    info = manifest.graphs[graph]
+    return Passport(
+        file="",
+        graph=graph,
+        precision="fp32",
+        backend=library,
+        backend_version=version,
+        onnx_sha256=manifest.files[info.files["fp32"]].sha256,
+        compute_capabilities=[GPU.compute_capability],
+        profile=profile_for(info.inputs, default_ranges(manifest)),
+        driver=None,
+        os=operating_system(),
+        created="2026-01-02T03:04:05+00:00",
+    )
+
+
+@contextmanager
+def opened(bundle: Path, *given: Any, **options: Any) -> Iterator[tuple[dict[str, Engine], Device | None]]:
+    engines, gpu = open_engines(Bundle.open(bundle), *given, **options)
+    yield engines, gpu
+    close_engines(engines, gpu)
+
+
+def assert_closed(engines: Iterable[Engine]) -> None:
+    for engine in engines:
+        with pytest.raises(EngineError, match="closed"):
+            engine.run({})
+
+
+def reaction(listener: Listener, samples: int = 1) -> list[tuple[Any, ...]]:
+    with listener.stream(seed=5, samples=samples) as stream:
+        stream.push(video=frames_of(30), audio=sound_of(30))
+        stream.finish()
+        return contents(stream.pull())
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# Devices and libraries
+
+
+@pytest.mark.parametrize(("device", "ordinal"), [("cuda", 0), ("cuda:0", 0), ("cuda:3", 3)])
+def test_a_gpu_is_named_as_everywhere(machine: Machine, device: str, ordinal: int) -> None:
+    gpu = open_device(device, "onnxruntime")
+    assert gpu is not None
+    assert gpu.name == f"cuda:{ordinal}"
+    assert list(machine.cudas) == [ordinal]
+    gpu.close()
+
+
+def test_the_cpu_is_no_gpu(machine: Machine) -> None:
+    assert open_device("cpu", "onnxruntime") is None
+    assert not machine.cudas
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "CUDA", "cuda:-1", "cuda:x", ""])
+def test_what_names_no_device_is_refused(machine: Machine, bundle: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match=f"Unknown device '{device}'; give cpu, cuda or cuda:N."):
+        Listener.open(bundle, portrait_of(), device=device)
+    assert not machine.cudas
+    assert not machine.on_cpu
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_unknown_library_is_refused_with_those_that_there_are(machine: Machine, bundle: Path, device: str) -> None:
+    library: Any = "mnn"
+    with pytest.raises(FeedError, match=r"engine is 'mnn'; give onnxruntime, openvino, tensorrt, tensorrt-rtx\."):
+        Listener.open(bundle, portrait_of(), device=device, engine=library)
+    assert not machine.cudas
+
+
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("fallback", [False, True])
+def test_tensorrt_on_the_cpu_is_refused(machine: Machine, bundle: Path, library: Any, fallback: bool) -> None:
+    with pytest.raises(DeviceError, match=f"{library} runs on a GPU only; give device='cuda', or leave the engine"):
+        Listener.open(bundle, portrait_of(), engine=library, fallback=fallback)
+    assert not machine.on_cpu
+
+
+def test_openvino_on_a_gpu_is_refused(machine: Machine, bundle: Path) -> None:
+    with pytest.raises(DeviceError, match="openvino runs on the CPU only; give device='cpu', or another engine"):
+        Listener.open(bundle, portrait_of(), device="cuda", engine="openvino", fallback=True)
+    assert not machine.cudas
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "tensorrt"])
+def test_without_a_driver_a_gpu_is_refused(no_gpu: Machine, bundle: Path, library: Any) -> None:
+    with pytest.raises(DeviceError, match=re.escape(NO_DRIVER)):
+        Listener.open(bundle, portrait_of(), device="cuda", engine=library)
+    assert not no_gpu.on_cpu
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("pflx.engines.gpu.cuda", "pflx.runtime.bundle_engines"):
+        monkeypatch.setattr(f"{module}.find_gpus", lambda: [GPU])
+    with pytest.raises(DeviceError, match=re.escape("Asked for cuda:1, this machine has 1 GPU(s).")):
+        open_device("cuda:1", "onnxruntime")
+
+
+@needs_rtx
+def test_tensorrt_for_rtx_on_a_gpu_that_it_has_no_kernels_for_is_refused_with_the_way_out(
+    machine: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_engines, "find_gpus", lambda: [GPU, H200])
+    words = re.escape("tensorrt-rtx has no kernels for cuda:1, NVIDIA H200 (sm_90)")
+    with pytest.raises(DeviceError, match=f"{words}.*Take onnxruntime, or tensorrt") as caught:
+        Listener.open(bundle, portrait_of(), device="cuda:1", engine="tensorrt-rtx")
+    assert "\n" not in str(caught.value)
+    assert not machine.cudas
+    with pytest.raises(BundleError, match="pflx build"):  # the other GPU is one that it knows
+        Listener.open(bundle, portrait_of(), device="cuda:0", engine="tensorrt-rtx")
+
+
+# Engines
+
+
+def test_graphs_are_put_on_the_streams_generate_and_render(machine: Machine, bundle: Path) -> None:
+    with opened(bundle, "cuda") as (engines, gpu):
+        assert gpu is not None
+        assert list(engines) == list(FUNCTIONS)
+    assert machine.streams == {
+        "reactface_speaker": "generate",
+        "reactface_listener": "generate",
+        "posnet": "generate",
+        "pirender_portrait": "render",
+        "pirender_frame": "render",
+    }
+    machine.assert_gpu_is_given_back()
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("library", GPU_LIBRARIES)
+def test_a_listener_on_a_gpu_shows_the_frames_of_the_cpu(
+    machine: Machine, bundle: Path, tensorrt: Callable[..., FakeTrt], library: Any, samples: int
+) -> None:
+    if library != "onnxruntime":
+        tensorrt(library)
+    with Listener.open(bundle, portrait_of(), detector=ONE_FACE, lookahead=3) as cpu:
+        expected = reaction(cpu, samples)
+    with Listener.open(
+        bundle, portrait_of(), device="cuda", engine=library, detector=ONE_FACE, lookahead=3, fallback=True
+    ) as listener:
+        assert (cpu.device, listener.device) == ("cpu", "cuda:0")
+        for _ in range(3):  # new, captured, replayed
+            assert reaction(listener, samples) == expected
+    gc.collect()
+    machine.assert_gpu_is_given_back()
+    assert machine.cuda.calls["launch"] > 0
+    if machine.trt is not None:
+        assert machine.trt.count("execute_async_v3") > 0
+        assert not machine.trt.alive
+    else:
+        assert all(context.is_closed for context in machine.on_gpu.values())
+
+
+@pytest.mark.parametrize("error", [EngineError("broken"), KeyboardInterrupt()])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_was_opened_is_closed_when_a_later_graph_fails(
+    machine: Machine, bundle: Path, device: str, error: BaseException
+) -> None:
+    machine.fail["pirender_portrait"] = error
+    with pytest.raises(type(error)) as caught:
+        Listener.open(bundle, portrait_of(), device=device)
+    assert caught.value is error
+    before = list(FUNCTIONS)[:3]
+    if device == "cpu":
+        assert list(machine.on_cpu) == before
+        assert_closed(machine.on_cpu.values())
+    else:
+        assert list(machine.on_gpu) == before
+        assert all(context.is_closed for context in machine.on_gpu.values())
+        assert machine.cuda.calls["malloc"] > 0
+        machine.assert_gpu_is_given_back()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_all_is_closed_when_the_portrait_cannot_be_read(machine: Machine, bundle: Path, device: str) -> None:
+    with pytest.raises(PflxError, match="absent"):
+        Listener.open(bundle, bundle / "absent.png", device=device)
+    assert len(machine.on_cpu) + len(machine.on_gpu) == len(FUNCTIONS)
+    assert_closed(machine.on_cpu.values())
+    machine.assert_gpu_is_given_back()
+
+
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
+def test_a_bundle_without_engines_of_the_library_comes_with_the_command_that_builds_them(
+    machine: Machine, bundle: Path, tensorrt: Callable[..., FakeTrt], library: Any
+) -> None:
+    tensorrt(library, engines=False)
+    with pytest.raises(BundleError) as caught:
+        Listener.open(bundle, portrait_of(), device="cuda", engine=library)
+    assert str(caught.value) == (
+        f"{bundle} has no {library} engine of graph 'reactface_speaker' in fp32. "
+        f"Build it: pflx build {bundle} --engine {library}"
+    )
+    machine.assert_gpu_is_given_back()
+
+
+def test_a_variant_that_the_bundle_does_not_have_is_named(machine: Machine, bundle: Path) -> None:
+    for device in ("cpu", "cuda"):
+        with pytest.raises(BundleError, match="has no fp16 variant; it has fp32"):
+            Listener.open(bundle, portrait_of(), device=device, precision="fp16")
+    machine.assert_gpu_is_given_back()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"onnx_sha256": "0" * 64}, f"onnx_sha256 is [0-9a-f]+ here, built for {'0' * 64}"),
+        ({"backend_version": "9.9"}, r"backend_version is 1\S+ here, built for 9.9"),
+        ({"compute_capabilities": ["sm_75"]}, "compute_capability is sm_89 here, built for sm_75"),
+    ],
+)
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_of_another_graph_or_version_is_refused_before_its_file_is_read(
+    machine: Machine,
+    bundle: Path,
+    tensorrt: Callable[..., FakeTrt],
+    library: Any,
+    change: dict[str, Any],
+    words: str,
+) -> None:
+    made = tensorrt(library, changed="posnet", **change)
+    found = Bundle.open(bundle)
+    passport = found.passport("posnet", library)
+    assert passport is not None
+    (bundle / passport.file).unlink()  # whoever read it would say that it is missing
+    with pytest.raises(PassportError, match=f"{words}.*pflx build {bundle} --engine {library}"):
+        open_engines(found, "cuda", library)
+    loaded = [call[1] for call in made.calls if call[0] == "deserialize"]
+    assert loaded == [plan_of("reactface_speaker"), plan_of("reactface_listener")]
+    gc.collect()
+    assert not made.alive
+    machine.assert_gpu_is_given_back()
+
+
+# The CPU in the place of a GPU
+
+
+def test_a_gpu_that_cannot_be_had_is_no_silent_cpu(
+    no_gpu: Machine, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), pytest.raises(DeviceError):
+        Listener.open(bundle, portrait_of(), device="cuda:0")
+    assert not no_gpu.on_cpu
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "tensorrt"])
+def test_with_fallback_the_cpu_is_taken_and_one_warning_holds_the_reason(
+    no_gpu: Machine, bundle: Path, library: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        listener = Listener.open(
+            bundle, portrait_of(), device="cuda", engine=library, fallback=True, detector=ONE_FACE, lookahead=3
+        )
+    assert warnings(caplog) == [f"{NO_DRIVER} Running on the CPU."]
+    assert listener.device == "cpu"
+    assert list(no_gpu.on_cpu) == list(FUNCTIONS)
+    assert reaction(listener) == reaction(fake_listener(lookahead=3))
+    listener.close()
+
+
+def test_with_fallback_a_library_that_fails_on_the_gpu_gives_it_back_first(
+    machine: Machine, bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_on_gpu(path: Path, *given: Any) -> FunctionContext:
+        if path.name.startswith("posnet"):
+            raise DeviceError("Asked for cuda:0, ONNX Runtime took CPUExecutionProvider.")
+        return machine.open_gpu(path, *given)
+
+    monkeypatch.setattr(bundle_engines, "OrtContext", fail_on_gpu)
+    with caplog.at_level(logging.DEBUG), opened(bundle, "cuda", fallback=True) as (engines, gpu):
+        assert gpu is None
+        assert engines == machine.on_cpu
+        machine.assert_gpu_is_given_back()
+    assert warnings(caplog) == ["Asked for cuda:0, ONNX Runtime took CPUExecutionProvider. Running on the CPU."]
+
+
+@pytest.mark.parametrize("engines", [False, True])
+def test_with_fallback_missing_engines_and_those_of_another_machine_are_told(
+    machine: Machine,
+    bundle: Path,
+    tensorrt: Callable[..., FakeTrt],
+    caplog: pytest.LogCaptureFixture,
+    engines: bool,
+) -> None:
+    tensorrt("tensorrt", engines=engines, changed="posnet", backend_version="9.9")
+    with caplog.at_level(logging.WARNING), opened(bundle, "cuda", "tensorrt", fallback=True) as (_, gpu):
+        assert gpu is None
+    (told,) = warnings(caplog)
+    assert told.endswith(f"pflx build {bundle} --engine tensorrt Running on the CPU.")
+    assert ("built for 9.9" in told) == engines
+    machine.assert_gpu_is_given_back()
+
+
+def test_with_fallback_a_missing_package_is_told_with_its_install_line(
+    machine: Machine, bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(ordinal: int) -> None:
+        raise BackendMissingError("cuda.bindings.runtime", "pip install 'pflx[gpu]'")
+
+    monkeypatch.setattr("pflx.engines.gpu.device.open_cuda", missing)
+    with caplog.at_level(logging.WARNING), opened(bundle, "cuda", fallback=True) as (_, gpu):
+        assert gpu is None
+    assert warnings(caplog) == [
+        "cuda.bindings.runtime is not installed. Install it: pip install 'pflx[gpu]' Running on the CPU."
+    ]
+    assert list(machine.on_cpu) == list(FUNCTIONS)
+
+
+def test_where_the_gpu_can_be_had_fallback_changes_nothing(
+    machine: Machine, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), opened(bundle, "cuda", fallback=True) as (_, gpu):
+        assert gpu is not None
+    assert not warnings(caplog)
+    assert not machine.on_cpu
+
+
+def test_with_fallback_a_graph_that_fails_on_the_cpu_too_is_an_error(machine: Machine, bundle: Path) -> None:
+    machine.fail["posnet"] = EngineError("broken")
+    with pytest.raises(EngineError, match="broken"):
+        Listener.open(bundle, portrait_of(), device="cuda", fallback=True)
+    assert list(machine.on_cpu) == ["reactface_speaker", "reactface_listener"]
+    assert_closed(machine.on_cpu.values())
+    machine.assert_gpu_is_given_back()
+
+
+# Time for sessions
+
+QUARTER = {"render": 5.0, "generate": 40.0}
+"""Of 320 ms of a segment, a session takes 40 for its coefficients and 8 times 5 for its pictures."""
+
+
+def test_the_load_is_what_the_running_sessions_cost() -> None:
+    clock = VirtualClock(START)
+    listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
+    assert listener.load == 0
+    first = listener.live(speaker(25), unseen, clock=clock, region=REGION, playout_ms=400)
+    assert listener.load == first.load == pytest.approx(0.25)
+    second = listener.live(speaker(50), unseen, clock=clock, region=REGION, samples=2, playout_ms=400)
+    assert second.load == pytest.approx(0.375)  # twice the pictures
+    assert listener.load == pytest.approx(0.625)
+    first.wait()
+    clock.sleep(200 * MS)
+    assert (first.is_running, second.is_running) == (False, True)
+    assert listener.load == second.load > 0
+    second.wait()
+    clock.sleep(200 * MS)
+    assert listener.load == 0
+    first.close()
+    second.close()
+    assert not still(5)
+
+
+def test_a_session_for_which_there_is_no_time_is_refused_and_the_running_ones_go_on() -> None:
+    clock = VirtualClock(START)
+    listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
+    given: dict[str, Any] = {"clock": clock, "region": REGION, "playout_ms": 400, "max_load": 0.6}
+    shown: list[list[ListenerFrame]] = [[], []]
+    running = [listener.live(speaker(45), shown[seed].append, seed=seed, **given) for seed in range(2)]
+    refused = Sink()
+    with pytest.raises(ListenerFullError, match=r"busy 75% of the time, allowed is 60%\. End one") as caught:
+        listener.live(speaker(45), refused, **given)
+    assert caught.value.load == pytest.approx(0.75)
+    assert caught.value.max_load == 0.6
+    assert refused.closed == [caught.value]
+    assert listener.load == pytest.approx(0.5)
+    for seed, session in enumerate(running):
+        with session:
+            session.wait()
+            assert session.stats.missed == 0
+        assert contents(shown[seed]) == contents(offline(speaker(45), seed=seed))
+    with listener.live(speaker(10), unseen, **given) as session:  # there is time again
+        session.wait()
+    assert refused.frames == []
+    assert not still(5)
+
+
+@pytest.mark.parametrize(("max_load", "admitted"), [(None, True), (0.26, True), (0.24, False), (0.0, False)])
+def test_the_first_session_too_must_fit(max_load: float | None, admitted: bool) -> None:
+    clock = VirtualClock(START)
+    listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
+    if not admitted:
+        with pytest.raises(ListenerFullError, match="busy 25% of the time"):
+            listener.live(speaker(9), unseen, clock=clock, max_load=max_load)
+        assert listener.load == 0
+    else:
+        with listener.live(speaker(9), unseen, clock=clock, max_load=max_load) as session:
+            assert session.wait()
+    assert not still(5)
+
+
+def unseen(frame: ListenerFrame) -> None:
+    """A sink."""
+
+
+class Sink:
+    """Keeps what it is shown and what it is closed with."""
+
+    def __init__(self) -> None:
+        self.frames: list[ListenerFrame] = []
+        self.closed: list[BaseException | None] = []
+
+    def show(self, frame: ListenerFrame) -> None:
+        self.frames.append(frame)
+
+    def close(self, error: BaseException | None) -> None:
+        self.closed.append(error)
+
+
+# Live on a GPU
+
+
+class SlowCuda(FakeCuda):
+    """A GPU that lets whoever waits for it wait so many ms of a clock, while others go on.
+
+    Attributes:
+        overlaps: captured calls that were launched while somebody waited.
+    """
+
+    def __init__(self, clock: VirtualClock, ms: float) -> None:
+        super().__init__()
+        self.overlaps = self._waiting = 0
+        self._clock, self._duration = clock, round(ms * MS)
+
+    def wait_host(self, event: int) -> None:
+        self._waiting += 1
+        self._clock.sleep(self._duration)
+        self._waiting -= 1
+        super().wait_host(event)
+
+    def launch(self, graph: int, stream: int) -> None:
+        self.overlaps += self._waiting > 0
+        super().launch(graph, stream)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("capture", [True, False])
+def test_a_live_session_on_a_gpu_shows_the_frames_of_the_cpu(samples: int, capture: bool) -> None:
+    clock = VirtualClock(START)
+    listener = gpu_listener(Device(SlowCuda(clock, 2)), lookahead=3, capture=capture)
+    result = run(speaker(45), clock=clock, listener=listener, samples=samples, seed=4)
+    assert contents(result.frames) == contents(offline(speaker(45), samples=samples, seed=4))
+    assert {frame.degraded for frame in result.frames} == {Rung.FULL}
+    assert (result.last.missed, result.last.dropped) == (0, 0)
+    listener.close()
+
+
+def test_two_sessions_on_one_gpu_listener_do_not_mix() -> None:
+    """While one waits for the GPU, the other has the engines."""
+    clock = VirtualClock(START)
+    cuda = SlowCuda(clock, 8)  # long enough for the two to meet, wherever their segments fall
+    listener = gpu_listener(Device(cuda), lookahead=3)
+    shown: list[list[ListenerFrame]] = [[], []]
+    sessions = [
+        listener.live(
+            speaker(45), shown[seed].append, seed=seed, samples=1 + seed, region=REGION, clock=clock, playout_ms=800
+        )
+        for seed in range(2)
+    ]
+    for session in sessions:
+        with session:
+            assert session.wait()
+    for seed in range(2):
+        assert contents(shown[seed]) == contents(offline(speaker(45), seed=seed, samples=1 + seed))
+        assert {frame.degraded for frame in shown[seed]} == {Rung.FULL}
+    assert cuda.overlaps > 0
+    listener.close()
+    assert (cuda.live, cuda.live_host) == ({}, {})
+    assert not still(5)
+
+
+def test_a_gpu_listener_tells_the_load_of_its_sessions_and_refuses_one_too_many() -> None:
+    clock = VirtualClock(START)
+    listener = gpu_listener(Device(SlowCuda(clock, 20)), lookahead=3)
+    given: dict[str, Any] = {"clock": clock, "region": REGION, "playout_ms": 400}
+    with listener.live(speaker(45), unseen, **given) as session:
+        load = listener.load
+        assert 0 < load < 1
+        with pytest.raises(ListenerFullError) as caught:
+            listener.live(speaker(45), unseen, max_load=load * 1.5, **given)
+        assert caught.value.load > caught.value.max_load == load * 1.5
+        session.wait()
+        assert session.stats.dropped == 0
+    listener.close()
+
+
+def test_live_sessions_capture_no_call_that_their_warm_up_has_not_captured() -> None:
+    clock = VirtualClock(START)
+    device = Device(SlowCuda(clock, 1))
+    engines = gpu_engines(device)
+    listener = gpu_listener(device, engines=engines, lookahead=3)
+    captured: list[int] = []
+
+    def show(session: object, frame: ListenerFrame) -> None:
+        captured.append(sum(engine.captures for engine in engines.values()))
+
+    run(speaker(60), clock=clock, listener=listener, show=show)
+    assert len(set(captured)) == 1
+    listener.close()

@@ -1,0 +1,198 @@
+"""What stands for a browser where none is needed: requests to the application, and a peer with a made-up camera."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from io import BytesIO
+from typing import Any
+
+import av
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack, VideoStreamTrack
+from PIL import Image
+from support.fakes import SIZE, fake_listener, frames_of, portrait_of
+
+from pflx.runtime import Listener
+from pflx.runtime.serve.app import make_app
+from pflx.runtime.serve.guard import Guard
+from pflx.runtime.serve.lobby import Lobby
+from pflx.runtime.serve.settings import ServeSettings
+
+PORT = 8000
+ORIGIN = f"http://127.0.0.1:{PORT}"
+WISH = {"listener": 0, "samples": 1, "lookahead": 0, "playout_ms": 100}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loopback_only() -> Iterator[None]:
+    """Media goes over the loopback address, which ICE leaves out otherwise: the tests need no network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aioice.ice.get_host_addresses", lambda **_: ["127.0.0.1"])
+        yield
+
+
+@dataclass
+class Answer:
+    """What came back of a request."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Browser:
+    """Asks the application as a page of it would."""
+
+    app: Guard
+    headers: dict[str, str] = field(default_factory=lambda: {"host": f"127.0.0.1:{PORT}", "origin": ORIGIN})
+    address: str = "127.0.0.1"
+    secure: bool = False
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = b"",
+        headers: Mapping[str, str | None] | None = None,
+        *,
+        query: str = "",
+    ) -> Answer:
+        """One request; a header that is None is left out."""
+        sent = self.headers | dict(headers or {})
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "https" if self.secure else "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(k.encode(), v.encode("latin-1")) for k, v in sent.items() if v is not None],
+            "client": (self.address, 1234),
+            "server": ("127.0.0.1", PORT),
+        }
+        parts = [content[at : at + 65_536] for at in range(0, len(content), 65_536)] or [b""]
+        messages: list[dict[str, Any]] = [
+            {"type": "http.request", "body": part, "more_body": at < len(parts) - 1} for at, part in enumerate(parts)
+        ]
+        came: list[Any] = []
+
+        async def receive() -> Any:
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            came.append(message)
+
+        await self.app(scope, receive, send)
+        start, *rest = came
+        found = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+        return Answer(start["status"], found, b"".join(message.get("body", b"") for message in rest))
+
+
+class Camera(VideoStreamTrack):
+    """Noise at 30 fps; slower where asked for."""
+
+    def __init__(self, size: tuple[int, int] = (64, 48)) -> None:
+        super().__init__()
+        self._frames = frames_of(30, size=size)
+        self._n = 0
+
+    async def recv(self) -> av.VideoFrame:
+        pts, time_base = await self.next_timestamp()
+        frame = av.VideoFrame.from_ndarray(self._frames[self._n % 30], format="rgb24")
+        self._n += 1
+        frame.pts, frame.time_base = pts, Fraction(time_base)
+        return frame
+
+
+class Visitor:
+    """A peer that sends a camera and a microphone, and keeps what it sees and is told."""
+
+    def __init__(self, browser: Browser, *, camera: MediaStreamTrack | None = None, sound: bool = True) -> None:
+        self.pictures: list[av.VideoFrame] = []
+        self.told: list[dict[str, Any]] = []
+        self.id = ""
+        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.connection.addTrack(camera or Camera())
+        if sound:
+            self.connection.addTrack(AudioStreamTrack())
+        self.channel = self.connection.createDataChannel("panel")
+        self.channel.on("message", lambda text: self.told.append(json.loads(text)))
+        self.connection.on("track", lambda track: self._tasks.append(asyncio.ensure_future(self._watch(track))))
+        self._browser = browser
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def offer(self) -> str:
+        await self.connection.setLocalDescription(await self.connection.createOffer())
+        return self.connection.localDescription.sdp
+
+    async def come(self, wish: Mapping[str, Any] = WISH) -> Answer:
+        """Offer, and connect if let in."""
+        answer = await self._browser.ask("POST", "/api/sessions", {"sdp": await self.offer(), "wish": wish})
+        if answer.status == 201:
+            self.id = answer.json["id"]
+            description = RTCSessionDescription(answer.json["sdp"], "answer")
+            await self.connection.setRemoteDescription(description)
+        return answer
+
+    async def see(self, count: int, timeout_s: float = 20) -> None:
+        """Wait until so many pictures have come."""
+        await until(lambda: len(self.pictures) >= count, timeout_s)
+
+    async def leave(self) -> None:
+        await self.connection.close()
+
+    async def _watch(self, track: MediaStreamTrack) -> None:
+        try:
+            while True:
+                frame = await track.recv()
+                assert isinstance(frame, av.VideoFrame)
+                self.pictures.append(frame)
+        except MediaStreamError:
+            return
+
+
+async def until(what: Any, timeout_s: float = 20) -> None:
+    """Wait for something to come true."""
+    async with asyncio.timeout(timeout_s):
+        while not what():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(
+    *listeners: Listener, settings: ServeSettings | None = None, **limits: Any
+) -> AsyncIterator[tuple[Browser, Lobby]]:
+    """A server without a network, and what a page would ask it with."""
+    named = {f"fake-{number}": listener for number, listener in enumerate(listeners or (fake_listener(),))}
+    lobby = Lobby(named, portrait_of(), settings or ServeSettings(port=PORT))
+    try:
+        yield Browser(make_app(lobby, PORT, **limits)), lobby
+    finally:
+        await lobby.close()
+
+
+def shape_of(samples: int = 1) -> tuple[int, int]:
+    """Height and width of what a visitor sees."""
+    return SIZE, SIZE * samples
+
+
+def packed(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    """A picture as the bytes of a file."""
+    file = BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
