@@ -29,6 +29,11 @@ class CoefficientTrack:
         self.names: dict[int, tuple[int, float]] = {}
         self.n_closed = 0
 
+    def add(self, segment: Segment) -> None:
+        """Put the next segment on the track."""
+        self.segments[self.n_closed] = segment
+        self.n_closed += 1
+
     def segment_of(self, position: int) -> Segment:
         """The segment that a frame belongs to."""
         return self.segments[position // self.hop]
@@ -48,7 +53,7 @@ class CoefficientTrack:
         """How many segments had to be closed for a frame to be due; at the end of the input, how many there are."""
         return min((position + self.lookahead) // self.hop + 1, self.n_closed)
 
-    def track(self, position: int, count: int, sample: int) -> Array:
+    def around(self, position: int, count: int, sample: int) -> Array:
         """The coefficient frames around `count` frames from `position` on, edges repeated, float32 [count + 26, 58]."""
         rows, parts = self._rows(position, count), []
         while rows:  # runs of rows that lie one behind the other in one segment
@@ -60,7 +65,7 @@ class CoefficientTrack:
         track: Array = concatenate(parts, 0)
         return track
 
-    def shown_track(self, position: int, sample: int) -> Array:
+    def around_on_host(self, position: int, sample: int) -> Array:
         """The same of one frame, on the host."""
         rows = self._rows(position, 1)
         return np.stack([self.segments[row // self.hop].shown.wait()[sample, row % self.hop] for row in rows])

@@ -45,6 +45,10 @@ class Smoother:
         smoothed = self._engine.run({"segment": segment, "last_pose": state["last_pose"]})
         return kept(smoothed["smoothed"]), {"last_pose": kept(smoothed["pose"])}
 
+    def join(self, segment: Array, state: State, *, is_seam: bool) -> tuple[Array, State]:
+        """`step` where there is a seam before the segment; else it is shown as it is."""
+        return self.step(segment, state) if is_seam else (segment, self.resume(segment))
+
 
 def joined_segments(
     generator: Generator,
@@ -68,5 +72,5 @@ def joined_segments(
     for window, noise, is_seam in steps:
         reaction, state = generator.step(window, state, noise)
         raw = reaction.coefficients
-        joined, pose = smoother.step(raw, pose) if is_seam else (raw, smoother.resume(raw))
+        joined, pose = smoother.join(raw, pose, is_seam=is_seam)
         yield raw, joined

@@ -17,6 +17,7 @@ from pflx.runtime.frames.pace import Pace
 from pflx.runtime.rendering.renderers import Features
 from pflx.runtime.stream.chain import Chain
 from pflx.runtime.stream.coefficient_track import CoefficientTrack
+from pflx.runtime.stream.hop import make_pictures
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Flight:
 
 
 class RenderQueue:
-    """Renders the frames of a motion that are due, in order, and sample by sample within a frame.
+    """Renders the frames of a track that are due, in order, and sample by sample within a frame.
 
     Args:
         chain: with the renderer.
-        motion: what is rendered.
+        track: what is rendered.
         samples: reactions.
 
     Attributes:
@@ -75,8 +76,8 @@ class RenderQueue:
         portraits: sample m shows portrait m modulo their number.
     """
 
-    def __init__(self, chain: Chain, motion: CoefficientTrack, samples: int) -> None:
-        self._chain, self._motion, self._samples = chain, motion, samples
+    def __init__(self, chain: Chain, track: CoefficientTrack, samples: int) -> None:
+        self._chain, self._track, self._samples = chain, track, samples
         self.under_way: deque[Flight] = deque()
         self.n_begun = self.n_emitted = 0
         self.portraits: list[Features] = list(chain.portraits)
@@ -120,7 +121,7 @@ class RenderQueue:
             if self._rung is Rung.WARPED:
                 begun, n_begun = [self._begin_warped(position, sample)], 1
             elif self._rung is Rung.HOLD:
-                begun = [Flight(position, sample, Rung.HOLD, None, None, self._motion.known(position))]
+                begun = [Flight(position, sample, Rung.HOLD, None, None, self._track.known(position))]
                 n_begun = self._samples
             elif self._rung is Rung.HALF_RATE:
                 begun, n_begun = [self._begin_half_rate(position, sample)], 1
@@ -173,9 +174,9 @@ class RenderQueue:
 
     def _choose(self, position: int, pace: Pace) -> Rung:
         """How to make a frame; the second of a pair is made already, unless input was left out between the two."""
-        if position == self._second_of_pair and self._motion.number(position) == self._motion.number(position - 1) + 1:
+        if position == self._second_of_pair and self._track.number(position) == self._track.number(position - 1) + 1:
             return Rung.HALF_RATE
-        rung = pace.rung(self._motion.number(position), ahead=self._n_due - 1 - position)
+        rung = pace.rung(self._track.number(position), ahead=self._n_due - 1 - position)
         if rung is Rung.WARPED and not self._can_warp():
             rung = Rung.HOLD
         self._second_of_pair = position + 1 if rung is Rung.HALF_RATE else -1
@@ -183,42 +184,39 @@ class RenderQueue:
 
     def _n_alike(self, position: int, pace: Pace) -> int:
         """How many frames from here on are due, in full, and see the same segments."""
-        last, known = position + 1, self._motion.known(position)
-        while last < self._n_due and self._motion.known(last) == known and self._choose(last, pace) is Rung.FULL:
+        last, known = position + 1, self._track.known(position)
+        while last < self._n_due and self._track.known(last) == known and self._choose(last, pace) is Rung.FULL:
             last += 1
         return last - position
 
     def _begin_full(self, position: int, samples: Sequence[int], batches: Sequence[int]) -> list[Flight]:
         """Render frames from a position on, in batches of so many; in the order in which they are handed out."""
-        chain, known = self._chain, self._motion.known(position)
-        tracks = {sample: self._motion.track(position, sum(batches), sample) for sample in samples}
+        chain, known = self._chain, self._track.known(position)
+        tracks = {sample: self._track.around(position, sum(batches), sample) for sample in samples}
         flights, done = [], 0
         for size in batches:
             for sample in samples:
                 portrait = self.portraits[sample % len(self.portraits)]
-                begun = chain.clock()
-                window = tracks[sample][done : done + size + 2 * WINDOW_RADIUS]
-                images, rendered = chain.renderer.render(window, size, portrait), chain.clock()
+                track = tracks[sample][done : done + size + 2 * WINDOW_RADIUS]
+                made = make_pictures(chain, track, size, portrait)
                 for row in range(size):
-                    at, image = position + done + row, fetch(kept(images[row]))
-                    ended = rendered if image.is_done else None
-                    flights.append(Flight(at, sample, Rung.FULL, image, None, known, begun, ended, size))
+                    at, image = position + done + row, fetch(kept(made.images[row]))
+                    ended = made.rendered if image.is_done else None
+                    flights.append(Flight(at, sample, Rung.FULL, image, None, known, made.begun, ended, size))
             done += size
         return sorted(flights, key=lambda flight: (flight.position, flight.sample))
 
     def _begin_half_rate(self, position: int, sample: int) -> Flight:
         """Render the mean of a frame and the next, or wait for the picture that was made so of the frame before."""
-        chain, known = self._chain, self._motion.known(position)
+        chain, known = self._chain, self._track.known(position)
         if position == self._second_of_pair and (sample in self._shots or self._is_under_way(position - 1, sample)):
             return Flight(position, sample, Rung.HALF_RATE, None, None, known)
-        first, second = (self._motion.shown_track(frame, sample) for frame in (position, position + 1))
+        first, second = (self._track.around_on_host(frame, sample) for frame in (position, position + 1))
         track = (first + second) / np.float32(2)
-        begun = chain.clock()
-        portrait = self.portraits[sample % len(self.portraits)]
-        images, rendered = chain.renderer.render(track, 1, portrait), chain.clock()
-        image = fetch(kept(images[0]))
-        ended = rendered if image.is_done else None
-        return Flight(position, sample, Rung.HALF_RATE, image, track[WINDOW_RADIUS], known, begun, ended)
+        made = make_pictures(chain, track, 1, self.portraits[sample % len(self.portraits)])
+        image = fetch(kept(made.images[0]))
+        ended = made.rendered if image.is_done else None
+        return Flight(position, sample, Rung.HALF_RATE, image, track[WINDOW_RADIUS], known, made.begun, ended)
 
     def _can_warp(self) -> bool:
         """Whether of every sample a picture was rendered that can be moved."""
@@ -228,9 +226,9 @@ class RenderQueue:
 
     def _begin_warped(self, position: int, sample: int) -> Flight:
         """Move the head of the picture that was rendered last to where it is in a frame."""
-        chain, known, last = self._chain, self._motion.known(position), self._rendered[sample]
+        chain, known, last = self._chain, self._track.known(position), self._rendered[sample]
         shows = last.coefficients - chain.mean_face
-        wanted = self._motion.segment_of(position).shown.wait()[sample, position % self._motion.hop]
+        wanted = self._track.segment_of(position).shown.wait()[sample, position % self._track.hop]
         portrait = self.portraits[sample % len(self.portraits)]
         begun = chain.clock()
         moved, rendered = chain.renderer.move(last.image, shows[POSE], wanted[POSE], portrait), chain.clock()
@@ -245,7 +243,7 @@ class RenderQueue:
     def _developed(self, flight: Flight, pace: Pace) -> Shot:
         """Wait for a picture."""
         assert flight.image is not None
-        hop, stamps = self._motion.hop, self._motion.segment_of(flight.position).stamps
+        hop, stamps = self._track.hop, self._track.segment_of(flight.position).stamps
         image = flight.image.wait()
         on_host = self._chain.clock()
         # On a GPU its turn comes when all before it is done.
@@ -255,18 +253,18 @@ class RenderQueue:
             pace.rendered((on_host - begun) // flight.batch)  # those of a batch come together
         coefficients = flight.coefficients
         if coefficients is None:
-            coefficients = self._motion.segment_of(flight.position).shown.wait()[flight.sample, flight.position % hop]
+            coefficients = self._track.segment_of(flight.position).shown.wait()[flight.sample, flight.position % hop]
         radius = 0 if flight.rung is Rung.WARPED else self._chain.renderer.radius
         newest = min((flight.position + radius) // hop, flight.known - 1)
         shot = Shot(
             image=image,
             coefficients=coefficients + self._chain.mean_face,
-            picture=self._motion.number(flight.position),
+            picture=self._track.number(flight.position),
             rung=flight.rung,
             render_start=begun,
             render_end=on_host if flight.rendered is None else flight.rendered,
             on_host=on_host,
-            newest=self._motion.segments[newest].stamps.scheduled,
+            newest=self._track.segments[newest].stamps.scheduled,
         )
         if flight.rung is not Rung.WARPED:
             self._rendered[flight.sample] = shot
@@ -274,12 +272,12 @@ class RenderQueue:
 
     def _frame(self, flight: Flight, shot: Shot) -> ListenerFrame:
         position, sample = flight.position, flight.sample
-        segment, row = self._motion.segment_of(position), position % self._motion.hop
-        stamps, (number, time_s) = segment.stamps, self._motion.names[position]
+        segment, row = self._track.segment_of(position), position % self._track.hop
+        stamps, (number, time_s) = segment.stamps, self._track.names[position]
         ledger = Ledger(
             frame=number,
             sample=sample,
-            segment=position // self._motion.hop,
+            segment=position // self._track.hop,
             picture=shot.picture,
             rung=max(shot.rung, segment.rung),
             time_s=time_s,

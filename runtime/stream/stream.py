@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from pflx.engines import Array, FeedError, PflxError
-from pflx.engines.gpu.placement import Fetching, Here, Part, fetch
+from pflx.engines.gpu.placement import Fetching
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
-from pflx.runtime.frames.coefficients import POSE
-from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import UNHURRIED, Pace
 from pflx.runtime.frames.snapshot import prefixed, unprefixed
-from pflx.runtime.generators import State, reach
-from pflx.runtime.generators.speaker_window import Ahead, SpeakerState, Window
+from pflx.runtime.generators import reach
+from pflx.runtime.generators.speaker_window import Ahead, SpeakerState
 from pflx.runtime.rendering.renderers import Portrait
 from pflx.runtime.speaker.face_track import FaceTrack
 from pflx.runtime.stream.chain import Chain, Noise
 from pflx.runtime.stream.coefficient_track import CoefficientTrack
+from pflx.runtime.stream.hop import HopState
 from pflx.runtime.stream.inbox import Arrival, Inbox
 from pflx.runtime.stream.render_queue import RenderQueue
-from pflx.runtime.stream.repair import Draft, hold_good, is_finite, to_check
-from pflx.runtime.stream.segment import Segment, SegmentStamps
+from pflx.runtime.stream.segment import Segment
+from pflx.runtime.stream.segment_maker import SegmentMaker
 
 log = logging.getLogger(__name__)
 
@@ -82,21 +80,15 @@ class Stream:
         if samples < 1:
             raise FeedError(f"samples is {samples}; a stream makes at least 1 reaction.")
         self._chain = chain
-        self._noise = noise
         self._samples = samples
         self._inbox = Inbox(silent=not audio, start_s=start_s, sample_rate_hz=chain.speaker.sample_rate_hz)
-        self._speaker = chain.speaker.start(track)
         self._ahead = Ahead()
-        self._generator_state: State = chain.generator.start(samples)
-        self._smoother_state: State = chain.smoother.start()
-        self._motion = CoefficientTrack(chain.generator.hop, chain.lookahead)
-        self._pictures = RenderQueue(chain, self._motion, samples)
+        self._track = CoefficientTrack(chain.generator.hop, chain.lookahead)
+        self._pictures = RenderQueue(chain, self._track, samples)
+        start = HopState.start(chain, track, samples)
+        self._segments = SegmentMaker(chain, self._track, samples, noise, start, self._pictures.recall)
         self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
         self._n_speaker: int | None = None
-        self._draft: Draft | None = None
-        self._repaired = 0
-        self._was_spoilt = False
-        self._warned = False
 
     @property
     def next_frame(self) -> int:
@@ -106,7 +98,7 @@ class Stream:
     @property
     def repaired(self) -> int:
         """Coefficient frames that were not finite, for which the last good ones were held."""
-        return self._repaired
+        return self._segments.repaired
 
     def push(
         self, *, video: UInt8Array | None = None, audio: Float32Array | None = None, arrival: Arrival | None = None
@@ -188,7 +180,7 @@ class Stream:
         shown = -(-self._pictures.n_emitted // self._samples)
         here = max(self._n_taken, shown)
         self._inbox.keep(here - self._n_taken)
-        self._motion.names = {position: name for position, name in self._motion.names.items() if position < here}
+        self._track.names = {position: name for position, name in self._track.names.items() if position < here}
         self._ahead = Ahead()
         self._pictures.go_on_at(here * self._samples)
         if self._n_speaker is not None:
@@ -219,19 +211,19 @@ class Stream:
 
     def snapshot(self) -> dict[str, Array]:
         """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process."""
-        self._settle()
-        motion, n_speaker = self._motion, -1 if self._n_speaker is None else self._n_speaker
+        self._segments.settle()
+        track, state, n_speaker = self._track, self._segments.state, -1 if self._n_speaker is None else self._n_speaker
         arrays = {
             "samples": np.array([self._samples]),
-            "counts": np.array([self._n_taken, motion.n_closed, self._pictures.n_emitted, n_speaker]),
-            "positions": np.array(list(motion.names), np.int64),
-            "names": np.array(list(motion.names.values()), np.float64).reshape(-1, 2),
-            **prefixed("speaker", self._speaker.to_arrays()),
-            **prefixed("generator", self._generator_state),
-            **prefixed("smoother", self._smoother_state),
+            "counts": np.array([self._n_taken, track.n_closed, self._pictures.n_emitted, n_speaker]),
+            "positions": np.array(list(track.names), np.int64),
+            "names": np.array(list(track.names.values()), np.float64).reshape(-1, 2),
+            **prefixed("speaker", state.speaker.to_arrays()),
+            **prefixed("generator", state.generator),
+            **prefixed("smoother", state.pose),
             **prefixed("inbox", self._inbox.to_arrays()),
         }
-        for index, segment in motion.segments.items():
+        for index, segment in track.segments.items():
             arrays |= prefixed(f"segment{index}", segment.to_arrays())
         return {name: np.array(value) for name, value in arrays.items()}
 
@@ -258,21 +250,20 @@ class Stream:
         state = unprefixed("generator", arrays)
         if not _fits(state, self._chain.generator.start(samples)):
             raise StreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
-        self._generator_state, self._smoother_state = state, unprefixed("smoother", arrays)
-        self._motion.n_closed, self._motion.names, self._motion.segments = n_closed, names, segments
+        self._segments.forget(HopState(speaker, state, unprefixed("smoother", arrays)))
+        self._track.n_closed, self._track.names, self._track.segments = n_closed, names, segments
         self._n_taken, self._n_speaker = n_taken, None if n_speaker < 0 else n_speaker
-        self._speaker, self._inbox = speaker, inbox
-        self._draft = None
+        self._inbox = inbox
         self._pictures.go_on_at(n_emitted)
         self._ahead = Ahead()
 
     def close(self) -> None:
         """Drop what the stream holds and end it; the engines belong to the listener."""
         self._n_speaker = 0
-        self._draft = None
+        self._segments.forget()
         self._pictures.recall()
         self._inbox.clear()
-        self._motion.segments.clear()
+        self._track.segments.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -282,7 +273,7 @@ class Stream:
 
     def _n_due(self) -> int:
         """How many frames can be rendered with the segments closed so far."""
-        known = self._motion.n_closed * self._chain.generator.hop
+        known = self._track.n_closed * self._chain.generator.hop
         if self._n_speaker is not None and not self._is_segment_due():
             return self._n_speaker
         return min(max(0, known - self._chain.lookahead), self._n_taken + self._inbox.n_frames)
@@ -290,16 +281,16 @@ class Stream:
     def _name_frames(self, before: int) -> None:
         """Remember what the frames are called that came after the first `before` ones of the inbox."""
         start = self._n_taken + before
-        self._motion.names |= {start + index: name for index, name in enumerate(self._inbox.names(before))}
+        self._track.names |= {start + index: name for index, name in enumerate(self._inbox.names(before))}
 
     def _n_missing(self) -> int:
         """How many frames the next segment takes from the inbox."""
-        return max(0, reach(self._chain.generator, self._motion.n_closed) - self._n_taken)
+        return max(0, reach(self._chain.generator, self._track.n_closed) - self._n_taken)
 
     def _is_segment_due(self) -> bool:
-        if self._n_speaker is not None and self._motion.n_closed * self._chain.generator.hop >= self._n_speaker:
+        if self._n_speaker is not None and self._track.n_closed * self._chain.generator.hop >= self._n_speaker:
             # What lies ahead of the end is made as if the end were not known: the last frames look at it.
-            return bool(self._n_speaker) and reach(self._chain.generator, self._motion.n_closed) <= self._n_speaker
+            return bool(self._n_speaker) and reach(self._chain.generator, self._track.n_closed) <= self._n_speaker
         return self._inbox.has(max(self._n_missing(), 0 if self._n_taken else 1))
 
     def _close_next(self, pace: Pace) -> Iterator[Look]:
@@ -324,141 +315,36 @@ class Stream:
         """See to what waits for the next segment already, so that the segment does not wait for it."""
         length = self._n_missing()
         pictures, numbers = self._inbox.pictures(length)
-        self._ahead = self._chain.speaker.look_ahead(pictures, numbers, length, self._speaker, self._ahead)
+        self._ahead = self._chain.speaker.look_ahead(
+            pictures, numbers, length, self._segments.state.speaker, self._ahead
+        )
 
     def _close_segment(self, pace: Pace) -> None:
-        """Work out the next segment, then take it over in one go."""
-        self._settle(pace)
-        chain, index = self._chain, self._motion.n_closed
-        begun = chain.clock()
+        """Make the next segment of the frames that wait, then forget these."""
         taken = self._inbox.window(self._n_missing())
-        steps = pace.steps(self._motion.expected_number(index * chain.generator.hop), chain.generator.steps)
-        size = chain.generator.noise_size
-        noise = np.stack([self._noise(index, sample, size) for sample in range(self._samples)])
-        window, speaker = chain.speaker.step(taken, self._speaker, self._ahead)
-        started = chain.clock()
-        reaction, generator_state = chain.generator.step(window, self._generator_state, noise, steps)
-        generated_at = chain.clock()
-        is_seam = bool(taken.video) or not index  # else it was made in one piece with the segment before
-        smoothed, smoother_state = self._smooth(reaction.coefficients, self._smoother_state, is_seam=is_seam)
-        posnet_end = chain.clock()
-        few = steps is not None and steps < max(chain.generator.steps)
-        generated = fetch(reaction.coefficients)
-        self._motion.segments[index] = Segment(
-            coefficients=smoothed,
-            shown=fetch(smoothed),
-            generated_pose=Part(generated, (..., POSE)),
-            emotion=None if reaction.emotion is None else fetch(reaction.emotion),
-            face=speaker.face.watch.state,
-            rung=Rung.FEWER_STEPS if few else Rung.FULL,
-            stamps=self._stamped(taken, started, generated_at, posnet_end),
-        )
-        # A state may hold the segment itself, which is looked at anyway.
-        others = {name: array for name, array in generator_state.items() if array is not reaction.coefficients}
-        generator_after, is_all = to_check(others)
-        self._draft = Draft(
-            index,
-            generated=generated,
-            is_seam=is_seam,
-            generator_after=generator_after,
-            is_all=is_all,
-            generator_before=self._generator_state,
-            smoother_after=to_check(smoother_state)[0],
-            smoother_before=self._smoother_state,
-            begun=begun,
-            steps=steps,
-            is_late=not self._motion.segments[index].shown.is_done,
-        )
-        self._speaker, self._generator_state, self._smoother_state = speaker, generator_state, smoother_state
+        self._segments.make(taken, self._ahead, pace)
         self._inbox.drop(len(taken.video))
         self._n_taken += len(taken.video)
         self._ahead = Ahead()
-        self._motion.n_closed += 1
-        if not self._draft.is_late:
-            self._settle(pace)
-        self._motion.forget(self._pictures.position)
-
-    def _smooth(self, segment: Array, state: State, *, is_seam: bool) -> tuple[Array, State]:
-        smoother = self._chain.smoother
-        return smoother.step(segment, state) if is_seam else (segment, smoother.resume(segment))
-
-    def _settle(self, pace: Pace = UNHURRIED) -> None:
-        """Look at the numbers of the segment made last, as soon as they are here, before anything is built on them.
-
-        Where they are not finite, the last good ones are held, and the next segment is made as if the networks had
-        never been called.
-        """
-        if self._draft is None:
-            return
-        draft, self._draft = self._draft, None
-        segment = self._motion.segments[draft.index]
-        generated, n_bad = self._repair(draft.index, draft.generated.wait())
-        generated_at = self._chain.clock()
-        shown = segment.shown.wait()
-        posnet_end = self._chain.clock() if draft.is_late else segment.stamps.posnet_end
-        if draft.is_late:
-            segment = replace(
-                segment, stamps=replace(segment.stamps, generator_end=generated_at, posnet_end=posnet_end)
-            )
-        pace.generated(draft.steps, posnet_end - draft.begun)
-        smoother_after = draft.smoother_after
-        if n_bad:
-            smoothed, self._smoother_state = self._smooth(generated, draft.smoother_before, is_seam=draft.is_seam)
-            shown = fetch(smoothed).wait()
-            smoother_after = to_check(self._smoother_state)[0]
-        spoilt = n_bad > 0 or not is_finite(draft.generator_after)
-        if spoilt:  # what is not finite would spoil every segment after it
-            again = self._was_spoilt and not draft.is_all  # by what was not looked at
-            self._generator_state = self._chain.generator.start(self._samples) if again else draft.generator_before
-        self._was_spoilt = spoilt
-        held, n_bad_poses = self._repair(draft.index, shown)
-        torn = n_bad_poses > 0 or not is_finite(smoother_after)
-        if torn:
-            self._smoother_state = self._chain.smoother.resume(held)
-        if n_bad or n_bad_poses:
-            pose = Part(Here(generated), (..., POSE))
-            segment = replace(segment, coefficients=held, shown=Here(held), generated_pose=pose)
-            self._pictures.recall()
-        self._motion.segments[draft.index] = segment
-        self._repaired += n_bad + n_bad_poses
-        if (spoilt or torn) and not self._warned:
-            self._warned = True
-            log.warning("The numbers of generator or PosNet are not finite; the last good ones are held. Said once.")
-
-    def _stamped(self, taken: Window, started: int, generated: int, posnet_end: int) -> SegmentStamps:
-        """The stamps of a new segment; one that took no new input depends on what the last one depends on."""
-        stamps = SegmentStamps(
-            taken.scheduled, taken.read, taken.closed, started, generated, posnet_end, taken.av_offset_ns
-        )
-        before = self._motion.segments.get(self._motion.n_closed - 1)
-        if len(taken.video) or before is None:
-            return stamps
-        old = before.stamps
-        return replace(stamps, scheduled=old.scheduled, read=old.read, closed=old.closed, av_offset_ns=old.av_offset_ns)
-
-    def _repair(self, index: int, segment: Array) -> tuple[Array, int]:
-        """Hold the last good coefficients wherever a frame is not finite; the segment and how many frames that were."""
-        before = self._motion.segments.get(index - 1)
-        last = np.zeros_like(segment[:, 0]) if before is None else before.shown.wait()[:, -1]
-        return hold_good(segment, last)
+        self._segments.settle(pace, wait=False)
+        self._track.forget(self._pictures.position)
 
     def _may_close_early(self) -> bool:
         """Whether the next segment can be made while the pictures of the last one are rendered."""
         return (
             self._chain.renderer.ahead > 1
             and self._pictures.are_all_begun
-            and self._pictures.under_way[-1].known == self._motion.n_closed
+            and self._pictures.under_way[-1].known == self._track.n_closed
             and self._is_segment_due()
         )
 
     def _coming(self, pace: Pace) -> Fetching | None:
         """What has to arrive before the picture that was begun first can be handed out; None if all is here."""
-        draft, under_way = self._draft, self._pictures.under_way
-        if draft is not None and under_way and draft.index < under_way[0].known:
-            numbers = self._motion.segments[draft.index].shown
-            if not numbers.is_done:
+        if self._pictures.under_way:
+            known = self._pictures.under_way[0].known
+            if (numbers := self._segments.awaited(known)) is not None:
                 return numbers
-            self._settle(pace)  # before its pictures are waited for: its stamps are those of now
+            self._segments.settle(pace, before=known)  # its stamps are those of now, before its pictures are waited for
         return self._pictures.coming
 
 
