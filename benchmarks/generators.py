@@ -21,11 +21,11 @@ import numpy as np
 import report
 
 from pflx.engines import Array
-from pflx.runtime import Listener, Recorded, Rung, open_speaker
+from pflx.runtime import EngineSettings, Listener, Recorded, Rung, SpeakerSettings, open_speaker
 from pflx.runtime.frames.pace import Unhurried
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators.protocol import delay_frames
-from pflx.runtime.listener import Extractors
+from pflx.runtime.speaker.extractor import Extractors
 
 DOCS = Path(__file__).parent.parent / "docs" / "generators.md"
 START, END = "<!-- benchmarks/generators.py writes from here -->\n", "<!-- to here -->\n"
@@ -55,12 +55,15 @@ def measured(bundle: Path, args: argparse.Namespace) -> dict[str, Any]:
     frames = round(args.seconds * FPS)
     extractors: Extractors = {"coefficients": "landmarks", "emotion": Recorded(made_up_emotion(frames))}
     with Listener.open(
-        bundle, args.portrait, threads=args.threads, precision="fp32", extractors=extractors
+        bundle,
+        args.portrait,
+        engines=EngineSettings(threads=args.threads, precision="fp32"),
+        speaker=SpeakerSettings(extractors=extractors),
     ) as listener:
         clip = open_speaker(args.clip, listener.sample_rate_hz).limited(args.seconds)
         region = listener.find_region(clip)
         generator, watch, busy_s, fed = listener.generator, Watch(), 0.0, 0
-        with listener.stream(region=region) as stream:
+        with listener.stream(speaker=SpeakerSettings(region=region)) as stream:
             for chunk in islice(clip.chunks(1), frames):
                 begin = time.perf_counter()
                 stream.push(video=chunk.video, audio=chunk.audio)

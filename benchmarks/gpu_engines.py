@@ -19,6 +19,7 @@ from pflx.engines.gpu.ort_cuda import OrtContext
 from pflx.engines.gpu.placement import fetch
 from pflx.engines.gpu.streams import Stream
 from pflx.engines.graphs.protocol import run_loop
+from pflx.runtime import EngineSettings
 from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.engine import make_feeds
 from pflx.runtime.bench.measure.usage import graph_uses
@@ -143,7 +144,7 @@ def parity(setting: Setting, record: Record) -> None:
     """Pictures and coefficients of the GPU against those of the FP32 graphs on the CPU."""
     bundle = Bundle.open(setting.bundle, verify=False)
     manifest = bundle.manifest
-    on_cpu = partial(open_engine, bundle, gpu=None, precision="fp32")
+    on_cpu = partial(open_engine, bundle, gpu=None, settings=EngineSettings(precision="fp32"))
     with ExitStack() as stack:
         cpu: dict[str, Engine] = {graph: stack.enter_context(closing(on_cpu(graph))) for graph in manifest.graphs}
         wanted = render(manifest, cpu, [1] * _PARITY_FRAMES)
@@ -243,9 +244,9 @@ def diffusion(setting: Setting, record: Record) -> None:
     """A window of PerFRDiff: 49 steps as one CUDA graph, a graph for each step, and none."""
     bundle = Bundle.open(perfrdiff_bundle(setting), verify=False)
     roles = bundle.manifest.generator.graphs
-    with closing(open_engine(bundle, roles["condition"], None, precision="fp32")) as engine:
+    with closing(open_engine(bundle, roles["condition"], None, settings=EngineSettings(precision="fp32"))) as engine:
         condition = {name: np.array(value) for name, value in engine.run(_condition_feeds(bundle)).items()}
-    with closing(open_engine(bundle, roles["denoise"], None, precision="fp32")) as engine:
+    with closing(open_engine(bundle, roles["denoise"], None, settings=EngineSettings(precision="fp32"))) as engine:
         wanted = denoise(engine, condition).copy()
     with closing(Device.open(setting.device)) as gpu:
         for precision in PRECISIONS:

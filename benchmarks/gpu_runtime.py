@@ -19,7 +19,7 @@ from gpu_record import Record, Setting, figures, rounded, timed
 from pflx.engines import Array, Bundle, Engine, Manifest
 from pflx.engines.gpu.cuda import Cuda, open_cuda, parse_device
 from pflx.engines.gpu.device import Device
-from pflx.runtime import Listener, Region, Stream, SystemClock
+from pflx.runtime import EngineSettings, Listener, Region, SpeakerSettings, Stream, SystemClock
 from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.plan import Plan, open_listener
 from pflx.runtime.bench.measure.realtime import run_realtime
@@ -96,14 +96,14 @@ def hop(setting: Setting, record: Record) -> None:
 
 def open_hop_listener(bundle: Bundle, device: str) -> Listener:
     """A listener that looks at no frame ahead, so that a segment's own pictures follow at once."""
-    engines, gpu = open_engines(bundle, device, precision="fp16")
+    engines, gpu = open_engines(bundle, device, settings=EngineSettings(precision="fp16"))
     return Listener(bundle.manifest, engines, draw_face(), lookahead=0, gpu=gpu)
 
 
 def _measure_captured(
     bundle: Bundle, setting: Setting, record: Record, speaker: Sequence[Segment], memory: Callable[[], float]
 ) -> None:
-    engines, gpu = open_engines(bundle, setting.device, precision="fp16")
+    engines, gpu = open_engines(bundle, setting.device, settings=EngineSettings(precision="fp16"))
     assert gpu is not None
     with Listener(bundle.manifest, engines, draw_face(), lookahead=0, gpu=gpu) as listener:
         for name, pace in PACES.items():
@@ -173,7 +173,7 @@ def measure_hops(
         at_start: called after those.
     """
     hops = []
-    with listener.stream(region=region_of(speaker)) as stream:
+    with listener.stream(speaker=SpeakerSettings(region=region_of(speaker))) as stream:
         for index, segment in enumerate(islice(cycle(speaker), warm_up + count)):
             if index == warm_up:
                 at_start()
@@ -228,7 +228,7 @@ def measure_overlap(
     """
     spans = []
     segments = cycle(speaker)
-    with listener.stream(region=region_of(speaker)) as stream:
+    with listener.stream(speaker=SpeakerSettings(region=region_of(speaker))) as stream:
         for _ in range(1 + max(1, count // ahead)):
             videos, sounds = zip(*islice(segments, ahead), strict=True)
             stream.push(video=np.concatenate(videos), audio=np.concatenate(sounds))
@@ -325,7 +325,13 @@ def realtime(setting: Setting, record: Record) -> None:
 def make_plan(setting: Setting, duration_s: float) -> Plan:
     """The bundle in FP16, in full or too late."""
     command = "python benchmarks/gpu.py"
-    return Plan(bundle=setting.bundle, device=setting.device, precision="fp16", duration_s=duration_s, command=command)
+    return Plan(
+        bundle=setting.bundle,
+        device=setting.device,
+        engines=EngineSettings(precision="fp16"),
+        duration_s=duration_s,
+        command=command,
+    )
 
 
 def realtime_figures(report: Report) -> dict[str, Any]:

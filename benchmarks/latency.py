@@ -14,12 +14,13 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from report import RESULTS
 
 from pflx.runtime import VirtualClock
-from pflx.runtime.bench.measure.plan import Plan
+from pflx.runtime.bench.measure.plan import LATE_INSTEAD, Plan
 from pflx.runtime.bench.measure.soak import run_soak
 from pflx.runtime.bench.report.report import save_report
 from pflx.runtime.bench.report.summary import report_lines
@@ -39,7 +40,7 @@ def measure(name: str, *options: object) -> None:
 def soak() -> None:
     """An hour in a few minutes."""
     command = "python benchmarks/latency.py BUNDLE PORTRAIT --only soak"
-    plan = Plan(stub=True, duration_s=SOAK_S, playout_ms=PLAYOUT_MS, command=command)
+    plan = Plan(stub=True, duration_s=SOAK_S, live=replace(LATE_INSTEAD, playout_ms=PLAYOUT_MS), command=command)
     report = run_soak(plan, VirtualClock())
     save_report(RESULTS / "latency_soak.json", report)
     print("\n".join(report_lines(report)))

@@ -17,7 +17,7 @@ import numpy as np
 import report
 
 from pflx.engines import Array, Bundle, Engine, OrtEngine
-from pflx.runtime import BlazeFace, Listener, open_speaker
+from pflx.runtime import BlazeFace, Listener, SpeakerSettings, open_speaker
 from pflx.runtime.bundle_engines import CALL_SIZES
 from pflx.runtime.speaker.faces import MODEL_PATH
 
@@ -47,13 +47,15 @@ def hop_overhead(args: argparse.Namespace) -> dict[str, object]:
         for name in bundle.manifest.graphs
     }
     detector = Timed(OrtEngine(MODEL_PATH, threads=1))
-    listener = Listener(bundle.manifest, engines, args.portrait, detector=BlazeFace(engine=detector))
+    listener = Listener(
+        bundle.manifest, engines, args.portrait, speaker=SpeakerSettings(detector=BlazeFace(engine=detector))
+    )
     clip = open_speaker(args.clip)
     region = listener.find_region(clip)
     hop = listener.generator.hop
     timed = [*engines.values(), detector]
     rows = []
-    with listener, listener.stream(region=region) as stream:
+    with listener, listener.stream(speaker=SpeakerSettings(region=region)) as stream:
         for chunk in islice(clip.chunks(hop), args.hops + 3):
             before = sum(engine.seconds for engine in timed)
             start = time.perf_counter()

@@ -21,7 +21,7 @@ import numpy as np
 import report
 
 from pflx.engines import Array, Bundle
-from pflx.runtime import Listener, open_speaker
+from pflx.runtime import EngineSettings, Listener, open_speaker
 from pflx.runtime.evaluation.flicker import judge_pictures
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
 from pflx.runtime.rendering.renderers import Features, PictureMover, Renderer
@@ -127,7 +127,9 @@ def main() -> None:
     args = parser.parse_args()
     machine = report.machine(args.threads)
     track = followed(args.clip, args.frames)
-    with Listener.open(args.bundle, args.portrait, threads=args.threads, renderer="warp") as warp:
+    with Listener.open(
+        args.bundle, args.portrait, engines=EngineSettings(threads=args.threads), renderer="warp"
+    ) as warp:
         mover, geometry = mover_of(warp), warp.chain.portraits[0]["geometry"]
         content: dict[str, Any] = {
             "what": "pictures of the weightless renderer, and moving the last picture in the place of holding it",

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.options import DenoisingOptions, EngineOptions, Lookahead, SpeakerOptions, grouped
 from pflx.cli.paths import check_output
-from pflx.cli.run import SOLVERS, Engine, Solver
-from pflx.cli.sources import SpeakerEmotion, sources
 from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
 
 if TYPE_CHECKING:
@@ -69,28 +68,11 @@ _Duration = Annotated[
     typer.Option(metavar="S", help="By default 60 s; single-stream 30, engine 10 a graph, sessions 30, soak 1800."),
 ]
 _Samples = Annotated[int, typer.Option(min=1, help="Reactions at once.")]
-_Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]
 _Playout = Annotated[float, typer.Option(min=0, help="Time to work in, on top of the algorithmic delay.")]
 _Floor = Annotated[Floor, typer.Option(help="Lowest rung of the ladder; with full, frames come late instead.")]
 _Stale = Annotated[float, typer.Option(min=0, help="How late a frame may come at all.")]
-_Device = Annotated[str, typer.Option(help="cpu or cuda:N.")]
-_EngineOption = Annotated[Engine, typer.Option(help="What runs the graphs; TensorRT on GPUs, OpenVINO on CPUs.")]
-_Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
-_Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")]
 _Stub = Annotated[bool, typer.Option("--stub", help="Networks that cost nothing, with or without a bundle.")]
 _Kind = Annotated[str | None, typer.Option(help="Generator of --stub without a bundle; by default reactface.")]
-_Coefficients = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|landmarks|ONNX",
-        help="The speaker's coefficients, for a generator that reads them; by default numbers that cost nothing.",
-    ),
-]
-_Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
-_SolverOption = Annotated[Solver | None, typer.Option(help="Of the denoising steps.")]
-_History = Annotated[
-    int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
-]
 _Seed = Annotated[int, typer.Option(min=0, help="Of the reactions, and of the speaker's events.")]
 _Json = Annotated[Path | None, typer.Option(help="Also write the report, .json.")]
 _Html = Annotated[Path | None, typer.Option(help="Also write the report as a page, .html.")]
@@ -102,6 +84,7 @@ _SelfTest = Annotated[
 ]
 
 
+@grouped
 def bench_latency(
     bundle: _Bundle = None,
     portrait: _Portrait = None,
@@ -110,21 +93,12 @@ def bench_latency(
     sessions: _Sessions = "1..8",
     duration: _Duration = None,
     samples: _Samples = 1,
-    lookahead: _Lookahead = 13,
+    lookahead: Lookahead = 13,
     playout_ms: _Playout = 100,
     floor: _Floor = Floor.FULL,
     stale_ms: _Stale = 5000,
-    device: _Device = "cpu",
-    engine: _EngineOption = Engine.ONNXRUNTIME,
-    precision: _Precision = None,
-    threads: _Threads = None,
     stub: _Stub = False,
     kind: _Kind = None,
-    speaker_coefficients: _Coefficients = None,
-    speaker_emotion: SpeakerEmotion = None,
-    steps: _Steps = None,
-    solver: _SolverOption = None,
-    history: _History = None,
     seed: _Seed = 0,
     json: _Json = None,
     html: _Html = None,
@@ -132,9 +106,13 @@ def bench_latency(
     limits: _Assert = None,
     compare: _Compare = None,
     self_test: _SelfTest = False,
+    *,
+    known: SpeakerOptions,
+    denoising: DenoisingOptions,
+    engines: EngineOptions,
 ) -> None:
     """Measure how long a person waits for the listener, and what of that is the algorithm, the networks and pflx."""
-    from pflx.runtime import GeneratorOptions, Rung
+    from pflx.runtime import LiveSettings, Rung
     from pflx.runtime.bench.measure.plan import Plan
 
     outputs = _Outputs(json, html, trace)
@@ -151,19 +129,15 @@ def bench_latency(
         kind=kind,
         portrait=portrait,
         speaker=speaker,
-        device=device,
-        engine=engine.value,
-        precision=precision,
-        threads=threads,
+        device=engines.device,
+        engines=engines.settings(),
         samples=samples,
         lookahead=lookahead,
-        playout_ms=playout_ms,
-        floor=Rung[floor.name],
-        stale_ms=stale_ms,
+        live=LiveSettings(playout_ms=playout_ms, floor=Rung[floor.name], stale_ms=stale_ms),
         duration_s=_DURATIONS_S[mode] if duration is None else duration,
         seed=seed,
-        extractors=sources(speaker_coefficients, speaker_emotion),
-        options=GeneratorOptions(steps=steps, solver=None if solver is None else SOLVERS[solver], history=history),
+        extractors=known.sources(),
+        options=denoising.chosen(),
         stub=stub,
         command=command,
     )
@@ -193,7 +167,7 @@ def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
     if manifest is None or plan.bundle is None:
         return
     for graph in manifest.graphs if not plan.stub else ():
-        Bundle(plan.bundle, manifest).graph_path(graph, plan.precision)
+        Bundle(plan.bundle, manifest).graph_path(graph, plan.engines.precision)
     print_untrained(manifest)
 
 

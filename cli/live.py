@@ -11,8 +11,7 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained
 from pflx.cli.export import UsageError
-from pflx.cli.run import Engine
-from pflx.cli.sources import SpeakerCoefficients, SpeakerEmotion, sources
+from pflx.cli.options import BundleArgument, EngineOptions, Lookahead, Portrait, Seed, SpeakerOptions, grouped
 
 if TYPE_CHECKING:
     from pflx.runtime import Listener, SessionStats, Source
@@ -20,25 +19,23 @@ if TYPE_CHECKING:
 NO_MICROPHONE = "none"
 
 
+@grouped
 def live(
-    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
-    portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")],
+    bundle: BundleArgument,
+    portrait: Portrait,
     camera: Annotated[str | None, typer.Option(help="Number, path or address of the camera. [0]")] = None,
     microphone: Annotated[str | None, typer.Option(help="Name of the microphone, or 'none'. [default]")] = None,
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
     playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
-    lookahead: Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the reaction.")] = 0,
+    lookahead: Lookahead = 0,
+    seed: Seed = 0,
     duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
-    speaker_coefficients: SpeakerCoefficients = None,
-    speaker_emotion: SpeakerEmotion = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    engine: Annotated[Engine, typer.Option(help="What runs the graphs.")] = Engine.ONNXRUNTIME,
-    precision: Annotated[str | None, typer.Option(help="A variant of the bundle; by default its own.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+    *,
+    known: SpeakerOptions,
+    engines: EngineOptions,
 ) -> None:
     """React to the webcam in a window, until q is pressed or the window closed."""
-    from pflx.runtime import Listener, StopWatching, WindowSink
+    from pflx.runtime import Listener, LiveSettings, StopWatching, WindowSink
     from pflx.runtime.frames.timing import FPS
 
     if speaker is not None and (camera, microphone) != (None, None):
@@ -50,17 +47,15 @@ def live(
             Listener.open(
                 bundle,
                 portrait,
-                device=device,
-                engine=engine.value,
-                precision=precision,
-                threads=threads,
+                device=engines.device,
+                engines=engines.settings(),
                 lookahead=lookahead,
-                extractors=sources(speaker_coefficients, speaker_emotion),
+                speaker=known.settings(),
             )
         )
         print_untrained(listener.manifest)
         source = speaker or _source(listener, camera or "0", microphone or "default")
-        session = stack.enter_context(listener.live(source, playout_ms=playout, seed=seed))
+        session = stack.enter_context(listener.live(source, settings=LiveSettings(playout_ms=playout), seed=seed))
         print_line(f"The listener is {session.declared_delay_ms:.0f} ms behind. Press q in the window to end.")
         frames = islice(session, None if duration is None else round(duration * FPS))
         with suppress(StopWatching, KeyboardInterrupt):

@@ -8,14 +8,23 @@ from enum import StrEnum
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 import typer
 
 from pflx.cli.console import Report, print_line, print_untrained, progress_bar
+from pflx.cli.options import (
+    Bundle,
+    DenoisingOptions,
+    EngineOptions,
+    Lookahead,
+    Portrait,
+    Seed,
+    SpeakerOptions,
+    grouped,
+)
 from pflx.cli.paths import check_output
-from pflx.cli.sources import SpeakerCoefficients, SpeakerEmotion, sources
 from pflx.engines import Array, Manifest, OutputError
 from pflx.engines.bundle.writer import write_whole
 
@@ -25,15 +34,6 @@ if TYPE_CHECKING:
     from pflx.runtime.media.video_writer import VideoWriter
 
 
-class Engine(StrEnum):
-    """Libraries that run graphs."""
-
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt-rtx"
-
-
 class Renderer(StrEnum):
     """Renderers that a bundle may hold."""
 
@@ -41,52 +41,32 @@ class Renderer(StrEnum):
     WARP = "warp"
 
 
-class Solver(StrEnum):
-    """What takes the denoising steps."""
-
-    DDIM = "ddim"
-    DPM = "dpm++"
-
-
-SOLVERS: dict[Solver, Literal["ddim", "dpm++"]] = {Solver.DDIM: "ddim", Solver.DPM: "dpm++"}
-
-
+@grouped
 def run(
     speaker: Annotated[Path, typer.Argument(help="Clip of the speaker.")],
-    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="Bundle made by `pflx export`.")],
-    portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")],
+    bundle: Bundle,
+    portrait: Portrait,
     output: Annotated[Path, typer.Option("--output", "-o", help="Video to write, .mp4.")],
     samples: Annotated[int, typer.Option(min=1, help="Reactions to make; more than one are numbered.")] = 1,
-    lookahead: Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")] = 13,
-    seed: Annotated[int, typer.Option(min=0, help="Of the reactions.")] = 0,
+    lookahead: Lookahead = 13,
+    seed: Seed = 0,
     duration: Annotated[float | None, typer.Option(metavar="S", help="Stop after S seconds of the clip.")] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Speaker and all reactions in one video.")
     ] = False,
     coefficients: Annotated[Path | None, typer.Option(help="Also write the coefficients, .npz.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write when each stage ran, .json for Perfetto.")] = None,
-    speaker_coefficients: SpeakerCoefficients = None,
-    speaker_emotion: SpeakerEmotion = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps; what fewer of them change is told.")
-    ] = None,
-    solver: Annotated[Solver | None, typer.Option(help="Of the denoising steps.")] = None,
-    history: Annotated[
-        int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
-    ] = None,
     renderer: Annotated[
         Renderer | None, typer.Option(help="The one to use of the bundle's; warp is a quick preview. [its own]")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    engine: Annotated[
-        Engine, typer.Option(help="What runs the graphs; TensorRT on GPUs, OpenVINO on CPUs.")
-    ] = Engine.ONNXRUNTIME,
     fallback: Annotated[bool, typer.Option("--fallback", help="Take the CPU where the GPU cannot be had.")] = False,
-    precision: Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+    *,
+    known: SpeakerOptions,
+    denoising: DenoisingOptions,
+    engines: EngineOptions,
 ) -> None:
     """Render a listener's reaction to a clip."""
-    from pflx.runtime import GeneratorOptions, Listener, open_speaker
+    from pflx.runtime import Listener, SpeakerSettings, open_speaker
 
     check_output(coefficients, ".npz")
     check_output(trace, ".json")
@@ -99,15 +79,12 @@ def run(
     with Listener.open(
         bundle,
         portrait,
-        device=device,
-        engine=engine.value,
-        fallback=fallback,
-        precision=precision,
-        threads=threads,
-        lookahead=lookahead,
-        extractors=sources(speaker_coefficients, speaker_emotion),
-        options=GeneratorOptions(steps=steps, solver=None if solver is None else SOLVERS[solver], history=history),
+        device=engines.device,
+        engines=engines.settings(fallback=fallback),
         renderer=None if renderer is None else renderer.value,
+        lookahead=lookahead,
+        speaker=known.settings(),
+        options=denoising.chosen(),
     ) as listener:
         clip = clip.at_rate(listener.sample_rate_hz)
         if (difference := listener.step_difference(clip, seed=seed)) is not None:
@@ -118,7 +95,7 @@ def run(
             region = None
             if listener.reads_pictures:
                 region = listener.find_region(clip, progress=lambda n: report("finding the face", n, clip.frames))
-            frames = listener.react(clip, samples=samples, seed=seed, region=region)
+            frames = listener.react(clip, samples=samples, seed=seed, speaker=SpeakerSettings(region=region))
             frames = track.record(frames) if coefficients else frames
             film.shoot(stamps.record(frames) if trace else frames, report)
         if coefficients:

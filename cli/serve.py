@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained
-from pflx.cli.run import Engine
+from pflx.cli.options import Emotion, EngineOptions, Seed, grouped
 from pflx.engines import Array, OutputError
 
 if TYPE_CHECKING:
@@ -42,16 +42,9 @@ _Ice = Annotated[
     list[str] | None,
     typer.Option("--ice-server", metavar="URL", help="STUN server that browsers may ask; none is asked by default."),
 ]
-_Emotion = Annotated[
-    str | None, typer.Option(metavar="ONNX", help="What tells the speaker's emotion, for a generator that reads it.")
-]
-_Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
-_Device = Annotated[str, typer.Option(help="cpu or cuda:N.")]
-_EngineOption = Annotated[Engine, typer.Option(help="What runs the graphs; TensorRT on GPUs, OpenVINO on CPUs.")]
-_Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
-_Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")]
 
 
+@grouped
 def serve(
     bundles: _Bundles,
     portrait: _Portrait,
@@ -67,15 +60,13 @@ def serve(
     lookahead: _Lookahead = 5,
     playout_ms: _Playout = 100,
     ice_servers: _Ice = None,
-    speaker_emotion: _Emotion = None,
-    seed: _Seed = 0,
-    device: _Device = "cpu",
-    engine: _EngineOption = Engine.ONNXRUNTIME,
-    precision: _Precision = None,
-    threads: _Threads = None,
+    speaker_emotion: Emotion = None,
+    seed: Seed = 0,
+    *,
+    engines: EngineOptions,
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
-    from pflx.runtime import Listener, load_portrait
+    from pflx.runtime import Listener, SpeakerSettings, load_portrait
     from pflx.runtime.serve import ServeSettings, require_server
 
     _check_certificate(certificate, key)
@@ -103,12 +94,10 @@ def serve(
             listener = Listener.open(
                 bundle,
                 portrait,
-                device=device,
-                engine=engine.value,
-                precision=precision,
-                threads=threads,
+                device=engines.device,
+                engines=engines.settings(),
                 lookahead=lookahead,
-                extractors=_extractors(bundle, speaker_emotion),
+                speaker=SpeakerSettings(extractors=_extractors(bundle, speaker_emotion)),
             )
             listeners[name] = opened.enter_context(listener)
             print_untrained(listener.manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pflx.runtime.bundle_engines import EngineSettings
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
@@ -12,6 +13,7 @@ from pflx.runtime.live.clock import LiveClock, SystemClock, VirtualClock
 from pflx.runtime.live.errors import ListenerFullError, SessionError
 from pflx.runtime.live.queues import Policy, QueueGauge
 from pflx.runtime.live.session import LiveSession
+from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.live.stats import SessionStats
 from pflx.runtime.media.clip import SpeakerChunk, SpeakerFile, open_speaker
 from pflx.runtime.media.errors import MediaError
@@ -24,6 +26,7 @@ from pflx.runtime.speaker.extractors import open_extractor
 from pflx.runtime.speaker.faces import BlazeFace, Face, FaceDetector
 from pflx.runtime.speaker.pfl import Region, fixed_region
 from pflx.runtime.speaker.recorded import Recorded
+from pflx.runtime.speaker.settings import SpeakerSettings
 from pflx.runtime.stream.chain import seeded_noise
 from pflx.runtime.stream.inbox import Arrival
 from pflx.runtime.stream.stream import Stream, StreamError
@@ -32,6 +35,7 @@ __all__ = [
     "Arrival",
     "BlazeFace",
     "CallbackSink",
+    "EngineSettings",
     "Extractor",
     "Face",
     "FaceDetector",
@@ -45,6 +49,7 @@ __all__ = [
     "ListenerFullError",
     "LiveClock",
     "LiveSession",
+    "LiveSettings",
     "MediaError",
     "NeedError",
     "NullSink",
@@ -61,6 +66,7 @@ __all__ = [
     "Source",
     "SpeakerChunk",
     "SpeakerFile",
+    "SpeakerSettings",
     "StopWatching",
     "Stream",
     "StreamError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast, get_args
 
 from pflx.engines import Bundle, BundleError, Engine, FeedError, Manifest, OrtEngine, PflxError
@@ -26,29 +27,51 @@ log = logging.getLogger(__name__)
 Library: TypeAlias = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 LIBRARIES: tuple[Library, ...] = get_args(Library)
 
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How the graphs of a bundle are run.
+
+    Attributes:
+        library: what runs them: "onnxruntime", on the CPU also "openvino", on a GPU also "tensorrt" or "tensorrt-rtx",
+            with engines in the bundle that `pflx build` has made.
+        precision: a variant the bundle holds; None takes the bundle's own.
+        threads: of the CPU, per engine; None leaves it to the library.
+        fallback: take the CPU, with a logged warning, where what was asked for cannot be had.
+
+    Raises:
+        FeedError: there is no such library, or fewer than one thread.
+    """
+
+    library: Library = "onnxruntime"
+    precision: str | None = None
+    threads: int | None = None
+    fallback: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.library not in LIBRARIES:
+            raise FeedError(f"library is '{self.library}'; give {', '.join(LIBRARIES)}.")
+        if self.threads is not None and self.threads < 1:
+            raise FeedError(f"threads is {self.threads}; give 1 or more, or None to leave it to the library.")
+
+
+AS_IT_IS = EngineSettings()
+"""ONNX Runtime, in the bundle's own precision."""
+
 CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
 """Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU."""
 
 
 def open_engines(
-    bundle: Bundle,
-    device: str = "cpu",
-    library: Library = "onnxruntime",
-    *,
-    precision: str | None = None,
-    threads: int | None = None,
-    fallback: bool = False,
+    bundle: Bundle, device: str = "cpu", settings: EngineSettings = AS_IT_IS
 ) -> tuple[dict[str, Engine], Device | None]:
     """Open all graphs of a bundle.
 
     Args:
         bundle: holds them.
         device: `cpu`, `cuda` or `cuda:N`.
-        library: what runs them; TensorRT needs a GPU, and engines that `pflx build` has put into the bundle; OpenVINO
-            runs on the CPU.
-        precision: a variant the bundle holds; None takes the bundle's own.
-        threads: of the CPU, per engine; None leaves it to the library.
-        fallback: take the CPU, with a logged warning, where the GPU, the library or the engines cannot be had.
+        settings: how they are run.
 
     Returns:
         The engines by graph, and the GPU, which outlives them; None for the CPU.
@@ -56,16 +79,15 @@ def open_engines(
     Raises:
         DeviceError, BackendMissingError, PassportError, EngineError: what was asked for cannot be had.
         BundleError: the bundle has no such variant, or no engines of that library.
-        FeedError: there is no such library.
     """
-    on_cpu = _checked(device, library) is None
+    on_cpu = _checked(device, settings.library) is None
     try:
-        return _open_all(bundle, open_device(device, library), library, precision, threads)
+        return _open_all(bundle, open_device(device, settings.library), settings)
     except PflxError as error:
-        if not fallback or on_cpu:
+        if not settings.fallback or on_cpu:
             raise
         log.warning("%s Running on the CPU.", error)
-        return _open_all(bundle, None, "onnxruntime", precision, threads)
+        return _open_all(bundle, None, replace(settings, library="onnxruntime"))
 
 
 def open_device(device: str, library: Library) -> Device | None:
@@ -73,7 +95,6 @@ def open_device(device: str, library: Library) -> Device | None:
 
     Raises:
         DeviceError, BackendMissingError: it cannot be had.
-        FeedError: there is no such library.
     """
     ordinal = _checked(device, library)
     if ordinal is None:
@@ -83,25 +104,16 @@ def open_device(device: str, library: Library) -> Device | None:
     return Device.open(device)
 
 
-def open_engine(
-    bundle: Bundle,
-    graph: str,
-    gpu: Device | None,
-    library: Library = "onnxruntime",
-    *,
-    precision: str | None = None,
-    threads: int | None = None,
-) -> Engine:
+def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: EngineSettings = AS_IT_IS) -> Engine:
     """Open one graph; see `open_engines`.
 
     Args:
         bundle: holds it.
         graph: its name.
         gpu: of `open_device`.
-        library: what runs it.
-        precision: a variant the bundle holds; None takes the bundle's own.
-        threads: of the CPU.
+        settings: how it is run.
     """
+    library, precision, threads = settings.library, settings.precision, settings.threads
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
@@ -130,15 +142,13 @@ def _checked(device: str, library: Library) -> int | None:
     """Which GPU was asked for; None for the CPU.
 
     Raises:
-        DeviceError, FeedError: it could not be had on any machine.
+        DeviceError: it could not be had on any machine.
     """
-    if library not in LIBRARIES:
-        raise FeedError(f"engine is '{library}'; give {', '.join(LIBRARIES)}.")
     ordinal = parse_device(device)
     if ordinal is not None and library == "openvino":
-        raise DeviceError("openvino runs on the CPU only; give device='cpu', or another engine.")
+        raise DeviceError("openvino runs on the CPU only; give device='cpu', or another library.")
     if ordinal is None and library not in ("onnxruntime", "openvino"):
-        raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the engine to onnxruntime.")
+        raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the library to onnxruntime.")
     return ordinal
 
 
@@ -162,13 +172,11 @@ def _require_supported(ordinal: int) -> None:
         )
 
 
-def _open_all(
-    bundle: Bundle, gpu: Device | None, library: Library, precision: str | None, threads: int | None
-) -> tuple[dict[str, Engine], Device | None]:
+def _open_all(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> tuple[dict[str, Engine], Device | None]:
     engines: dict[str, Engine] = {}
     try:
         for graph in bundle.manifest.graphs:
-            engines[graph] = open_engine(bundle, graph, gpu, library, precision=precision, threads=threads)
+            engines[graph] = open_engine(bundle, graph, gpu, settings)
     except BaseException:
         close_engines(engines, gpu)
         raise

@@ -23,13 +23,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.gpu.real_gpu import GPUS, needs_gpu, needs_onnxruntime
 
-from pflx.engines import Array, DeviceError, EngineError, FeedError, OrtEngine, TensorSpec
+from pflx.engines import Array, Bundle, DeviceError, EngineError, FeedError, OrtEngine, TensorSpec
 from pflx.engines.gpu.array import DeviceArray
 from pflx.engines.gpu.cuda import open_cuda
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import DeviceEngine
 from pflx.engines.gpu.ort_cuda import OrtContext
 from pflx.engines.graphs.protocol import DeviceMemoryError, run_loop
+from pflx.runtime import EngineSettings, SpeakerSettings
 
 if TYPE_CHECKING:
     from pflx.runtime import Listener, ListenerFrame
@@ -386,7 +387,8 @@ def opened_and_fed(device: str, chunks: list[int]) -> list[list[ListenerFrame]]:
 
     portrait = np.random.default_rng(2).integers(0, 256, (256, 256, 3), np.uint8)
     assert BUNDLE is not None
-    with Listener.open(BUNDLE, portrait, device=device, precision="fp32", verify=False) as listener:
+    found = Bundle.open(BUNDLE, verify=False)
+    with Listener.open(found, portrait, device=device, engines=EngineSettings(precision="fp32")) as listener:
         assert listener.device.startswith(device)
         return [reaction(listener, chunk) for chunk in chunks]
 
@@ -399,7 +401,7 @@ def reaction(listener: Listener, chunk: int) -> list[ListenerFrame]:
     sound = rng.uniform(-0.5, 0.5, FRAMES * listener.sample_rate_hz // 25).astype(np.float32)
     per_frame = len(sound) // FRAMES
     frames: list[ListenerFrame] = []
-    with listener.stream(seed=5, region=Region(0, 0, 96, 96)) as stream:
+    with listener.stream(seed=5, speaker=SpeakerSettings(region=Region(0, 0, 96, 96))) as stream:
         for first in range(0, FRAMES, chunk):
             last = first + chunk
             stream.push(video=video[first:last], audio=sound[first * per_frame : last * per_frame])

@@ -48,14 +48,14 @@ from pflx.engines.bundle.writer import write_whole
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.bundle_engines import CALL_SIZES
 from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State, default_sources, reach
-from pflx.runtime.listener import Extractors
 from pflx.runtime.media.clip import SpeakerFile
 from pflx.runtime.rendering.portrait import load_portrait
-from pflx.runtime.speaker.extractor import Extractor
+from pflx.runtime.speaker.extractor import Extractor, Extractors
 from pflx.runtime.speaker.extractors import open_extractors, require_needs
 from pflx.runtime.speaker.face_track import FaceTrack
 from pflx.runtime.speaker.pfl import centre_square
 from pflx.runtime.speaker.recorded import Recorded
+from pflx.runtime.speaker.settings import SpeakerSettings
 from pflx.runtime.stream.chain import seeded_noise
 from pflx.runtime.stream.posnet import Smoother
 from pflx.runtime.stream.stream import Stream
@@ -138,7 +138,7 @@ def record(
             graph: stack.enter_context(closing(_NotingEngine(engine, graph, recorder)))
             for graph, engine in _engines(bundle, options.threads)
         }
-        listener = Listener(manifest, engines, source.picture, extractors=opened)
+        listener = Listener(manifest, engines, source.picture, speaker=SpeakerSettings(extractors=opened))
         for speaker in speakers:
             recorder.take_clip(listener, speaker, source, progress)
     return Feeds.open(place)

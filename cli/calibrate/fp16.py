@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.options import BundleArgument, Threads
+from pflx.cli.options import Feeds as FeedsOption
 from pflx.cli.paths import check_output
 from pflx.engines import Bundle
 
 
 def fp16(
-    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
-    feeds: Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")],
+    bundle: BundleArgument,
+    feeds: FeedsOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Policy to write, .json.")],
     report: Annotated[Path | None, typer.Option(help="Also write all that was tried, .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw it, .png.")] = None,
@@ -27,7 +29,7 @@ def fp16(
     device: Annotated[
         str | None, typer.Option(metavar="cuda[:N]", help="GPU on which every candidate is also timed.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Find the few nodes that must stay in FP32, judged on pictures and motion of held-out takes.
 

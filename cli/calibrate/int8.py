@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.options import BundleArgument, Threads
+from pflx.cli.options import Feeds as FeedsOption
 from pflx.cli.paths import check_output
 from pflx.engines import Bundle
 
@@ -22,8 +24,8 @@ class Int8Engine(StrEnum):
 
 
 def int8(
-    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
-    feeds: Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")],
+    bundle: BundleArgument,
+    feeds: FeedsOption,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Bundle to write; by default BUNDLE gets the variant.")
     ] = None,
@@ -33,7 +35,7 @@ def int8(
     psnr: Annotated[float, typer.Option(help="Of the worst picture against FP32, dB.")] = 38.0,
     json: Annotated[Path | None, typer.Option(help="Also write the report, .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw quality against INT8, .png.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+    threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle at --output.")] = False,
 ) -> None:
     """Quantise a bundle's renderer and transformers, leaving out the layers that the pictures do not bear.

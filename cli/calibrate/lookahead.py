@@ -8,31 +8,33 @@ from typing import Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.options import BundleArgument, Precision, Threads
+from pflx.cli.options import Feeds as FeedsOption
 from pflx.cli.paths import check_output
 from pflx.engines import Bundle
 
 
 def lookahead(
-    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
-    feeds: Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")],
+    bundle: BundleArgument,
+    feeds: FeedsOption,
     json: Annotated[Path | None, typer.Option(help="Also write the curve, .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw it, .png.")] = None,
-    precision: Annotated[str | None, typer.Option(help="Variant that renders; by default the bundle's own.")] = None,
+    precision: Precision = None,
     psnr: Annotated[float, typer.Option(help="Of the worst picture, dB, for the look-ahead that is named.")] = 38.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Show how pictures and seams improve with the renderer's look-ahead, and what delay that adds."""
     from pflx.calibration.feeds.feeds import Feeds
     from pflx.calibration.lookahead import curve_lines, lookahead_curve, plot_curve, smallest_good
     from pflx.calibration.reports import save_report
-    from pflx.runtime.bundle_engines import close_engines, open_engines
+    from pflx.runtime.bundle_engines import EngineSettings, close_engines, open_engines
 
     check_output(json, ".json")
     check_output(plot, ".png")
     opened = Bundle.open(bundle)
     recorded = Feeds.open(feeds)
     recorded.require_match(opened)
-    engines, gpu = open_engines(opened, precision=precision, threads=threads)
+    engines, gpu = open_engines(opened, settings=EngineSettings(precision=precision, threads=threads))
     try:
         with progress_bar() as report:
             curve = lookahead_curve(

@@ -8,20 +8,21 @@ from typing import Annotated
 import typer
 
 from pflx.cli.console import print_line, progress_bar
-from pflx.cli.sources import SpeakerCoefficients, SpeakerEmotion, sources
+from pflx.cli.options import BundleArgument, Portrait, SpeakerOptions, Threads, grouped
 from pflx.engines import Bundle
 
 
+@grouped
 def record(
-    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
+    bundle: BundleArgument,
     speaker: Annotated[list[Path], typer.Option("--speaker", "-s", help="Clip of a speaker; repeat it for more.")],
-    portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")],
+    portrait: Portrait,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of feeds to make, or to add to.")],
     limit: Annotated[int, typer.Option(min=1, help="Feeds to keep of each graph.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of feeds, and of the reactions.")] = 0,
-    speaker_coefficients: SpeakerCoefficients = None,
-    speaker_emotion: SpeakerEmotion = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")] = None,
+    threads: Threads = None,
+    *,
+    known: SpeakerOptions,
 ) -> None:
     """Record what the graphs are given while they react to real clips, to calibrate with.
 
@@ -36,7 +37,7 @@ def record(
             portrait,
             output,
             options=RecordOptions(seed=seed, limit=limit, threads=threads),
-            extractors=sources(speaker_coefficients, speaker_emotion),
+            extractors=known.sources(),
             progress=report,
         )
     size = sum(path.stat().st_size for path in (output / "arrays").iterdir())

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from pflx.engines import FeedError
+
 POSE = slice(52, 58)
 """Rotation (3, rad) and translation (3, FaceVerse units) in a coefficient vector."""
 
 WINDOW_RADIUS = 13
 """Coefficient frames that a renderer may read on each side of a frame. Source: PIRender, semantic radius."""
+
+
+def check_lookahead(lookahead: int) -> None:
+    """Refuse to wait for more coefficient frames than a renderer reads, or fewer than none.
+
+    Raises:
+        FeedError: it is out of range.
+    """
+    if not 0 <= lookahead <= WINDOW_RADIUS:
+        raise FeedError(f"lookahead is {lookahead}; it goes from 0 to {WINDOW_RADIUS} frames.")

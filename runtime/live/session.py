@@ -67,6 +67,7 @@ class LiveSession:
 
     Attributes:
         settings: what it was told.
+        samples: reactions.
         algorithmic_delay_ms: what the algorithm costs.
     """
 
@@ -78,11 +79,12 @@ class LiveSession:
         sink: Sink | None,
         turn: Turn,
         settings: LiveSettings,
+        samples: int,
         record: Callable[[Ledger], None] | None = None,
         crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         hop = chain.generator.hop
-        self.settings = settings
+        self.settings, self.samples = settings, samples
         self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * _FRAME_MS
         self._chain, self._stream, self._source, self._sink, self._turn = chain, stream, source, sink, turn
         self._clock = turn.clock
@@ -106,7 +108,7 @@ class LiveSession:
             "viewer",
             settings.policy,
             max(settings.queue_ms, _FRAME_MS),
-            _FRAME_MS / settings.samples,
+            _FRAME_MS / samples,
             lambda frame: frame.ledger.emitted or 0,
         )
         self._viewer = Viewer(
@@ -118,7 +120,7 @@ class LiveSession:
         )
         self._playout = Playout(
             self._frames,
-            samples=settings.samples,
+            samples=samples,
             delay_ns=round((self.declared_delay_ms - _FRAME_MS) * NS_PER_MS),
             floor=settings.floor,
             stale_ns=settings.stale_ns,
@@ -126,7 +128,7 @@ class LiveSession:
         self._pace = DeadlinePace(
             self._clock,
             self._deadline,
-            samples=settings.samples,
+            samples=samples,
             lookahead=chain.lookahead,
             floor=settings.floor,
             stale_ns=settings.stale_ns,
@@ -180,7 +182,7 @@ class LiveSession:
     def load(self) -> float:
         """Share of its time that a listener spends on it, by what it has cost lately: 1 keeps it busy alone."""
         hop = self._chain.generator.hop
-        pictures = hop * self.settings.samples * self._pace.render.predicted
+        pictures = hop * self.samples * self._pace.render.predicted
         return (self._pace.step_cost + pictures) / (hop * FRAME_NS)
 
     @property
@@ -196,7 +198,7 @@ class LiveSession:
         """
         try:
             with self._turn:
-                warm_up(self._chain, self._pace, self.settings.samples)
+                warm_up(self._chain, self._pace, self.samples)
             admit(self.load)
             tracks = self._source.tracks()
         except BaseException as error:
@@ -452,7 +454,7 @@ class LiveSession:
     def _tell_dropped(self, ledgers: Sequence[Ledger]) -> None:
         for ledger in ledgers:
             self._tally.drop(ledger)
-        if not self._tally.emitted and self._tally.dropped >= _PATIENCE * self.settings.samples:
+        if not self._tally.emitted and self._tally.dropped >= _PATIENCE * self.samples:
             step, render = self._pace.step_cost / NS_PER_MS, self._pace.render.predicted / NS_PER_MS
             self._warn_once("Nothing is in time to be shown: a segment takes %d ms, a picture %d ms", step, render)
 

@@ -1,25 +1,43 @@
-"""What a live session is told, what it counts, and how it fails."""
+"""What a live session may be told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pflx.engines import FeedError
+from pflx.runtime.frames.coefficients import check_lookahead
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.live.queues import Policy
 
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """What a session may be told; see `Listener.live`."""
+    """How a live session keeps time.
+
+    Attributes:
+        playout_ms: time to work in, on top of the algorithmic delay; more misses fewer deadlines, and is later.
+            `pflx bench-latency` finds the smallest that misses none.
+        lookahead: coefficient frames to wait for, in place of the listener's.
+        floor: the lowest rung that may be chosen when time runs short; above HOLD, frames come late instead.
+        stale_ms: how late a frame may come, and input may be used, at all.
+        queue_ms: frames laid out for whoever iterates.
+        policy: what happens when they are not taken.
+        block_ms: how long to wait for them to be taken, with the policy BLOCK.
+        max_load: share of their time that the engines may be busy with all sessions of the listener, by what the
+            running ones cost and this one has cost while it was warmed up; None admits every session.
+
+    Raises:
+        FeedError: a value out of range.
+    """
 
     playout_ms: float = 100.0  # not a multiple of 40: deadlines then lie between arrivals, when nothing else wakes up
-    samples: int = 1
+    lookahead: int | None = None
     floor: Rung = Rung.HOLD
     stale_ms: float = 1000.0
     queue_ms: float = 200.0
     policy: Policy = Policy.DROP_OLDEST
     block_ms: float = 200.0
+    max_load: float | None = None
 
     @property
     def stale_ns(self) -> int:
@@ -31,7 +49,13 @@ class LiveSettings:
         for name in ("playout_ms", "stale_ms", "queue_ms", "block_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise FeedError(f"{name} is {getattr(self, name)}; give 0 or more milliseconds.")
+        if self.lookahead is not None:
+            check_lookahead(self.lookahead)
         for name, kind in (("floor", Rung), ("policy", Policy)):
             if not isinstance(getattr(self, name), kind):
                 options = ", ".join(f"{kind.__name__}.{option.name}" for option in kind)
                 raise FeedError(f"{name} is {getattr(self, name)!r}; give one of {options}.")
+
+
+PROMPT = LiveSettings()
+"""The defaults: a tenth of a second to work in, and every rung of the ladder."""

@@ -21,6 +21,7 @@ from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.timing import NS_PER_S
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.session import LiveSession
+from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.serve.feed import PeerFeed, PeerSource
 from pflx.runtime.serve.guard import RateLimit
 from pflx.runtime.serve.panel import Panel
@@ -172,12 +173,10 @@ class Peer:
         self.session = listener.live(
             source,
             TrackSink(self.screen, wish.samples),
-            playout_ms=wish.playout_ms,
-            lookahead=wish.lookahead,
+            LiveSettings(playout_ms=wish.playout_ms, lookahead=wish.lookahead, max_load=self._allowed(listener)),
             samples=wish.samples,
             seed=self._settings.seed,
             record=panel.record,
-            max_load=self._allowed(listener),
         )
         self._listener, self.panel = listener, panel
         if self._portrait is not None:

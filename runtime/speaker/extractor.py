@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
@@ -40,6 +41,10 @@ class Extractor(Protocol):
             frame: its number at 25 fps on the speaker's media clock.
         """
         ...
+
+
+Extractors: TypeAlias = Mapping[str, Extractor | str | Path]
+"""Need (`coefficients` or `emotion`) to what gives it: an extractor, or what `open_extractor` takes."""
 
 
 class Every:

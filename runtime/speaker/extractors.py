@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy.typing as npt
 
-from pflx.runtime.speaker.extractor import SIZES, Every, Extractor, ExtractorError, NeedError
+from pflx.runtime.speaker.extractor import SIZES, Every, Extractor, ExtractorError, Extractors, NeedError
 from pflx.runtime.speaker.landmarks import LandmarkExtractor
 from pflx.runtime.speaker.recorded import RECORDED, read_recorded
 from pflx.runtime.speaker.regressor import OnnxExtractor
@@ -52,7 +52,7 @@ def source_name(text: str | Path) -> str:
     return str(text) if _EVERY.fullmatch(str(text)) else Path(text).name
 
 
-def open_extractors(given: Mapping[str, Extractor | str | Path], mean_face: Sequence[float]) -> dict[str, Extractor]:
+def open_extractors(given: Extractors, mean_face: Sequence[float]) -> dict[str, Extractor]:
     """The same with all opened that are named by a file or a word; see `open_extractor`."""
     return {
         need: open_extractor(each, need, mean_face) if isinstance(each, str | Path) else each
@@ -75,7 +75,7 @@ def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str,
         if need not in extractors:
             raise NeedError(
                 f"{generator} reads the speaker's {need}, and there is no source of {need}. With --speaker-{need}, or "
-                f"in Python with extractors={{'{need}': …}}, give {_ways(need)}."
+                f"in Python with SpeakerSettings(extractors={{'{need}': …}}), give {_ways(need)}."
             )
         if extractors[need].size != SIZES[need]:
             raise NeedError(

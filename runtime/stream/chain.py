@@ -47,6 +47,15 @@ class Chain:
     looks_alone: bool = False
 
 
+def as_noise(given: int | Noise) -> Noise:
+    """The noise of a seed, or what makes it.
+
+    Raises:
+        FeedError: the seed is negative.
+    """
+    return seeded_noise(given) if isinstance(given, int) else given
+
+
 def seeded_noise(seed: int) -> Noise:
     """Noise that depends on seed, segment and sample only: sample m is the same whatever M is.
 

@@ -46,7 +46,7 @@ from pflx.calibration.reports import save_report
 from pflx.engines import Array, Bundle, BundleError, OrtEngine, OutputExistsError, PassportError, write_manifest
 from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.bundle.manifest import MANIFEST
-from pflx.runtime import Listener, open_speaker
+from pflx.runtime import EngineSettings, Listener, open_speaker
 from pflx.runtime.bundle_engines import CALL_SIZES
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
@@ -437,12 +437,18 @@ def test_the_variant_of_a_cpu_runs_on_the_engine_that_it_was_judged_with(
     clip = open_speaker(MEDIA / "podium_speech_8s.mp4").limited(1.0)
     images = {}
     for precision in ("fp32", "int8"):
-        with Listener.open(target, PORTRAIT, engine=engine, precision=precision, threads=1) as listener:
+        with Listener.open(
+            target, PORTRAIT, engines=EngineSettings(library=engine, precision=precision, threads=1)
+        ) as listener:
             images[precision] = np.stack([frame.image for frame in listener.react(clip, seed=0)]).astype(F32)
     error = np.square(images["fp32"] - images["int8"]).mean(axis=(1, 2, 3))
     assert 0 < error.max() < 255**2 / 10**3.6
     with pytest.raises(PassportError, match=f"was admitted for {engine}"):
-        Listener.open(target, PORTRAIT, engine="onnxruntime" if engine == "openvino" else "openvino", precision="int8")
+        Listener.open(
+            target,
+            PORTRAIT,
+            engines=EngineSettings(library="onnxruntime" if engine == "openvino" else "openvino", precision="int8"),
+        )
 
 
 def enter(bundle: Bundle, target: Path, found: Int8Result, **options: Any) -> None:

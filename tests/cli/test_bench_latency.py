@@ -187,7 +187,7 @@ def test_what_cannot_be_judged_or_written_is_refused_before_the_work(
         raise AssertionError("the work began")
 
     for module in ("realtime", "sessions", "engine", "single_stream", "soak", "self_test"):
-        monkeypatch.setattr(f"pflx.runtime.bench.{module}.describe_environment", never)
+        monkeypatch.setattr(f"pflx.runtime.bench.measure.{module}.describe_environment", never)
     bundle, lost = write_fake_bundle(tmp_path / "me.pflx"), tmp_path / "lost"
     (tmp_path / "a.json").write_text("{}")
     save_report(tmp_path / "good.json", REPORT)

@@ -18,7 +18,7 @@ from pflx.engines import Bundle, Provenance
 from pflx.export import ComponentError, ExportSettings, load_components, untrained, untrained_components
 from pflx.export.components import DEFAULT_POSNET, default_posnet, read_mean_face
 from pflx.export.recipes import posnet_recipe, warp_recipes
-from pflx.runtime import Listener, open_speaker
+from pflx.runtime import EngineSettings, Listener, open_speaker
 
 CLIP, PORTRAIT = MEDIA / "podium_speech_8s.mp4", MEDIA / "portrait_astronaut_256.png"
 RECIPES = {recipe.graph: recipe for recipe in (posnet_recipe(8), *warp_recipes(256))}
@@ -82,7 +82,7 @@ def test_the_command_says_what_has_no_weights(made: tuple[Path, str]) -> None:
 
 
 def test_a_listener_of_it_reacts_without_being_told_anything(bundle: Bundle) -> None:
-    with Listener.open(bundle.path, PORTRAIT, threads=1) as listener:
+    with Listener.open(bundle.path, PORTRAIT, engines=EngineSettings(threads=1)) as listener:
         assert listener.algorithmic_delay_ms == 40
         assert not listener.reads_pictures
         frames = list(listener.react(open_speaker(CLIP).limited(2.0), samples=2))

@@ -32,6 +32,7 @@ from support.fakes import (
 from support.gpu.fake_cuda import FakeCuda
 from support.gpu.fake_gpu import FunctionContext, gpu_engines, gpu_listener
 from support.gpu.fake_trt import FakeTrt, Plan
+from support.grouped import grouped
 from support.live.live_sessions import (
     MS,
     START,
@@ -52,7 +53,7 @@ from pflx.engines.bundle.writer import install_engine
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.streams import Stream
 from pflx.engines.graphs.protocol import BackendMissingError, DeviceError, EngineError, FeedError, PflxError
-from pflx.runtime import Listener, ListenerFrame, Rung, bundle_engines
+from pflx.runtime import EngineSettings, Listener, ListenerFrame, LiveSettings, Rung, SpeakerSettings, bundle_engines
 from pflx.runtime.bundle_engines import close_engines, open_device, open_engines
 from pflx.runtime.live.clock import VirtualClock
 from pflx.runtime.live.errors import ListenerFullError
@@ -192,8 +193,8 @@ def passport_of(bundle: Path, graph: str, library: Any, version: str) -> Passpor
 
 
 @contextmanager
-def opened(bundle: Path, *given: Any, **options: Any) -> Iterator[tuple[dict[str, Engine], Device | None]]:
-    engines, gpu = open_engines(Bundle.open(bundle), *given, **options)
+def opened(bundle: Path, device: str, **settings: Any) -> Iterator[tuple[dict[str, Engine], Device | None]]:
+    engines, gpu = open_engines(Bundle.open(bundle), device, EngineSettings(**settings))
     yield engines, gpu
     close_engines(engines, gpu)
 
@@ -244,7 +245,7 @@ def test_what_names_no_device_is_refused(machine: Machine, bundle: Path, device:
 def test_an_unknown_library_is_refused_with_those_that_there_are(machine: Machine, bundle: Path, device: str) -> None:
     library: Any = "mnn"
     with pytest.raises(FeedError, match=r"engine is 'mnn'; give onnxruntime, openvino, tensorrt, tensorrt-rtx\."):
-        Listener.open(bundle, portrait_of(), device=device, engine=library)
+        Listener.open(bundle, portrait_of(), device=device, engines=EngineSettings(library=library))
     assert not machine.cudas
 
 
@@ -252,20 +253,20 @@ def test_an_unknown_library_is_refused_with_those_that_there_are(machine: Machin
 @pytest.mark.parametrize("fallback", [False, True])
 def test_tensorrt_on_the_cpu_is_refused(machine: Machine, bundle: Path, library: Any, fallback: bool) -> None:
     with pytest.raises(DeviceError, match=f"{library} runs on a GPU only; give device='cuda', or leave the engine"):
-        Listener.open(bundle, portrait_of(), engine=library, fallback=fallback)
+        Listener.open(bundle, portrait_of(), engines=EngineSettings(library=library, fallback=fallback))
     assert not machine.on_cpu
 
 
 def test_openvino_on_a_gpu_is_refused(machine: Machine, bundle: Path) -> None:
     with pytest.raises(DeviceError, match="openvino runs on the CPU only; give device='cpu', or another engine"):
-        Listener.open(bundle, portrait_of(), device="cuda", engine="openvino", fallback=True)
+        Listener.open(bundle, portrait_of(), device="cuda", engines=EngineSettings(library="openvino", fallback=True))
     assert not machine.cudas
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "tensorrt"])
 def test_without_a_driver_a_gpu_is_refused(no_gpu: Machine, bundle: Path, library: Any) -> None:
     with pytest.raises(DeviceError, match=re.escape(NO_DRIVER)):
-        Listener.open(bundle, portrait_of(), device="cuda", engine=library)
+        Listener.open(bundle, portrait_of(), device="cuda", engines=EngineSettings(library=library))
     assert not no_gpu.on_cpu
 
 
@@ -283,11 +284,11 @@ def test_tensorrt_for_rtx_on_a_gpu_that_it_has_no_kernels_for_is_refused_with_th
     monkeypatch.setattr(bundle_engines, "find_gpus", lambda: [GPU, H200])
     words = re.escape("tensorrt-rtx has no kernels for cuda:1, NVIDIA H200 (sm_90)")
     with pytest.raises(DeviceError, match=f"{words}.*Take onnxruntime, or tensorrt") as caught:
-        Listener.open(bundle, portrait_of(), device="cuda:1", engine="tensorrt-rtx")
+        Listener.open(bundle, portrait_of(), device="cuda:1", engines=EngineSettings(library="tensorrt-rtx"))
     assert "\n" not in str(caught.value)
     assert not machine.cudas
     with pytest.raises(BundleError, match="pflx build"):  # the other GPU is one that it knows
-        Listener.open(bundle, portrait_of(), device="cuda:0", engine="tensorrt-rtx")
+        Listener.open(bundle, portrait_of(), device="cuda:0", engines=EngineSettings(library="tensorrt-rtx"))
 
 
 # Engines
@@ -314,10 +315,15 @@ def test_a_listener_on_a_gpu_shows_the_frames_of_the_cpu(
 ) -> None:
     if library != "onnxruntime":
         tensorrt(library)
-    with Listener.open(bundle, portrait_of(), detector=ONE_FACE, lookahead=3) as cpu:
+    with Listener.open(bundle, portrait_of(), speaker=SpeakerSettings(detector=ONE_FACE), lookahead=3) as cpu:
         expected = reaction(cpu, samples)
     with Listener.open(
-        bundle, portrait_of(), device="cuda", engine=library, detector=ONE_FACE, lookahead=3, fallback=True
+        bundle,
+        portrait_of(),
+        device="cuda",
+        engines=EngineSettings(library=library, fallback=True),
+        speaker=SpeakerSettings(detector=ONE_FACE),
+        lookahead=3,
     ) as listener:
         assert (cpu.device, listener.device) == ("cpu", "cuda:0")
         for _ in range(3):  # new, captured, replayed
@@ -367,7 +373,7 @@ def test_a_bundle_without_engines_of_the_library_comes_with_the_command_that_bui
 ) -> None:
     tensorrt(library, engines=False)
     with pytest.raises(BundleError) as caught:
-        Listener.open(bundle, portrait_of(), device="cuda", engine=library)
+        Listener.open(bundle, portrait_of(), device="cuda", engines=EngineSettings(library=library))
     assert str(caught.value) == (
         f"{bundle} has no {library} engine of graph 'reactface_speaker' in fp32. "
         f"Build it: pflx build {bundle} --engine {library}"
@@ -378,7 +384,7 @@ def test_a_bundle_without_engines_of_the_library_comes_with_the_command_that_bui
 def test_a_variant_that_the_bundle_does_not_have_is_named(machine: Machine, bundle: Path) -> None:
     for device in ("cpu", "cuda"):
         with pytest.raises(BundleError, match="has no fp16 variant; it has fp32"):
-            Listener.open(bundle, portrait_of(), device=device, precision="fp16")
+            Listener.open(bundle, portrait_of(), device=device, engines=EngineSettings(precision="fp16"))
     machine.assert_gpu_is_given_back()
 
 
@@ -405,7 +411,7 @@ def test_an_engine_of_another_graph_or_version_is_refused_before_its_file_is_rea
     assert passport is not None
     (bundle / passport.file).unlink()  # whoever read it would say that it is missing
     with pytest.raises(PassportError, match=f"{words}.*pflx build {bundle} --engine {library}"):
-        open_engines(found, "cuda", library)
+        open_engines(found, "cuda", EngineSettings(library))
     loaded = [call[1] for call in made.calls if call[0] == "deserialize"]
     assert loaded == [plan_of("reactface_speaker"), plan_of("reactface_listener")]
     gc.collect()
@@ -431,7 +437,12 @@ def test_with_fallback_the_cpu_is_taken_and_one_warning_holds_the_reason(
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         listener = Listener.open(
-            bundle, portrait_of(), device="cuda", engine=library, fallback=True, detector=ONE_FACE, lookahead=3
+            bundle,
+            portrait_of(),
+            device="cuda",
+            engines=EngineSettings(library=library, fallback=True),
+            speaker=SpeakerSettings(detector=ONE_FACE),
+            lookahead=3,
         )
     assert warnings(caplog) == [f"{NO_DRIVER} Running on the CPU."]
     assert listener.device == "cpu"
@@ -465,7 +476,7 @@ def test_with_fallback_missing_engines_and_those_of_another_machine_are_told(
     engines: bool,
 ) -> None:
     tensorrt("tensorrt", engines=engines, changed="posnet", backend_version="9.9")
-    with caplog.at_level(logging.WARNING), opened(bundle, "cuda", "tensorrt", fallback=True) as (_, gpu):
+    with caplog.at_level(logging.WARNING), opened(bundle, "cuda", library="tensorrt", fallback=True) as (_, gpu):
         assert gpu is None
     (told,) = warnings(caplog)
     assert told.endswith(f"pflx build {bundle} --engine tensorrt Running on the CPU.")
@@ -500,7 +511,7 @@ def test_where_the_gpu_can_be_had_fallback_changes_nothing(
 def test_with_fallback_a_graph_that_fails_on_the_cpu_too_is_an_error(machine: Machine, bundle: Path) -> None:
     machine.fail["posnet"] = EngineError("broken")
     with pytest.raises(EngineError, match="broken"):
-        Listener.open(bundle, portrait_of(), device="cuda", fallback=True)
+        Listener.open(bundle, portrait_of(), device="cuda", engines=EngineSettings(fallback=True))
     assert list(machine.on_cpu) == ["reactface_speaker", "reactface_listener"]
     assert_closed(machine.on_cpu.values())
     machine.assert_gpu_is_given_back()
@@ -516,9 +527,18 @@ def test_the_load_is_what_the_running_sessions_cost() -> None:
     clock = VirtualClock(START)
     listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
     assert listener.load == 0
-    first = listener.live(speaker(25), unseen, clock=clock, region=REGION, playout_ms=400)
+    first = listener.live(
+        speaker(25), unseen, clock=clock, speaker=SpeakerSettings(region=REGION), settings=LiveSettings(playout_ms=400)
+    )
     assert listener.load == first.load == pytest.approx(0.25)
-    second = listener.live(speaker(50), unseen, clock=clock, region=REGION, samples=2, playout_ms=400)
+    second = listener.live(
+        speaker(50),
+        unseen,
+        clock=clock,
+        speaker=SpeakerSettings(region=REGION),
+        samples=2,
+        settings=LiveSettings(playout_ms=400),
+    )
     assert second.load == pytest.approx(0.375)  # twice the pictures
     assert listener.load == pytest.approx(0.625)
     first.wait()
@@ -538,10 +558,13 @@ def test_a_session_for_which_there_is_no_time_is_refused_and_the_running_ones_go
     listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
     given: dict[str, Any] = {"clock": clock, "region": REGION, "playout_ms": 400, "max_load": 0.6}
     shown: list[list[ListenerFrame]] = [[], []]
-    running = [listener.live(speaker(45), shown[seed].append, seed=seed, **given) for seed in range(2)]
+    running = [
+        listener.live(speaker(45), shown[seed].append, seed=seed, **grouped(given, "speaker", "settings"))
+        for seed in range(2)
+    ]
     refused = Sink()
     with pytest.raises(ListenerFullError, match=r"busy 75% of the time, allowed is 60%\. End one") as caught:
-        listener.live(speaker(45), refused, **given)
+        listener.live(speaker(45), refused, **grouped(given, "speaker", "settings"))
     assert caught.value.load == pytest.approx(0.75)
     assert caught.value.max_load == 0.6
     assert refused.closed == [caught.value]
@@ -551,7 +574,7 @@ def test_a_session_for_which_there_is_no_time_is_refused_and_the_running_ones_go
             session.wait()
             assert session.stats.missed == 0
         assert contents(shown[seed]) == contents(offline(speaker(45), seed=seed))
-    with listener.live(speaker(10), unseen, **given) as session:  # there is time again
+    with listener.live(speaker(10), unseen, **grouped(given, "speaker", "settings")) as session:  # there is time again
         session.wait()
     assert refused.frames == []
     assert not still(5)
@@ -563,10 +586,10 @@ def test_the_first_session_too_must_fit(max_load: float | None, admitted: bool) 
     listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
     if not admitted:
         with pytest.raises(ListenerFullError, match="busy 25% of the time"):
-            listener.live(speaker(9), unseen, clock=clock, max_load=max_load)
+            listener.live(speaker(9), unseen, clock=clock, settings=LiveSettings(max_load=max_load))
         assert listener.load == 0
     else:
-        with listener.live(speaker(9), unseen, clock=clock, max_load=max_load) as session:
+        with listener.live(speaker(9), unseen, clock=clock, settings=LiveSettings(max_load=max_load)) as session:
             assert session.wait()
     assert not still(5)
 
@@ -635,7 +658,13 @@ def test_two_sessions_on_one_gpu_listener_do_not_mix() -> None:
     shown: list[list[ListenerFrame]] = [[], []]
     sessions = [
         listener.live(
-            speaker(45), shown[seed].append, seed=seed, samples=1 + seed, region=REGION, clock=clock, playout_ms=800
+            speaker(45),
+            shown[seed].append,
+            seed=seed,
+            samples=1 + seed,
+            speaker=SpeakerSettings(region=REGION),
+            clock=clock,
+            settings=LiveSettings(playout_ms=800),
         )
         for seed in range(2)
     ]
@@ -655,11 +684,11 @@ def test_a_gpu_listener_tells_the_load_of_its_sessions_and_refuses_one_too_many(
     clock = VirtualClock(START)
     listener = gpu_listener(Device(SlowCuda(clock, 20)), lookahead=3)
     given: dict[str, Any] = {"clock": clock, "region": REGION, "playout_ms": 400}
-    with listener.live(speaker(45), unseen, **given) as session:
+    with listener.live(speaker(45), unseen, **grouped(given, "speaker", "settings")) as session:
         load = listener.load
         assert 0 < load < 1
         with pytest.raises(ListenerFullError) as caught:
-            listener.live(speaker(45), unseen, max_load=load * 1.5, **given)
+            listener.live(speaker(45), unseen, **grouped(given | {"max_load": load * 1.5}, "speaker", "settings"))
         assert caught.value.load > caught.value.max_load == load * 1.5
         session.wait()
         assert session.stats.dropped == 0

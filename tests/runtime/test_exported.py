@@ -19,11 +19,21 @@ import numpy.typing as npt
 import pytest
 from support.commands import pflx
 from support.fakes import Recording
+from support.grouped import grouped
 from support.places import MEDIA
 
 from pflx.engines import Array, Bundle, Engine, FakeEngine, OrtEngine
 from pflx.export.chain import FrameDifference
-from pflx.runtime import Listener, ListenerFrame, Region, load_portrait, open_speaker, seeded_noise
+from pflx.runtime import (
+    EngineSettings,
+    Listener,
+    ListenerFrame,
+    Region,
+    SpeakerSettings,
+    load_portrait,
+    open_speaker,
+    seeded_noise,
+)
 from pflx.runtime.bundle_engines import CALL_SIZES
 from pflx.runtime.media.video_writer import VideoWriter
 
@@ -81,7 +91,7 @@ def content(frame: ListenerFrame) -> Content:
 
 def whole(listener: Listener, given: tuple[Array, Array], **options: Any) -> list[ListenerFrame]:
     given_options: dict[str, Any] = {"region": REGION, "seed": 5} | options
-    with listener.stream(**given_options) as stream:
+    with listener.stream(**grouped(given_options, "speaker")) as stream:
         stream.push(video=given[0], audio=given[1])
         stream.finish()
         return list(stream.pull())
@@ -104,7 +114,7 @@ def test_any_cut_of_real_input_gives_the_same_frames(
 ) -> None:
     video, audio = input_of_a_second
     frames: list[ListenerFrame] = []
-    with listener.stream(region=REGION, seed=5, samples=2) as stream:
+    with listener.stream(speaker=SpeakerSettings(region=REGION), seed=5, samples=2) as stream:
         for start in range(0, FRAMES, 3):
             stream.push(audio=audio[start * 640 : (start + 3) * 640])
             frames += islice(stream.pull(), 5)
@@ -137,7 +147,8 @@ import numpy as np
 from itertools import islice
 from pflx.runtime import Listener
 
-listener = Listener.open(sys.argv[1], sys.argv[2], precision="fp32", lookahead=5, verify=False)
+bundle = Bundle.open(sys.argv[1], verify=False)
+listener = Listener.open(bundle, sys.argv[2], engines=EngineSettings(precision="fp32"), lookahead=5)
 with np.load(sys.argv[3], allow_pickle=False) as given:
     snapshot = dict(given)
 video, audio = snapshot.pop("rest_video"), snapshot.pop("rest_audio")
@@ -153,7 +164,9 @@ def test_a_new_process_goes_on_with_the_same_pictures(
 ) -> None:
     """Real pictures: the last frame that was due before, and two that need the next segment."""
     video, audio = input_of_a_second
-    stream = Listener(bundle.manifest, engines, PORTRAIT, lookahead=5).stream(region=REGION, seed=5)
+    stream = Listener(bundle.manifest, engines, PORTRAIT, lookahead=5).stream(
+        speaker=SpeakerSettings(region=REGION), seed=5
+    )
     stream.push(video=video[:13], audio=audio[: 13 * 640])
     assert len(list(islice(stream.pull(), 2))) == 2
     saved: dict[str, Any] = {"rest_video": video[13:], "rest_audio": audio[13 * 640 :]} | stream.snapshot()
@@ -195,10 +208,10 @@ def test_posnet_touches_only_the_pose_and_takes_the_jump_out(
 def test_half_precision_runs_and_stays_close(
     bundle: Bundle, engines: dict[str, Engine], input_of_a_second: tuple[Array, Array]
 ) -> None:
-    with Listener.open(bundle.path, PORTRAIT, precision="fp16", lookahead=0, verify=False) as half:
+    with Listener.open(bundle, PORTRAIT, engines=EngineSettings(precision="fp16"), lookahead=0) as half:
         pairs = []
         for listener in (half, Listener(bundle.manifest, engines, PORTRAIT, lookahead=0)):
-            stream = listener.stream(region=REGION, seed=5)
+            stream = listener.stream(speaker=SpeakerSettings(region=REGION), seed=5)
             stream.push(video=input_of_a_second[0], audio=input_of_a_second[1])
             pairs.append(next(stream.pull()))
     np.testing.assert_allclose(pairs[0].coefficients, pairs[1].coefficients, atol=0.05)

@@ -31,12 +31,14 @@ from support.places import MEDIA
 from pflx.engines import BundleError, EngineError, FakeEngine, FeedError
 from pflx.runtime import (
     BlazeFace,
+    EngineSettings,
     FaceState,
     Listener,
     ListenerFrame,
     MediaError,
     PortraitError,
     Region,
+    SpeakerSettings,
     bundle_engines,
     open_speaker,
 )
@@ -76,9 +78,9 @@ def test_offline_is_the_stream_fed_from_the_file(frames_per_push: int) -> None:
     """A real clip and the real face detector; 11.94 fps and 24 kHz become 25 fps and 16 kHz on the way."""
     listener = fake_listener(detector=BlazeFace(), lookahead=13)
     region = listener.find_region(PODIUM)
-    expected = content(listener.react(PODIUM, samples=2, seed=3, region=region))
+    expected = content(listener.react(PODIUM, samples=2, seed=3, speaker=SpeakerSettings(region=region)))
     frames: list[ListenerFrame] = []
-    with listener.stream(samples=2, seed=3, region=region) as stream:
+    with listener.stream(samples=2, seed=3, speaker=SpeakerSettings(region=region)) as stream:
         for chunk in open_speaker(PODIUM).chunks(frames_per_push):
             stream.push(video=chunk.video)
             frames += stream.pull()
@@ -92,7 +94,9 @@ def test_offline_is_the_stream_fed_from_the_file(frames_per_push: int) -> None:
 def test_react_looks_the_region_up_in_a_pass_of_its_own() -> None:
     listener = fake_listener(detector=BlazeFace())
     region = listener.find_region(open_speaker(PODIUM))
-    assert content(listener.react(PODIUM)) == content(listener.react(str(PODIUM), region=region))
+    assert content(listener.react(PODIUM)) == content(
+        listener.react(str(PODIUM), speaker=SpeakerSettings(region=region))
+    )
 
 
 def test_the_region_of_a_clip_holds_its_face() -> None:
@@ -202,13 +206,19 @@ def test_a_bundle_is_opened_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(bundle_engines, "OrtEngine", record)
     bundle = write_fake_bundle(tmp_path / "me.pflx")
-    with Listener.open(bundle, portrait_of(), threads=3, lookahead=2, detector=ONE_FACE) as listener:
+    with Listener.open(
+        bundle,
+        portrait_of(),
+        engines=EngineSettings(threads=3),
+        lookahead=2,
+        speaker=SpeakerSettings(detector=ONE_FACE),
+    ) as listener:
         assert listener.lookahead == 2
         assert len(list(listener.react(clip))) == 53
     assert sorted(name for name, _ in opened) == sorted(f"{graph}.fp32.onnx" for graph in fake_engines())
     assert all(options == {"threads": 3, "sizes": CALL_SIZES} for _, options in opened)
     with pytest.raises(BundleError, match="no fp16 variant; it has fp32"):
-        Listener.open(bundle, portrait_of(), precision="fp16")
+        Listener.open(bundle, portrait_of(), engines=EngineSettings(precision="fp16"))
 
 
 def test_what_was_opened_is_closed_when_the_rest_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +236,7 @@ def test_what_was_opened_is_closed_when_the_rest_cannot_be(tmp_path: Path, monke
     bundle = write_fake_bundle(tmp_path / "me.pflx")
     for failure in (EngineError, PortraitError):
         with pytest.raises(failure):
-            Listener.open(bundle, "nobody.png", detector=ONE_FACE)
+            Listener.open(bundle, "nobody.png", speaker=SpeakerSettings(detector=ONE_FACE))
         assert engines
         for engine in engines:
             with pytest.raises(EngineError, match="closed"):

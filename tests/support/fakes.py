@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from support.grouped import grouped
 from support.sample_bundle import F32, ROLES
 
 from pflx.engines import (
@@ -276,10 +277,10 @@ def _roles(*names: str) -> dict[str, str]:
 
 
 def fake_listener(engines: Mapping[str, Engine] | None = None, **options: Any) -> Listener:
-    """A listener on fake engines and a detector that sees one face; `options` are those of `Listener`."""
+    """A listener on fake engines, with a detector that sees one face; takes the fields of `SpeakerSettings`, too."""
     given: dict[str, Any] = {"detector": ONE_FACE, "lookahead": 0, "portrait": portrait_of()} | options
     manifest = given.pop("manifest", None) or fake_manifest()
-    return Listener(manifest, engines or fake_engines(), **given)
+    return Listener(manifest, engines or fake_engines(), **grouped(given, "speaker"))
 
 
 def write_fake_bundle(folder: Path, **changes: Any) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from support.fakes import Faces, fake_listener, frames_of, sound_of
+from support.grouped import grouped
 
 from pflx.engines import Array
 from pflx.runtime import Listener, ListenerFrame, Stream
@@ -32,7 +33,7 @@ def content(frame: ListenerFrame) -> tuple[Any, ...]:
 
 def whole(source: Listener, video: Array = VIDEO, sound: Array = SOUND, **options: Any) -> list[ListenerFrame]:
     """All frames of one push, one finish and one pull."""
-    with source.stream(**options) as stream:
+    with source.stream(**grouped(options, "speaker")) as stream:
         stream.push(video=video, audio=sound)
         stream.finish()
         return list(stream.pull())

@@ -53,10 +53,10 @@ def run_engines(plan: Plan, progress: Callable[[int, int], None] | None = None) 
     uses = graph_uses(manifest, plan.samples, plan.options)
     measured = []
     with ExitStack() as stack:
-        gpu = None if plan.stub else open_device(plan.device, plan.engine)
+        gpu = None if plan.stub else open_device(plan.device, plan.engines.library)
         if gpu is not None:
             stack.callback(gpu.close)
-        peak = None if plan.stub or gpu else stack.enter_context(open_peak(plan.threads))
+        peak = None if plan.stub or gpu else stack.enter_context(open_peak(plan.engines.threads))
         for done, graph in enumerate(manifest.graphs):
             if progress:
                 progress(done, len(manifest.graphs))
@@ -238,7 +238,7 @@ def _open(plan: Plan, manifest: Manifest, graph: str, gpu: Device | None) -> Eng
         return stub_engines(manifest)[graph]
     assert plan.bundle is not None
     bundle = Bundle(plan.bundle, manifest)
-    return open_engine(bundle, graph, gpu, plan.engine, precision=plan.precision, threads=plan.threads)
+    return open_engine(bundle, graph, gpu, plan.engines)
 
 
 def _warm_up(call: Callable[[], object], clock: Clock) -> tuple[int, int, str]:

@@ -16,7 +16,7 @@ from pflx.runtime.bench.measure.environment import describe_frequency
 from pflx.runtime.bench.measure.stub import StubDetector, StubExtractor, stub_engines
 from pflx.runtime.bench.measure.stub_shapes import stub_manifest
 from pflx.runtime.bench.report.report import STUB_EXTRACTOR, Environment, Mode, Report, Setup
-from pflx.runtime.bundle_engines import Library
+from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.generators import GeneratorOptions, default_sources, make_generator
@@ -26,9 +26,15 @@ from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.rendering.renderers import reach
 from pflx.runtime.speaker.extractor import SIZES, Extractor
 from pflx.runtime.speaker.extractors import source_name
+from pflx.runtime.speaker.settings import SpeakerSettings
 
 _STUB_NAME = "stub"
 _HASH_DIGITS = 12
+
+
+LATE_INSTEAD = LiveSettings(floor=Rung.FULL, stale_ms=5000.0)
+"""The chain itself is measured: late frames count as late. On a machine that is far too slow no picture would be in
+time by a session's own `stale_ms`, and nothing be known of its cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +47,10 @@ class Plan:
         portrait: picture of the listener, and of the face in the made-up speaker; None draws one.
         speaker: clip of the speaker; None makes one up.
         device: `cpu` or `cuda:N`.
-        engine: what runs the graphs there.
-        precision: a variant that the bundle holds; None takes the bundle's own.
-        threads: of one graph's run; None leaves it to the backend.
+        engines: how the graphs are run there.
         samples: reactions made at once.
         lookahead: coefficient frames that rendering waits for.
-        playout_ms: declared delay on top of the algorithm's.
-        floor: the lowest rung that may be chosen. With FULL the chain itself is measured: late frames count as late.
-        stale_ms: how late a frame may come, and input may be used, at all. More than a session's own default: on a
-            machine that is far too slow no picture would be in time, and nothing be known of its cost.
+        live: how a session keeps time.
         duration_s: media time to feed.
         seed: of noise and of the phases of events.
         extractors: need of the generator to what gives it, as `open_extractor` takes it; a need that is not named is
@@ -67,14 +68,10 @@ class Plan:
     portrait: Path | None = None
     speaker: Path | None = None
     device: str = "cpu"
-    engine: Library = "onnxruntime"
-    precision: str | None = None
-    threads: int | None = None
+    engines: EngineSettings = AS_IT_IS
     samples: int = 1
     lookahead: int = WINDOW_RADIUS
-    playout_ms: float = LiveSettings.playout_ms
-    floor: Rung = Rung.FULL
-    stale_ms: float = 5000.0
+    live: LiveSettings = LATE_INSTEAD
     duration_s: float = 60.0
     seed: int = 0
     extractors: Mapping[str, str] = field(default_factory=dict)
@@ -131,11 +128,9 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
             plan.bundle,
             portrait,
             device=plan.device,
-            engine=plan.engine,
-            precision=plan.precision,
-            threads=plan.threads,
+            engines=plan.engines,
             lookahead=plan.lookahead,
-            extractors=extractors,
+            speaker=SpeakerSettings(extractors=extractors),
             options=plan.options,
         )
     return Listener(
@@ -143,8 +138,7 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
         stub_engines(manifest, clock=clock, costs=costs or {}),
         portrait,
         lookahead=plan.lookahead,
-        detector=StubDetector(),
-        extractors=extractors,
+        speaker=SpeakerSettings(extractors=extractors, detector=StubDetector()),
         options=plan.options,
         clock=clock,
     )
@@ -193,7 +187,7 @@ def make_report(
 
 
 def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Setup:
-    precision = plan.precision or manifest.precision
+    precision = plan.engines.precision or manifest.precision
     named = _named(plan, manifest.generator.name)
     generator = make_generator(manifest.generator, stub_engines(manifest), plan.options)
     steps = max(generator.steps, default=None)
@@ -205,8 +199,8 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         precision=precision,
         graphs={} if plan.stub else _hashes(manifest, precision),
         device=plan.device,
-        engine=plan.engine,
-        threads=plan.threads,
+        engine=plan.engines.library,
+        threads=plan.engines.threads,
         stub=plan.stub,
         window=manifest.generator.window,
         hop=manifest.generator.hop,
@@ -226,8 +220,8 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         size=manifest.renderer.size,
         source=source,
         sink="null",
-        floor=plan.floor.name,
-        playout_ms=plan.playout_ms,
+        floor=plan.live.floor.name,
+        playout_ms=plan.live.playout_ms,
         duration_s=plan.duration_s,
         seed=plan.seed,
         clock="virtual" if virtual else "real",

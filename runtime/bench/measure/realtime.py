@@ -87,7 +87,7 @@ def run_realtime(
         found = figures_of(measured, plan, listener)
         reaction = None
         if reaches := events_reach(plan, listener.generator):
-            reaction = measure_reaction(measured, stimulus, listener, playout_ms=plan.playout_ms, seed=plan.seed)
+            reaction = measure_reaction(measured, stimulus, listener, playout_ms=plan.live.playout_ms, seed=plan.seed)
     report = make_report(
         plan,
         "realtime",
@@ -135,11 +135,9 @@ def start_session(
     return listener.live(
         source,
         NullSink(),
-        playout_ms=plan.playout_ms,
+        plan.live,
         samples=plan.samples,
         seed=plan.seed,
-        floor=plan.floor,
-        stale_ms=plan.stale_ms,
         record=record,
         clock=clock,
     )
@@ -191,7 +189,7 @@ def figures_of(ledgers: Sequence[Ledger], plan: Plan, listener: Listener) -> Fig
         ledgers,
         hop=listener.generator.hop,
         algorithmic_ms=listener.algorithmic_delay_ms,
-        playout_ms=plan.playout_ms,
+        playout_ms=plan.live.playout_ms,
         samples=plan.samples,
         fps=FPS,
     )

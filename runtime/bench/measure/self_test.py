@@ -19,6 +19,7 @@ from pflx.runtime.frames.timing import NS_PER_MS
 from pflx.runtime.latency.percentiles import Distribution, distribution
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.clock import LiveClock, VirtualClock
+from pflx.runtime.speaker.settings import SpeakerSettings
 from pflx.runtime.text_table import number
 
 _STALL_MS = 500
@@ -89,7 +90,8 @@ def _listener(plan: Plan, clock: LiveClock, *, stall: bool = False) -> Listener:
     engines: dict[str, Engine] = {**stubs}
     if stall:
         engines[_STALLED_GRAPH] = _Stalling(stubs[_STALLED_GRAPH], clock, _STALLED_FRAME)
-    return Listener(manifest, engines, draw_face(), lookahead=plan.lookahead, detector=StubDetector(), clock=clock)
+    speaker = SpeakerSettings(detector=StubDetector())
+    return Listener(manifest, engines, draw_face(), lookahead=plan.lookahead, speaker=speaker, clock=clock)
 
 
 def _stimulus(plan: Plan) -> Stimulus:

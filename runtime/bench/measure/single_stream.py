@@ -64,7 +64,9 @@ def run_single_stream(
                     break
     for ledger in ledgers:
         record(ledger)
-    fed = dataclasses.replace(plan, playout_ms=0, duration_s=(ledgers[-1].frame + 1) / FPS)
+    fed = dataclasses.replace(
+        plan, live=dataclasses.replace(plan.live, playout_ms=0), duration_s=(ledgers[-1].frame + 1) / FPS
+    )
     found = figures_of(without_warm_up(ledgers, hop), fed, listener)
     report = make_report(
         fed,

@@ -35,7 +35,7 @@ from pflx.engines import (
 from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.bundle.admission import cpu_features, library_version, require_admitted
 from pflx.engines.bundle.manifest import MANIFEST, decode_manifest, encode_manifest
-from pflx.runtime import Listener
+from pflx.runtime import EngineSettings, Listener, SpeakerSettings
 from pflx.runtime.bundle_engines import open_engine
 
 if find_spec("openvino") is None:
@@ -279,14 +279,19 @@ def test_an_admitted_variant_opens_in_the_precision_it_was_judged_in(
     monkeypatch.setattr("pflx.runtime.bundle_engines.OpenVinoEngine", note)
     admitted = Bundle.open(admit(bundle))
     for graph in ("pirender_frame", "posnet"):
-        open_engine(admitted, graph, None, "openvino", precision="bf16")
+        open_engine(admitted, graph, None, EngineSettings("openvino", "bf16"))
     assert opened == {"pirender_frame.fp32.onnx": "bf16", "posnet.fp32.onnx": "f32"}
-    open_engine(admitted, "pirender_frame", None, "openvino")
+    open_engine(admitted, "pirender_frame", None, EngineSettings("openvino"))
     assert opened["pirender_frame.fp32.onnx"] == "f32"
 
 
 def test_a_listener_refuses_a_variant_on_another_engine(bundle: Path) -> None:
     with pytest.raises(PassportError, match=r"me\.pflx in bf16 was admitted for openvino on the CPU, not for onnx"):
-        Listener.open(admit(bundle), portrait_of(), precision="bf16", detector=ONE_FACE)
+        Listener.open(
+            admit(bundle),
+            portrait_of(),
+            engines=EngineSettings(precision="bf16"),
+            speaker=SpeakerSettings(detector=ONE_FACE),
+        )
     with pytest.raises(PassportError, match="not for tensorrt-rtx"):
         build_bundle_engines(bundle, "tensorrt-rtx", "bf16")

@@ -14,7 +14,7 @@ from support.gpu.fake_gpu import gpu_engines
 
 from pflx.engines import Array, FakeEngine, GraphInfo, PflxError
 from pflx.engines.gpu.device import Device
-from pflx.runtime import VirtualClock, bundle_engines
+from pflx.runtime import EngineSettings, VirtualClock, bundle_engines
 from pflx.runtime.bench.measure.engine import (
     LEAST_CALLS,
     add_speed,
@@ -174,7 +174,7 @@ def test_the_engines_of_a_bundle_are_closed_one_by_one(tmp_path: Path, monkeypat
         return opened[-1]
 
     monkeypatch.setattr(bundle_engines, "OrtEngine", open_one)
-    plan = Plan(bundle=write_fake_bundle(tmp_path / "me.pflx"), duration_s=0.01, threads=1)
+    plan = Plan(bundle=write_fake_bundle(tmp_path / "me.pflx"), duration_s=0.01, engines=EngineSettings(threads=1))
     report = run_engines(plan)
     assert len(opened) == 5
     assert asked[0] == {"threads": 1, "sizes": CALL_SIZES}

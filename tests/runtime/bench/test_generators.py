@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from support.exported import all_recipes
 from pflx.engines import FeedError
 from pflx.runtime import GeneratorOptions, Ledger, Listener, VirtualClock
 from pflx.runtime.bench.measure.engine import engines_verdict, run_engines
-from pflx.runtime.bench.measure.plan import Plan, open_listener
+from pflx.runtime.bench.measure.plan import LATE_INSTEAD, Plan, open_listener
 from pflx.runtime.bench.measure.reaction import find_responses, first_differences, hears, measure_reaction
 from pflx.runtime.bench.measure.realtime import play, run_realtime, without_warm_up
 from pflx.runtime.bench.measure.single_stream import run_single_stream
@@ -53,7 +54,13 @@ def test_stubs_have_the_shapes_of_the_exported_graphs() -> None:
 @cache
 def run(kind: str, lookahead: int, slow: bool = False) -> tuple[list[Ledger], Listener, Stimulus]:
     costs = {**SLOW[kind], "pirender_frame": 5} if slow else {}
-    plan = Plan(stub=True, kind=kind, duration_s=SECONDS[kind], lookahead=lookahead, playout_ms=PLAYOUT)
+    plan = Plan(
+        stub=True,
+        kind=kind,
+        duration_s=SECONDS[kind],
+        lookahead=lookahead,
+        live=dataclasses.replace(LATE_INSTEAD, playout_ms=PLAYOUT),
+    )
     clock = VirtualClock()
     listener = open_listener(plan, clock, costs={graph: ms * MS for graph, ms in costs.items()})
     stimulus = Stimulus(plan.duration_s, 0, size=(64, 48), sample_rate_hz=listener.sample_rate_hz)

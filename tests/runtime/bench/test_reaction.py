@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.grouped import grouped
 from support.latency.planted import MS, ORIGIN, on_time
 
 from pflx.engines import Array
@@ -26,7 +27,7 @@ def run(
     lookahead: int, costs: Mapping[str, int] | None = None, **changes: object
 ) -> tuple[list[Ledger], Listener, Stimulus]:
     given: dict[str, object] = {"stub": True, "duration_s": 30.0, "lookahead": lookahead} | changes
-    plan = Plan(**given)  # type: ignore[arg-type]
+    plan = Plan(**grouped(given, "engines"))
     clock = VirtualClock()
     stimulus = Stimulus(plan.duration_s, plan.seed, size=SIZE)
     listener = open_listener(plan, clock, costs=costs)

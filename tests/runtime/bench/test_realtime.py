@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.fakes import write_fake_bundle
+from support.grouped import grouped
 from support.latency.planted import on_time
 from support.places import MEDIA
 
 from pflx.engines import FeedError
-from pflx.runtime import BlazeFace, Ledger, Rung, VirtualClock
+from pflx.runtime import BlazeFace, Ledger, LiveSettings, VirtualClock
 from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.plan import Plan, open_listener
 from pflx.runtime.bench.measure.realtime import run_realtime
@@ -35,7 +36,7 @@ SMALL = (64, 48)
 
 def plan(**changes: object) -> Plan:
     given: dict[str, object] = {"stub": True, "duration_s": 6.0, "lookahead": 2} | changes
-    return Plan(**given)  # type: ignore[arg-type]
+    return Plan(**grouped(given, "engines"))
 
 
 @pytest.fixture(scope="module")
@@ -246,5 +247,5 @@ def test_a_long_run_has_a_row_for_each_minute_and_the_figures_of_all_of_it() -> 
 
 
 def test_a_short_run_has_one_row() -> None:
-    report = run_soak(plan(floor=Rung.HOLD), VirtualClock())
+    report = run_soak(plan(live=LiveSettings(stale_ms=5000)), VirtualClock())
     assert [(row.minute, row.frames) for row in report.minutes] == [(0, 126)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pflx.engines import FeedError
 from pflx.runtime import Ledger, VirtualClock
-from pflx.runtime.bench.measure.plan import Plan
+from pflx.runtime.bench.measure.plan import LATE_INSTEAD, Plan
 from pflx.runtime.bench.measure.sessions import run_sessions
 from pflx.runtime.bench.measure.single_stream import run_single_stream
 from pflx.runtime.bench.report.report import Report, decode_report, encode_report
@@ -50,7 +52,7 @@ def test_the_p99_is_over_the_segments_of_all_sessions() -> None:
 
 
 def test_a_turnaround_beyond_a_segment_is_not_kept_even_if_no_deadline_is_missed() -> None:
-    plan = Plan(stub=True, duration_s=6, playout_ms=2000)
+    plan = Plan(stub=True, duration_s=6, live=replace(LATE_INSTEAD, playout_ms=2000))
     slow = run_sessions(plan, 1, 1, VirtualClock(), costs={"reactface_speaker": 300 * MS, "pirender_frame": MS})
     assert slow.sessions[0].dmr == 0
     assert slow.sessions[0].kept

@@ -18,7 +18,7 @@ from support.gpu.fake_gpu import gpu_listener
 from support.places import MEDIA
 
 from pflx.engines import Array, BundleError, GeneratorInfo
-from pflx.runtime import Listener, Region, open_extractor
+from pflx.runtime import Listener, Region, SpeakerSettings, open_extractor
 from pflx.runtime.generators import Generator, State, cues, default_sources, gestures, make_generator, mirroring
 from pflx.runtime.generators.backchannel import BackchannelGenerator
 from pflx.runtime.generators.habits import HABITS, habit
@@ -456,7 +456,10 @@ def test_it_takes_landmarks_by_itself_and_others_do_not() -> None:
 
 
 def test_a_listener_of_it_starts_without_any_source() -> None:
-    with fake_listener(manifest=fake_manifest(generator=INFO)) as listener, listener.stream(region=REGION) as stream:
+    with (
+        fake_listener(manifest=fake_manifest(generator=INFO)) as listener,
+        listener.stream(speaker=SpeakerSettings(region=REGION)) as stream,
+    ):
         stream.push(video=frames_of(20), audio=sound_of(20))
         assert len(list(stream.pull())) == 20
 
@@ -464,7 +467,7 @@ def test_a_listener_of_it_starts_without_any_source() -> None:
 @pytest.mark.parametrize("lookahead", [0, 3])
 def test_beside_a_gpu_it_reacts_as_beside_a_cpu(lookahead: int) -> None:
     def shown(listener: Listener) -> list[tuple[bytes, bytes]]:
-        with listener, listener.stream(region=REGION, samples=2, seed=5) as stream:
+        with listener, listener.stream(speaker=SpeakerSettings(region=REGION), samples=2, seed=5) as stream:
             stream.push(video=frames_of(30), audio=sound_of(30))
             stream.finish()
             return [(frame.image.tobytes(), frame.coefficients.tobytes()) for frame in stream.pull()]

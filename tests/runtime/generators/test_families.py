@@ -14,7 +14,16 @@ from support.live.live_sessions import run
 from support.places import MEDIA
 
 from pflx.engines import Array, Bundle, Engine, GeneratorInfo, OrtEngine, SmootherInfo
-from pflx.runtime import GeneratorOptions, Listener, ListenerFrame, Recorded, Region, Rung, open_speaker
+from pflx.runtime import (
+    GeneratorOptions,
+    Listener,
+    ListenerFrame,
+    Recorded,
+    Region,
+    Rung,
+    SpeakerSettings,
+    open_speaker,
+)
 from pflx.runtime.live.clock import VirtualClock
 
 CLIP = MEDIA / "podium_speech_8s.mp4"
@@ -55,8 +64,7 @@ def opened(info: GeneratorInfo, rate: int, paths: Mapping[str, Path]) -> Listene
         {**fake_engines(), **engines},
         portrait_of(),
         lookahead=3,
-        detector=ONE_FACE,
-        extractors={"coefficients": "landmarks", "emotion": emotion()},
+        speaker=SpeakerSettings(detector=ONE_FACE, extractors={"coefficients": "landmarks", "emotion": emotion()}),
         options=GeneratorOptions(steps=3) if info.name == "perfrdiff" else None,
     )
 
@@ -81,13 +89,13 @@ def tracks(frames: list[ListenerFrame]) -> Array:
 
 def test_a_clip_becomes_a_reaction_however_it_is_pushed(kind: str, listener: Listener) -> None:
     clip = open_speaker(CLIP).limited(FRAMES / 25)
-    whole = list(listener.react(clip, region=REGION, samples=2, seed=3))
+    whole = list(listener.react(clip, speaker=SpeakerSettings(region=REGION), samples=2, seed=3))
     assert [(frame.ledger.frame, frame.sample) for frame in whole] == [(k, m) for k in range(FRAMES) for m in range(2)]
     assert np.isfinite(tracks(whole)).all()
     assert np.ptp(tracks(whole)[::2], axis=0)[:58].max() > 1e-3
     assert (whole[0].emotion is None) == (kind in ("reactface", "backchannel"))
     pieces: list[ListenerFrame] = []
-    with listener.stream(region=REGION, samples=2, seed=3) as stream:
+    with listener.stream(speaker=SpeakerSettings(region=REGION), samples=2, seed=3) as stream:
         for chunk in clip.at_rate(listener.sample_rate_hz).chunks(7):
             stream.push(video=chunk.video)
             half = len(chunk.audio) // 2
@@ -101,9 +109,9 @@ def test_a_clip_becomes_a_reaction_however_it_is_pushed(kind: str, listener: Lis
 
 def test_a_session_goes_on_from_its_snapshot(listener: Listener) -> None:
     clip = open_speaker(CLIP, listener.sample_rate_hz).limited(FRAMES / 25)
-    whole = list(listener.react(clip, region=REGION, seed=3))
+    whole = list(listener.react(clip, speaker=SpeakerSettings(region=REGION), seed=3))
     chunks = list(clip.chunks(10))
-    with listener.stream(region=REGION, seed=3) as stream:
+    with listener.stream(speaker=SpeakerSettings(region=REGION), seed=3) as stream:
         for chunk in chunks[:3]:
             stream.push(video=chunk.video, audio=chunk.audio)
         frames = list(islice(stream.pull(), 9))
@@ -118,7 +126,7 @@ def test_a_session_goes_on_from_its_snapshot(listener: Listener) -> None:
 
 def test_a_live_session_shows_the_clips_reaction(listener: Listener) -> None:
     clip = open_speaker(CLIP).limited(FRAMES / 25)
-    whole = {frame.ledger.frame: frame for frame in listener.react(clip, region=REGION)}
+    whole = {frame.ledger.frame: frame for frame in listener.react(clip, speaker=SpeakerSettings(region=REGION))}
     result = run(clip, listener=listener, clock=VirtualClock(10**9), region=REGION)
     shown = [frame for frame in result.frames if frame.degraded is Rung.FULL]
     assert len(shown) >= FRAMES - 25  # the first second of PerFRDiff comes late

@@ -11,7 +11,7 @@ from support.fakes import MEAN_FACE, frames_of, sound_of
 from support.lagging import PERFRDIFF, REGION, Counting, lagging
 
 from pflx.engines import FeedError
-from pflx.runtime import Extractor, Listener, NeedError, Recorded, open_extractor
+from pflx.runtime import Extractor, Listener, NeedError, Recorded, SpeakerSettings, open_extractor
 from pflx.runtime.media.video_writer import VideoWriter
 
 STARTS: dict[str, Any] = {
@@ -44,12 +44,12 @@ def test_a_need_that_is_not_met_is_told_before_anything_runs(start: str, clip: P
 
 def test_an_extractor_of_another_size_is_refused() -> None:
     with pytest.raises(NeedError, match="58 numbers of coefficients, the extractor gives 25"):
-        needy().stream(extractors={"coefficients": Recorded(np.zeros((9, 25), np.float32))})
+        needy().stream(speaker=SpeakerSettings(extractors={"coefficients": Recorded(np.zeros((9, 25), np.float32))}))
 
 
 def test_a_session_brings_its_own_extractor() -> None:
     extractor = Counting()
-    with needy().stream(region=REGION, extractors={"coefficients": extractor}) as stream:
+    with needy().stream(speaker=SpeakerSettings(region=REGION, extractors={"coefficients": extractor})) as stream:
         stream.push(video=frames_of(5, size=(32, 32)), audio=sound_of(5))
         assert len(list(stream.pull())) == 5
     assert extractor.asked == [0, 1, 2, 3, 4]
@@ -58,7 +58,7 @@ def test_a_session_brings_its_own_extractor() -> None:
 def test_a_file_is_opened_and_the_mean_face_subtracted(tmp_path: Path, clip: Path) -> None:
     path = tmp_path / "speaker.npy"
     np.save(path, np.arange(30, dtype=np.float32)[:, None] + MEAN_FACE)
-    frames = list(needy().react(clip, extractors={"coefficients": path}))
+    frames = list(needy().react(clip, speaker=SpeakerSettings(extractors={"coefficients": path})))
     ends = [frame.coefficients[1].item() for frame in frames]
     assert ends == pytest.approx([4.0] * 10 + [9.0] * 5 + [14.0] * 5 + [19.0] * 5 + [24.0] * 5, abs=1e-5)
 
@@ -72,7 +72,7 @@ def test_a_file_is_opened_once_for_a_clip(tmp_path: Path, clip: Path, monkeypatc
         return open_extractor(given, need, mean_face)
 
     monkeypatch.setattr("pflx.runtime.speaker.extractors.open_extractor", counting)
-    next(needy().react(clip, extractors={"coefficients": path}))
+    next(needy().react(clip, speaker=SpeakerSettings(extractors={"coefficients": path})))
     assert opened == ["coefficients"]
 
 
@@ -80,7 +80,7 @@ def test_too_short_a_record_is_told_before_the_first_frame(tmp_path: Path, clip:
     path = tmp_path / "speaker.npy"
     np.save(path, np.zeros((12, 58), np.float32))
     with pytest.raises(FeedError, match="recorded for 12 frames, and the clip has 30"):
-        next(needy().react(clip, extractors={"coefficients": path}))
+        next(needy().react(clip, speaker=SpeakerSettings(extractors={"coefficients": path})))
 
 
 def test_in_a_live_session_the_record_follows_the_speakers_frames(clip: Path) -> None:
@@ -89,8 +89,7 @@ def test_in_a_live_session_the_record_follows_the_speakers_frames(clip: Path) ->
     with needy().live(
         clip,
         lambda frame: shown.append((frame.ledger.frame, frame.coefficients[1].item())),
-        region=REGION,
-        extractors={"coefficients": Recorded(values)},
+        speaker=SpeakerSettings(region=REGION, extractors={"coefficients": Recorded(values)}),
     ) as session:
         session.wait()
     assert shown

@@ -10,7 +10,7 @@ from support.fakes import FUNCTIONS, Function, fake_engines, fake_listener, fram
 from support.latency.traces import incidents, on_row, trace
 
 from pflx.engines import Array
-from pflx.runtime import Timed
+from pflx.runtime import LiveSettings, Timed
 from pflx.runtime.frames.ledger import Ledger
 from pflx.runtime.latency.percentiles import Figures, figures
 from pflx.runtime.live.clock import VirtualClock
@@ -43,7 +43,12 @@ def session(
     speaker = (Timed(k / 25, video=video[k], audio=sound[640 * k : 640 * k + 640]) for k in range(FRAMES))
     ledgers: list[Ledger] = []
     with fake_listener(engines, lookahead=lookahead, clock=clock).live(
-        speaker, lambda _: None, playout_ms=playout_ms, samples=samples, record=ledgers.append, clock=clock
+        speaker,
+        lambda _: None,
+        settings=LiveSettings(playout_ms=playout_ms),
+        samples=samples,
+        record=ledgers.append,
+        clock=clock,
     ) as live:
         live.wait()
         counted = live.stats

@@ -33,9 +33,11 @@ from pflx.runtime import (
     IterableSource,
     ListenerFrame,
     LiveSession,
+    LiveSettings,
     PortraitError,
     Rung,
     SessionError,
+    SpeakerSettings,
     Timed,
 )
 from pflx.runtime.live.clock import LiveClock, VirtualClock
@@ -54,10 +56,12 @@ def test_a_new_portrait_is_in_the_next_picture_that_is_rendered(clock: LiveClock
     sink = Show(act)
     listener = fake_listener(lookahead=3)
     source = speaker(24)
-    with listener.live(source, sink, playout_ms=40, region=REGION, clock=clock) as session:
+    with listener.live(
+        source, sink, settings=LiveSettings(playout_ms=40), speaker=SpeakerSettings(region=REGION), clock=clock
+    ) as session:
         session.wait(PATIENCE_S)
     old = offline(source)
-    with fake_listener(lookahead=3, portrait=portrait_of(1)).stream(region=REGION) as stream:
+    with fake_listener(lookahead=3, portrait=portrait_of(1)).stream(speaker=SpeakerSettings(region=REGION)) as stream:
         stream.push(video=frames_of(24), audio=sound_of(24))
         stream.finish()
         new = list(stream.pull())
@@ -74,7 +78,7 @@ def test_a_new_portrait_is_in_the_next_picture_that_is_rendered(clock: LiveClock
 
 def test_a_portrait_that_cannot_be_read_is_told_to_the_caller_and_the_session_goes_on(clock: LiveClock) -> None:
     sink = Show()
-    with fake_listener().live(speaker(16), sink, playout_ms=40, clock=clock) as session:
+    with fake_listener().live(speaker(16), sink, settings=LiveSettings(playout_ms=40), clock=clock) as session:
         with pytest.raises(PortraitError):
             session.set_portrait("nowhere.png")
         with pytest.raises(FeedError, match="sample"):
@@ -142,7 +146,9 @@ def test_a_session_may_be_closed_twice_and_before_its_first_frame(clock: LiveClo
 
 def test_a_session_may_be_closed_from_another_thread(clock: LiveClock) -> None:
     sink = Show()
-    with fake_listener().live(IterableSource(endless(clock), live=True), sink, playout_ms=40, clock=clock) as session:
+    with fake_listener().live(
+        IterableSource(endless(clock), live=True), sink, settings=LiveSettings(playout_ms=40), clock=clock
+    ) as session:
 
         def close() -> None:
             clock.sleep(500 * MS)
@@ -161,7 +167,9 @@ def test_a_session_may_be_closed_from_another_thread(clock: LiveClock) -> None:
 def test_a_session_may_be_closed_by_its_own_sink(samples: int, clock: LiveClock) -> None:
     sink = Show(lambda n: session.close() if n == 4 else None)
     source = IterableSource(endless(clock), live=True)
-    with fake_listener().live(source, sink, samples=samples, playout_ms=40, clock=clock) as session:
+    with fake_listener().live(
+        source, sink, samples=samples, settings=LiveSettings(playout_ms=40), clock=clock
+    ) as session:
         assert session.wait(PATIENCE_S)
     assert len(sink.frames) == 4
     assert sink.closed == [None]
@@ -170,12 +178,12 @@ def test_a_session_may_be_closed_by_its_own_sink(samples: int, clock: LiveClock)
 
 def test_a_loop_may_be_left_and_the_session_closed_from_within(clock: LiveClock) -> None:
     source = IterableSource(endless(clock), live=True)
-    with fake_listener().live(source, playout_ms=40, clock=clock) as session:
+    with fake_listener().live(source, settings=LiveSettings(playout_ms=40), clock=clock) as session:
         for frame in islice(session, 3):
             assert frame.image.shape == (64, 64, 3)
     assert_over(session, clock)
     source = IterableSource(endless(clock), live=True)
-    with fake_listener().live(source, playout_ms=40, clock=clock) as session:
+    with fake_listener().live(source, settings=LiveSettings(playout_ms=40), clock=clock) as session:
         for _ in session:
             session.close()
     assert_over(session, clock)

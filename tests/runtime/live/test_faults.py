@@ -45,6 +45,7 @@ from pflx.runtime import (
     IterableSource,
     ListenerFrame,
     LiveSession,
+    LiveSettings,
     Policy,
     SessionError,
     StopWatching,
@@ -148,7 +149,7 @@ def test_a_failure_is_told_at_once_though_the_sink_is_blocked(clock: LiveClock) 
     listener = fake_listener(fake_engines(pirender_frame=Failing(fake_engine("pirender_frame"), at=12).run))
     sink = Show(lambda n: clock.sleep(700 * MS))
     source = IterableSource(endless(clock), live=True)
-    session = listener.live(source, sink, playout_ms=40, clock=clock)
+    session = listener.live(source, sink, settings=LiveSettings(playout_ms=40), clock=clock)
     with pytest.raises(SessionError, match="chain failed: once"):
         session.wait(PATIENCE_S)
     assert sink.closed == []
@@ -160,14 +161,14 @@ def test_the_first_failure_is_the_one_that_is_told(clock: LiveClock) -> None:
     sink = Show(failing(3, "show"), close=BrokenError("close"))
     source = IterableSource(endless(clock), live=True)
     with pytest.raises(SessionError, match="sink failed: show") as caught:
-        watch(fake_listener().live(source, sink, playout_ms=40, clock=clock))
+        watch(fake_listener().live(source, sink, settings=LiveSettings(playout_ms=40), clock=clock))
     assert sink.closed == [caught.value]
 
 
 def test_a_sink_that_cannot_be_closed_is_a_failure(clock: LiveClock) -> None:
     sink = Show(close=BrokenError("close"))
     with pytest.raises(SessionError, match="sink failed: close"):
-        watch(fake_listener().live(speaker(8), sink, playout_ms=40, clock=clock))
+        watch(fake_listener().live(speaker(8), sink, settings=LiveSettings(playout_ms=40), clock=clock))
     assert sink.closed == [None]
 
 
@@ -195,7 +196,7 @@ def test_stop_watching_ends_a_session_well(clock: LiveClock, tmp_path: Path) -> 
 
     sink = Window(tmp_path / "listener.mp4")
     source = IterableSource(endless(clock), live=True)
-    with fake_listener().live(source, sink, playout_ms=40, clock=clock) as session:
+    with fake_listener().live(source, sink, settings=LiveSettings(playout_ms=40), clock=clock) as session:
         assert session.wait(PATIENCE_S)
         assert session.error is None
     assert_over(session, clock)

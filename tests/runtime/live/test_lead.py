@@ -7,7 +7,7 @@ from support.fakes import frames_of
 from support.lagging import BELFUSION, BETWEEN, PERFRDIFF, REGION, TRANSVAE, content, lagging
 from support.live.live_sessions import FRAME, MS, START, run, speaker
 
-from pflx.runtime import ListenerFrame, Rung, Timed
+from pflx.runtime import ListenerFrame, Rung, SpeakerSettings, Timed
 from pflx.runtime.live.clock import VirtualClock
 
 TIMINGS = pytest.mark.parametrize("timing", [PERFRDIFF, BELFUSION, TRANSVAE, BETWEEN])
@@ -36,7 +36,7 @@ def test_every_frame_is_in_time_once_the_first_segment_is_there(timing: tuple[in
 @TIMINGS
 def test_a_live_session_shows_what_the_stream_makes(timing: tuple[int, ...]) -> None:
     speech = items()
-    with lagging(timing).stream(region=REGION) as stream:
+    with lagging(timing).stream(speaker=SpeakerSettings(region=REGION)) as stream:
         for item in speech:
             stream.push(video=item.video[None], audio=item.audio)  # type: ignore[index]
         stream.finish()

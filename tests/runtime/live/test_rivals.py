@@ -35,8 +35,10 @@ from pflx.runtime import (
     Ledger,
     ListenerFrame,
     LiveSession,
+    LiveSettings,
     Rung,
     SessionError,
+    SpeakerSettings,
     StreamError,
     SystemClock,
     open_speaker,
@@ -219,12 +221,16 @@ def test_a_snapshot_after_the_end_goes_on_too(how: str) -> None:
         if how == "failed" and len(first) == 20:
             raise ZeroDivisionError
 
-    session = listener.live(speaker(30), show, clock=clock, region=REGION)
+    session = listener.live(speaker(30), show, clock=clock, speaker=SpeakerSettings(region=REGION))
     clock.sleep((1000 if how == "closed" else 5000) * MS)
     session.close()
     second: list[ListenerFrame] = []
     with listener.live(
-        speaker(60, first=30), second.append, clock=clock, region=REGION, snapshot=session.snapshot()
+        speaker(60, first=30),
+        second.append,
+        clock=clock,
+        speaker=SpeakerSettings(region=REGION),
+        snapshot=session.snapshot(),
     ) as session:
         session.wait()
     assert len(second) == 30
@@ -251,7 +257,10 @@ def test_a_snapshot_of_something_else_is_refused_at_once() -> None:
 def test_sessions_of_one_listener_run_at_once_in_real_time() -> None:
     listener = fake_listener(lookahead=3)
     shown: list[list[ListenerFrame]] = [[], []]
-    sessions = [listener.live(speaker(25), shown[seed].append, seed=seed, region=REGION) for seed in range(2)]
+    sessions = [
+        listener.live(speaker(25), shown[seed].append, seed=seed, speaker=SpeakerSettings(region=REGION))
+        for seed in range(2)
+    ]
     for session in sessions:
         with session:
             assert session.wait(10)
@@ -283,7 +292,9 @@ def test_a_clip_becomes_a_playable_file_of_its_own_length(tmp_path: Path) -> Non
 def test_a_clip_plays_in_real_time_into_a_function() -> None:
     ledgers: list[Ledger] = []
     clip = MEDIA / "webcam_cap12_12s.mp4"
-    with fake_listener().live(clip, lambda frame: ledgers.append(frame.ledger), playout_ms=60) as session:
+    with fake_listener().live(
+        clip, lambda frame: ledgers.append(frame.ledger), settings=LiveSettings(playout_ms=60)
+    ) as session:
         assert not session.wait(1.2)
     assert 5 < len(ledgers) < 30
     assert not still(5)

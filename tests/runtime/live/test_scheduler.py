@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.fakes import FUNCTIONS, HOP, REGION, fake_engines, fake_listener, frames_of, sound_of
 
 from pflx.engines import Array
-from pflx.runtime import ListenerFrame
+from pflx.runtime import ListenerFrame, SpeakerSettings
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.frames.timing import FRAME_NS
 from pflx.runtime.live.scheduler import Cost, DeadlinePace
@@ -181,7 +181,9 @@ class Worker:
         )  # fmt: skip
         pace.rendered(round(self.render_ms(1) * MS))  # as after warming up
         pace.generated(None, round(self.generate_ms(1) * MS))
-        stream = fake_listener(engines, clock=lambda: self.now, lookahead=0).stream(samples=self.samples, region=REGION)
+        stream = fake_listener(engines, clock=lambda: self.now, lookahead=0).stream(
+            samples=self.samples, speaker=SpeakerSettings(region=REGION)
+        )
         video, sound = frames_of(HOP, size=(48, 40)), sound_of(HOP)
         while arrived < n_slots:
             arrive()

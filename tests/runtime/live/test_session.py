@@ -35,8 +35,10 @@ from pflx.runtime import (
     Ledger,
     Listener,
     ListenerFrame,
+    LiveSettings,
     Region,
     Rung,
+    SpeakerSettings,
     Timed,
 )
 from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State
@@ -51,12 +53,18 @@ def test_a_session_may_have_a_look_ahead_of_its_own(lookahead: int) -> None:
     clock, items = VirtualClock(START), speaker(45)
     listener = fake_listener(costly(clock), lookahead=3)
     shown: list[ListenerFrame] = []
-    with listener.live(items, shown.append, lookahead=lookahead, region=REGION, clock=clock) as session:
+    with listener.live(
+        items,
+        shown.append,
+        settings=LiveSettings(lookahead=lookahead),
+        speaker=SpeakerSettings(region=REGION),
+        clock=clock,
+    ) as session:
         session.wait()
     assert contents(shown) == contents(offline(items, lookahead=lookahead))
     assert listener.lookahead == 3
     with pytest.raises(FeedError, match="lookahead is 14; it goes from 0 to 13"):
-        listener.live(items, lookahead=14, clock=clock)
+        listener.live(items, settings=LiveSettings(lookahead=14), clock=clock)
 
 
 @pytest.mark.parametrize("start_s", [0.0, 1000.0, 1.7e9])
@@ -131,7 +139,7 @@ def test_the_algorithmic_delay_is_what_remains_with_engines_that_cost_nothing(lo
 
 def test_a_session_tells_its_declared_delay() -> None:
     clock = VirtualClock(START)
-    with fake_listener(lookahead=13).live([], playout_ms=80, clock=clock) as session:
+    with fake_listener(lookahead=13).live([], settings=LiveSettings(playout_ms=80), clock=clock) as session:
         assert (session.algorithmic_delay_ms, session.declared_delay_ms) == (840, 920)
 
 
@@ -323,7 +331,11 @@ def test_in_a_long_time_nothing_drifts_or_grows(minutes: int, ppm: int) -> None:
             objects.append(len(gc.get_objects()))
 
     with listener.live(
-        IterableSource(camera(), live=True), show, clock=clock, region=Region(0, 0, 16, 16), playout_ms=80
+        IterableSource(camera(), live=True),
+        show,
+        clock=clock,
+        speaker=SpeakerSettings(region=Region(0, 0, 16, 16)),
+        settings=LiveSettings(playout_ms=80),
     ) as session:
         clock.sleep((60 * minutes + 10) * 1000 * MS)  # a wait would wake up with every frame
         session.wait()

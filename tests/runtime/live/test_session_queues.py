@@ -33,9 +33,11 @@ from pflx.runtime import (
     Ledger,
     ListenerFrame,
     LiveSession,
+    LiveSettings,
     Policy,
     Rung,
     SessionStats,
+    SpeakerSettings,
     StreamError,
     Timed,
 )
@@ -83,7 +85,7 @@ def test_a_viewer_ten_times_too_slow_gets_young_frames_and_nothing_piles_up(poli
         stats.append(session.stats)
 
     listener = fake_listener(costly(clock, render=1, generate=5), lookahead=3)
-    with listener.live(speaker(300), clock=clock, policy=policy, block_ms=5000) as session:
+    with listener.live(speaker(300), clock=clock, settings=LiveSettings(policy=policy, block_ms=5000)) as session:
         begin = clock()
         if asynchronous:
             asyncio.run(iterate(session, clock, take))
@@ -102,7 +104,9 @@ def test_a_viewer_ten_times_too_slow_gets_young_frames_and_nothing_piles_up(poli
 
 def test_with_the_policy_latest_the_newest_frame_is_never_dropped() -> None:
     clock = VirtualClock(START)
-    with fake_listener().live(speaker(100), clock=clock, policy=Policy.LATEST, queue_ms=40) as session:
+    with fake_listener().live(
+        speaker(100), clock=clock, settings=LiveSettings(policy=Policy.LATEST, queue_ms=40)
+    ) as session:
         waited = []
         for frame in session:
             waited.append(clock() - (frame.ledger.emitted or 0))
@@ -114,7 +118,7 @@ def test_with_the_policy_block_a_frame_waits_to_be_taken_for_as_long_as_was_said
     def emitted_of(block_ms: float) -> int:
         clock = VirtualClock(START)
         options: dict[str, Any] = {"policy": Policy.BLOCK, "block_ms": block_ms, "queue_ms": 40}
-        with fake_listener().live(speaker(100), clock=clock, **options) as session:
+        with fake_listener().live(speaker(100), clock=clock, settings=LiveSettings(**options)) as session:
             clock.sleep(3000 * MS)
             return session.stats.emitted
 
@@ -129,14 +133,14 @@ def test_with_the_policy_block_a_frame_waits_to_be_taken_for_as_long_as_was_said
 def test_a_setting_that_would_make_a_queue_endless_is_refused(setting: str, bad: float) -> None:
     options: dict[str, Any] = {setting: bad}
     with pytest.raises(FeedError, match=setting):
-        fake_listener().live([], **options)
+        LiveSettings(**options)
 
 
 @pytest.mark.parametrize(("setting", "bad"), [("policy", "latest"), ("floor", 3)])
 def test_a_setting_that_is_no_member_of_its_kind_is_refused_with_all_members(setting: str, bad: object) -> None:
     options: dict[str, Any] = {setting: bad}
     with pytest.raises(FeedError, match=rf"{setting} is {bad!r}; give one of \w+\.\w+, \w+"):
-        fake_listener().live([], **options)
+        LiveSettings(**options)
 
 
 def test_a_source_may_write_every_picture_into_the_same_array() -> None:
@@ -152,7 +156,9 @@ def test_a_source_may_write_every_picture_into_the_same_array() -> None:
                 picture[:] = 0
 
         clock = VirtualClock(START)
-        with fake_listener(clock=clock).live(items(), frames.append, clock=clock, region=REGION) as session:
+        with fake_listener(clock=clock).live(
+            items(), frames.append, clock=clock, speaker=SpeakerSettings(region=REGION)
+        ) as session:
             session.wait()
         return [frame.image.tobytes() for frame in frames]
 
@@ -211,7 +217,13 @@ def test_sessions_of_one_listener_side_by_side_show_what_each_shows_alone() -> N
     listener = fake_listener(costly(clock, render=2, generate=10), lookahead=3)
     shown: list[list[ListenerFrame]] = [[], [], []]
     sessions = [
-        listener.live(speaker(60, start_s=10 * seed), shown[seed].append, seed=seed, clock=clock, region=REGION)
+        listener.live(
+            speaker(60, start_s=10 * seed),
+            shown[seed].append,
+            seed=seed,
+            clock=clock,
+            speaker=SpeakerSettings(region=REGION),
+        )
         for seed in range(3)
     ]
     for session in sessions:
@@ -226,7 +238,10 @@ def test_sessions_that_ask_for_too_much_together_get_equal_shares() -> None:
     clock = VirtualClock(START)
     listener = fake_listener(costly(clock, render=25, generate=60), lookahead=3)
     shown: list[list[ListenerFrame]] = [[], [], []]
-    sessions = [listener.live(speaker(200), shown[i].append, seed=i, clock=clock, region=REGION) for i in range(3)]
+    sessions = [
+        listener.live(speaker(200), shown[i].append, seed=i, clock=clock, speaker=SpeakerSettings(region=REGION))
+        for i in range(3)
+    ]
     for session in sessions:
         with session:
             session.wait()

@@ -58,7 +58,7 @@ from pflx.engines.bundle.manifest import (
 )
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import DeviceEngine
-from pflx.runtime import Listener, ListenerFrame, LiveSession, Rung
+from pflx.runtime import Listener, ListenerFrame, LiveSession, LiveSettings, Rung, SpeakerSettings
 from pflx.runtime.bundle_engines import stream_of
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.pace import Unhurried
@@ -444,7 +444,7 @@ def test_this_floor_is_refused_where_there_is_no_preview() -> None:
     clock = VirtualClock(START)
     listener = fake_listener(costly(clock))
     with pytest.raises(FeedError, match=r"floor is Rung.WARPED, and the bundle has no preview"):
-        listener.live(speaker(8), lambda frame: None, floor=Rung.WARPED, clock=clock)
+        listener.live(speaker(8), lambda frame: None, settings=LiveSettings(floor=Rung.WARPED), clock=clock)
 
 
 def test_a_portrait_without_a_face_has_its_pictures_held(caplog: pytest.LogCaptureFixture) -> None:
@@ -503,11 +503,11 @@ def test_a_bundle_is_opened_with_its_preview_alone(
         return engines[opened[-1]]
 
     monkeypatch.setattr("pflx.runtime.bundle_engines.OrtEngine", open_one)
-    with Listener.open(bundle, portrait_of(), renderer="warp", detector=ONE_FACE) as listener:
+    with Listener.open(bundle, portrait_of(), renderer="warp", speaker=SpeakerSettings(detector=ONE_FACE)) as listener:
         assert type(listener.chain.renderer) is WarpRenderer
         assert listener.lookahead == 0
     assert set(opened) == {"reactface_speaker", "reactface_listener", "posnet", "warp_portrait", "warp_frame"}
-    with Listener.open(bundle, portrait_of(), detector=ONE_FACE) as listener:
+    with Listener.open(bundle, portrait_of(), speaker=SpeakerSettings(detector=ONE_FACE)) as listener:
         assert listener.chain.renderer.has_mover
     with pytest.raises(BundleError, match="has no renderer 'oil'"):
         Listener.open(bundle, portrait_of(), renderer="oil")

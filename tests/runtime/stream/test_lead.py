@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.fakes import frames_of, sound_of
 from support.lagging import BELFUSION, BETWEEN, PERFRDIFF, REGION, TRANSVAE, Counting, Still, Windowed, content, lagging
 
-from pflx.runtime import Listener, ListenerFrame, Stream
+from pflx.runtime import Listener, ListenerFrame, SpeakerSettings, Stream
 from pflx.runtime.generators import reach
 from pflx.runtime.generators.protocol import delay_frames
 
@@ -20,7 +20,7 @@ TIMINGS = pytest.mark.parametrize("timing", [PERFRDIFF, BELFUSION, TRANSVAE, BET
 
 
 def whole(listener: Listener, length: int = LENGTH, samples: int = 1) -> list[ListenerFrame]:
-    with listener.stream(samples=samples, region=REGION) as stream:
+    with listener.stream(samples=samples, speaker=SpeakerSettings(region=REGION)) as stream:
         stream.push(video=VIDEO[:length], audio=SOUND[: 640 * length])
         stream.finish()
         return list(stream.pull())
@@ -59,7 +59,7 @@ def test_how_input_is_cut_changes_no_frame(
     expected = [content(frame) for frame in whole(lagging(timing), length, samples)]
     frames: list[ListenerFrame] = []
     ends = sorted(min(cut, length) for cut in cuts)
-    with lagging(timing).stream(samples=samples, region=REGION) as stream:
+    with lagging(timing).stream(samples=samples, speaker=SpeakerSettings(region=REGION)) as stream:
         for start, end in zip([0, *ends], [*ends, length], strict=True):
             stream.push(video=VIDEO[start:end], audio=SOUND[640 * start : 640 * end])
             frames += islice(stream.pull(), pulls)
@@ -78,7 +78,7 @@ def test_a_frame_is_there_within_the_algorithmic_delay_and_no_sooner_than_its_sl
     delay = delay_frames(listener.generator, lookahead)
     assert listener.algorithmic_delay_ms == delay * 40
     waits: list[int] = []
-    with listener.stream(region=REGION) as stream:
+    with listener.stream(speaker=SpeakerSettings(region=REGION)) as stream:
         for pushed in range(LENGTH):
             stream.push(video=VIDEO[pushed : pushed + 1], audio=SOUND[640 * pushed : 640 * pushed + 640])
             waits += [pushed + 1 - frame.ledger.frame for frame in stream.pull()]
@@ -88,7 +88,7 @@ def test_a_frame_is_there_within_the_algorithmic_delay_and_no_sooner_than_its_sl
 
 
 def test_no_frame_is_shown_before_the_speaker_begins() -> None:
-    with lagging(BELFUSION).stream(region=REGION) as stream:
+    with lagging(BELFUSION).stream(speaker=SpeakerSettings(region=REGION)) as stream:
         assert list(stream.pull()) == []
         stream.push(video=VIDEO[:1], audio=SOUND[:640])
         assert [frame.ledger.frame for frame in stream.pull()] == [0]
@@ -107,7 +107,7 @@ def test_what_was_not_there_is_zero_and_what_was_not_found_is_held(timing: tuple
 @given(before=st.integers(0, 22), after=st.integers(0, 22))
 @settings(max_examples=20, deadline=None)
 def test_after_a_flush_the_motion_goes_on_with_the_next_input(timing: tuple[int, ...], before: int, after: int) -> None:
-    with lagging(timing).stream(region=REGION) as stream:
+    with lagging(timing).stream(speaker=SpeakerSettings(region=REGION)) as stream:
         stream.push(video=VIDEO[:before], audio=SOUND[: 640 * before])
         shown = list(islice(stream.pull(), after))
         stream.flush()
@@ -126,7 +126,7 @@ def test_after_a_flush_the_motion_goes_on_with_the_next_input(timing: tuple[int,
 @settings(max_examples=15, deadline=None)
 def test_a_snapshot_goes_on_where_it_was_taken(timing: tuple[int, ...], cut: int, pulled: int) -> None:
     expected = [content(frame) for frame in whole(lagging(timing), samples=2)]
-    with lagging(timing).stream(samples=2, region=REGION) as stream:
+    with lagging(timing).stream(samples=2, speaker=SpeakerSettings(region=REGION)) as stream:
         stream.push(video=VIDEO[:cut], audio=SOUND[: 640 * cut])
         frames = list(islice(stream.pull(), pulled))
         arrays = stream.snapshot()
@@ -147,7 +147,7 @@ def test_a_segment_made_of_no_new_input_has_no_seam_for_posnet() -> None:
 
 
 def test_a_segment_made_of_no_new_input_has_the_stamps_of_the_one_before() -> None:
-    with lagging(PERFRDIFF, lookahead=0).stream(region=REGION) as stream:
+    with lagging(PERFRDIFF, lookahead=0).stream(speaker=SpeakerSettings(region=REGION)) as stream:
         stream.push(video=VIDEO[:5], audio=SOUND[: 640 * 5])
         first = list(stream.pull())
         stream.push(video=VIDEO[5:9], audio=SOUND[640 * 5 : 640 * 9])

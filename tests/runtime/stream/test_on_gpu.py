@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from support.fakes import HOP, fake_engines, fake_listener, frames_of, portrait_of, sound_of
 from support.gpu.fake_cuda import FakeCuda
 from support.gpu.fake_gpu import gpu_engines, gpu_listener
+from support.grouped import grouped
 from support.sessions import content
 from support.spoilt import all_finite, spoilt
 
@@ -53,7 +54,7 @@ def push(stream: Stream, first: int, last: int) -> None:
 
 def reaction(listener: Listener, step: int = N, **options: Any) -> list[ListenerFrame]:
     frames: list[ListenerFrame] = []
-    with listener.stream(seed=5, **options) as stream:
+    with listener.stream(seed=5, **grouped(options, "speaker")) as stream:
         for first in range(0, N, step):
             push(stream, first, first + step)
             frames += stream.pull()

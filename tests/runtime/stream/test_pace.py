@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fakes import HOP, MEAN_FACE, REGION, Failing, Function, Recording, fake_engines, picture, portrait_of
+from support.grouped import grouped
 from support.sessions import FRAMES, SOUND, VIDEO, content, listener, whole
 
 from pflx.engines import Array, EngineError, FeedError
-from pflx.runtime import Listener, ListenerFrame, Stream
+from pflx.runtime import Listener, ListenerFrame, SpeakerSettings, Stream
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.frames.pace import Unhurried
 from pflx.runtime.generators import Reaction, SpeakerWindow, State
@@ -52,7 +53,7 @@ class Scripted(Unhurried):
 
 def paced(source: Listener, pace: Scripted, **options: Any) -> list[ListenerFrame]:
     """All frames of one push, one finish and one pull."""
-    with source.stream(**options) as stream:
+    with source.stream(**grouped(options, "speaker")) as stream:
         stream.push(video=VIDEO, audio=SOUND)
         stream.finish()
         return list(stream.pull(pace))
@@ -330,7 +331,7 @@ def test_another_portrait_is_shown_from_the_second_frame_of_a_pair_on() -> None:
 
 
 def test_frames_keep_the_numbers_and_times_of_input_with_gaps() -> None:
-    stream = listener(lookahead=3).stream(region=REGION, seed=5)
+    stream = listener(lookahead=3).stream(speaker=SpeakerSettings(region=REGION), seed=5)
     numbers = [*range(3, 12), *range(20, 24), *range(40, 43), *range(50, 60)]
     for index, number in enumerate(numbers):
         at = Arrival(number, 7 + number / 25, 1000 * number, 1000 * number + 7, av_offset_ns=number)

@@ -7,6 +7,7 @@ from typing import Any
 
 from support.fakes import FUNCTIONS, INPUTS, ONE_FACE, OUTPUTS, Function, fake_manifest, portrait_of
 from support.gpu.fake_cuda import FakeCuda
+from support.grouped import grouped
 
 from pflx.engines import TensorSpec
 from pflx.engines.gpu.array import host_view
@@ -86,4 +87,4 @@ def gpu_listener(device: Device | None = None, *, capture: bool = True, **option
     portrait = options.pop("portrait", portrait_of())
     given: dict[str, Any] = {"detector": ONE_FACE} | options
     manifest = given.pop("manifest", None) or fake_manifest()
-    return Listener(manifest, engines, portrait, gpu=device, **given)
+    return Listener(manifest, engines, portrait, gpu=device, **grouped(given, "speaker"))

@@ -24,6 +24,7 @@ from support.fakes import (
     frames_of,
     sound_of,
 )
+from support.grouped import grouped
 
 from pflx.engines import Array, Engine
 from pflx.runtime import (
@@ -124,7 +125,7 @@ def run(
         show(sessions[0], frame)
 
     given: dict[str, Any] = {"region": REGION, "record": result.ledgers.append} | options
-    with listener.live(source, sink, clock=clock, **given) as session:
+    with listener.live(source, sink, clock=clock, **grouped(given, "speaker", "settings")) as session:
         sessions.append(session)
         result.begin = clock()
         session.wait()
@@ -137,7 +138,8 @@ def offline(items: Sequence[Timed], *, lookahead: int = 3, **options: Any) -> li
     video = np.stack([item.video for item in items if item.video is not None])
     sound = [item.audio for item in items if item.audio is not None]
     audio = np.concatenate(sound) if sound else np.zeros(640 * len(video), np.float32)
-    with fake_listener(lookahead=lookahead).stream(region=REGION, start_s=items[0].time_s, **options) as stream:
+    given: dict[str, Any] = {"region": REGION, "start_s": items[0].time_s} | options
+    with fake_listener(lookahead=lookahead).stream(**grouped(given, "speaker")) as stream:
         stream.push(video=video, audio=audio)
         stream.finish()
         return list(stream.pull())
@@ -296,7 +298,7 @@ def broken(stage: str, clock: LiveClock, *, sink: bool, **options: Any) -> LiveS
     source = IterableSource(endless(clock, fail_at=14 if stage == "source" else None), live=True)
     shown = Show(failing(6, "show") if stage == "show" else lambda n: None) if sink else None
     given: dict[str, Any] = {"playout_ms": 40, "record": record} | options
-    return listener.live(source, shown, clock=clock, **given)
+    return listener.live(source, shown, clock=clock, **grouped(given, "speaker", "settings"))
 
 
 def watch(session: LiveSession) -> None:

@@ -13,7 +13,7 @@ from support.fakes import FUNCTIONS, HOP, INPUTS, ONE_FACE, OUTPUTS, fake_manife
 from support.sample_bundle import F32
 
 from pflx.engines import Array, Engine, FakeEngine, TensorSpec
-from pflx.runtime import Listener
+from pflx.runtime import Listener, SpeakerSettings
 
 SIDE = 128
 PITCH = 52
@@ -52,7 +52,7 @@ def nodding_listener(portrait: Any, *, before: Callable[[], object] = lambda: No
     manifest = fake_manifest(untrained=None)
     renderer = msgspec.structs.replace(manifest.renderer, size=SIDE)
     manifest = msgspec.structs.replace(manifest, renderer=renderer)
-    return Listener(manifest, engines, portrait, lookahead=0, detector=ONE_FACE)
+    return Listener(manifest, engines, portrait, lookahead=0, speaker=SpeakerSettings(detector=ONE_FACE))
 
 
 def moved(portrait: Array, pitch: float) -> Array:

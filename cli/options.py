@@ -1,0 +1,142 @@
+"""Options that several verbs share, each written once: a verb takes a group of them as one parameter."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from pflx.runtime import EngineSettings, GeneratorOptions, SpeakerSettings
+
+
+class Engine(StrEnum):
+    """Libraries that run graphs."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+class Solver(StrEnum):
+    """What takes the denoising steps."""
+
+    DDIM = "ddim"
+    DPM = "dpm++"
+
+
+_SOLVERS: dict[Solver, Literal["ddim", "dpm++"]] = {Solver.DDIM: "ddim", Solver.DPM: "dpm++"}
+
+BundleArgument = Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")]
+Bundle = Annotated[Path, typer.Option("--bundle", "-b", help="Bundle made by `pflx export`.")]
+Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")]
+Feeds = Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")]
+Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
+Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")]
+Emotion = Annotated[
+    str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, for a generator that reads it.")
+]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where graphs run, and how; see `EngineSettings`."""
+
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu"
+    engine: Annotated[Engine, typer.Option(help="What runs the graphs; TensorRT on GPUs, OpenVINO on CPUs.")] = (
+        Engine.ONNXRUNTIME
+    )
+    precision: Precision = None
+    threads: Threads = None
+
+    def settings(self, *, fallback: bool = False) -> EngineSettings:
+        """As the runtime takes them."""
+        from pflx.runtime import EngineSettings
+
+        return EngineSettings(self.engine.value, self.precision, self.threads, fallback)
+
+
+@dataclass(frozen=True)
+class SpeakerOptions:
+    """What tells of the speaker; see `SpeakerSettings`."""
+
+    speaker_coefficients: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|landmarks|ONNX", help="The speaker's coefficients, for a generator that reads them."
+        ),
+    ] = None
+    speaker_emotion: Emotion = None
+
+    def sources(self) -> dict[str, str]:
+        """Need to what gives it, of those that were named."""
+        given = {"coefficients": self.speaker_coefficients, "emotion": self.speaker_emotion}
+        return {need: value for need, value in given.items() if value is not None}
+
+    def settings(self) -> SpeakerSettings:
+        """As the runtime takes them."""
+        from pflx.runtime import SpeakerSettings
+
+        return SpeakerSettings(extractors=self.sources())
+
+
+@dataclass(frozen=True)
+class DenoisingOptions:
+    """What is chosen of a generator; see `GeneratorOptions`."""
+
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; what fewer of them change is told.")] = None
+    solver: Annotated[Solver | None, typer.Option(help="Of the denoising steps.")] = None
+    history: Annotated[
+        int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
+    ] = None
+
+    def chosen(self) -> GeneratorOptions:
+        """As the runtime takes them."""
+        from pflx.runtime import GeneratorOptions
+
+        solver = None if self.solver is None else _SOLVERS[self.solver]
+        return GeneratorOptions(steps=self.steps, solver=solver, history=self.history)
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb as Typer reads it: with the fields of every group among its parameters as options of their own.
+
+    Args:
+        verb: parameters whose type is a dataclass are groups.
+    """
+    signature = inspect.signature(verb, eval_str=True)
+    types: dict[str, Any] = {name: each.annotation for name, each in signature.parameters.items()}
+    groups: dict[str, Any] = {name: annotation for name, annotation in types.items() if is_dataclass(annotation)}
+    flat: dict[str, inspect.Parameter] = {}
+    for name, parameter in signature.parameters.items():
+        options = _options(groups[name]) if name in groups else [parameter]
+        flat |= {each.name: each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in options}
+
+    @wraps(verb)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        verb(**given)
+
+    typed: Any = run
+    typed.__signature__ = signature.replace(parameters=list(flat.values()))
+    typed.__annotations__ = {name: parameter.annotation for name, parameter in flat.items()}
+    return run
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(field.name, kind, default=field.default, annotation=hints[field.name])
+        for field in fields(group)
+    ]
