@@ -29,8 +29,9 @@ from networks import Image, as_released
 from pflx.calibration.feeds.feeds import Feeds
 from pflx.calibration.feeds.replay import play
 from pflx.calibration.judge import Bound, judge
-from pflx.calibration.precision.int8 import TARGETS, EngineName, calibrate_int8
+from pflx.calibration.precision.int8 import calibrate_int8
 from pflx.calibration.precision.int8_report import Int8Report
+from pflx.calibration.precision.int8_target import TARGETS, EngineName
 from pflx.calibration.precision.phases import join_phases
 from pflx.calibration.precision.quantise import layers_of, measure_ranges, prune, quantised
 from pflx.engines import Array, Bundle, Engine, OpenVinoEngine, OrtEngine, TensorSpec

@@ -33,7 +33,7 @@ from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, open_speaker
 from pflx.runtime.media.sinks import Sink, as_sink
 from pflx.runtime.media.sources import Source, Timed, as_source
-from pflx.runtime.rendering.renderers import Portrait, make_renderer
+from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
 from pflx.runtime.speaker.extractor import Extractor, Extractors
 from pflx.runtime.speaker.extractors import open_extractors, require_needs
 from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView, find_face, session_region
@@ -102,7 +102,7 @@ class Listener:
             generator=generator,
             smoother=Smoother(engines[manifest.smoother.graphs["smooth"]]),
             renderer=renderer,
-            portraits=[renderer.prepare(picture) for picture in _several(portrait)],
+            portraits=[renderer.prepare(picture) for picture in several_portraits(portrait)],
             mean_face=np.array(manifest.mean_face.values, np.float32),
             lookahead=min(lookahead, renderer.radius),
             clock=clock,
@@ -443,10 +443,3 @@ class Listener:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def _several(given: Portrait | Sequence[Portrait]) -> Sequence[Portrait]:
-    several = [given] if isinstance(given, str | Path | np.ndarray) else list(given)
-    if not several:
-        raise FeedError("No portrait was given; the listener needs at least one.")
-    return several

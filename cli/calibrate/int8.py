@@ -44,8 +44,9 @@ def int8(
     """
     from pflx.calibration.feeds.feeds import Feeds
     from pflx.calibration.judge import Bound
-    from pflx.calibration.precision.int8 import calibrate_int8, default_engine
+    from pflx.calibration.precision.int8 import calibrate_int8
     from pflx.calibration.precision.int8_report import plot_report, report_lines
+    from pflx.calibration.precision.int8_target import default_engine
     from pflx.calibration.precision.variants import add_variant
     from pflx.calibration.reports import save_report
     from pflx.engines.bundle.writer import check_target

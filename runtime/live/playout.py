@@ -7,8 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.frames.timing import FRAME_NS
 from pflx.runtime.live.queues import MediaQueue
 from pflx.runtime.live.timeline import Slot
+
+_REMEMBERED = 256  # deadlines: those of the slots that a frame may still be made for, and more
 
 
 @dataclass
@@ -165,3 +168,21 @@ class Playout:
 def _bare(due: Due, sample: int) -> Ledger:
     """The ledger of a slot that nothing was made for."""
     return Ledger(frame=due.slot, sample=sample, segment=None, picture=None, rung=Rung.HOLD, time_s=due.time_s)
+
+
+class Deadlines:
+    """When the frames are due whose slots were fed last."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+
+    def note(self, number: int, deadline: int) -> None:
+        """A slot is fed."""
+        self._known[number] = deadline
+        if len(self._known) > _REMEMBERED:
+            del self._known[min(self._known)]
+
+    def of(self, number: int) -> int:
+        """The deadline of a frame in ns; a segment may begin ahead of the speaker."""
+        newest = next(reversed(self._known))
+        return self._known[newest] + (number - newest) * FRAME_NS if number > newest else self._known[number]

@@ -4,19 +4,13 @@
              wait for      25 fps      slots      Stream     slots      waits for
              each stamp    slots                             by deadline each deadline
 
-| queue | what waits | capacity | taken by | without room |
-|---|---|---|---|---|
-| `speaker` | slots of the speaker no segment was made of yet | two hops and 500 ms | worker | the oldest goes |
-| `frames` | slots before their deadline, with their frames | declared delay and `stale_ms` | player | the oldest goes |
-| `viewer` | frames due and not taken yet, when iterated over | `queue_ms` | the caller | `policy` |
-
-One monitor guards all of it; no engine, source or sink is ever called while it is held.
+What waits where, and for how long, is in `session_queues.py`. One monitor guards all of it; no engine, source or sink
+is ever called while it is held.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,16 +18,16 @@ from types import TracebackType
 from typing import Self
 
 from pflx.engines import Array
-from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.ledger import Ledger
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FRAME_NS, NS_PER_MS
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.live.clock import Thread, Turn
-from pflx.runtime.live.commands import Command
+from pflx.runtime.live.commands import Commands
 from pflx.runtime.live.errors import SessionError
-from pflx.runtime.live.playout import Due, Playout
-from pflx.runtime.live.queues import MediaQueue, Policy
+from pflx.runtime.live.playout import Deadlines, Playout
 from pflx.runtime.live.scheduler import DeadlinePace, warm_up
+from pflx.runtime.live.session_queues import FRAME_MS, frame_queue, speaker_queue, viewer_queue
 from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.live.stats import SessionStats, Tally
 from pflx.runtime.live.timeline import Slot, Timeline
@@ -47,9 +41,6 @@ from pflx.runtime.stream.stream import Stream, StreamError
 
 log = logging.getLogger(__name__)
 
-_FRAME_MS = FRAME_NS / NS_PER_MS
-_SLACK_MS = 500.0  # of the speaker queue, over the two hops that it needs anyhow
-_REMEMBERED = 256  # deadlines: those of the slots that a frame may still be made for, and more
 _JOIN_NS = 1_000 * NS_PER_MS  # a session stops within it
 _PATIENCE = 50  # slots that nothing was shown for, until it is said
 
@@ -85,49 +76,30 @@ class LiveSession:
     ) -> None:
         hop = chain.generator.hop
         self.settings, self.samples = settings, samples
-        self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * _FRAME_MS
+        self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * FRAME_MS
         self._chain, self._stream, self._source, self._sink, self._turn = chain, stream, source, sink, turn
         self._clock = turn.clock
         self._monitor = self._clock.monitor()
         self._timeline = Timeline(
             live=source.live, first=stream.next_frame, sample_rate_hz=chain.speaker.sample_rate_hz
         )
-        self._speaker: MediaQueue[Slot] = MediaQueue(
-            "speaker", "worker", Policy.DROP_OLDEST, 2 * hop * _FRAME_MS + _SLACK_MS, _FRAME_MS, lambda s: s.scheduled
-        )
-        self._frames: MediaQueue[Due] = MediaQueue(
-            "frames",
-            "player",
-            Policy.DROP_OLDEST,
-            self.declared_delay_ms + settings.stale_ms + _FRAME_MS,
-            _FRAME_MS,
-            lambda due: due.scheduled,
-        )
-        self._viewed: MediaQueue[ListenerFrame] = MediaQueue(
-            "viewer",
-            "viewer",
-            settings.policy,
-            max(settings.queue_ms, _FRAME_MS),
-            _FRAME_MS / samples,
-            lambda frame: frame.ledger.emitted or 0,
-        )
+        self._speaker = speaker_queue(hop)
+        self._frames = frame_queue(self.declared_delay_ms, settings)
+        self._viewed = viewer_queue(samples, settings)
         self._viewer = Viewer(
-            self._clock,
-            self._monitor,
-            self._viewed,
-            block_ns=round(settings.block_ms * NS_PER_MS),
-            stale_ns=settings.stale_ns,
+            self._clock, self._monitor, self._viewed, block_ns=settings.block_ns, stale_ns=settings.stale_ns
         )
         self._playout = Playout(
             self._frames,
             samples=samples,
-            delay_ns=round((self.declared_delay_ms - _FRAME_MS) * NS_PER_MS),
+            delay_ns=round((self.declared_delay_ms - FRAME_MS) * NS_PER_MS),
             floor=settings.floor,
             stale_ns=settings.stale_ns,
         )
+        self._deadlines = Deadlines()
         self._pace = DeadlinePace(
             self._clock,
-            self._deadline,
+            self._deadlines.of,
             samples=samples,
             lookahead=chain.lookahead,
             floor=settings.floor,
@@ -135,11 +107,10 @@ class LiveSession:
             waiting=lambda: len(self._speaker) >= hop,
             crowded=crowded,
         )
-        self._deadlines: dict[int, int] = {}
         self._tally = Tally(record)
         self._av_offset_ns = 0
         self._warned = False
-        self._commands: deque[Command] = deque()
+        self._commands = Commands(self._monitor, turn)
         self._open_tracks = 0
         self._busy: set[str] = set()  # names of the threads that still work
         self._stopping = False
@@ -161,21 +132,12 @@ class LiveSession:
         """What has happened so far, and what waits where."""
         with self._monitor:
             now = self._clock()
-            return SessionStats(
-                emitted=self._tally.emitted,
-                missed=self._tally.missed,
-                dropped=self._tally.dropped,
-                held=self._tally.rungs[Rung.HOLD],
-                rungs={rung.name: self._tally.rungs[rung] for rung in Rung},
+            return self._tally.stats(
                 repaired=self._stream.repaired,
                 reanchored=self._timeline.clock.reanchored,
                 queues=[queue.gauge(now) for queue in (self._speaker, self._frames, self._viewed)],
-                age_ms=self._tally.age_ns / NS_PER_MS,
-                av_offset_ms=self._av_offset_ns / NS_PER_MS,
-                cost_ms={
-                    "generator": self._pace.step_cost / NS_PER_MS,
-                    "render": self._pace.render.predicted / NS_PER_MS,
-                },
+                av_offset_ns=self._av_offset_ns,
+                cost_ns={"generator": self._pace.step_cost, "render": self._pace.render.predicted},
             )
 
     @property
@@ -207,10 +169,8 @@ class LiveSession:
                 self._sink.close(error)
             raise
         self._open_tracks = len(tracks)
-        work: list[tuple[str, str, Callable[[], None]]] = [
-            ("worker", "chain", self._work),
-            ("player", "sink", self._play),
-        ]
+        work: list[tuple[str, str, Callable[[], None]]]
+        work = [("worker", "chain", self._work), ("player", "sink", self._play)]
         work += [(f"reader-{i}", "source", partial(self._read, i, track)) for i, track in enumerate(tracks)]
         self._busy.update(name for name, _, _ in work)
         for name, stage, act in work:
@@ -289,7 +249,7 @@ class LiveSession:
             with self._monitor:
                 self._advance()
                 self._timeline.observe(track, item, self._clock())
-            if not self._take_in(track, _own(item)):
+            if not self._take_in(track, item.copied()):
                 return
         with self._monitor:
             self._open_tracks -= 1
@@ -334,7 +294,7 @@ class LiveSession:
     def _next_slot(self) -> Slot | None:
         """The next input, after commands were obeyed; None at the end, or when the session stops."""
         while True:
-            self._obey()
+            self._commands.obey()
             with self._monitor:
                 if self._stopping:
                     return None
@@ -358,9 +318,7 @@ class LiveSession:
 
     def _push(self, slot: Slot) -> None:
         """Feed the stream slot by slot: what is copied early is not copied while a segment waits."""
-        self._deadlines[slot.number] = self._playout.deadline(slot)
-        if len(self._deadlines) > _REMEMBERED:
-            del self._deadlines[min(self._deadlines)]
+        self._deadlines.note(slot.number, self._playout.deadline(slot))
         arrival = Arrival(slot.number, slot.time_s, slot.scheduled, slot.read, slot.av_offset_ns)
         self._stream.push(video=slot.picture[None], audio=slot.sound, arrival=arrival)
 
@@ -376,29 +334,16 @@ class LiveSession:
                 self._deliver(made)
             else:
                 made.wait()  # for the GPU, or for what looks at the speaker, while other sessions have their turn
-            self._obey()
+            self._commands.obey()
 
     def _deliver(self, frame: ListenerFrame) -> None:
         with self._monitor:
-            late = self._clock() - self._deadline(frame.ledger.frame)
+            late = self._clock() - self._deadlines.of(frame.ledger.frame)
             fresh = late <= self.settings.stale_ns
             self._playout.deliver(frame, fresh=fresh)
             self._monitor.notify()
         if not fresh:
             self._warn_once("A frame came %d ms late and is not shown", late / NS_PER_MS)
-
-    def _deadline(self, number: int) -> int:
-        """When a frame is due; a segment may begin ahead of the speaker."""
-        newest = next(reversed(self._deadlines))
-        return self._deadlines[newest] + (number - newest) * FRAME_NS if number > newest else self._deadlines[number]
-
-    def _obey(self) -> None:
-        while self._commands:
-            command = self._commands.popleft()
-            command.run()
-            with self._monitor:
-                command.done = True
-                self._monitor.notify()
 
     def _flush(self) -> None:
         with self._monitor:
@@ -471,20 +416,7 @@ class LiveSession:
         return self._viewer
 
     def _ask(self, act: Callable[[], object]) -> object:
-        """Have the worker do something between two pieces of work; after its end, do it here."""
-        command = Command(act, self._turn)
-        with self._monitor:
-            self._commands.append(command)
-            self._monitor.notify()
-            while not command.done and "worker" in self._busy:
-                self._monitor.wait()
-            if not command.done and command in self._commands:
-                self._commands.remove(command)
-        if not command.done:
-            command.run()
-        if command.error is not None:
-            raise command.error
-        return command.result
+        return self._commands.ask(act, lambda: "worker" in self._busy)
 
     def _run(self, name: str, stage: str, work: Callable[[], None]) -> None:
         """The whole of a thread."""
@@ -517,12 +449,3 @@ class LiveSession:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _own(item: Timed) -> Timed:
-    """A copy: the source may write its next picture into the same array."""
-    return replace(
-        item,
-        video=None if item.video is None else item.video.copy(),
-        audio=None if item.audio is None else item.audio.copy(),
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pflx.engines import FeedError
 from pflx.runtime.frames.coefficients import check_lookahead
 from pflx.runtime.frames.ledger import Rung
+from pflx.runtime.frames.timing import NS_PER_MS
 from pflx.runtime.live.queues import Policy
 
 
@@ -42,7 +43,12 @@ class LiveSettings:
     @property
     def stale_ns(self) -> int:
         """`stale_ms` in ns."""
-        return round(self.stale_ms * 1_000_000)
+        return round(self.stale_ms * NS_PER_MS)
+
+    @property
+    def block_ns(self) -> int:
+        """`block_ms` in ns."""
+        return round(self.block_ms * NS_PER_MS)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

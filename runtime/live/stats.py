@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.timing import NS_PER_MS
 from pflx.runtime.live.errors import SessionError
 from pflx.runtime.live.queues import QueueGauge
 
@@ -69,6 +70,30 @@ class Tally:
         self.dropped += 1
         self.missed += 1
         self._tell(ledger)
+
+    def stats(
+        self,
+        *,
+        repaired: int,
+        reanchored: int,
+        queues: list[QueueGauge],
+        av_offset_ns: int,
+        cost_ns: Mapping[str, int],
+    ) -> SessionStats:
+        """All that was counted, and what only the session knows; see `SessionStats`."""
+        return SessionStats(
+            emitted=self.emitted,
+            missed=self.missed,
+            dropped=self.dropped,
+            held=self.rungs[Rung.HOLD],
+            rungs={rung.name: self.rungs[rung] for rung in Rung},
+            repaired=repaired,
+            reanchored=reanchored,
+            queues=queues,
+            age_ms=self.age_ns / NS_PER_MS,
+            av_offset_ms=av_offset_ns / NS_PER_MS,
+            cost_ms={name: cost / NS_PER_MS for name, cost in cost_ns.items()},
+        )
 
     def _tell(self, ledger: Ledger) -> None:
         if self._record is None:

@@ -32,6 +32,14 @@ class Timed:
     video: UInt8Array | None = None
     audio: Float32Array | None = None
 
+    def copied(self) -> Timed:
+        """The same with arrays of its own: a source may write its next picture into the ones it gave."""
+        return Timed(
+            self.time_s,
+            None if self.video is None else self.video.copy(),
+            None if self.audio is None else self.audio.copy(),
+        )
+
 
 @runtime_checkable
 class Source(Protocol):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from pflx.engines import Array, BundleError, Engine, RendererInfo
+from pflx.engines import Array, BundleError, Engine, FeedError, RendererInfo
 from pflx.engines.gpu.placement import fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
@@ -228,3 +228,15 @@ def _kind(info: RendererInfo) -> type[Renderer]:
             f"The bundle's renderer is '{info.name}'; this pflx has {', '.join(RENDERERS)}. Export it again."
         )
     return RENDERERS[info.name]
+
+
+def several_portraits(given: Portrait | Sequence[Portrait]) -> Sequence[Portrait]:
+    """The portraits that were meant: one, or one for each sample.
+
+    Raises:
+        FeedError: there is none.
+    """
+    several = [given] if isinstance(given, str | Path | np.ndarray) else list(given)
+    if not several:
+        raise FeedError("No portrait was given; the listener needs at least one.")
+    return several

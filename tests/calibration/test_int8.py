@@ -24,10 +24,12 @@ from pflx.calibration.feeds.feeds import Feeds
 from pflx.calibration.feeds.record import RecordOptions, record
 from pflx.calibration.judge import Bound
 from pflx.calibration.precision import int8 as int8_module
+from pflx.calibration.precision import int8_player as player_module
 from pflx.calibration.precision import int8_report as report_module
 from pflx.calibration.precision import variants as variants_module
-from pflx.calibration.precision.int8 import TARGETS, Int8Result, calibrate_int8
+from pflx.calibration.precision.int8 import Int8Result, calibrate_int8
 from pflx.calibration.precision.int8_report import Int8Report, plot_report, report_lines
+from pflx.calibration.precision.int8_target import TARGETS
 from pflx.calibration.precision.phases import join_phases
 from pflx.calibration.precision.quantise import (
     METHODS,
@@ -401,7 +403,7 @@ def test_every_step_is_told_of(calibrate: Calibrate) -> None:
 
 
 def test_where_all_layers_pass_none_is_looked_at_alone(calibrate: Calibrate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_module._Judging, "errors", None)
+    monkeypatch.setattr(player_module.Player, "errors", None)
     found = calibrate("tensorrt", Bound(psnr_db=5, ssim=-1, added_at_seams=99), methods=["percentile"])
     assert found.left_out == {"pirender_frame": []}
     assert found.report.accepted.share == 1.0
