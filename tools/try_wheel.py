@@ -38,16 +38,16 @@ def main() -> int:
     arguments = parser.parse_args()
     found = {version: find_python(version) for version in arguments.versions or PYTHONS}
     for version in [version for version, python in found.items() if python is None]:
-        print(f"Python {version}: not found on this machine, not tried.")  # noqa: T201
+        print(f"Python {version}: not found on this machine, not tried.")
     tried = {version: python for version, python in found.items() if python is not None}
     if not tried:
-        print(f"None of Python {', '.join(found)} is here: nothing was tried.")  # noqa: T201
+        print(f"None of Python {', '.join(found)} is here: nothing was tried.")
         return 1
     with TemporaryDirectory(prefix="pflx-wheel-") as folder:
         wheel = build_wheel(Path(folder))
         pins = [*lower_bounds()] if arguments.lowest else [pinned("torch")]
         failed = [version for version, python in tried.items() if not passes(version, python, wheel, pins)]
-    print(f"The wheel was tried on Python {', '.join(tried)}; failed: {', '.join(failed) or 'none'}.")  # noqa: T201
+    print(f"The wheel was tried on Python {', '.join(tried)}; failed: {', '.join(failed) or 'none'}.")
     return int(bool(failed))
 
 
@@ -91,7 +91,7 @@ def passes(version: str, python: Path, wheel: Path, pins: Sequence[str]) -> bool
         subprocess.run([environment, *PIP, "install", "--constraint", constraints, *wanted], check=True)
         shutil.copytree(ROOT / "tests/media", place / "tests/media")
         shutil.copy2(ROOT / "tests/smoke.py", place / "tests/smoke.py")
-        print(f"Python {version}: {', '.join(installed(environment))}", flush=True)  # noqa: T201
+        print(f"Python {version}: {', '.join(installed(environment))}", flush=True)
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return subprocess.run([environment, *PYTEST, "smoke.py"], cwd=place / "tests", env=clean).returncode == 0
 
