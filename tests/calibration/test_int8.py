@@ -1,11 +1,10 @@
-"""INT8: what is written into graphs, and which layers the pictures let have it."""
+"""INT8: which layers the pictures let have it, the variant in the bundle, and its report."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from support.calibration.drawn_graphs import F32
+from support.calibration.painting import HARMLESS, SENSITIVE, painting_bundle
 from support.commands import pflx, refusal
 from support.places import MEDIA
 from support.tiny_graphs import tiny_bundle
@@ -30,313 +30,17 @@ from pflx.calibration.precision import variants as variants_module
 from pflx.calibration.precision.int8 import Int8Result, calibrate_int8
 from pflx.calibration.precision.int8_report import Int8Report, plot_report, report_lines
 from pflx.calibration.precision.int8_target import TARGETS
-from pflx.calibration.precision.phases import join_phases
-from pflx.calibration.precision.quantise import (
-    METHODS,
-    SWITCH,
-    Layer,
-    Scheme,
-    count_operations,
-    layers_of,
-    measure_ranges,
-    prune,
-    quantised,
-    switchable,
-)
+from pflx.calibration.precision.quantise import METHODS, layers_of, prune, quantised
 from pflx.calibration.precision.variants import add_variant
 from pflx.calibration.reports import save_report
-from pflx.engines import Array, Bundle, BundleError, OrtEngine, OutputExistsError, PassportError, write_manifest
+from pflx.engines import Bundle, BundleError, OutputExistsError, PassportError
 from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.bundle.manifest import MANIFEST
 from pflx.runtime import EngineSettings, Listener, open_speaker
-from pflx.runtime.bundle_engines import CALL_SIZES
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
-F32 = np.dtype(np.float32)
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
-
-
-def drawn(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).standard_normal(shape).astype(F32)
-
-
-def graph_of(
-    nodes: list[onnx.NodeProto], inputs: Mapping[str, list[Any]], outputs: list[str], **weights: Array
-) -> onnx.ModelProto:
-    """A graph of float32 tensors; outputs have any shape."""
-    for node in nodes:
-        node.name = f"node_{node.output[0]}"
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return onnx.shape_inference.infer_shapes(model, check_type=True)
-
-
-def run(model: onnx.ModelProto, folder: Path, **feeds: Array) -> dict[str, Array]:
-    onnx.checker.check_model(model)
-    onnx.save_model(model, str(folder / "run.onnx"))
-    with closing(OrtEngine(folder / "run.onnx", threads=1)) as engine:
-        return engine.run(feeds)
-
-
-def products() -> onnx.ModelProto:
-    """A matrix product and two Gemms on its result, one of which has its weights the other way round."""
-    return graph_of(
-        [
-            helper.make_node("MatMul", ["x", "a"], ["h"]),
-            helper.make_node("Gemm", ["h", "b", "shift"], ["y"], transB=1),
-            helper.make_node("Gemm", ["h", "c"], ["z"]),
-            helper.make_node("Add", ["h", "h"], ["twice"]),
-        ],
-        {"x": ["N", 40]},
-        ["y", "z", "twice"],
-        a=drawn(40, 48),
-        b=drawn(36, 48, seed=1),
-        c=drawn(48, 36, seed=2),
-        shift=drawn(36, seed=3),
-    )
-
-
-PRODUCTS = ("MatMul", "Gemm")
-UNSIGNED, SIGNED = Scheme(), Scheme(symmetric=True)
-
-
-def rounded_weight(weight: Array, axis: int) -> Array:
-    scale = np.abs(weight).max(axis=1 - axis, keepdims=True) / 127
-    values: Array = (np.rint(weight / scale) * scale).astype(F32)
-    return values
-
-
-def rounded(values: Array, low: float, high: float, scheme: Scheme) -> Array:
-    if scheme.symmetric:
-        scale = max(-low, high) / 127
-        steps = np.clip(np.rint(values / scale), -128, 127)
-    else:
-        scale = (high - low) / 255
-        zero = round(-low / scale)
-        steps = np.clip(np.rint(values / scale) + zero, 0, 255) - zero
-    result: Array = (steps * scale).astype(F32)
-    return result
-
-
-# Quantised graphs
-
-
-def test_layers_are_those_whose_weights_are_constant_and_worth_it() -> None:
-    model = graph_of(
-        [
-            helper.make_node("MatMul", ["x", "a"], ["h"]),
-            helper.make_node("MatMul", ["h", "few"], ["y"]),
-            helper.make_node("MatMul", ["x", "x"], ["square"]),
-            helper.make_node("MatMul", ["a", "a"], ["constant"]),
-        ],
-        {"x": [40, 40]},
-        ["y", "square", "constant"],
-        a=drawn(40, 40),
-        few=drawn(40, 2),
-    )
-    assert layers_of(model, PRODUCTS) == [Layer("node_h", "x", "h", "a", 1)]
-    assert layers_of(model, ("Conv",)) == []
-    assert [(layer.node, layer.axis) for layer in layers_of(products(), PRODUCTS)] == [
-        ("node_h", 1),
-        ("node_y", 0),
-        ("node_z", 1),
-    ]
-
-
-@pytest.mark.parametrize("scheme", [UNSIGNED, SIGNED])
-def test_a_quantised_product_is_that_of_the_rounded_factors(tmp_path: Path, scheme: Scheme) -> None:
-    model, x = products(), drawn(7, 40, seed=9)
-    layers = layers_of(model, PRODUCTS)
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    exact = run(model, tmp_path, x=x)
-    h = x @ weights["a"]
-    ranges = {"x": (-1.5, 2.0), "h": (float(h.min()), float(h.max()))}  # of x, some are out of range
-    made = run(quantised(model, layers, ["node_h", "node_y"], ranges, scheme), tmp_path, x=x)
-    h = rounded(x, *ranges["x"], scheme) @ rounded_weight(weights["a"], 1)
-    np.testing.assert_allclose(made["twice"], 2 * h, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(made["z"], h @ weights["c"], rtol=1e-5, atol=1e-3)  # reads what is not rounded
-    y = rounded(h, *ranges["h"], scheme) @ rounded_weight(weights["b"], 0).T + weights["shift"]
-    np.testing.assert_allclose(made["y"], y, rtol=1e-5, atol=ranges["h"][1] / 100)  # one of 48 may round otherwise
-    assert np.abs(made["y"] - exact["y"]).max() > 1e-3
-
-
-def test_biases_stay_float32_and_unread_weights_go(tmp_path: Path) -> None:
-    model = products()
-    layers = layers_of(model, PRODUCTS)
-    ranges = {"x": (-3.0, 3.0), "h": (-30.0, 30.0)}
-    made = prune(quantised(model, layers, [layer.node for layer in layers], ranges, SIGNED))
-    kinds = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
-    assert kinds["shift"] == TensorProto.FLOAT
-    assert not {"a", "b", "c"} & kinds.keys()
-    assert TensorProto.INT32 not in kinds.values()
-    assert made.ByteSize() < 0.5 * model.ByteSize()
-    assert [n.op_type for n in model.graph.node] == ["MatMul", "Gemm", "Gemm", "Add"]  # is left as it was
-
-
-@pytest.mark.parametrize("scheme", [UNSIGNED, SIGNED, Scheme(outputs=True)])
-def test_switches_give_what_the_quantised_graph_gives(tmp_path: Path, scheme: Scheme) -> None:
-    model, x = products(), drawn(7, 40, seed=9)
-    layers = layers_of(model, PRODUCTS)
-    ranges = {"x": (-2.0, 2.0), "h": (-20.0, 25.0), "y": (-90.0, 90.0), "z": (-90.0, 90.0)}
-    switched = switchable(model, layers, ranges, scheme)
-    for chosen in ([], ["node_h"], ["node_y", "node_z"], ["node_h", "node_y", "node_z"]):
-        switches = {f"{SWITCH}{layer.node}": np.array(layer.node in chosen) for layer in layers}
-        expected = run(quantised(model, layers, chosen, ranges, scheme), tmp_path, x=x)
-        made = run(switched, tmp_path, x=x, **switches)
-        for name, values in expected.items():
-            np.testing.assert_allclose(made[name], values, rtol=1e-4, atol=0.75)  # one may round to its neighbour
-            assert np.abs(made[name] - values).mean() < 1e-2
-
-
-def test_quantised_outputs_lie_on_their_grid(tmp_path: Path) -> None:
-    model = products()
-    ranges = {"x": (-3.0, 3.0), "h": (-25.5, 25.5)}
-    made = run(
-        quantised(model, layers_of(model, PRODUCTS), ["node_h"], ranges, Scheme(outputs=True)), tmp_path, x=drawn(3, 40)
-    )
-    steps = made["twice"] / 2 / np.float32(51 / 255)
-    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
-
-
-def test_methods_differ_in_what_they_do_with_outliers() -> None:
-    model = products()
-    x = drawn(2000, 40)
-    x[0, 0], x[1, 1] = 50, -40
-    ranges = {method: measure_ranges(model, PRODUCTS, [{"x": x}, {"x": x[:1000] / 2}], method) for method in METHODS}
-    assert ranges["minmax"]["x"] == (-40.0, 50.0)
-    assert -5 < ranges["percentile"]["x"][0] < -3
-    assert 3 < ranges["percentile"]["x"][1] < 5
-    low, high = ranges["entropy"]["h"]
-    assert ranges["minmax"]["h"][0] <= low < -10
-    assert 10 < high <= ranges["minmax"]["h"][1]
-
-
-def test_a_range_always_holds_zero() -> None:
-    found = measure_ranges(products(), PRODUCTS, [{"x": np.full((2, 40), 3, F32)}], "minmax")
-    assert found["x"] == (0.0, 3.0)
-
-
-def test_operations_are_counted_as_they_are_run() -> None:
-    model = graph_of(
-        [helper.make_node("Conv", ["x", "w"], ["f"], strides=[2, 2], pads=[1, 1, 1, 1])],
-        {"x": ["N", 8, "H", 16]},
-        ["f"],
-        w=drawn(16, 8, 3, 3),
-    )
-    layers = layers_of(model, ("Conv",))
-    assert count_operations(model, layers, {"x": drawn(2, 8, 10, 16)}, 1) == {"node_f": 2 * 5 * 8 * 16 * 8 * 9}
-
-
-# Phases
-
-
-def test_the_phases_of_the_renderer_are_joined_to_the_bit(exported: Path, tmp_path: Path) -> None:
-    bundle = Bundle.open(exported, verify=False)
-    path = bundle.graph_path("pirender_frame", "fp32")
-    joined = onnx.load(str(path))
-    assert join_phases(joined) == 3
-    onnx.save_model(prune(joined), str(tmp_path / "joined.onnx"))
-    rng = np.random.default_rng(0)
-    features = {
-        name: rng.standard_normal([1, *spec.shape[1:]], F32)  # type: ignore[list-item]
-        for name, spec in bundle.manifest.graphs["pirender_portrait"].outputs.items()
-    }
-    feeds = {**features, "coefficients": drawn(1, 27, 58), "frames": np.array([13])}
-    images = []
-    for each in (path, tmp_path / "joined.onnx"):
-        with closing(OrtEngine(each, sizes=CALL_SIZES)) as engine:
-            images.append(engine.run(feeds)["image"])
-    np.testing.assert_array_equal(images[0], images[1])
-    assert join_phases(joined) == 0
-
-
-def test_phases_that_something_else_reads_are_left_alone() -> None:
-    phases = [
-        helper.make_node("Conv", ["x", "w"], [f"p{n}"], pads=pads, kernel_shape=[2, 2])
-        for n, pads in enumerate([[1, 1, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 1]])
-    ]
-    model = graph_of(
-        [*phases, helper.make_node("Concat", ["p0", "p1", "p2", "p3"], ["y"], axis=1)],
-        {"x": [1, 4, 8, 8]},
-        ["y"],
-        w=drawn(4, 4, 2, 2),
-    )
-    before = model.SerializeToString(deterministic=True)
-    assert join_phases(model) == 0
-    assert model.SerializeToString(deterministic=True) == before
-
-
-# The search
-
-SENSITIVE, HARMLESS = "node_planted", ["node_first", "node_second", "node_picture"]
-LOUD = 5000
-
-
-def painting() -> onnx.ModelProto:
-    """A renderer of four convolutions; what the third one reads has a channel that is far louder than the others.
-
-    One scale for a whole tensor then leaves nothing of the others.
-    """
-    loud = np.ones((1, 16, 1, 1), F32)
-    loud[:, 15] = LOUD
-    planted = drawn(16, 16, 3, 3, seed=3) / 12
-    planted[:, 15] /= LOUD
-    nodes = [
-        helper.make_node("Conv", ["source", "w1"], ["first"], pads=[3] * 4),
-        helper.make_node("LeakyRelu", ["first"], ["a1"], alpha=0.1),
-        helper.make_node("Conv", ["a1", "w2", "bias"], ["second"], pads=[1] * 4),
-        helper.make_node("LeakyRelu", ["second"], ["a2"], alpha=0.1),
-        helper.make_node("Mul", ["a2", "loud"], ["shouted"]),
-        helper.make_node("Conv", ["shouted", "w3"], ["planted"], pads=[1] * 4),
-        helper.make_node("LeakyRelu", ["planted"], ["a3"], alpha=0.1),
-        helper.make_node("Conv", ["a3", "w4"], ["picture"], pads=[3] * 4),
-        helper.make_node("Gather", ["coefficients", "frames"], ["track"], axis=1),
-        helper.make_node("ReduceMean", ["track", "columns"], ["glow"], keepdims=1),
-        helper.make_node("Unsqueeze", ["glow", "sides"], ["light"]),
-        helper.make_node("Unsqueeze", ["picture", "rows"], ["frame"]),
-        helper.make_node("Add", ["frame", "light"], ["lit"]),
-        helper.make_node("Sigmoid", ["lit"], ["share"]),
-        helper.make_node("Mul", ["share", "white"], ["levels"]),
-        helper.make_node("Transpose", ["levels"], ["turned"], perm=[0, 1, 3, 4, 2]),
-        helper.make_node("Cast", ["turned"], ["image"], to=TensorProto.UINT8),
-    ]
-    features = {name: ["portraits", size, 64, 64] for name, size in (("warp_features", 32), ("edit_features", 64))}
-    model = graph_of(
-        nodes,
-        {"source": ["portraits", 3, 64, 64], **features, "coefficients": ["portraits", "track", 58]},
-        [],
-        w1=drawn(16, 3, 7, 7, seed=1) / 12,
-        w2=drawn(16, 16, 3, 3, seed=2) / 12,
-        bias=drawn(16, seed=5),
-        w3=planted,
-        w4=drawn(3, 16, 7, 7, seed=4) / 28,
-        loud=loud,
-        columns=np.array([2]),
-        sides=np.array([3, 4]),
-        rows=np.array([1]),
-        white=np.array(255, F32),
-    )
-    model.graph.input.append(helper.make_tensor_value_info("frames", TensorProto.INT64, ["frames"]))
-    shape: list[Any] = ["portraits", "frames", 64, 64, 3]
-    model.graph.output.append(helper.make_tensor_value_info("image", TensorProto.UINT8, shape))
-    onnx.checker.check_model(model)
-    return model
-
-
-def painting_bundle(folder: Path) -> Bundle:
-    """The bundle of small graphs, with that renderer."""
-    bundle = tiny_bundle(folder)
-    info = bundle.manifest.graphs["pirender_frame"]
-    onnx.save_model(painting(), str(folder / info.files["fp32"]))
-    write_manifest(folder, bundle.manifest)
-    return Bundle.open(folder)
 
 
 @pytest.fixture(scope="module")

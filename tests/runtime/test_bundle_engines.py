@@ -1,4 +1,4 @@
-"""From a bundle to engines on a device: what is opened where, what is refused, how many sessions there is time for."""
+"""From a bundle to engines on a device: what is opened where, what is refused, and the CPU in the place of a GPU."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import gc
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from support.fakes import (
     FUNCTIONS,
     INPUTS,
     ONE_FACE,
     OUTPUTS,
-    REGION,
-    fake_engine,
     fake_listener,
     frames_of,
     portrait_of,
@@ -30,100 +26,33 @@ from support.fakes import (
     write_fake_bundle,
 )
 from support.gpu.fake_cuda import FakeCuda
-from support.gpu.fake_gpu import FunctionContext, gpu_engines, gpu_listener
+from support.gpu.fake_gpu import FunctionContext
+from support.gpu.fake_machine import GPU, Machine, passport_of, plan_of
 from support.gpu.fake_trt import FakeTrt, Plan
-from support.grouped import grouped
+from support.gpu.user_cache import put_user_cache
 from support.live.live_sessions import (
-    MS,
-    START,
     contents,
-    costly,
-    offline,
-    run,
-    speaker,
-    still,
     watchdog,  # noqa: F401
 )
 
-from pflx.engines import Bundle, BundleError, Engine, FakeEngine, PassportError
-from pflx.engines.building.build import default_ranges, profile_for
+from pflx.engines import Bundle, BundleError, Engine, PassportError
 from pflx.engines.bundle.driver import Gpu
-from pflx.engines.bundle.passport import Passport, operating_system
 from pflx.engines.bundle.writer import install_engine
 from pflx.engines.gpu.device import Device
-from pflx.engines.gpu.streams import Stream
 from pflx.engines.graphs.protocol import BackendMissingError, DeviceError, EngineError, FeedError, PflxError
-from pflx.runtime import EngineSettings, Listener, ListenerFrame, LiveSettings, Rung, SpeakerSettings, bundle_engines
+from pflx.runtime import EngineSettings, Listener, SpeakerSettings, bundle_engines
 from pflx.runtime.bundle_engines import close_engines, open_device, open_engines
-from pflx.runtime.live.clock import VirtualClock
-from pflx.runtime.live.errors import ListenerFullError
 
-GPU = Gpu("NVIDIA L4", "sm_89", "13.0")
 H200 = Gpu("NVIDIA H200", "sm_90", "13.0")
 NO_DRIVER = "Asked for cuda:0, and there is no NVIDIA driver or GPU here. See `pflx doctor`."
 GPU_LIBRARIES: list[Any] = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
 
 
-@dataclass
-class Machine:
-    """What a bundle of fake graphs is opened on: ONNX Runtime on the CPU, and libraries and GPUs made of Python.
-
-    Attributes:
-        cudas: GPUs that were opened, by number.
-        on_cpu: engines that were opened on the CPU, by graph.
-        on_gpu: contexts of ONNX Runtime, by graph.
-        streams: names of the streams that they were put on.
-        fail: graph to what is raised in the place of its engine.
-        trt: the TensorRT that is installed.
-    """
-
-    cudas: dict[int, FakeCuda] = field(default_factory=dict)
-    on_cpu: dict[str, FakeEngine] = field(default_factory=dict)
-    on_gpu: dict[str, FunctionContext] = field(default_factory=dict)
-    streams: dict[str, str] = field(default_factory=dict)
-    fail: dict[str, BaseException] = field(default_factory=dict)
-    trt: FakeTrt | None = None
-
-    @property
-    def cuda(self) -> FakeCuda:
-        return self.cudas[0]
-
-    def open_cuda(self, ordinal: int) -> FakeCuda:
-        return self.cudas.setdefault(ordinal, FakeCuda(ordinal=ordinal))
-
-    def open_cpu(self, path: Path, **_: object) -> FakeEngine:
-        graph = path.name.split(".")[0]
-        self._fail(graph)
-        self.on_cpu[graph] = fake_engine(graph)
-        return self.on_cpu[graph]
-
-    def open_gpu(
-        self, path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any], device: Device, stream: Stream
-    ) -> FunctionContext:
-        graph = path.name.split(".")[0]
-        self._fail(graph)
-        made = FunctionContext(FUNCTIONS[graph], inputs, outputs, device, stream, graph)
-        made.weights = device.upload(np.zeros(1000, np.uint8))  # type: ignore[attr-defined]
-        self.on_gpu[graph], self.streams[graph] = made, stream.name
-        return made
-
-    def assert_gpu_is_given_back(self) -> None:
-        for cuda in self.cudas.values():
-            assert (cuda.live, cuda.live_host, cuda.graphs) == ({}, {}, 0)
-            assert cuda.calls["create_stream"] == cuda.calls["destroy_stream"]
-            assert cuda.calls["create_event"] == cuda.calls["destroy_event"]
-
-    def _fail(self, graph: str) -> None:
-        if graph in self.fail:
-            raise self.fail[graph]
-
-
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.setenv(name, str(tmp_path / "cache"))
+    put_user_cache(tmp_path / "cache", monkeypatch)
     monkeypatch.setattr("pflx.engines.gpu.device.open_cuda", made.open_cuda)
     for module in ("pflx.engines.bundle.passport", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", lambda: [GPU])
@@ -168,28 +97,6 @@ def tensorrt(machine: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
         return made
 
     return install
-
-
-def plan_of(graph: str) -> bytes:
-    return b"plan of " + graph.encode()
-
-
-def passport_of(bundle: Path, graph: str, library: Any, version: str) -> Passport:
-    manifest = Bundle.open(bundle).manifest
-    info = manifest.graphs[graph]
-    return Passport(
-        file="",
-        graph=graph,
-        precision="fp32",
-        backend=library,
-        backend_version=version,
-        onnx_sha256=manifest.files[info.files["fp32"]].sha256,
-        compute_capabilities=[GPU.compute_capability],
-        profile=profile_for(info.inputs, default_ranges(manifest)),
-        driver=None,
-        os=operating_system(),
-        created="2026-01-02T03:04:05+00:00",
-    )
 
 
 @contextmanager
@@ -515,196 +422,3 @@ def test_with_fallback_a_graph_that_fails_on_the_cpu_too_is_an_error(machine: Ma
     assert list(machine.on_cpu) == ["reactface_speaker", "reactface_listener"]
     assert_closed(machine.on_cpu.values())
     machine.assert_gpu_is_given_back()
-
-
-# Time for sessions
-
-QUARTER = {"render": 5.0, "generate": 40.0}
-"""Of 320 ms of a segment, a session takes 40 for its coefficients and 8 times 5 for its pictures."""
-
-
-def test_the_load_is_what_the_running_sessions_cost() -> None:
-    clock = VirtualClock(START)
-    listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
-    assert listener.load == 0
-    first = listener.live(
-        speaker(25), unseen, clock=clock, speaker=SpeakerSettings(region=REGION), settings=LiveSettings(playout_ms=400)
-    )
-    assert listener.load == first.load == pytest.approx(0.25)
-    second = listener.live(
-        speaker(50),
-        unseen,
-        clock=clock,
-        speaker=SpeakerSettings(region=REGION),
-        samples=2,
-        settings=LiveSettings(playout_ms=400),
-    )
-    assert second.load == pytest.approx(0.375)  # twice the pictures
-    assert listener.load == pytest.approx(0.625)
-    first.wait()
-    clock.sleep(200 * MS)
-    assert (first.is_running, second.is_running) == (False, True)
-    assert listener.load == second.load > 0
-    second.wait()
-    clock.sleep(200 * MS)
-    assert listener.load == 0
-    first.close()
-    second.close()
-    assert not still(5)
-
-
-def test_a_session_for_which_there_is_no_time_is_refused_and_the_running_ones_go_on() -> None:
-    clock = VirtualClock(START)
-    listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
-    given: dict[str, Any] = {"clock": clock, "region": REGION, "playout_ms": 400, "max_load": 0.6}
-    shown: list[list[ListenerFrame]] = [[], []]
-    running = [
-        listener.live(speaker(45), shown[seed].append, seed=seed, **grouped(given, "speaker", "settings"))
-        for seed in range(2)
-    ]
-    refused = Sink()
-    with pytest.raises(ListenerFullError, match=r"busy 75% of the time, allowed is 60%\. End one") as caught:
-        listener.live(speaker(45), refused, **grouped(given, "speaker", "settings"))
-    assert caught.value.load == pytest.approx(0.75)
-    assert caught.value.max_load == 0.6
-    assert refused.closed == [caught.value]
-    assert listener.load == pytest.approx(0.5)
-    for seed, session in enumerate(running):
-        with session:
-            session.wait()
-            assert session.stats.missed == 0
-        assert contents(shown[seed]) == contents(offline(speaker(45), seed=seed))
-    with listener.live(speaker(10), unseen, **grouped(given, "speaker", "settings")) as session:  # there is time again
-        session.wait()
-    assert refused.frames == []
-    assert not still(5)
-
-
-@pytest.mark.parametrize(("max_load", "admitted"), [(None, True), (0.26, True), (0.24, False), (0.0, False)])
-def test_the_first_session_too_must_fit(max_load: float | None, admitted: bool) -> None:
-    clock = VirtualClock(START)
-    listener = fake_listener(costly(clock, **QUARTER), lookahead=3)
-    if not admitted:
-        with pytest.raises(ListenerFullError, match="busy 25% of the time"):
-            listener.live(speaker(9), unseen, clock=clock, settings=LiveSettings(max_load=max_load))
-        assert listener.load == 0
-    else:
-        with listener.live(speaker(9), unseen, clock=clock, settings=LiveSettings(max_load=max_load)) as session:
-            assert session.wait()
-    assert not still(5)
-
-
-def unseen(frame: ListenerFrame) -> None:
-    """A sink."""
-
-
-class Sink:
-    """Keeps what it is shown and what it is closed with."""
-
-    def __init__(self) -> None:
-        self.frames: list[ListenerFrame] = []
-        self.closed: list[BaseException | None] = []
-
-    def show(self, frame: ListenerFrame) -> None:
-        self.frames.append(frame)
-
-    def close(self, error: BaseException | None) -> None:
-        self.closed.append(error)
-
-
-# Live on a GPU
-
-
-class SlowCuda(FakeCuda):
-    """A GPU that lets whoever waits for it wait so many ms of a clock, while others go on.
-
-    Attributes:
-        overlaps: captured calls that were launched while somebody waited.
-    """
-
-    def __init__(self, clock: VirtualClock, ms: float) -> None:
-        super().__init__()
-        self.overlaps = self._waiting = 0
-        self._clock, self._duration = clock, round(ms * MS)
-
-    def wait_host(self, event: int) -> None:
-        self._waiting += 1
-        self._clock.sleep(self._duration)
-        self._waiting -= 1
-        super().wait_host(event)
-
-    def launch(self, graph: int, stream: int) -> None:
-        self.overlaps += self._waiting > 0
-        super().launch(graph, stream)
-
-
-@pytest.mark.parametrize("samples", [1, 3])
-@pytest.mark.parametrize("capture", [True, False])
-def test_a_live_session_on_a_gpu_shows_the_frames_of_the_cpu(samples: int, capture: bool) -> None:
-    clock = VirtualClock(START)
-    listener = gpu_listener(Device(SlowCuda(clock, 2)), lookahead=3, capture=capture)
-    result = run(speaker(45), clock=clock, listener=listener, samples=samples, seed=4)
-    assert contents(result.frames) == contents(offline(speaker(45), samples=samples, seed=4))
-    assert {frame.degraded for frame in result.frames} == {Rung.FULL}
-    assert (result.last.missed, result.last.dropped) == (0, 0)
-    listener.close()
-
-
-def test_two_sessions_on_one_gpu_listener_do_not_mix() -> None:
-    """While one waits for the GPU, the other has the engines."""
-    clock = VirtualClock(START)
-    cuda = SlowCuda(clock, 8)  # long enough for the two to meet, wherever their segments fall
-    listener = gpu_listener(Device(cuda), lookahead=3)
-    shown: list[list[ListenerFrame]] = [[], []]
-    sessions = [
-        listener.live(
-            speaker(45),
-            shown[seed].append,
-            seed=seed,
-            samples=1 + seed,
-            speaker=SpeakerSettings(region=REGION),
-            clock=clock,
-            settings=LiveSettings(playout_ms=800),
-        )
-        for seed in range(2)
-    ]
-    for session in sessions:
-        with session:
-            assert session.wait()
-    for seed in range(2):
-        assert contents(shown[seed]) == contents(offline(speaker(45), seed=seed, samples=1 + seed))
-        assert {frame.degraded for frame in shown[seed]} == {Rung.FULL}
-    assert cuda.overlaps > 0
-    listener.close()
-    assert (cuda.live, cuda.live_host) == ({}, {})
-    assert not still(5)
-
-
-def test_a_gpu_listener_tells_the_load_of_its_sessions_and_refuses_one_too_many() -> None:
-    clock = VirtualClock(START)
-    listener = gpu_listener(Device(SlowCuda(clock, 20)), lookahead=3)
-    given: dict[str, Any] = {"clock": clock, "region": REGION, "playout_ms": 400}
-    with listener.live(speaker(45), unseen, **grouped(given, "speaker", "settings")) as session:
-        load = listener.load
-        assert 0 < load < 1
-        with pytest.raises(ListenerFullError) as caught:
-            listener.live(speaker(45), unseen, **grouped(given | {"max_load": load * 1.5}, "speaker", "settings"))
-        assert caught.value.load > caught.value.max_load == load * 1.5
-        session.wait()
-        assert session.stats.dropped == 0
-    listener.close()
-
-
-def test_live_sessions_capture_no_call_that_their_warm_up_has_not_captured() -> None:
-    clock = VirtualClock(START)
-    device = Device(SlowCuda(clock, 1))
-    engines = gpu_engines(device)
-    listener = gpu_listener(device, engines=engines, lookahead=3)
-    captured: list[int] = []
-
-    def show(session: object, frame: ListenerFrame) -> None:
-        captured.append(sum(engine.captures for engine in engines.values()))
-
-    run(speaker(60), clock=clock, listener=listener, show=show)
-    assert len(set(captured)) == 1
-    listener.close()

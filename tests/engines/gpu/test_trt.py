@@ -1,27 +1,21 @@
-"""Engines of TensorRT and TensorRT for RTX, on a library and a GPU made of Python, and their names in the real one."""
+"""Engines of TensorRT and TensorRT for RTX, on a library and a GPU made of Python."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from support.gpu.fake_cuda import FakeCuda
 from support.gpu.fake_trt import FakeTrt, Plan
+from support.gpu.user_cache import put_user_cache
 
-from pflx.engines import DeviceError, EngineError, FeedError, Passport, PassportError, TensorSpec
-from pflx.engines.building.compiler import _timings, unsupported_gpus
-from pflx.engines.bundle.driver import Gpu, find_gpus
-from pflx.engines.bundle.passport import Profile, require_match, this_machine
-from pflx.engines.bundle.user_cache import CacheFile, cache_folder, timing_cache
+from pflx.engines import EngineError, FeedError, Passport, PassportError, TensorSpec
+from pflx.engines.bundle.driver import Gpu
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import DeviceEngine
 from pflx.engines.gpu.trt import TrtContext
@@ -31,9 +25,7 @@ F32 = np.dtype(np.float32)
 INPUTS = {"x": TensorSpec(("P", 64), F32), "step": TensorSpec((1,), F32)}
 OUTPUTS = {"y": TensorSpec(("P", 64), F32)}
 GPU = Gpu("NVIDIA GeForce RTX 4090", "sm_89", "13.0")
-H200 = Gpu("NVIDIA H200", "sm_90", "13.0")
 CONTENT = b"adds one"
-needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
 
 
 class Bench:
@@ -78,9 +70,7 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "pflx"
+    return put_user_cache(tmp_path / "cache", monkeypatch)
 
 
 def make_bench(folder: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool) -> Bench:
@@ -390,132 +380,3 @@ def test_a_cache_that_is_no_good_is_ignored_with_a_warning(
     assert f"{file} is ignored, its work is done again" in caplog.text
     assert ("Nothing is kept for the next start" in caplog.text) == (harm == "folder")
     assert file.is_dir() or file.read_bytes() == content
-
-
-def test_a_cache_belongs_to_all_that_it_was_made_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {CacheFile("kernels", *key).path for key in (("a", "b"), ("ab",), ("a", "c"), ("a", "b", ""))}
-    assert len(files) == 4
-    assert timing_cache("10.1", GPU).path != timing_cache("10.1", msgspec.structs.replace(GPU, name="L4")).path
-    assert {file.parent for file in files} == {cache}
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("LOCALAPPDATA", "")
-    assert cache_folder().is_relative_to(Path.home())
-
-
-def test_a_cache_folder_that_cannot_be_made_costs_only_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("")
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.setenv(name, str(tmp_path / "file"))
-    file = CacheFile("kernels", "a")
-    with caplog.at_level(logging.WARNING):
-        assert file.read() == b""
-        file.write(b"something")
-    assert "Nothing is kept for the next start" in caplog.text
-
-
-class TimedConfig:
-    """A builder's configuration that takes one timing cache."""
-
-    def __init__(self, refused: bytes = b"?") -> None:
-        self.cache: bytes | None = None
-        self.refused = refused
-
-    def create_timing_cache(self, stored: bytes) -> bytes | None:
-        return None if stored == self.refused else stored
-
-    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
-        self.cache = cache
-        return True
-
-
-def test_a_build_of_full_tensorrt_goes_on_from_the_timings_of_the_last(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("pflx.engines.building.compiler.find_gpus", lambda: [GPU])
-    trt, config = SimpleNamespace(__version__="10.16"), TimedConfig()
-    file = _timings(trt, config)
-    assert file is not None
-    assert config.cache == b""
-    file.write(b"measured")
-    assert [path.name.partition("-")[0] for path in cache.iterdir()] == ["timings"]
-    _timings(trt, config)
-    assert config.cache == b"measured"
-    with caplog.at_level(logging.WARNING):
-        _timings(trt, config := TimedConfig(refused=b"measured"))
-    assert config.cache == b""
-    assert "is ignored, its work is done again: TensorRT does not take it" in caplog.text
-    assert _timings(SimpleNamespace(__version__="1.7", ComputeCapability=None), config) is None
-
-
-@needs_rtx
-def test_the_names_that_pflx_uses_are_in_tensorrt_rtx() -> None:
-    trt = import_module("tensorrt_rtx")
-    for owner, names in {
-        "Runtime": ["get_engine_validity", "deserialize_cuda_engine"],
-        "ICudaEngine": [
-            "num_io_tensors",
-            "get_tensor_name",
-            "get_tensor_mode",
-            "get_tensor_shape",
-            "get_tensor_dtype",
-            "get_tensor_location",
-            "device_memory_size_v2",
-            "create_execution_context",
-            "create_runtime_config",
-        ],
-        "IExecutionContext": [
-            "set_input_shape",
-            "set_tensor_address",
-            "set_device_memory",
-            "execute_async_v3",
-            "is_stream_capturable",
-        ],
-        "IRuntimeConfig": [
-            "cuda_graph_strategy",
-            "dynamic_shapes_kernel_specialization_strategy",
-            "create_runtime_cache",
-            "set_execution_context_allocation_strategy",
-            "set_runtime_cache",
-        ],
-        "IRuntimeCache": ["serialize", "deserialize"],
-        "IBuilderConfig": ["create_timing_cache", "set_timing_cache", "get_timing_cache", "set_flag"],
-        "ITimingCache": ["serialize"],
-        "EngineValidity": ["INVALID", "SUBOPTIMAL"],
-        "CudaGraphStrategy": ["DISABLED"],
-        "DynamicShapesKernelSpecializationStrategy": ["EAGER", "NONE"],
-        "TensorIOMode": ["INPUT", "OUTPUT"],
-        "TensorLocation": ["DEVICE"],
-        "ExecutionContextAllocationStrategy": ["USER_MANAGED"],
-        "BuilderFlag": ["REQUIRE_USER_ALLOCATION"],
-    }.items():
-        assert not set(names) - set(dir(getattr(trt, owner))), owner
-    assert int(trt.EngineInvalidityDiagnostics.__members__["UNSUPPORTED_CC"]) == 2
-    for dtype in ("float32", "float16", "int64", "int32", "int8", "uint8", "bool"):
-        assert trt.nptype(getattr(trt, dtype)) == np.dtype(dtype).type
-    assert unsupported_gpus([GPU, H200]) == [H200]
-
-
-@needs_rtx
-@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
-def test_a_real_engine_is_refused_in_words_where_there_is_no_gpu(tmp_path: Path) -> None:
-    helper = pytest.importorskip("onnx").helper
-    from pflx.engines.building.build import build_engine
-
-    tensor = [helper.make_tensor_value_info(name, 1, ["P", 64]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", tensor[:1], tensor[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    (tmp_path / "relu.onnx").write_bytes(model.SerializeToString())
-    profile: Profile = {"x": ((1, 64), (1, 64), (4, 64))}
-    passport = build_engine(
-        tmp_path / "relu.onnx", tmp_path / "relu.plan", backend="tensorrt-rtx", profile=profile, precision="fp32"
-    )
-    with pytest.raises(PassportError, match="compute_capability is no GPU here, built for sm_80"):
-        require_match(passport, this_machine("tensorrt-rtx"), "me.pflx")
-    with pytest.raises(DeviceError, match="Asked for cuda:0, and there is no NVIDIA driver or GPU here"):
-        Device.open("cuda:0")
-    device, spec = Device(FakeCuda()), TensorSpec(("P", 64), F32)
-    with pytest.raises(DeviceError, match=r"relu\.plan: graph 'relu' on cuda:0 needs a GPU, and there is none here"):
-        TrtContext(tmp_path / passport.file, passport, {"x": spec}, {"y": spec}, device, device.streams.named("s"))

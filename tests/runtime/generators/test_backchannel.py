@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,14 +13,15 @@ from hypothesis import strategies as st
 from support.fakes import fake_listener, fake_manifest, frames_of, sound_of
 from support.gpu.fake_gpu import gpu_listener
 from support.places import MEDIA
+from support.speaker.heads import turning_head
+from support.speaker.sounds import RATE_HZ, dialogue, podium, white_noise
 
 from pflx.engines import Array, BundleError, GeneratorInfo
 from pflx.runtime import Listener, Region, SpeakerSettings, open_extractor
-from pflx.runtime.generators import Generator, State, cues, default_sources, gestures, make_generator, mirroring
+from pflx.runtime.generators import Generator, State, default_sources, gestures, make_generator
 from pflx.runtime.generators.backchannel import BackchannelGenerator
 from pflx.runtime.generators.habits import HABITS, habit
 from pflx.runtime.generators.protocol import GeneratorOptions, delay_frames, reach
-from pflx.runtime.media.clip import open_speaker
 from pflx.runtime.speaker.extractor import Every, ExtractorError
 from pflx.runtime.speaker.extractors import source_name
 from pflx.runtime.speaker.hearing import Heard, Hearing
@@ -31,36 +29,17 @@ from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 from pflx.runtime.stream.chain import Noise, seeded_noise
 
 HOP = 8
-RATE_HZ = 16_000
 PIECE = RATE_HZ // 25 * HOP
 SEGMENT_S = HOP / 25
 INFO = GeneratorInfo(name="backchannel", window=HOP, hop=HOP, needs=["audio", "coefficients"], graphs={})
 REGION = Region(0, 0, 32, 32)
 BLINK = ARKIT_NAMES.index("eyeBlinkLeft")
-SMILE = ARKIT_NAMES.index("mouthSmileLeft")
 # Seconds in which one of the two speaks, from the labels of the whole dialogue, of which this is the 10th to 29th.
 TURNS = ((0.0, 1.03), (0.57, 4.70), (4.49, 7.92), (8.05, 11.49), (11.78, 18.50), (17.85, 19.0))
 
 
 def generator(hearing: Hearing | None = None) -> BackchannelGenerator:
     return BackchannelGenerator(INFO, {}, GeneratorOptions(), hearing=hearing)
-
-
-@cache
-def dialogue() -> Array:
-    with av.open(str(MEDIA / "dialogue_19s.flac")) as container:
-        frames = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
-    return np.concatenate(frames).astype(np.float32) / 32768
-
-
-@cache
-def podium() -> Array:
-    chunks = open_speaker(MEDIA / "podium_speech_8s.mp4", RATE_HZ).chunks()
-    return np.concatenate([chunk.audio for chunk in chunks])
-
-
-def white_noise(seconds: float, level: float = 0.1) -> Array:
-    return np.asarray(level * np.random.default_rng(0).standard_normal(int(seconds * RATE_HZ)), np.float32)
 
 
 @dataclass(frozen=True)
@@ -151,57 +130,6 @@ def test_a_nod_is_seen_in_the_pitch() -> None:
             assert pitch.max() - pitch[0] > 1.5
 
 
-def heard(pitch_hz: list[float], voice: float = 1.0) -> Heard:
-    pitch = np.array(pitch_hz, np.float32)
-    return Heard(np.full(len(pitch), voice, np.float32), pitch)
-
-
-def known_speaker(voice: float = 1.0) -> dict[str, Array]:
-    """The state after 3 s of a voice that goes up and down between 150 and 250 Hz, low last at their beginning."""
-    return cues.find_cues(heard([*np.tile(np.linspace(250, 150, 50), 5), *[240.0] * 50], voice), cues.start())[1]
-
-
-@pytest.mark.parametrize(("low_ticks", "n_cues"), [(10, 0), (11, 1), (40, 1)])
-def test_low_pitch_invites_once_it_has_lasted_110_ms(low_ticks: int, n_cues: int) -> None:
-    found, _ = cues.find_cues(heard([155.0] * low_ticks + [240.0] * 10), known_speaker())
-    assert len(found) == n_cues
-    assert all(moment_s == pytest.approx(0.11 - (low_ticks + 10) / 100) for moment_s in found)
-
-
-def test_the_same_region_invites_once_however_it_is_cut() -> None:
-    state, found = known_speaker(), []
-    for _ in range(8):
-        more, state = cues.find_cues(heard([155.0] * 4), state)
-        found += more
-    assert len(found) == 1
-
-
-def test_a_pitch_that_is_usual_does_not_invite() -> None:
-    assert cues.find_cues(heard([200.0] * 50), known_speaker())[0] == []
-
-
-def test_low_pitch_too_early_in_a_turn_does_not_invite() -> None:
-    silent = cues.find_cues(heard([0.0] * 40, voice=0.0), known_speaker())[1]
-    assert cues.find_cues(heard([240.0] * 50 + [155.0] * 15), silent)[0] == []
-    assert len(cues.find_cues(heard([240.0] * 60 + [155.0] * 15), silent)[0]) == 1
-
-
-def test_nobody_whose_pitch_is_unknown_invites() -> None:
-    assert cues.find_cues(heard([200.0] * 70 + [100.0] * 20), cues.start())[0] == []
-
-
-def test_what_is_no_voice_does_not_invite() -> None:
-    assert cues.find_cues(heard([155.0] * 40, voice=0.3), known_speaker())[0] == []
-
-
-def test_a_speaker_of_lower_voice_is_known_after_a_while() -> None:
-    state = known_speaker()
-    lower = [*np.tile(np.linspace(140, 90, 50), 40)]
-    state = cues.find_cues(heard(lower), state)[1]
-    assert len(cues.find_cues(heard([130.0] * 40), state)[0]) == 0
-    assert len(cues.find_cues(heard([130.0] * 10 + [92.0] * 40), state)[0]) == 1
-
-
 # --- how it moves
 
 
@@ -219,16 +147,6 @@ class Scripted:
     def step(self, sound: Array, state: Mapping[str, Array]) -> tuple[Heard, dict[str, Array]]:
         ticks = (int(state["heard"][0]) + np.arange(len(sound) // 160)) % len(self._pitch)
         return Heard(self._voice[ticks], self._pitch[ticks]), {"heard": np.array([int(ticks[-1]) + 1])}
-
-
-def turning_head(frames: int) -> Array:
-    """float32 [frames, 58]: a speaker who looks about and smiles now and then, before a camera that stands askew."""
-    time_s = np.arange(frames) / 25
-    face = np.zeros((frames, 58), np.float32)
-    face[:, 52] = 0.2 + 0.1 * np.sin(time_s)
-    face[:, 53] = -0.3 + 0.4 * np.sin(0.7 * time_s)
-    face[:, [SMILE, SMILE + 1]] = np.maximum(0, np.sin(0.3 * time_s))[:, None]
-    return face
 
 
 @pytest.fixture(scope="module", name="hour")
@@ -355,69 +273,6 @@ def test_a_step_changes_nothing_that_it_was_given() -> None:
         assert value.dtype == state[name].dtype
 
 
-# --- what it takes over of the speaker
-
-
-def mirrored(face: Array) -> Array:
-    """Pitch, yaw and roll of FaceVerse in deg, and a smile, [T, 4]."""
-    state, made = mirroring.start(), []
-    for begin in range(0, len(face), HOP):
-        values, state = mirroring.mirror(face[begin : begin + HOP], state, 0.04)
-        made.append(values)
-    return np.concatenate(made)
-
-
-def still(frames: int, *rotation: float) -> Array:
-    """A speaker who keeps the head so, but for what no tracker tells twice alike."""
-    face = np.zeros((frames, 58), np.float32)
-    face[:, 52:55] = rotation
-    face[:, 57] = 1e-3 * np.arange(frames)
-    return face
-
-
-def test_a_turned_head_is_mirrored_late_and_less() -> None:
-    face = np.concatenate([still(400, 0.1, 0.2, 0.0), still(100, 0.25, 0.0, 0.1)])
-    values = mirrored(face)
-    assert np.abs(values[:400]).max() < 0.01
-    after = values[400:]
-    assert after[:, 0].max() > 1
-    assert after[:, 1].max() > 1, "yaw is not that of a mirror"
-    assert after[:, 2].min() < -0.5, "roll is not that of a mirror"
-    assert np.abs(after).max() < habit("mirror_head") * np.degrees(0.2)
-    assert np.abs(after[:10]).max() < 0.3 * np.abs(after).max()
-    assert 15 < np.abs(after[:, 1]).argmax() < 90
-
-
-@pytest.mark.parametrize("upright", [0.0, math.pi, -math.pi])
-def test_the_origin_of_the_angles_does_not_matter(upright: float) -> None:
-    face = turning_head(400)
-    face[:, 52] += upright
-    np.testing.assert_allclose(mirrored(face), mirrored(turning_head(400)), atol=1e-3)
-
-
-def test_angles_that_leap_by_a_whole_turn_are_the_same_angles() -> None:
-    face, leaping = turning_head(400), turning_head(400)
-    leaping[200:, 52] += math.tau
-    np.testing.assert_allclose(mirrored(leaping), mirrored(face), atol=1e-3)
-
-
-def test_a_smile_is_answered_late_and_less() -> None:
-    face = still(200, 0, 0, 0)
-    face[100:, [SMILE, SMILE + 1]] = 0.8
-    smile = mirrored(face)[:, 3]
-    assert smile[:100].max() == 0
-    assert smile[101] < 0.2 * smile[-1]
-    assert smile[-1] == pytest.approx(habit("mirror_smile") * 0.7 / 0.9, rel=1e-3)
-
-
-def test_who_is_not_seen_is_not_mirrored() -> None:
-    lost = np.repeat(turning_head(201)[-1:], 400, axis=0)
-    values = mirrored(np.concatenate([np.zeros((64, 58), np.float32), turning_head(200), lost]))
-    assert np.abs(values[:64]).max() == 0
-    assert np.abs(values[100:250, :3]).max() > 1
-    assert np.abs(values[-1]).max() < 0.01
-
-
 def test_the_eyes_stay_with_the_speaker(hour: Run) -> None:
     by_name = {name: hour.coefficients[0, :5000, index] for index, name in enumerate(ARKIT_NAMES)}
     pitch, yaw, _ = hour.angles_deg[0, :5000].T
@@ -500,52 +355,6 @@ def test_an_extractor_looks_at_some_frames_only() -> None:
         "landmarks/5",
         "b.npy",
     ]
-
-
-# --- what is heard
-
-
-@pytest.mark.parametrize("hz", [65.0, 110.0, 220.0, 390.0])
-def test_the_pitch_of_a_voice_like_tone_is_found(hz: float) -> None:
-    time_s = np.arange(RATE_HZ) / RATE_HZ
-    tone = sum(np.sin(2 * np.pi * hz * part * time_s) / part for part in range(1, 6))
-    told, _ = Hearing().step(np.asarray(0.1 * tone, np.float32)[: 6 * 2560], Hearing().start())
-    np.testing.assert_allclose(told.pitch_hz[10:], hz, rtol=0.01)
-
-
-def test_noise_and_silence_have_no_pitch() -> None:
-    for sound in (white_noise(1.6), np.zeros(10 * 2560, np.float32)):
-        told, _ = Hearing().step(sound[: 10 * 2560], Hearing().start())
-        assert (told.pitch_hz == 0).all()
-        assert told.voice.max() < 0.2
-
-
-def test_what_is_heard_does_not_depend_on_the_pieces() -> None:
-    sound, hearing = dialogue()[: 24 * 2560], Hearing()
-    whole, end = hearing.step(sound, hearing.start())
-    state, voice, pitch = hearing.start(), [], []
-    for piece in np.split(sound, [2560, 4 * 2560, 5 * 2560, 13 * 2560]):
-        told, state = hearing.step(piece, state)
-        voice.append(told.voice)
-        pitch.append(told.pitch_hz)
-    np.testing.assert_array_equal(np.concatenate(pitch), whole.pitch_hz)
-    np.testing.assert_allclose(np.concatenate(voice), whole.voice, atol=1e-6)
-    for name in end:
-        np.testing.assert_allclose(state[name], end[name], atol=1e-5)
-
-
-def test_nothing_is_heard_before_it_is_there() -> None:
-    sound = dialogue()[: 16 * 2560].copy()
-    before, _ = Hearing().step(sound, Hearing().start())
-    sound[8 * 2560 :] = 0
-    after, _ = Hearing().step(sound, Hearing().start())
-    np.testing.assert_array_equal(before.pitch_hz[: 8 * 16], after.pitch_hz[: 8 * 16])
-    np.testing.assert_array_equal(before.voice[: 8 * 16], after.voice[: 8 * 16])
-
-
-def test_voices_are_told_from_what_is_none() -> None:
-    told, _ = Hearing().step(dialogue()[: 118 * 2560], Hearing().start())
-    assert (told.voice > 0.5).mean() > 0.9
 
 
 # --- what is written about it

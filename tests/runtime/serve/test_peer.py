@@ -1,13 +1,9 @@
-"""Visitors on a real WebRTC connection, without a browser."""
+"""Visitors on a real WebRTC connection, without a browser: what they see, set, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import av
@@ -18,96 +14,19 @@ from aiortc.mediastreams import AudioStreamTrack
 from PIL import Image
 from support.fakes import ONE_FACE, Failing, fake_engines, fake_listener, portrait_of
 from support.live.live_sessions import watchdog  # noqa: F401
-from support.places import MEDIA
+from support.serve.scene import GREY, PORTRAIT, RED, Scene, is_red, plain, play, threads, told_last
 from support.serve.serve_client import (
-    PORT,
     WISH,
-    Browser,
     Camera,
     Visitor,
     loopback_only,  # noqa: F401
     packed,
-    serving,
     shape_of,
     until,
 )
 from support.serve.serve_listener import SIDE, moved, nodding_listener, slow
 
-from pflx.runtime import Face, Listener
-from pflx.runtime.serve import ServeSettings
-from pflx.runtime.serve.lobby import Lobby
-from pflx.runtime.serve.panel import panel_figures
-
-PORTRAIT = MEDIA / "portrait_astronaut_256.png"
-GREY, RED = (128, 128, 128), (220, 20, 20)
-
-
-@dataclass
-class Scene:
-    """A server, and visitors that leave when it closes."""
-
-    browser: Browser
-    lobby: Lobby
-    visitors: list[Visitor] = field(default_factory=list)
-
-    def visitor(self, **options: Any) -> Visitor:
-        self.visitors.append(Visitor(self.browser, **options))
-        return self.visitors[-1]
-
-    async def seated(self, wish: dict[str, Any] = WISH, *, pictures: int = 1, **options: Any) -> Visitor:
-        """A visitor who is let in and sees something."""
-        visitor = self.visitor(**options)
-        answer = await visitor.come(wish)
-        assert answer.status == 201, answer.body
-        await visitor.see(pictures)
-        return visitor
-
-
-@asynccontextmanager
-async def scene(*listeners: Listener, **settings: Any) -> AsyncIterator[Scene]:
-    given = ServeSettings(**{"port": PORT, "max_load": 10, **settings})
-    async with serving(*listeners, settings=given) as (browser, lobby):
-        here = Scene(browser, lobby)
-        try:
-            yield here
-        finally:
-            for visitor in here.visitors:
-                await visitor.leave()
-
-
-def play(act: Callable[[Scene], Awaitable[None]], *listeners: Listener, **settings: Any) -> None:
-    async def run() -> None:
-        async with scene(*listeners, **settings) as here:
-            await act(here)
-
-    asyncio.run(run())
-
-
-def plain(colour: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.full((SIDE, SIDE, 3), colour, np.uint8)
-
-
-def colour_of(frame: av.VideoFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.asarray(frame.to_ndarray(format="rgb24").mean(axis=(0, 1)), np.float64)
-
-
-def is_red(frame: av.VideoFrame) -> bool:
-    red, green, _ = colour_of(frame)
-    return bool(red - green > 100)
-
-
-def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("pflx-")]
-
-
-def told_last(visitor: Visitor) -> dict[str, Any]:
-    return [message for message in visitor.told if message["type"] == "panel"][-1]
-
-
-def told_figures(visitor: Visitor) -> dict[str, Any]:
-    """The figures that came last; empty before the first."""
-    return (told_last(visitor)["figures"] or {}) if visitor.told else {}
-
+from pflx.runtime import Face
 
 # What a visitor sees
 
@@ -210,76 +129,6 @@ def test_what_the_session_reads_is_what_the_camera_saw() -> None:
     play(act, fake_listener(detector=Detector()))
 
 
-# Latency panel
-
-
-def test_the_panel_says_what_the_ledgers_say() -> None:
-    async def act(here: Scene) -> None:
-        visitor = await here.seated(WISH | {"samples": 2, "lookahead": 3})
-        (peer,) = here.lobby.peers.values()
-        await until(lambda: told_figures(visitor).get("frames", 0) >= 100)
-        figures, before = told_figures(visitor), len(visitor.told)
-        assert peer.session is not None
-        ledgers = peer.panel.ledgers()
-        delays = {"algorithmic_ms": peer.session.algorithmic_delay_ms, "playout_ms": 100.0}
-        first = ledgers[0].frame
-        same = [ledger for ledger in ledgers if ledger.frame < first + figures["frames"] // 2]
-        expected = panel_figures(same, hop=8, hears=True, samples=2, **delays)
-        assert figures["age_ms"] == pytest.approx(expected.age_ms, abs=1)
-        assert figures["reaction_ms"] == pytest.approx(expected.reaction_ms, abs=41)
-        assert figures["rungs"] == expected.rungs
-        assert (figures["missed"], figures["rung"]) == (expected.missed, expected.rung)
-        assert told_last(visitor)["algorithmic_ms"] == (8 + 3) * 40
-        await until(lambda: len(visitor.told) > before)
-        assert told_last(visitor)["emitted"] >= 100
-
-    play(act)
-
-
-def test_frames_that_are_late_are_counted_and_their_rung_is_told() -> None:
-    async def act(here: Scene) -> None:
-        visitor = await here.seated()
-        await until(lambda: told_figures(visitor).get("missed", 0) > 10)
-        assert told_figures(visitor)["rungs"]["FULL"] < told_figures(visitor)["frames"]
-        assert told_last(visitor)["cost_ms"]["render"] > 80
-
-    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.1)))
-
-
-def test_a_ping_is_answered_and_anything_else_is_not() -> None:
-    async def act(here: Scene) -> None:
-        visitor = await here.seated()
-        for message in ("x" * 65, b"bytes", "12.5"):
-            visitor.channel.send(message)
-        await until(lambda: any(message["type"] == "pong" for message in visitor.told))
-        assert [message for message in visitor.told if message["type"] == "pong"] == [{"type": "pong", "ping": "12.5"}]
-
-    play(act)
-
-
-def test_pings_are_not_answered_without_end() -> None:
-    async def act(here: Scene) -> None:
-        visitor = await here.seated()
-        for number in range(60):
-            visitor.channel.send(str(number))
-        seen = len(visitor.pictures)
-        await visitor.see(seen + 10)
-        assert 1 <= sum(message["type"] == "pong" for message in visitor.told) <= 20
-
-    play(act)
-
-
-def test_only_one_channel_is_used() -> None:
-    async def act(here: Scene) -> None:
-        visitor = here.visitor()
-        other = visitor.connection.createDataChannel("other")
-        await visitor.come()
-        await until(lambda: visitor.told)
-        await until(lambda: other.readyState == "closed")
-
-    play(act)
-
-
 # Settings
 
 
@@ -330,93 +179,6 @@ def test_settings_for_which_there_is_no_time_end_the_session_and_say_so() -> Non
         await until(lambda: visitor.told[-1]["type"] == "ended")
 
     play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.012)), max_load=0.7)
-
-
-# Who may come in
-
-
-def test_there_are_so_many_places_and_no_more() -> None:
-    async def act(here: Scene) -> None:
-        first = await here.seated()
-        answer = await here.visitor().come()
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
-        assert "The only place is taken" in answer.json["error"]["message"]
-        seen = len(first.pictures)
-        await first.see(seen + 5)
-        assert (await here.browser.ask("DELETE", f"/api/sessions/{first.id}")).status == 204
-        await here.seated()
-
-    play(act, max_sessions=1)
-
-
-def test_a_visitor_for_whom_there_is_no_time_is_told_so_and_the_others_go_on() -> None:
-    async def act(here: Scene) -> None:
-        first = await here.seated()
-        answer = await here.visitor().come()
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
-        assert "busy" in answer.json["error"]["message"]
-        assert list(here.lobby.peers) == [first.id]
-        seen = len(first.pictures)
-        await first.see(seen + 5)
-
-    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.016)), max_load=0.7)
-
-
-def test_listeners_of_other_bundles_take_of_the_same_time() -> None:
-    async def act(here: Scene) -> None:
-        await here.seated()
-        answer = await here.visitor().come(WISH | {"listener": 1})
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
-
-    busy = [nodding_listener(PORTRAIT, before=slow(lambda: 0.016)) for _ in range(2)]
-    play(act, *busy, max_load=0.7)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda sdp: "nonsense", "No camera is offered"),
-        (lambda sdp: "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=oops", "cannot be understood"),
-        (lambda sdp: sdp[: sdp.index("m=video")] + sdp[sdp.index("m=audio") :], "."),
-        (lambda sdp: sdp + sdp[sdp.index("m=video") :], "one camera"),
-        (lambda sdp: sdp.replace("m=audio", "m=text"), "one camera"),
-        (lambda sdp: sdp.replace("a=ice-ufrag", "a=none"), "."),
-        (lambda sdp: sdp.replace("a=fingerprint", "a=none"), "fingerprint"),
-    ],
-)
-def test_an_offer_that_is_none_is_refused_and_leaves_nothing(change: Callable[[str], str], message: str) -> None:
-    async def act(here: Scene) -> None:
-        sdp = change(await here.visitor().offer())
-        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": sdp, "wish": WISH})
-        assert (answer.status, answer.json["error"]["kind"]) == (422, "offer")
-        assert message in answer.json["error"]["message"]
-        assert not here.lobby.peers
-        assert not threads()
-
-    play(act)
-
-
-def test_a_camera_that_is_too_large_ends_the_session() -> None:
-    async def act(here: Scene) -> None:
-        visitor = here.visitor(camera=Camera((1984, 64)))
-        await visitor.come()
-        await until(lambda: visitor.told and visitor.told[-1]["type"] == "ended")
-        assert "1984x64" in visitor.told[-1]["reason"]
-        await until(lambda: not here.lobby.peers)
-
-    play(act)
-
-
-def test_a_session_is_known_to_its_own_page_only() -> None:
-    async def act(here: Scene) -> None:
-        visitor = await here.seated()
-        for method, body in (("DELETE", b""), ("PATCH", WISH)):
-            answer = await here.browser.ask(method, f"/api/sessions/{visitor.id[:-1]}", body)
-            assert (answer.status, answer.json["error"]["kind"]) == (404, "gone")
-        assert len(visitor.id) >= 24
-        assert (await here.browser.ask("GET", "/api/sessions")).status == 405
-
-    play(act)
 
 
 # How it ends

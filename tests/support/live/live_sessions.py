@@ -313,3 +313,7 @@ def assert_over(session: LiveSession, clock: LiveClock) -> None:
     session.close()
     assert clock() - before < 1000 * MS
     assert not still(PATIENCE_S)
+
+
+def unseen(frame: ListenerFrame) -> None:
+    """A sink that looks at nothing."""
