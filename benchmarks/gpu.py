@@ -6,10 +6,10 @@
 It probes what there is, exports a bundle from seeded weights unless one is given, compares the GPU's pictures with the
 CPU's, and measures: each graph, PyTorch's plain modules beside it, a segment end to end, a live session, and many.
 
-Every step runs in a process of its own, with its own time limit, and leaves DIR/STEP.json; a step that is complete
-there is not run again. So the command can be repeated until nothing is left, and a step that crashes costs only itself.
-All steps together make DIR/gpu_NAME.json and benchmarks/results/gpu_NAME.json, NAME being that of the GPU. Without a
-GPU only the former is written, and says so.
+The steps are in gpu_steps/. Each runs in a process of its own, with its own time limit, and leaves DIR/STEP.json; one
+that is complete there is not run again. So the command can be repeated until nothing is left, and a step that crashes
+costs only itself. All together make DIR/gpu_NAME.json and benchmarks/results/gpu_NAME.json, NAME being that of the GPU.
+Without a GPU only the former is written, and says so.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if importlib.util.find_spec("pflx") is None:  # not installed: the links in ther
 os.environ["PYTHONPATH"] = os.pathsep.join(_PYTHONPATH)  # for the steps, which run in another folder
 
 import report  # noqa: E402
-from gpu_record import Record, Setting, read_step, rounded, say, unmeasured, write_step  # noqa: E402
+from gpu_steps.record import Record, Setting, read_step, rounded, say, unmeasured, write_step  # noqa: E402
 
 _PACKAGES = (
     "onnxruntime-gpu",
@@ -81,17 +81,17 @@ class Step:
 
 
 STEPS = (
-    Step("probe", "gpu_probe:probe", 20, 150),
-    Step("export", "gpu_probe:export", 80, 300),
-    Step("parity", "gpu_engines:parity", 20, 150, ("export",)),
-    Step("engines", "gpu_engines:engines", 45, 240, ("export",)),
-    Step("torch", "gpu_torch:plain_modules", 90, 240, ("export",)),
-    Step("hop", "gpu_runtime:hop", 60, 240, ("export",)),
-    Step("realtime", "gpu_runtime:realtime", 35, 150, ("export",)),
-    Step("sessions", "gpu_runtime:sessions", 90, 240, ("export",)),
-    Step("export_perfrdiff", "gpu_probe:export_perfrdiff", 60, 240),
-    Step("diffusion", "gpu_engines:diffusion", 20, 150, ("export_perfrdiff",)),
-    Step("profile", "gpu_torch:profile", 15, 90, ("export",)),
+    Step("probe", "gpu_steps.probe:probe", 20, 150),
+    Step("export", "gpu_steps.probe:export", 80, 300),
+    Step("parity", "gpu_steps.engines:parity", 20, 150, ("export",)),
+    Step("engines", "gpu_steps.engines:engines", 45, 240, ("export",)),
+    Step("torch", "gpu_steps.pytorch:plain_modules", 90, 240, ("export",)),
+    Step("hop", "gpu_steps.runtime:hop", 60, 240, ("export",)),
+    Step("realtime", "gpu_steps.runtime:realtime", 35, 150, ("export",)),
+    Step("sessions", "gpu_steps.runtime:sessions", 90, 240, ("export",)),
+    Step("export_perfrdiff", "gpu_steps.probe:export_perfrdiff", 60, 240),
+    Step("diffusion", "gpu_steps.engines:diffusion", 20, 150, ("export_perfrdiff",)),
+    Step("profile", "gpu_steps.pytorch:profile", 15, 90, ("export",)),
 )
 BY_NAME: Mapping[str, Step] = {step.name: step for step in STEPS}
 _BUNDLES = {"export": "untrained.pflx", "export_perfrdiff": "perfrdiff.pflx"}

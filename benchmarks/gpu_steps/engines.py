@@ -9,8 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from gpu_probe import perfrdiff_bundle
-from gpu_record import Record, Setting, read_step, rounded, timed
+from gpu_steps.record import Record, Setting, read_step, rounded, timed
 
 from pflx.engines import Array, Bundle, Engine, Manifest
 from pflx.engines.gpu.device import Device
@@ -242,7 +241,7 @@ def is_met(precision: str, found: Mapping[str, Any]) -> bool:
 
 def diffusion(setting: Setting, record: Record) -> None:
     """A window of PerFRDiff: 49 steps as one CUDA graph, a graph for each step, and none."""
-    bundle = Bundle.open(perfrdiff_bundle(setting), verify=False)
+    bundle = Bundle.open(setting.perfrdiff_bundle, verify=False)
     roles = bundle.manifest.generator.graphs
     with closing(open_engine(bundle, roles["condition"], None, settings=EngineSettings(precision="fp32"))) as engine:
         condition = {name: np.array(value) for name, value in engine.run(_condition_feeds(bundle)).items()}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-from gpu_record import Record, Setting, unmeasured
+from gpu_steps.record import Record, Setting, unmeasured
 
 from pflx.engines.building.compiler import compile_graph
 from pflx.engines.bundle.driver import find_gpus
@@ -52,12 +52,7 @@ def export(setting: Setting, record: Record) -> None:
 
 def export_perfrdiff(setting: Setting, record: Record) -> None:
     """The bundle of PerFRDiff."""
-    _export(perfrdiff_bundle(setting), ["--kind", "perfrdiff"], record)
-
-
-def perfrdiff_bundle(setting: Setting) -> Path:
-    """Where `export_perfrdiff` puts it."""
-    return setting.work / "perfrdiff.pflx"
+    _export(setting.perfrdiff_bundle, ["--kind", "perfrdiff"], record)
 
 
 def library_facts(backend: Backend, capability: str) -> dict[str, Any]:
@@ -67,11 +62,11 @@ def library_facts(backend: Backend, capability: str) -> dict[str, Any]:
         backend: which of the two.
         capability: of the GPU, like `sm_90`.
     """
-    code = f"import gpu_probe; gpu_probe.tell_library({backend!r}, {capability!r})"
+    code = f"from {__name__} import tell_library; tell_library({backend!r}, {capability!r})"
     command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=_LIBRARY_S, check=False
+            command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=_LIBRARY_S, check=False
         )
     except subprocess.TimeoutExpired:
         return {"failed": f"not done in {_LIBRARY_S} s"}
@@ -162,7 +157,7 @@ def _torch(device: str) -> dict[str, Any]:
 
 
 def _peaks(setting: Setting) -> dict[str, float]:
-    from gpu_torch import peaks
+    from gpu_steps.pytorch import peaks
 
     return asdict(peaks(setting.device, setting.seconds / 3))
 

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
-from gpu_engines import Opened, call_feeds, open_on_gpu
-from gpu_record import Record, Setting, figures, rounded, timed
+from gpu_steps.engines import Opened, call_feeds, open_on_gpu
+from gpu_steps.record import Record, Setting, figures, rounded, timed
 
 from pflx.engines import Array, Bundle, Engine, Manifest
 from pflx.engines.gpu.cuda import Cuda, open_cuda, parse_device

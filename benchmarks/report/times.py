@@ -1,32 +1,16 @@
-"""What every benchmark writes beside its numbers: the machine, the versions, and the numbers as JSON."""
+"""Times of calls: taken in turns, as figures and ratios, and node by node."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("pflx", "torch", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "av")
-
-
-def bundle_arguments(description: str | None) -> argparse.Namespace:
-    """What benchmarks of a bundle's graphs take: `bundle`, `--threads`, `--rounds`."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=10)
-    return parser.parse_args()
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
@@ -93,39 +77,3 @@ def node_times(
     for (operator, _), milliseconds in least.items():
         by_operator[operator] += milliseconds
     return dict(sorted(by_operator.items(), key=lambda item: -item[1]))
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """The environment of a run."""
-    return {
-        "cpu": _cpu_name(),
-        "logical_cpus": os.cpu_count(),
-        "threads": threads,
-        "load_before": round(os.getloadavg()[0], 2),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "gpu": None,
-    }
-
-
-def write(name: str, content: Mapping[str, Any]) -> None:
-    """Write `results/NAME.json` and print it."""
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(content, indent=2)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
-    print(text)
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
