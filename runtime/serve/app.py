@@ -32,12 +32,23 @@ from pflx.runtime.serve.uploads import MAX_BYTES, encode_portrait
 log = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
+_SCRIPTS = (
+    "page.js",
+    "connection.js",
+    "devices.js",
+    "panel.js",
+    "portrait.js",
+    "screen.js",
+    "server.js",
+    "settings.js",
+    "state.js",
+    "sign-in.js",
+)
 _FILES = {
     "/": ("index.html", "text/html"),
     "/style.css": ("style.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
     "/sign-in": ("sign-in.html", "text/html"),
-    "/sign-in.js": ("sign-in.js", "text/javascript"),
+    **{f"/{name}": (name, "text/javascript") for name in _SCRIPTS},
 }
 """Every path that a file answers; they are read once, at the start, and no path of a request is ever looked up."""
 
