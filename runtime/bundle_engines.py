@@ -146,9 +146,9 @@ def _checked(device: str, library: Library) -> int | None:
     """
     ordinal = parse_device(device)
     if ordinal is not None and library == "openvino":
-        raise DeviceError("openvino runs on the CPU only; give device='cpu', or another library.")
+        raise DeviceError("openvino runs on the CPU only; give device='cpu', or another engine.")
     if ordinal is None and library not in ("onnxruntime", "openvino"):
-        raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the library to onnxruntime.")
+        raise DeviceError(f"{library} runs on a GPU only; give device='cuda', or leave the engine to onnxruntime.")
     return ordinal
 
 

@@ -5,9 +5,14 @@ import signal
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from hypothesis import settings
 from support.exported import exported as exported
 
 _PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "onnxscript")
+
+
+settings.register_profile("pflx", deadline=None)  # how long a case takes says nothing of it on a busy machine
+settings.load_profile("pflx")
 
 
 def pytest_configure() -> None:

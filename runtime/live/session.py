@@ -408,8 +408,6 @@ class LiveSession:
             self._warned = True
             log.warning(f"{message}; stale_ms is %g. Said once.", *details, self.settings.stale_ms)
 
-    # All
-
     def _require_viewer(self) -> Viewer:
         if self._sink is not None:
             raise StreamError("This session has a sink; open it without one to iterate over it.")

@@ -6,6 +6,7 @@ import inspect
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from support.fakes import open_fake, portrait_of, write_fake_bundle
 from support.latency.reports import REPORT
 
 from pflx.cli.bench_latency import Floor, bench_latency
-from pflx.runtime import Rung
+from pflx.runtime import EngineSettings, Rung
 from pflx.runtime.bench.measure.plan import Plan
 from pflx.runtime.bench.measure.stub import StubDetector
 from pflx.runtime.bench.report.report import Report, load_report, save_report
@@ -226,10 +227,13 @@ def test_what_cannot_be_judged_or_written_is_refused_before_the_work(
 
 def test_the_defaults_of_the_command_are_those_of_a_plan() -> None:
     given = {name: option.default for name, option in inspect.signature(bench_latency).parameters.items()}
-    plan = {field.name: field.default for field in fields(Plan)}
-    for name in ("samples", "lookahead", "playout_ms", "stale_ms", "device", "seed", "stub"):
+    plan: dict[str, Any] = {field.name: field.default for field in fields(Plan)}
+    for name in ("samples", "lookahead", "device", "seed", "stub"):
         assert given[name] == plan[name], name
-    assert Rung[given["floor"].name] is plan["floor"]
+    for name in ("playout_ms", "stale_ms"):
+        assert given[name] == getattr(plan["live"], name), name
+    assert Rung[given["floor"].name] is plan["live"].floor
+    assert EngineSettings(*(given[name] for name in ("engine", "precision", "threads"))) == plan["engines"]
     assert [floor.name for floor in Floor] == [rung.name for rung in Rung]
 
 

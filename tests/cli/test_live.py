@@ -11,7 +11,7 @@ import pytest
 from support.commands import pflx, refusal
 from support.fakes import ONE_FACE, fake_listener, frames_of, sound_of
 
-from pflx.runtime import IterableSource, Listener, ListenerFrame, StopWatching, Timed
+from pflx.runtime import IterableSource, Listener, ListenerFrame, SpeakerSettings, StopWatching, Timed
 from pflx.runtime.media.video_writer import VideoWriter
 
 GIVEN = ("live", "me.pflx", "--portrait", "me.png")
@@ -39,9 +39,9 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
     """The windows that were opened; `Listener.open` gives a fake listener."""
     opened: list[Window] = []
 
-    def open_fake(*given: Any, lookahead: int, extractors: dict[str, Any], **_: Any) -> Listener:
+    def open_fake(*given: Any, lookahead: int, speaker: SpeakerSettings, **_: Any) -> Listener:
         assert [str(each) for each in given] == ["me.pflx", "me.png"]
-        return fake_listener(detector=ONE_FACE, lookahead=lookahead, extractors=extractors)
+        return fake_listener(detector=ONE_FACE, lookahead=lookahead, extractors=speaker.extractors)
 
     def window(title: str) -> Window:
         opened.append(Window(title))

@@ -151,7 +151,7 @@ def test_what_names_no_device_is_refused(machine: Machine, bundle: Path, device:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_unknown_library_is_refused_with_those_that_there_are(machine: Machine, bundle: Path, device: str) -> None:
     library: Any = "mnn"
-    with pytest.raises(FeedError, match=r"engine is 'mnn'; give onnxruntime, openvino, tensorrt, tensorrt-rtx\."):
+    with pytest.raises(FeedError, match=r"library is 'mnn'; give onnxruntime, openvino, tensorrt, tensorrt-rtx\."):
         Listener.open(bundle, portrait_of(), device=device, engines=EngineSettings(library=library))
     assert not machine.cudas
 

@@ -145,7 +145,8 @@ RESUME = """
 import sys
 import numpy as np
 from itertools import islice
-from pflx.runtime import Listener
+from pflx.engines import Bundle
+from pflx.runtime import EngineSettings, Listener
 
 bundle = Bundle.open(sys.argv[1], verify=False)
 listener = Listener.open(bundle, sys.argv[2], engines=EngineSettings(precision="fp32"), lookahead=5)
@@ -186,7 +187,7 @@ def test_two_samples_are_two_single_runs_with_the_same_noise(
     """To float rounding: a batch of two takes other kernels than two batches of one."""
     noise = seeded_noise(5)
     for sample in (0, 1):
-        alone = whole(listener, input_of_a_second, noise=lambda segment, _, size, m=sample: noise(segment, m, size))
+        alone = whole(listener, input_of_a_second, seed=lambda segment, _, size, m=sample: noise(segment, m, size))
         shown = [frame.coefficients for frame in expected if frame.sample == sample]
         np.testing.assert_allclose(np.stack([f.coefficients for f in alone]), np.stack(shown), atol=2e-5)
 

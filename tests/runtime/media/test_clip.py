@@ -1,114 +1,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.media.clips import click_train, onsets, read, shown, write_clip
 from support.places import MEDIA
 
 from pflx.engines import FeedError
-from pflx.runtime.media.clip import SpeakerChunk, SpeakerFile, open_speaker
+from pflx.runtime.media.clip import open_speaker
 from pflx.runtime.media.decoder import stamp_s
 from pflx.runtime.media.errors import MediaError
-from pflx.runtime.media.video_writer import VideoWriter
-
-MILLISECOND = Fraction(1, 1000)
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
-
-
-def grey_level(index: int) -> int:
-    """A picture's own brightness, so that it can be told which one is shown."""
-    return 20 + 9 * (index % 24)
-
-
-def click_train(seconds: float, rate: int, channels: int = 1) -> Float32Array:
-    """A 20 ms burst of 1 kHz at every half second, float32 [channels, N]."""
-    t = np.arange(round(seconds * rate)) / rate
-    burst = np.where(t % 0.5 < 0.02, 0.8 * np.sin(2 * np.pi * 1000 * t), 0.0)
-    return np.tile(burst.astype(np.float32), (channels, 1))
-
-
-def onsets(audio: Float32Array, rate: int = 16_000) -> Float32Array:
-    """Seconds at which a burst begins."""
-    width = rate // 500
-    loud = np.convolve(np.abs(audio), np.ones(width) / width, "same") > 0.1
-    starts = np.flatnonzero(loud[1:] & ~loud[:-1])
-    return np.asarray(starts[np.diff(starts, prepend=-rate) > rate // 4] / rate, np.float32)
-
-
-def write_clip(
-    path: Path,
-    times_s: Sequence[float],
-    *,
-    size: tuple[int, int] = (64, 48),
-    rotation: int = 0,
-    sound: Float32Array | None = None,
-    rate: int = 16_000,
-    sound_start_s: float = 0.0,
-    sound_gap: tuple[float, float] | None = None,
-    codec: str = "mpeg4",
-    title: str = "",
-) -> Path:
-    """A clip whose n-th picture, shown from `times_s[n]`, has `grey_level(n)` and a red corner."""
-    with av.open(str(path), "w") as container:
-        if title:
-            container.metadata["title"] = title
-        video: Any = container.add_stream(codec, rate=1000)
-        video.width, video.height = size
-        video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        video.time_base = video.codec_context.time_base = MILLISECOND
-        video.codec_context.bit_rate = 2_000_000
-        if rotation:
-            video.set_display_rotation(rotation)
-        audio: Any = None
-        layout = ""
-        if sound is not None:
-            layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
-            audio = container.add_stream(
-                "pcm_s16le" if path.suffix in (".mkv", ".avi", ".mov") else "aac", rate=rate, layout=layout
-            )
-        for index, time_s in enumerate(times_s):
-            picture = np.full((size[1], size[0], 3), grey_level(index), np.uint8)
-            picture[: size[1] // 2, : size[0] // 2] = (255, 0, 0)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = round(time_s * 1000), MILLISECOND
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-        if sound is not None:
-            for start in range(0, sound.shape[1], 1024):
-                if sound_gap and sound_gap[0] <= start / rate < sound_gap[1]:
-                    continue
-                block = np.ascontiguousarray(sound[:, start : start + 1024])
-                piece = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
-                piece.sample_rate, piece.time_base = rate, Fraction(1, rate)
-                piece.pts = start + round(sound_start_s * rate)
-                container.mux(audio.encode(piece))
-            container.mux(audio.encode(None))
-    return path
-
-
-def read(speaker: SpeakerFile, frames_per_chunk: int = 7) -> SpeakerChunk:
-    """The whole clip as one chunk."""
-    chunks = list(speaker.chunks(frames_per_chunk))
-    video = np.concatenate([chunk.video for chunk in chunks])
-    audio = np.concatenate([chunk.audio for chunk in chunks])
-    assert len(audio) == speaker.sample_rate_hz // 25 * len(video)
-    return SpeakerChunk(video, audio, chunks[0].start_s, chunks[-1].skipped)
-
-
-def shown(video: UInt8Array) -> list[int]:
-    """Which picture each frame shows, by its brightness in the lower right."""
-    levels = video[:, -8:, -8:].reshape(len(video), -1).mean(axis=1)
-    return [round((level - 20) / 9) for level in levels]
 
 
 def test_a_real_clip_of_odd_rate_becomes_25_fps_and_16_khz() -> None:
@@ -370,93 +277,3 @@ def test_pictures_and_sound_stored_far_apart_are_read_together(tmp_path: Path) -
     clip = write_clip(tmp_path / "apart.avi", [i / 25 for i in range(250)], sound=click_train(10, 16_000))
     chunk = next(open_speaker(clip).chunks(25))
     np.testing.assert_allclose(onsets(chunk.audio), [0.5], atol=0.004)
-
-
-def pictures(count: int, size: tuple[int, int]) -> UInt8Array:
-    frames = np.zeros((count, size[1], size[0], 3), np.uint8)
-    frames[:] = np.array([grey_level(i) for i in range(count)], np.uint8)[:, None, None, None]
-    return frames
-
-
-@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
-def test_what_was_written_is_read_back_in_time(tmp_path: Path, rate: int) -> None:
-    path, frames, sound = tmp_path / "out.mp4", pictures(75, (64, 48)), click_train(3.0, rate)[0]
-    with VideoWriter(path, (64, 48), audio=True, sample_rate_hz=rate) as writer:
-        for start in range(0, 75, 20):
-            writer.write(frames[start : start + 20])
-            writer.write_audio(sound[rate // 25 * start : rate // 25 * (start + 20)])
-        assert not path.exists()
-    speaker = open_speaker(path, rate)
-    assert (speaker.width, speaker.height, speaker.source_fps) == (64, 48, 25.0)
-    whole = read(speaker)
-    assert shown(whole.video) == [i % 24 for i in range(75)]
-    np.testing.assert_allclose(onsets(whole.audio, rate), [0.5, 1.0, 1.5, 2.0, 2.5], atol=0.004)
-    with av.open(str(path)) as container:
-        assert container.streams.video[0].codec_context.name == "h264"
-        assert container.streams.audio[0].codec_context.name == "aac"
-        assert container.streams.audio[0].rate == rate
-    assert path.read_bytes().find(b"moov") < path.read_bytes().find(b"mdat")
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_sound_that_ends_early_is_followed_by_silence(tmp_path: Path) -> None:
-    path = tmp_path / "out.mp4"
-    with VideoWriter(path, (64, 48), audio=True) as writer:
-        writer.write(pictures(50, (64, 48)))
-        writer.write_audio(click_train(0.6, 16_000)[0])
-    with av.open(str(path)) as container:
-        audio = container.streams.audio[0]
-        assert float(audio.duration * audio.time_base) == pytest.approx(2.0, abs=0.07)  # type: ignore[operator]
-
-
-def test_an_odd_size_is_filled_up(tmp_path: Path) -> None:
-    path = tmp_path / "odd.mp4"
-    with VideoWriter(path, (63, 47)) as writer:
-        writer.write(pictures(5, (63, 47)))
-    speaker = open_speaker(path)
-    assert (speaker.width, speaker.height) == (64, 48)
-    assert shown(read(speaker).video) == list(range(5))
-
-
-@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_leaves_no_file_and_keeps_the_old_one(tmp_path: Path, failure: type[BaseException]) -> None:
-    path = tmp_path / "out.mp4"
-    path.write_bytes(b"old")
-    frames = pictures(30, (64, 48))
-
-    def fail_halfway() -> None:
-        with VideoWriter(path, (64, 48)) as writer:
-            writer.write(frames)
-            raise failure
-
-    with pytest.raises(failure):
-        fail_halfway()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_video_without_frames_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="no frame"), VideoWriter(tmp_path / "out.mp4", (64, 48), audio=True):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "folder.mp4").mkdir()
-    for name, reason in (
-        ("missing/out.mp4", "no folder"),
-        ("out.avi", r"'\.avi'"),
-        ("folder.mp4", "is a folder"),
-    ):
-        with pytest.raises(MediaError, match=reason):
-            VideoWriter(tmp_path / name, (64, 48))
-    with pytest.raises(MediaError, match="Cannot write"):
-        VideoWriter("/proc/out.mp4", (64, 48))
-
-
-def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
-    with (
-        pytest.raises(MediaError, match=r"\[T, 48, 64, 3\]"),
-        VideoWriter(tmp_path / "out.mp4", (64, 48)) as writer,
-    ):
-        writer.write(pictures(1, (48, 64)))

@@ -69,7 +69,7 @@ def test_many_samples_are_many_single_runs_with_the_same_noise(portraits: int) -
         def its_noise(segment: int, _: int, size: int, sample: int = sample) -> npt.NDArray[np.float32]:
             return noise(segment, sample, size)
 
-        alone = whole(listener(portrait=pictures[sample % portraits]), noise=its_noise)
+        alone = whole(listener(portrait=pictures[sample % portraits]), seed=its_noise)
         mine = [content(frame)[1:] for frame in together if frame.sample == sample]
         assert mine == [content(frame)[1:] for frame in alone]
 

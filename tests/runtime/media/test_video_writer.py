@@ -1,0 +1,105 @@
+"""Videos that are written: what is in them, and what is left after a failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from support.media.clips import click_train, grey_level, onsets, read, shown
+
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.media.clip import open_speaker
+from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.video_writer import VideoWriter
+
+
+def pictures(count: int, size: tuple[int, int]) -> UInt8Array:
+    frames = np.zeros((count, size[1], size[0], 3), np.uint8)
+    frames[:] = np.array([grey_level(i) for i in range(count)], np.uint8)[:, None, None, None]
+    return frames
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_what_was_written_is_read_back_in_time(tmp_path: Path, rate: int) -> None:
+    path, frames, sound = tmp_path / "out.mp4", pictures(75, (64, 48)), click_train(3.0, rate)[0]
+    with VideoWriter(path, (64, 48), audio=True, sample_rate_hz=rate) as writer:
+        for start in range(0, 75, 20):
+            writer.write(frames[start : start + 20])
+            writer.write_audio(sound[rate // 25 * start : rate // 25 * (start + 20)])
+        assert not path.exists()
+    speaker = open_speaker(path, rate)
+    assert (speaker.width, speaker.height, speaker.source_fps) == (64, 48, 25.0)
+    whole = read(speaker)
+    assert shown(whole.video) == [i % 24 for i in range(75)]
+    np.testing.assert_allclose(onsets(whole.audio, rate), [0.5, 1.0, 1.5, 2.0, 2.5], atol=0.004)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        assert container.streams.audio[0].codec_context.name == "aac"
+        assert container.streams.audio[0].rate == rate
+    assert path.read_bytes().find(b"moov") < path.read_bytes().find(b"mdat")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sound_that_ends_early_is_followed_by_silence(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with VideoWriter(path, (64, 48), audio=True) as writer:
+        writer.write(pictures(50, (64, 48)))
+        writer.write_audio(click_train(0.6, 16_000)[0])
+    with av.open(str(path)) as container:
+        audio = container.streams.audio[0]
+        assert float(audio.duration * audio.time_base) == pytest.approx(2.0, abs=0.07)  # type: ignore[operator]
+
+
+def test_an_odd_size_is_filled_up(tmp_path: Path) -> None:
+    path = tmp_path / "odd.mp4"
+    with VideoWriter(path, (63, 47)) as writer:
+        writer.write(pictures(5, (63, 47)))
+    speaker = open_speaker(path)
+    assert (speaker.width, speaker.height) == (64, 48)
+    assert shown(read(speaker).video) == list(range(5))
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_no_file_and_keeps_the_old_one(tmp_path: Path, failure: type[BaseException]) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"old")
+    frames = pictures(30, (64, 48))
+
+    def fail_halfway() -> None:
+        with VideoWriter(path, (64, 48)) as writer:
+            writer.write(frames)
+            raise failure
+
+    with pytest.raises(failure):
+        fail_halfway()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_video_without_frames_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="no frame"), VideoWriter(tmp_path / "out.mp4", (64, 48), audio=True):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    for name, reason in (
+        ("missing/out.mp4", "no folder"),
+        ("out.avi", r"'\.avi'"),
+        ("folder.mp4", "is a folder"),
+    ):
+        with pytest.raises(MediaError, match=reason):
+            VideoWriter(tmp_path / name, (64, 48))
+    with pytest.raises(MediaError, match="Cannot write"):
+        VideoWriter("/proc/out.mp4", (64, 48))
+
+
+def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MediaError, match=r"\[T, 48, 64, 3\]"),
+        VideoWriter(tmp_path / "out.mp4", (64, 48)) as writer,
+    ):
+        writer.write(pictures(1, (48, 64)))
