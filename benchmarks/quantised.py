@@ -35,7 +35,7 @@ from pflx.calibration.precision.int8_target import TARGETS, EngineName
 from pflx.calibration.precision.phases import join_phases
 from pflx.calibration.precision.quantise import layers_of, measure_ranges, prune, quantised
 from pflx.engines import Array, Bundle, Engine, OpenVinoEngine, OrtEngine, TensorSpec
-from pflx.engines.bundle.admission import cpu_features
+from pflx.engines.bundle.variant_admission import cpu_features
 from pflx.export import load_model, untrained
 from pflx.export.models import PIRender
 from pflx.runtime.bundle_engines import CALL_SIZES

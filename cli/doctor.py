@@ -16,8 +16,8 @@ from rich.table import Column, Table
 
 from pflx.cli.console import out
 from pflx.engines.building.compiler import unsupported_gpus
-from pflx.engines.bundle.admission import cpu_features
 from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.bundle.variant_admission import cpu_features
 from pflx.engines.graphs.openvino import import_openvino
 from pflx.engines.graphs.protocol import BackendMissingError
 

@@ -5,8 +5,8 @@ Heavy backends are imported by the engine that needs them, when it is constructe
 
 from __future__ import annotations
 
-from pflx.engines.bundle.admission import Admission
 from pflx.engines.bundle.bundle import Bundle
+from pflx.engines.bundle.engine_passport import Passport, PassportError
 from pflx.engines.bundle.manifest import (
     BundleCorruptError,
     BundleError,
@@ -22,7 +22,7 @@ from pflx.engines.bundle.manifest import (
     RendererInfo,
     SmootherInfo,
 )
-from pflx.engines.bundle.passport import Passport, PassportError
+from pflx.engines.bundle.variant_admission import Admission
 from pflx.engines.bundle.writer import OutputError, OutputExistsError, bundle_writer, require_space, write_manifest
 from pflx.engines.graphs.fake import FakeEngine
 from pflx.engines.graphs.openvino import OpenVinoEngine

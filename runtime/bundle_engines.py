@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias, cast, get_args
 
 from pflx.engines import Bundle, BundleError, Engine, FeedError, Manifest, OrtEngine, PflxError
 from pflx.engines.building.compiler import unsupported_gpus
-from pflx.engines.bundle.admission import require_admitted
 from pflx.engines.bundle.driver import find_gpus
-from pflx.engines.bundle.passport import require_match, this_machine
+from pflx.engines.bundle.engine_passport import require_match, this_machine
+from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import DeviceEngine, ExecutionContext

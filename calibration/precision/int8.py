@@ -33,7 +33,7 @@ from pflx.calibration.precision.quantise import (
 )
 from pflx.calibration.progress import Progress, silent
 from pflx.engines import Admission, Bundle
-from pflx.engines.bundle.admission import cpu_features, library_version
+from pflx.engines.bundle.variant_admission import cpu_features, library_version
 
 LARGEST_UNITS = 48
 """Of a graph: where it has more layers, neighbours are decided on together."""

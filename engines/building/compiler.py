@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pflx.engines.bundle.driver import Gpu, find_gpus
-from pflx.engines.bundle.passport import Profile
+from pflx.engines.bundle.engine_passport import Profile
 from pflx.engines.bundle.tensorrt_library import Backend, import_tensorrt, library_logger, one_line
 from pflx.engines.bundle.user_cache import CacheFile, timing_cache
 from pflx.engines.graphs.protocol import DeviceError, EngineError

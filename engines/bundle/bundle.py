@@ -19,6 +19,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pflx.engines.bundle.engine_passport import Passport, Source
 from pflx.engines.bundle.manifest import (
     MANIFEST,
     BundleCorruptError,
@@ -28,7 +29,6 @@ from pflx.engines.bundle.manifest import (
     Manifest,
     decode_manifest,
 )
-from pflx.engines.bundle.passport import Passport, Source
 
 _AGAIN = "Export it again."
 

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pflx.engines.bundle.admission import Admission
-from pflx.engines.bundle.passport import Passport
+from pflx.engines.bundle.engine_passport import Passport
+from pflx.engines.bundle.variant_admission import Admission
 from pflx.engines.graphs.protocol import PflxError, TensorSpec
 
 SCHEMA = 3

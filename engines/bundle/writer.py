@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pflx.engines.bundle.bundle import Bundle, file_info, is_leftover, list_files
+from pflx.engines.bundle.engine_passport import Passport
 from pflx.engines.bundle.locks import GoneError, locked
 from pflx.engines.bundle.manifest import (
     MANIFEST,
@@ -25,7 +26,6 @@ from pflx.engines.bundle.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from pflx.engines.bundle.passport import Passport
 from pflx.engines.graphs.protocol import PflxError
 
 

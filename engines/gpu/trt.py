@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from pflx.engines.bundle.passport import Machine, Passport, PassportError, this_machine
+from pflx.engines.bundle.engine_passport import Machine, Passport, PassportError, this_machine
 from pflx.engines.bundle.tensorrt_library import import_tensorrt, library_logger
 from pflx.engines.bundle.user_cache import jit_cache
 from pflx.engines.gpu.array import DeviceArray

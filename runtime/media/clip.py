@@ -23,7 +23,8 @@ from pflx.runtime.media.decoder import (
     stream_of,
 )
 from pflx.runtime.media.errors import MediaError
-from pflx.runtime.media.pictures import orientation_of, shown_pictures
+from pflx.runtime.media.orientation import orientation_of
+from pflx.runtime.media.pictures import shown_pictures
 from pflx.runtime.media.sound import SampleTrack, sound_blocks
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.media.decoder import LONGEST_GAP_S, TIME_TOLERANCE_S, DecodedStream, stamp_s
+from pflx.runtime.media.orientation import orientation_of, upright
 
 if TYPE_CHECKING:
     import av
-    from av.video.reformatter import VideoReformatter
 
 
 _SHORTEST_PICTURE_S = 0.002  # files of uneven rate often state one tick as the duration of every picture
@@ -80,7 +80,7 @@ def shown_pictures(stream: DecodedStream, origin_s: float, size: tuple[int, int]
         turn = turn or orientation_of(frame)
         rgb = None
         while index / FPS + TIME_TOLERANCE_S < until_s:
-            rgb = _upright(frame, size, turn, reformatter) if rgb is None else rgb
+            rgb = upright(frame, size, turn, reformatter) if rgb is None else rgb
             yield rgb
             index += 1
 
@@ -95,28 +95,3 @@ def _spans(stream: DecodedStream, clock: _PictureClock) -> Iterator[tuple[av.Vid
         held = frame
     if held is not None:
         yield held, max((clock.last_s or 0.0) + clock.gap_s, 2 * TIME_TOLERANCE_S)
-
-
-def orientation_of(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Transpose first, then mirror left to right, then top to bottom, as the display matrix says."""
-    from av.sidedata.sidedata import Type
-
-    side_data: Any = frame.side_data
-    matrix = side_data.get(Type.DISPLAYMATRIX)
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    return (True, c < 0, b < 0) if abs(a) < abs(b) else (False, a < 0, d < 0)
-
-
-def _upright(
-    frame: av.VideoFrame, size: tuple[int, int], turn: tuple[bool, bool, bool], reformatter: VideoReformatter
-) -> UInt8Array:
-    """The picture as uint8 [H, W, 3] RGB of `size` (width, height), as a player would show it."""
-    transpose, mirror, flip = turn
-    width, height = size[::-1] if transpose else size
-    converted = reformatter.reformat(frame, width=width, height=height, format="rgb24")
-    rgb = np.asarray(converted.to_ndarray(), np.uint8)
-    rgb = rgb.swapaxes(0, 1) if transpose else rgb
-    rgb = rgb[:, ::-1] if mirror else rgb
-    return rgb[::-1] if flip else rgb

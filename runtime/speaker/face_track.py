@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pflx.engines import Array, PflInfo
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.face_state import FaceState
-from pflx.runtime.speaker.faces import FaceDetector, FaceWatch
+from pflx.runtime.speaker.faces import FaceDetector
 from pflx.runtime.speaker.pfl import Box, Mode, Region, centre_crop, centre_square, choose_face, crop, fixed_region
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,51 @@ WATCH_FRAMES = 25
 """Once the region is frozen and the face is there, one frame a second is searched for it."""
 SEARCH_FRAMES = 5
 """While the face is missed, one frame in five is searched: a frame without a face is the most expensive to search."""
+
+LOST_AFTER_FRAMES = 50
+"""A face not seen for 2 s at 25 fps is lost: a blink of the detector, a hand before the face or a glance
+at the keyboard is over sooner, and with one look a second it still takes two misses."""
+
+
+@dataclass(frozen=True)
+class FaceWatch:
+    """The face state as a value: `next` gives the one after a look.
+
+    | state | face found | face missed |
+    |---|---|---|
+    | LOCKED | LOCKED | COASTING |
+    | COASTING | LOCKED | COASTING, LOST once 50 frames have passed since the face was seen |
+    | LOST | REACQUIRED | LOST |
+    | REACQUIRED | LOCKED | LOST |
+
+    One miss never loses a locked face and one hit never locks a lost one, however far the looks lie apart.
+    A stream starts as LOST: nothing was seen yet.
+
+    Attributes:
+        state: where it stands.
+        unseen_frames: frames since the face was last seen, at 25 fps; counts from the start while none was.
+    """
+
+    state: FaceState = FaceState.LOST
+    unseen_frames: int = 0
+
+    def next(self, found: bool, frames_since_last_look: int) -> FaceWatch:
+        """The state after a look that did or did not find the face."""
+        if found:
+            known = self.state is not FaceState.LOST
+            return FaceWatch(FaceState.LOCKED if known else FaceState.REACQUIRED)
+        unseen = self.unseen_frames + frames_since_last_look
+        coasting = self.state is FaceState.LOCKED or (self.state is FaceState.COASTING and unseen < LOST_AFTER_FRAMES)
+        return FaceWatch(FaceState.COASTING if coasting else FaceState.LOST, unseen)
+
+    def to_array(self) -> npt.NDArray[np.int64]:
+        """int64 [2]: state, unseen frames."""
+        return np.array([self.state, self.unseen_frames], np.int64)
+
+    @classmethod
+    def from_array(cls, values: npt.NDArray[np.int64]) -> FaceWatch:
+        """What `to_array` wrote."""
+        return cls(FaceState(int(values[0])), int(values[1]))
 
 
 def session_region(boxes: npt.ArrayLike, frame_size: tuple[int, int], pfl: PflInfo) -> Region:

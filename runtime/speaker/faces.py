@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from pflx.engines import Engine, OrtEngine, PflxError
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
-from pflx.runtime.frames.face_state import FaceState
 
 MODEL_PATH = Path(__file__).parent / "data" / "blazeface_short_range.onnx"
 MODEL_SHA256 = "f3c5b51d1f4ada6f1136ec723a12bff6577b6245c7d11a05a827bf9c312e01e5"
 SIDE = 128
 """Side in pixels of the square the network looks at."""
 
-LOST_AFTER_FRAMES = 50
-"""A face not seen for 2 s at 25 fps is lost: a blink of the detector, a hand before the face or a glance
-at the keyboard is over sooner, and with one look a second it still takes two misses."""
 
 _OVERLAP = 0.3  # MediaPipe, face_detection.pbtxt: min_suppression_threshold
 _FINE_SCORE = 0.85
@@ -196,44 +191,3 @@ def _inside(box: Float32Array, width: int, height: int) -> tuple[float, float, f
     left, right = np.clip([box[0], box[0] + box[2]], 0, width).tolist()
     top, bottom = np.clip([box[1], box[1] + box[3]], 0, height).tolist()
     return left, top, right - left, bottom - top
-
-
-@dataclass(frozen=True)
-class FaceWatch:
-    """The face state as a value: `next` gives the one after a look.
-
-    | state | face found | face missed |
-    |---|---|---|
-    | LOCKED | LOCKED | COASTING |
-    | COASTING | LOCKED | COASTING, LOST once 50 frames have passed since the face was seen |
-    | LOST | REACQUIRED | LOST |
-    | REACQUIRED | LOCKED | LOST |
-
-    One miss never loses a locked face and one hit never locks a lost one, however far the looks lie apart.
-    A stream starts as LOST: nothing was seen yet.
-
-    Attributes:
-        state: where it stands.
-        unseen_frames: frames since the face was last seen, at 25 fps; counts from the start while none was.
-    """
-
-    state: FaceState = FaceState.LOST
-    unseen_frames: int = 0
-
-    def next(self, found: bool, frames_since_last_look: int) -> FaceWatch:
-        """The state after a look that did or did not find the face."""
-        if found:
-            known = self.state is not FaceState.LOST
-            return FaceWatch(FaceState.LOCKED if known else FaceState.REACQUIRED)
-        unseen = self.unseen_frames + frames_since_last_look
-        coasting = self.state is FaceState.LOCKED or (self.state is FaceState.COASTING and unseen < LOST_AFTER_FRAMES)
-        return FaceWatch(FaceState.COASTING if coasting else FaceState.LOST, unseen)
-
-    def to_array(self) -> npt.NDArray[np.int64]:
-        """int64 [2]: state, unseen frames."""
-        return np.array([self.state, self.unseen_frames], np.int64)
-
-    @classmethod
-    def from_array(cls, values: npt.NDArray[np.int64]) -> FaceWatch:
-        """What `to_array` wrote."""
-        return cls(FaceState(int(values[0])), int(values[1]))

@@ -16,8 +16,8 @@ from support.fakes import FUNCTIONS, write_fake_bundle
 from pflx.engines import BackendMissingError, Bundle
 from pflx.engines.building.build import default_ranges, profile_for
 from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.bundle.engine_passport import compare, operating_system, this_machine
 from pflx.engines.bundle.manifest import decode_manifest
-from pflx.engines.bundle.passport import compare, operating_system, this_machine
 
 GRAPHS = [*FUNCTIONS, "warp_portrait", "warp_frame"]
 GENERATIONS = ["sm_80", "sm_86", "sm_89", "sm_120"]

@@ -54,7 +54,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
     put_user_cache(tmp_path / "cache", monkeypatch)
     monkeypatch.setattr("pflx.engines.gpu.device.open_cuda", made.open_cuda)
-    for module in ("pflx.engines.bundle.passport", "pflx.runtime.bundle_engines"):
+    for module in ("pflx.engines.bundle.engine_passport", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", lambda: [GPU])
     monkeypatch.setattr(bundle_engines, "OrtEngine", made.open_cpu)
     monkeypatch.setattr(bundle_engines, "OrtContext", made.open_gpu)
@@ -65,7 +65,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine whose driver shows no GPU."""
     made = Machine()
-    for module in ("pflx.engines.gpu.cuda", "pflx.engines.bundle.passport", "pflx.runtime.bundle_engines"):
+    for module in ("pflx.engines.gpu.cuda", "pflx.engines.bundle.engine_passport", "pflx.runtime.bundle_engines"):
         monkeypatch.setattr(f"{module}.find_gpus", list)
     monkeypatch.setattr(bundle_engines, "OrtEngine", made.open_cpu)
     return made

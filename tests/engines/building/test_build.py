@@ -22,7 +22,7 @@ from pflx.engines.building.build import build_bundle_engines, build_engine, defa
 from pflx.engines.building.compiler import EngineBuildError
 from pflx.engines.bundle.bundle import file_info
 from pflx.engines.bundle.driver import find_gpus
-from pflx.engines.bundle.passport import Passport
+from pflx.engines.bundle.engine_passport import Passport
 from pflx.engines.bundle.writer import OutputError
 from pflx.engines.graphs.protocol import TensorSpec, import_backend
 

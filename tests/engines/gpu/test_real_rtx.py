@@ -14,7 +14,7 @@ from support.gpu.user_cache import put_user_cache
 from pflx.engines import DeviceError, PassportError, TensorSpec
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import Gpu, find_gpus
-from pflx.engines.bundle.passport import Profile, require_match, this_machine
+from pflx.engines.bundle.engine_passport import Profile, require_match, this_machine
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.trt import TrtContext
 

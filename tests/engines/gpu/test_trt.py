@@ -76,7 +76,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_bench(folder: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool) -> Bench:
     bench = Bench(folder, rtx)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx" if rtx else "tensorrt", bench.trt.module())
-    monkeypatch.setattr("pflx.engines.bundle.passport.find_gpus", lambda: [GPU])
+    monkeypatch.setattr("pflx.engines.bundle.engine_passport.find_gpus", lambda: [GPU])
     return bench
 
 

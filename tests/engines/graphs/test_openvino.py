@@ -33,8 +33,8 @@ from pflx.engines import (
     TensorSpec,
 )
 from pflx.engines.building.build import build_bundle_engines
-from pflx.engines.bundle.admission import cpu_features, library_version, require_admitted
 from pflx.engines.bundle.manifest import MANIFEST, decode_manifest, encode_manifest
+from pflx.engines.bundle.variant_admission import cpu_features, library_version, require_admitted
 from pflx.runtime import EngineSettings, Listener, SpeakerSettings
 from pflx.runtime.bundle_engines import open_engine
 

@@ -34,7 +34,7 @@ from pflx.engines import (
     check_feeds,
 )
 from pflx.engines.building.build import build_engine, profile_for
-from pflx.engines.bundle.passport import Passport
+from pflx.engines.bundle.engine_passport import Passport
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import DeviceEngine, ExecutionContext

@@ -16,14 +16,8 @@ import pflx.runtime.speaker.faces as faces_module
 from pflx.engines import Array, FakeEngine, TensorSpec
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.rendering.portrait import load_portrait
-from pflx.runtime.speaker.faces import (
-    LOST_AFTER_FRAMES,
-    MODEL_PATH,
-    BlazeFace,
-    DetectorFileError,
-    FaceWatch,
-    FrameError,
-)
+from pflx.runtime.speaker.face_track import LOST_AFTER_FRAMES, FaceWatch
+from pflx.runtime.speaker.faces import MODEL_PATH, BlazeFace, DetectorFileError, FrameError
 
 UInt8Array = npt.NDArray[np.uint8]
 

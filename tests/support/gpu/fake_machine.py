@@ -16,7 +16,7 @@ from support.gpu.fake_trt import FakeTrt
 from pflx.engines import Bundle, FakeEngine
 from pflx.engines.building.build import default_ranges, profile_for
 from pflx.engines.bundle.driver import Gpu
-from pflx.engines.bundle.passport import Passport, operating_system
+from pflx.engines.bundle.engine_passport import Passport, operating_system
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.streams import Stream
 

@@ -12,7 +12,15 @@ import pytest
 
 from pflx.engines import DeviceError, PassportError
 from pflx.engines.bundle.driver import Gpu, find_gpus
-from pflx.engines.bundle.passport import Machine, Mismatch, Passport, Source, compare, require_match, this_machine
+from pflx.engines.bundle.engine_passport import (
+    Machine,
+    Mismatch,
+    Passport,
+    Source,
+    compare,
+    require_match,
+    this_machine,
+)
 
 HERE = Machine(
     backend="tensorrt-rtx",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from pflx.engines.bundle.passport import PassportError
+from pflx.engines.bundle.engine_passport import PassportError
 
 log = logging.getLogger(__name__)
 
