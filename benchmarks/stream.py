@@ -1,17 +1,25 @@
 """What the stream adds to its engines, and how long the first frame takes.
 
 python benchmarks/stream.py BUNDLE CLIP PORTRAIT [--threads 2] [--hops 6]
+
+    ... --against FOLDER     the runtime's own work a segment and a frame, and that of another checkout, in turns
+
+The second needs no bundle: networks are stubs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import report
@@ -79,9 +87,11 @@ import sys, time
 start = time.perf_counter()
 import pflx.runtime
 imported = time.perf_counter()
-from pflx.runtime import Listener, open_speaker
-threads, verify = int(sys.argv[4]), sys.argv[5] == "1"
-listener = Listener.open(sys.argv[1], sys.argv[3], threads=threads, precision="fp32", lookahead=0, verify=verify)
+from pflx.engines import Bundle
+from pflx.runtime import EngineSettings, Listener, open_speaker
+settings = EngineSettings(precision="fp32", threads=int(sys.argv[4]))
+bundle = Bundle.open(sys.argv[1], verify=sys.argv[5] == "1")
+listener = Listener.open(bundle, sys.argv[3], engines=settings, lookahead=0)
 opened = time.perf_counter()
 clip = open_speaker(sys.argv[2])
 stream = listener.stream()
@@ -104,14 +114,64 @@ def start_up(args: argparse.Namespace, *, verify: bool) -> dict[str, dict[str, f
     return {name: report.summary([row[i] for row in rows]) for i, name in enumerate(names)}
 
 
+def own_work(checkout: Path) -> dict[str, float]:
+    """What the runtime of a checkout adds to stub networks: medians in ms, of a segment and of a frame."""
+    with TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        command = "-m pflx bench-latency --stub --mode single-stream --duration 10 --json"
+        paths = os.pathsep.join([str(checkout / "typings"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        subprocess.run(
+            [sys.executable, *command.split(), found],
+            env=os.environ | {"PYTHONPATH": paths},
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        figures = json.loads(found.read_text())["figures"]
+    return {name: figures[name]["p50"]["value"] for name in ("hop_work", "frame_work")}
+
+
+def commit_of(checkout: Path) -> str:
+    git = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def compare(other: Path, rounds: int) -> dict[str, object]:
+    """This checkout and another one, in turns."""
+    checkouts = {"here": Path(__file__).parents[1], "there": other}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in checkouts}
+    for n in range(rounds):
+        for name in sorted(checkouts, reverse=bool(n % 2)):
+            found[name].append(own_work(checkouts[name]))
+    figures: dict[str, object] = {}
+    for work in ("hop_work", "frame_work"):
+        here, there = ([row[work] for row in found[name]] for name in ("here", "there"))
+        figures[work] = {
+            "here_ms": here,
+            "there_ms": there,
+            "ratio_of_least": round(min(here) / min(there), 3),
+            "median_of_ratios": round(statistics.median(a / b for a, b in zip(here, there, strict=True)), 3),
+        }
+    return {"commits": {name: commit_of(checkout) for name, checkout in checkouts.items()}, "own_work": figures}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("bundle", "clip", "portrait"):
-        parser.add_argument(name, type=Path)
+        parser.add_argument(name, type=Path, nargs="?")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--hops", type=int, default=6)
     parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--against", type=Path, metavar="FOLDER")
+    parser.add_argument("--rounds", type=int, default=6)
     args = parser.parse_args()
+    if args.against:
+        command = f"python benchmarks/stream.py --against FOLDER --rounds {args.rounds}"
+        machine = report.machine(args.threads)
+        report.write("stream_against", {"command": command, "machine": machine, **compare(args.against, args.rounds)})
+        return
+    if args.portrait is None:
+        parser.error("give BUNDLE, CLIP and PORTRAIT, or --against FOLDER")
     content = {
         "command": f"python benchmarks/stream.py BUNDLE CLIP PORTRAIT --threads {args.threads} --hops {args.hops}",
         "machine": report.machine(args.threads),
