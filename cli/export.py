@@ -11,9 +11,11 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.engines import BackendMissingError, Bundle, PflInfo, PflxError
+from pflx.engines.bundle.mean_face import read_mean_face
 from pflx.engines.bundle.policy import read_policy
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.writer import check_target
+from pflx.runtime.builtin import DEFAULT_POSNET, BuiltinOptions, export_builtin
 
 if TYPE_CHECKING:
     from pflx.export import Components, ExportSettings
@@ -86,6 +88,11 @@ class Sources:
         elif self.kind and self.generator:
             raise UsageError("The backchannel generator has no weights. Leave out --generator, or --kind backchannel.")
 
+    @property
+    def are_builtin(self) -> bool:
+        """Whether nothing but what comes with pflx is asked for."""
+        return not (self.generator or self.posnet or self.renderer) and self.untrained is None
+
     def read(self, settings: ExportSettings) -> Components:
         """The networks."""
         from pflx.export import load_components, untrained_components
@@ -152,10 +159,20 @@ def export(
 ) -> None:
     """Export checkpoints to a bundle, checked against PyTorch graph by graph and end to end.
 
-    Without any checkpoint: a listener that needs none, which nods, mirrors and blinks, and the portrait warped.
+    Without any checkpoint: the listener that comes with pflx, which nods, mirrors and blinks, and the portrait warped.
+    That takes no PyTorch.
     """
     sources = Sources(generator or [], posnet, renderer, mean_face, untrained, kind)
     check_target(output, overwrite)
+    cut = PflInfo(mode=pfl.value, window=256, padding=20)
+    chosen = (window, history, mfcc_range, policy)
+    if sources.are_builtin and not use_past_frames and all(choice is None for choice in chosen):
+        face = None if mean_face is None else read_mean_face(mean_face)
+        builtin = BuiltinOptions(precision=precision.value, size=size, pfl=cut, mean_face=face)
+        with progress_bar() as report:
+            bundle = export_builtin(output, builtin, engine=_BACKENDS[engine], overwrite=overwrite, progress=report)
+        _print_result(bundle)
+        return
     try:
         from pflx.export import ExportOptions, ExportSettings, export_bundle
     except ModuleNotFoundError as error:
@@ -163,7 +180,7 @@ def export(
     options = ExportOptions(
         precision=precision.value,
         size=size,
-        pfl=PflInfo(mode=pfl.value, window=256, padding=20),
+        pfl=cut,
         engine=_BACKENDS[engine],
         policy=read_policy(policy) if policy else None,
     )
@@ -178,15 +195,15 @@ def export(
 def _print_result(bundle: Bundle) -> None:
     import json
 
-    from pflx.export.components import DEFAULT_POSNET
-
     print_untrained(bundle.manifest)
     if own := [entry.slot for entry in bundle.manifest.provenance if entry.source == "pflx"]:
         print_line(f"Without weights: {' and '.join(own)}. What they do: docs/backchannel.md and docs/warp.md.")
     size = sum(info.bytes for info in bundle.manifest.files.values())
     if any(DEFAULT_POSNET in entry.note for entry in bundle.manifest.provenance):
         print_line(f"PosNet is {DEFAULT_POSNET}. To fit one: pflx calibrate posnet.")
-    print_line(f"Wrote {bundle.path} ({size / 1e6:.0f} MB), graphs in {bundle.manifest.precision}.")
+    print_line(
+        f"Wrote {bundle.path} ({size / 1e6:.{0 if size > 1e7 else 1}f} MB), graphs in {bundle.manifest.precision}."
+    )
     report = json.loads((bundle.path / "report.json").read_text())
     for precision, result in report["end_to_end"].items():
         print_line(

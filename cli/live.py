@@ -11,7 +11,7 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained
 from pflx.cli.export import UsageError
-from pflx.cli.options import BundleArgument, EngineOptions, Lookahead, Portrait, Seed, SpeakerOptions, grouped
+from pflx.cli.options import EngineOptions, Lookahead, OwnBundleArgument, Portrait, Seed, SpeakerOptions, grouped
 
 if TYPE_CHECKING:
     from pflx.runtime import Listener, SessionStats, Source
@@ -21,8 +21,8 @@ NO_MICROPHONE = "none"
 
 @grouped
 def live(
-    bundle: BundleArgument,
     portrait: Portrait,
+    bundle: OwnBundleArgument = None,
     camera: Annotated[str | None, typer.Option(help="Number, path or address of the camera. [0]")] = None,
     microphone: Annotated[str | None, typer.Option(help="Name of the microphone, or 'none'. [default]")] = None,
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,

@@ -35,7 +35,9 @@ class Solver(StrEnum):
 _SOLVERS: dict[Solver, Literal["ddim", "dpm++"]] = {Solver.DDIM: "ddim", Solver.DPM: "dpm++"}
 
 BundleArgument = Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")]
-Bundle = Annotated[Path, typer.Option("--bundle", "-b", help="Bundle made by `pflx export`.")]
+_BUNDLE = "Bundle made by `pflx export`. [the listener that comes with pflx]"
+OwnBundle = Annotated[Path | None, typer.Option("--bundle", "-b", help=_BUNDLE)]
+OwnBundleArgument = Annotated[Path | None, typer.Argument(help=_BUNDLE)]
 Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")]
 Feeds = Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")]
 Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]

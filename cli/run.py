@@ -15,10 +15,10 @@ import typer
 
 from pflx.cli.console import Report, print_line, print_untrained, progress_bar
 from pflx.cli.options import (
-    Bundle,
     DenoisingOptions,
     EngineOptions,
     Lookahead,
+    OwnBundle,
     Portrait,
     Seed,
     SpeakerOptions,
@@ -44,9 +44,11 @@ class Renderer(StrEnum):
 @grouped
 def run(
     speaker: Annotated[Path, typer.Argument(help="Clip of the speaker.")],
-    bundle: Bundle,
     portrait: Portrait,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Video to write, .mp4.")],
+    bundle: OwnBundle = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Video to write, .mp4. [SPEAKER.listener.mp4, here]")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Reactions to make; more than one are numbered.")] = 1,
     lookahead: Lookahead = 13,
     seed: Seed = 0,
@@ -71,6 +73,7 @@ def run(
     check_output(coefficients, ".npz")
     check_output(trace, ".json")
     clip = open_speaker(speaker)
+    output = output or Path(f"{speaker.stem}.listener.mp4")
     if output.exists() and output.samefile(speaker):
         raise OutputError(f"{output} is the speaker's clip, which would be replaced. Give another --output.")
     if duration is not None:

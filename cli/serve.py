@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from pflx.runtime import Listener
     from pflx.runtime.serve import ServeSettings
 
-_Bundles = Annotated[list[Path], typer.Argument(help="Bundles made by `pflx export`, to choose from.")]
+_Bundles = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Bundles made by `pflx export`, to choose from. [the listener that comes with pflx]"),
+]
 _Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener; visitors may send theirs.")]
 _Host = Annotated[str, typer.Option(help="Address to listen at; anything but loopback needs a token.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
@@ -46,8 +49,8 @@ _Ice = Annotated[
 
 @grouped
 def serve(
-    bundles: _Bundles,
     portrait: _Portrait,
+    bundles: _Bundles = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token: _Token = None,
@@ -67,6 +70,7 @@ def serve(
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
     from pflx.runtime import Listener, SpeakerSettings, load_portrait
+    from pflx.runtime.builtin import builtin_path
     from pflx.runtime.serve import ServeSettings, require_server
 
     _check_certificate(certificate, key)
@@ -90,7 +94,7 @@ def serve(
     picture = load_portrait(portrait)
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
-        for name, bundle in zip(_names(bundles), bundles, strict=True):
+        for name, bundle in _named(bundles or [builtin_path(256)]):
             listener = Listener.open(
                 bundle,
                 portrait,
@@ -142,10 +146,11 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
             raise OutputError(f"There is no file {path}. Check the path.")
 
 
-def _names(bundles: Sequence[Path]) -> list[str]:
-    """What the page calls them: the names of the folders, told apart where two are alike."""
+def _named(bundles: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """Bundles with what the page calls them: the names of the folders, told apart where two are alike."""
     stems = [bundle.resolve().stem for bundle in bundles]
-    return [stem if stems.count(stem) == 1 else f"{stem}-{place + 1}" for place, stem in enumerate(stems)]
+    for place, (stem, bundle) in enumerate(zip(stems, bundles, strict=True), 1):
+        yield stem if stems.count(stem) == 1 else f"{stem}-{place}", bundle
 
 
 def _extractors(bundle: Path, emotion: str | None) -> dict[str, str]:

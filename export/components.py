@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pflx.engines import MeanFace, Provenance
+from pflx.engines.bundle.mean_face import read_mean_face
 from pflx.export.checkpoints import Checkpoint, checkpoint_for, generator_part, load_component, read_checkpoint
 from pflx.export.errors import ComponentError
 from pflx.export.generators import FAMILIES, ExportSettings, GeneratorFamily, GeneratorParts
 from pflx.export.generators.backchannel import BackchannelParts
 from pflx.export.models import PIRender, PosNet, load_model, untrained
-from pflx.export.recipes import COEFFICIENTS
 from pflx.export.renderers import PIRenderParts, RendererParts, WarpParts
-from pflx.runtime.frames.coefficients import POSE
-
-DEFAULT_POSNET = "pflx's default, fitted to tracked heads with jumps put in, not to this generator"
-"""Note in the provenance of a bundle whose PosNet came with pflx."""
+from pflx.runtime.builtin import DEFAULT_POSNET
 
 _DATA = Path(__file__).parent / "data"
 
@@ -37,8 +31,7 @@ class Components:
         generator: what makes coefficients.
         posnet: PosNet; its slide is the generator's hop.
         renderer: what draws frames of 58 coefficients.
-        mean_face: float32 [58].
-        mean_face_source: where it came from: "sha256:…" of the file, "zero", or "upright".
+        mean_face_info: 58 numbers, and where they came from.
         provenance: one entry per network.
         untrained: the seed of made-up weights, None for trained ones.
     """
@@ -46,8 +39,7 @@ class Components:
     generator: GeneratorParts
     posnet: PosNet
     renderer: RendererParts
-    mean_face: Tensor
-    mean_face_source: str
+    mean_face_info: MeanFace
     provenance: Sequence[Provenance] = field(default_factory=list)
     untrained: int | None = None
 
@@ -60,9 +52,9 @@ class Components:
             )
 
     @property
-    def mean_face_info(self) -> MeanFace:
-        """The mean face as the manifest holds it."""
-        return MeanFace(source=self.mean_face_source, values=self.mean_face.tolist())
+    def mean_face(self) -> Tensor:
+        """The mean face, float32 [58]."""
+        return torch.tensor(self.mean_face_info.values, dtype=torch.float32)
 
 
 def load_components(
@@ -85,11 +77,12 @@ def load_components(
 
     Raises:
         CheckpointError, StateDictError, WrongComponentError: a file is not what its slot takes.
-        ComponentError: the networks make no generator, a setting does not fit it, the mean face is missing or
-            malformed, the slide of PosNet differs from the hop, or there is no default for it.
+        ComponentError: the networks make no generator, a setting does not fit it, the slide of PosNet differs from the
+            hop, or there is no default for it.
+        MeanFaceError: the mean face is missing or malformed.
     """
     weightless = not generator and renderer is None
-    face, source = read_mean_face(mean_face or ("upright" if weightless else None))
+    face = read_mean_face(mean_face or ("upright" if weightless else None))
     parts, provenance = _generator(generator, settings or ExportSettings())
     smoother, smoother_read = _smoother(posnet, parts.hop)
     painter, painter_read = _renderer(renderer)
@@ -97,8 +90,7 @@ def load_components(
         generator=parts,
         posnet=smoother,
         renderer=painter,
-        mean_face=face,
-        mean_face_source=source,
+        mean_face_info=face,
         provenance=[*provenance, smoother_read, painter_read],
     )
 
@@ -219,7 +211,7 @@ def untrained_components(
     Raises:
         ComponentError: no such generator, or a setting that does not fit it.
     """
-    face, source = read_mean_face(mean_face or "zero")
+    face = read_mean_face(mean_face or "zero")
     parts, provenance = untrained_generator(kind, seed, settings or ExportSettings())
     posnet, posnet_read = _made_up("posnet", "posnet", seed, made={"slide": parts.hop})
     renderer, renderer_read = _made_up("renderer", "pirender", seed)
@@ -227,8 +219,7 @@ def untrained_components(
         generator=parts,
         posnet=cast(PosNet, posnet),
         renderer=PIRenderParts(cast(PIRender, renderer)),
-        mean_face=face,
-        mean_face_source=source,
+        mean_face_info=face,
         provenance=[*provenance, posnet_read, renderer_read],
         untrained=seed,
     )
@@ -257,39 +248,3 @@ def _made_up(
     state_dict = untrained(name, seed, **(made or {}))
     entry = Provenance(slot=slot, source="untrained", sha256="", keys=len(state_dict), note=f"seed {seed}")
     return load_model(name, state_dict, **(loaded or {})), entry
-
-
-def read_mean_face(given: str | None) -> tuple[Tensor, str]:
-    """The mean face, float32 [58], and where it came from.
-
-    Args:
-        given: path of a `.npy` with 58 numbers in any shape, "zero", "upright" (no expression, and the half turn by
-            which FaceVerse's heads are turned), or None.
-
-    Raises:
-        ComponentError: none given, no such file, or not 58 finite numbers.
-    """
-    if given is None:
-        raise ComponentError(
-            "No mean face: trained networks know coefficients relative to it, and a wrong one bends the face. "
-            "Pass --mean-face mean_face.npy of the training data, or --mean-face zero to go without."
-        )
-    if given == "zero":
-        return torch.zeros(COEFFICIENTS), "zero"
-    if given == "upright":
-        return torch.eye(COEFFICIENTS)[POSE.start] * math.pi, "upright"
-    path = Path(given)
-    try:
-        with path.open("rb") as stream:
-            values = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ComponentError(f"Mean face {path} cannot be read: {error}. Pass a .npy file with 58 numbers.") from error
-    if values.size != COEFFICIENTS or values.dtype.kind not in "fiu":
-        raise ComponentError(
-            f"Mean face {path} is {values.dtype} {list(values.shape)}, not 58 numbers. "
-            "Pass the .npy of the training data."
-        )
-    if not np.isfinite(values).all():
-        raise ComponentError(f"Mean face {path} holds NaN or infinite values. Pass the .npy of the training data.")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return torch.from_numpy(values.reshape(-1).astype(np.float32)), f"sha256:{digest}"

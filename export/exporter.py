@@ -45,11 +45,11 @@ from pflx.export.models import PosNet, PosNetSmoother
 from pflx.export.parity import ParityError, largest_difference
 from pflx.export.recipes import posnet_recipe
 from pflx.export.renderers import RendererParts, WarpParts
+from pflx.runtime.builtin import SIZES
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 
-SIZES = (224, 256)
 COEFFICIENT_TOLERANCE = 2e-3
 """Largest difference of coefficients at the end of a chain in FP32; rounding feeds back where a past is read."""
 FP16_PSNR_DB = 45.0

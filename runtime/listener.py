@@ -18,6 +18,7 @@ import numpy as np
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
 from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.device import Device
+from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_engines
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
 from pflx.runtime.frames.ledger import Ledger, Rung
@@ -114,8 +115,8 @@ class Listener:
     @classmethod
     def open(
         cls,
-        bundle: str | Path | Bundle,
-        portrait: Portrait | Sequence[Portrait],
+        bundle: str | Path | Bundle | None = None,
+        portrait: Portrait | Sequence[Portrait] = (),
         *,
         device: str = "cpu",
         engines: EngineSettings = AS_IT_IS,
@@ -127,7 +128,7 @@ class Listener:
         """Open a bundle.
 
         Args:
-            bundle: the folder `NAME.pflx`, or one that was opened already.
+            bundle: the folder `NAME.pflx`, or one that was opened already; None is the listener that comes with pflx.
             portrait: picture of the listener (path, or uint8 [H, W, 3] RGB), or one per sample.
             device: "cpu", "cuda" or "cuda:N".
             engines: how the graphs are run.
@@ -140,6 +141,8 @@ class Listener:
             BundleError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what cannot be
                 opened.
         """
+        if bundle is None:
+            bundle = builtin_bundle()
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         if renderer is not None:
             opened = replace(opened, manifest=with_renderer(opened.manifest, renderer, str(opened.path)))

@@ -157,10 +157,12 @@ def test_a_wheel_holds_all_modules_and_data(wheel: tuple[set[str], str]) -> None
     data = [
         path for room in ("export", "runtime/speaker") for path in (ROOT / room / "data").iterdir() if path.is_file()
     ]
+    builtin = [path for path in (ROOT / "runtime/data").rglob("*") if path.is_file()]
     pages = [path for path in (ROOT / "runtime/serve/page").iterdir() if path.is_file()]
-    expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for path in (*data, *pages)}
+    expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for path in (*data, *builtin, *pages)}
     assert {name for name in names if ".dist-info/" not in name} == expected | {"pflx/py.typed"}
     assert {path.suffix for path in data} == {".onnx", ".safetensors", ".txt"}
+    assert {path.suffix for path in builtin} == {".onnx", ".json"}
     assert {path.suffix for path in pages} == {".html", ".css", ".js"}
 
 

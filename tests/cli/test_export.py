@@ -22,6 +22,7 @@ from torch import nn
 import pflx.export
 from pflx.cli.export import Kind
 from pflx.engines import OutputError
+from pflx.engines.bundle.mean_face import read_mean_face
 from pflx.export import (
     FAMILIES,
     ComponentError,
@@ -31,7 +32,6 @@ from pflx.export import (
     export_bundle,
     untrained,
 )
-from pflx.export.components import read_mean_face
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -62,8 +62,7 @@ def components(hop: int = 8, slide: int = 8) -> Components:
         generator=cast(Any, Parts(hop)),
         posnet=cast(Any, Network(slide)),
         renderer=cast(Any, SimpleNamespace(weights=1000)),
-        mean_face=torch.zeros(58),
-        mean_face_source="zero",
+        mean_face_info=read_mean_face("zero"),
         untrained=0,
     )
 
@@ -238,10 +237,9 @@ def test_a_mean_face_that_is_none_is_named(work: Path, posnet: Path) -> None:
 def test_a_mean_face_is_taken_in_any_shape_and_known_by_its_hash(tmp_path: Path) -> None:
     values = np.linspace(-1, 1, 58)
     np.save(tmp_path / "face.npy", values.reshape(1, 1, 58))
-    face, source = read_mean_face(str(tmp_path / "face.npy"))
-    np.testing.assert_allclose(face.numpy(), values, atol=1e-6)
-    assert face.dtype == torch.float32
-    assert source.startswith("sha256:")
+    face = read_mean_face(str(tmp_path / "face.npy"))
+    np.testing.assert_allclose(face.values, values, atol=1e-6)
+    assert face.source.startswith("sha256:")
 
 
 def test_a_posnet_of_another_slide_than_the_hop_is_refused_with_what_to_do() -> None:

@@ -141,6 +141,7 @@ def test_a_missing_package_is_named_with_what_installs_it(
 
 
 def test_bundles_of_one_name_are_told_apart() -> None:
-    from pflx.cli.serve import _names
+    from pflx.cli.serve import _named
 
-    assert _names([Path("a/me.pflx"), Path("b/me.pflx"), Path("c.pflx")]) == ["me-1", "me-2", "c"]
+    bundles = [Path("a/me.pflx"), Path("b/me.pflx"), Path("c.pflx")]
+    assert dict(_named(bundles)) == dict(zip(["me-1", "me-2", "c"], bundles, strict=True))

@@ -15,10 +15,12 @@ from support.places import MEDIA
 
 from pflx.cli.export import Kind, Sources, UsageError
 from pflx.engines import Bundle, Provenance
+from pflx.engines.bundle.mean_face import MeanFaceError, read_mean_face
 from pflx.export import ComponentError, ExportSettings, load_components, untrained, untrained_components
-from pflx.export.components import DEFAULT_POSNET, default_posnet, read_mean_face
+from pflx.export.components import default_posnet
 from pflx.export.recipes import posnet_recipe, warp_recipes
 from pflx.runtime import EngineSettings, Listener, open_speaker
+from pflx.runtime.builtin import DEFAULT_POSNET
 
 CLIP, PORTRAIT = MEDIA / "podium_speech_8s.mp4", MEDIA / "portrait_astronaut_256.png"
 RECIPES = {recipe.graph: recipe for recipe in (posnet_recipe(8), *warp_recipes(256))}
@@ -135,7 +137,7 @@ def test_what_is_not_given_comes_with_pflx(checkpoints: dict[str, Path]) -> None
 
 def test_trained_weights_still_need_a_mean_face(checkpoints: dict[str, Path]) -> None:
     for given in ({"renderer": checkpoints["pirender"]}, {"generator": [checkpoints["transvae"]]}):
-        with pytest.raises(ComponentError, match="No mean face"):
+        with pytest.raises(MeanFaceError, match="No mean face"):
             names(**given)
 
 
@@ -145,10 +147,10 @@ def test_the_listener_takes_no_settings_of_others() -> None:
 
 
 def test_an_upright_face_is_neutral_and_turned_by_half() -> None:
-    face, source = read_mean_face("upright")
-    assert source == "upright"
-    assert face[52] == pytest.approx(math.pi)
-    assert face.count_nonzero() == 1
+    face = read_mean_face("upright")
+    assert face.source == "upright"
+    assert face.values[52] == pytest.approx(math.pi)
+    assert np.count_nonzero(face.values) == 1
 
 
 def test_the_default_posnet_fits_the_segments() -> None:

@@ -19,8 +19,9 @@ from pflx.engines import Array, Provenance
 from pflx.export import ComponentError, load_components, read_checkpoint, untrained
 from pflx.export import components as components_module
 from pflx.export.checkpoints import Checkpoint, load_component
-from pflx.export.components import DEFAULT_POSNET, default_posnet
+from pflx.export.components import default_posnet
 from pflx.export.models import PosNet, load_model
+from pflx.runtime.builtin import DEFAULT_POSNET
 
 SLIDES = (8, 16, 25)
 TRACK = MEDIA / "head_cap13_31s.npy"

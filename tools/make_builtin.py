@@ -1,0 +1,36 @@
+"""Makes runtime/data/*/listener.pflx: the listener without checkpoints, exported once, so that users need no PyTorch.
+
+python tools/make_builtin.py            needs pflx[cpu,export]; tests/export/test_builtin.py exports again and compares
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from pflx.engines import Bundle, write_manifest
+from pflx.export import ExportOptions, export_bundle, load_components
+from pflx.runtime.builtin import SIZES, builtin_path
+
+
+def main() -> None:
+    """Export every size anew."""
+    argparse.ArgumentParser(description="Makes the listener that comes with pflx.").parse_args()
+    for size in SIZES:
+        builtin_path(size).parent.mkdir(parents=True, exist_ok=True)
+        print(make(builtin_path(size), size).path)
+
+
+def make(target: Path, size: int) -> Bundle:
+    """The listener in one size, in FP32 and FP16, with FP32 by default."""
+    shutil.rmtree(target, ignore_errors=True)
+    made = export_bundle(target, load_components(), ExportOptions(precision="fp16", size=size))
+    write_manifest(target, msgspec.structs.replace(made.manifest, precision="fp32"))
+    return Bundle.open(target)
+
+
+if __name__ == "__main__":
+    main()
