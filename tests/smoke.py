@@ -28,10 +28,10 @@ CLIP, PORTRAIT = MEDIA / "podium_speech_8s.mp4", MEDIA / "portrait_astronaut_256
 LOOPBACK_ONLY = "import aioice.ice; aioice.ice.get_host_addresses = lambda **_: ['127.0.0.1']"
 
 
-def command(*arguments: str | Path) -> str:
+def command(*arguments: str | Path, cwd: Path | None = None) -> str:
     """What the installed command prints; it must end well and print no traceback."""
     script = Path(sys.executable).with_name("pflx")
-    done = subprocess.run([script, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([script, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -66,6 +66,14 @@ def test_a_clip_with_sound_becomes_a_video_with_sound(bundle: Path, tmp_path: Pa
     heard = np.concatenate([chunk.audio for chunk in chunks])
     assert sum(len(chunk.video) for chunk in chunks) == 50
     assert np.corrcoef(heard[1600:28800], source.audio[1600:28800])[0, 1] > 0.9, "the sound is the clip's"
+
+
+def test_a_clip_and_a_picture_are_enough(tmp_path: Path) -> None:
+    said = command("run", CLIP, "-p", PORTRAIT, "--duration", "1", cwd=tmp_path)
+    assert f"Wrote {CLIP.stem}.listener.mp4" in said
+    assert open_speaker(tmp_path / f"{CLIP.stem}.listener.mp4").frames == 25
+    with Listener.open(portrait=PORTRAIT) as listener:
+        assert len(list(listener.react(open_speaker(CLIP).limited(0.4)))) == 10
 
 
 def test_a_clip_is_read_picture_by_picture() -> None:

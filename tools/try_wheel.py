@@ -1,8 +1,7 @@
 """Builds the wheel, and tries it with the newest of everything on every Python found here.
 
 For each version of Python that pflx is tried on and this machine has: a fresh environment, the wheel (not the
-checkout) with the newest version of every dependency, and tests/smoke.py there. PyTorch alone is the version of
-constraints.txt, so that pip takes a build for the CPU where it knows one.
+checkout) with the newest version of every dependency, and tests/smoke.py there. Nothing of it takes PyTorch.
 
     python tools/try_wheel.py              all it finds; a missing interpreter is named
     python tools/try_wheel.py 3.13         one
@@ -25,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
-EXTRAS = ("cpu", "serve", "export")
+EXTRAS = ("cpu", "serve")
 PYTEST = ("-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider")
 PIP = ("-m", "pip", "-qq", "--disable-pip-version-check")
 
@@ -45,7 +44,7 @@ def main() -> int:
         return 1
     with TemporaryDirectory(prefix="pflx-wheel-") as folder:
         wheel = build_wheel(Path(folder))
-        pins = [*lower_bounds()] if arguments.lowest else [pinned("torch")]
+        pins = [*lower_bounds()] if arguments.lowest else []
         failed = [version for version, python in tried.items() if not passes(version, python, wheel, pins)]
     print(f"The wheel was tried on Python {', '.join(tried)}; failed: {', '.join(failed) or 'none'}.")
     return int(bool(failed))
@@ -129,12 +128,6 @@ def lower_bounds() -> Iterator[str]:
     """Every requirement pinned to its lower bound."""
     for requirement in requirements():
         yield f"{name_of(requirement)}=={requirement.partition('>=')[2]}"
-
-
-def pinned(package: str) -> str:
-    """The line of constraints.txt for a package."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return next(line for line in lines if line.startswith(f"{package}=="))
 
 
 if __name__ == "__main__":
