@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import typer
 
-from pflx.cli import bench_latency, build, calibrate, doctor, evaluate, export, inspect, live, run, serve
+from pflx.cli import bench_latency, build, calibrate, demo, doctor, evaluate, export, inspect, live, run, serve
 from pflx.cli.console import print_error
 from pflx.engines import PflxError
 
@@ -21,6 +21,7 @@ _INTERRUPTED = 130
 """What Typer returns after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app.command("demo")(demo.demo)
 app.command("export")(export.export)
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)

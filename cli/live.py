@@ -12,9 +12,10 @@ import typer
 from pflx.cli.console import print_line, print_untrained
 from pflx.cli.export import UsageError
 from pflx.cli.options import EngineOptions, Lookahead, OwnBundleArgument, Portrait, Seed, SpeakerOptions, grouped
+from pflx.engines import BackendMissingError
 
 if TYPE_CHECKING:
-    from pflx.runtime import Listener, SessionStats, Source
+    from pflx.runtime import Listener, SessionStats, Source, WindowSink
 
 NO_MICROPHONE = "none"
 
@@ -35,12 +36,12 @@ def live(
     engines: EngineOptions,
 ) -> None:
     """React to the webcam in a window, until q is pressed or the window closed."""
-    from pflx.runtime import Listener, LiveSettings, StopWatching, WindowSink
+    from pflx.runtime import Listener, LiveSettings, StopWatching
     from pflx.runtime.frames.timing import FPS
 
     if speaker is not None and (camera, microphone) != (None, None):
         raise UsageError("--speaker takes the place of --camera and --microphone. Leave one of them out.")
-    window = WindowSink("pflx: q ends")
+    window = _window(portrait)
     with ExitStack() as stack:
         stack.callback(window.close, None)
         listener = stack.enter_context(
@@ -62,6 +63,18 @@ def live(
             for frame in frames:  # windows belong to the thread that opened them; on macOS it must be this one
                 window.show(frame)
         print_line(_summary(session.stats))
+
+
+def _window(portrait: Path) -> WindowSink:
+    from pflx.runtime import WindowSink
+
+    try:
+        return WindowSink("pflx: q ends")
+    except BackendMissingError as error:
+        raise UsageError(
+            "pflx live shows the listener in a window, and there is no library for windows. Install one: pip install "
+            f"'pflx[window]'. Or look at it in the browser: pflx serve -p {portrait}"
+        ) from error
 
 
 def _source(listener: Listener, camera: str, microphone: str) -> Source:

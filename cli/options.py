@@ -112,6 +112,8 @@ class DenoisingOptions:
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:
     """A verb as Typer reads it: with the fields of every group among its parameters as options of their own.
 
+    Called from Python, what is left out has its default.
+
     Args:
         verb: parameters whose type is a dataclass are groups.
     """
@@ -123,14 +125,19 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
         options = _options(groups[name]) if name in groups else [parameter]
         flat |= {each.name: each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in options}
 
+    of_options = signature.replace(parameters=list(flat.values()))
+
     @wraps(verb)
-    def run(**given: Any) -> None:
+    def run(**options: Any) -> None:
+        bound = of_options.bind(**options)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         verb(**given)
 
     typed: Any = run
-    typed.__signature__ = signature.replace(parameters=list(flat.values()))
+    typed.__signature__ = of_options
     typed.__annotations__ = {name: parameter.annotation for name, parameter in flat.items()}
     return run
 

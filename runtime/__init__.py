@@ -17,9 +17,10 @@ from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.live.stats import SessionStats
 from pflx.runtime.media.clip import SpeakerChunk, SpeakerFile, open_speaker
 from pflx.runtime.media.errors import MediaError
-from pflx.runtime.media.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink, WindowSink
+from pflx.runtime.media.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink
 from pflx.runtime.media.sources import FileSource, IterableSource, Source, Timed
 from pflx.runtime.media.webcam import WebcamSource
+from pflx.runtime.media.window import WindowSink
 from pflx.runtime.rendering.portrait import PortraitError, load_portrait
 from pflx.runtime.speaker.extractor import Extractor, NeedError
 from pflx.runtime.speaker.extractors import open_extractor

@@ -26,6 +26,10 @@ DEFAULT_POSNET = "pflx's default, fitted to tracked heads with jumps put in, not
 
 _T = TypeVar("_T")
 
+_DATA = Path(__file__).parent / "data"
+DEMO = _DATA / "demo"
+"""A clip of a speaker and a portrait, `speaker.mp4` and `portrait.png`; where they come from is in NOTICE.txt there."""
+
 SIZES = (224, 256)
 """Sides of a rendered frame, in pixels."""
 
@@ -63,7 +67,7 @@ def builtin_bundle(size: int = 256) -> Bundle:
 
 def builtin_path(size: int) -> Path:
     """Where it lies."""
-    return Path(__file__).parent / "data" / str(size) / "listener.pflx"
+    return _DATA / str(size) / "listener.pflx"
 
 
 def export_builtin(

@@ -162,7 +162,7 @@ def test_a_wheel_holds_all_modules_and_data(wheel: tuple[set[str], str]) -> None
     expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for path in (*data, *builtin, *pages)}
     assert {name for name in names if ".dist-info/" not in name} == expected | {"pflx/py.typed"}
     assert {path.suffix for path in data} == {".onnx", ".safetensors", ".txt"}
-    assert {path.suffix for path in builtin} == {".onnx", ".json"}
+    assert {path.suffix for path in builtin} == {".onnx", ".json", ".mp4", ".png", ".txt"}
     assert {path.suffix for path in pages} == {".html", ".css", ".js"}
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import get_ident
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-
-from pflx.engines import BackendMissingError, DeviceError, FeedError
+from pflx.engines import FeedError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS
@@ -20,7 +15,6 @@ from pflx.runtime.media.errors import MediaError
 from pflx.runtime.media.video_writer import VideoWriter
 
 _LONGEST_GAP = 60 * FPS  # a longer one is a clock that was set, not a pause to be sat through
-_CLOSING_KEYS = (ord("q"), ord("Q"), 27)  # 27: Esc
 
 
 class StopWatching(Exception):  # noqa: N818 - like StopIteration, no error
@@ -151,69 +145,6 @@ class VideoFileSink:
             raise MediaError(f"{self._path} was not written: there was no frame for it.")
 
 
-class WindowSink:
-    """Shows the listener in a window; q, Esc or the window's own button end the session.
-
-    OpenCV's windows belong to the thread that calls `show`. On macOS that must be the main thread, which a session
-    does not use for its sinks; show the frames yourself there, and anywhere else if you like:
-
-        window = WindowSink()
-        with listener.live(source) as session:
-            for frame in session:
-                window.show(frame)      # raises StopWatching
-        window.close(None)
-
-    Args:
-        title: of the window.
-        sample: which of the reactions; the others are passed over.
-
-    Raises:
-        BackendMissingError: this OpenCV was built without windows, as opencv-python-headless is.
-        DeviceError: there is no screen.
-    """
-
-    def __init__(self, title: str = "pflx", *, sample: int = 0) -> None:
-        self._cv2 = _windows()
-        self._title = title
-        self._sample = sample
-        self._thread: int | None = None
-        self._closed = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether the window was closed, by the user or by `close`."""
-        return self._closed
-
-    def show(self, frame: ListenerFrame) -> None:
-        """Show the frame and look for keys.
-
-        Raises:
-            StopWatching: the window was closed.
-        """
-        if self._closed:
-            raise StopWatching(f"The window '{self._title}' was closed.")
-        if frame.sample != self._sample:
-            return
-        self._thread = get_ident()
-        self._cv2.imshow(self._title, np.ascontiguousarray(frame.image[..., ::-1]))
-        if self._cv2.waitKey(1) & 0xFF in _CLOSING_KEYS or not self._visible():
-            self.close(None)
-            raise StopWatching(f"The window '{self._title}' was closed.")
-
-    def close(self, error: BaseException | None) -> None:
-        """Close the window. From another thread than `show`'s it only forbids more frames."""
-        was_open, self._closed = not self._closed and self._thread == get_ident(), True
-        if was_open:
-            with suppress(self._cv2.error):  # the user's click may have destroyed it
-                self._cv2.destroyWindow(self._title)
-
-    def _visible(self) -> bool:
-        try:
-            return bool(self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) >= 1)
-        except self._cv2.error:  # Qt no longer knows a window that was closed
-            return False
-
-
 class _Looked(Exception):  # noqa: N818 - no error
     pass
 
@@ -222,25 +153,3 @@ def _check_place(path: Path) -> None:
     """Begin a file and drop it: what is wrong is found now, and not at the first frame."""
     with suppress(_Looked), VideoWriter(path, size=(64, 64)):
         raise _Looked
-
-
-def _windows() -> Any:
-    """OpenCV, if it can open windows here."""
-    cv2 = _window_library()
-    interface = next((line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
-    if "NONE" in interface:
-        raise BackendMissingError(
-            "OpenCV with windows", "pip uninstall -y opencv-python-headless && pip install opencv-python"
-        )
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        # Qt would end the whole process.
-        raise DeviceError(
-            "There is no screen for a window (DISPLAY is not set). Write a file or use a function instead."
-        )
-    return cv2
-
-
-def _window_library() -> Any:
-    import cv2
-
-    return cv2
