@@ -131,11 +131,6 @@ def own_work(checkout: Path) -> dict[str, float]:
     return {name: figures[name]["p50"]["value"] for name in ("hop_work", "frame_work")}
 
 
-def commit_of(checkout: Path) -> str:
-    git = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def compare(other: Path, rounds: int) -> dict[str, object]:
     """This checkout and another one, in turns."""
     checkouts = {"here": Path(__file__).parents[1], "there": other}
@@ -152,7 +147,7 @@ def compare(other: Path, rounds: int) -> dict[str, object]:
             "ratio_of_least": round(min(here) / min(there), 3),
             "median_of_ratios": round(statistics.median(a / b for a, b in zip(here, there, strict=True)), 3),
         }
-    return {"commits": {name: commit_of(checkout) for name, checkout in checkouts.items()}, "own_work": figures}
+    return {"commits": {name: report.commit_of(checkout) for name, checkout in checkouts.items()}, "own_work": figures}
 
 
 def main() -> None:

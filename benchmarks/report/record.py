@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,11 +41,19 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def write(name: str, content: Mapping[str, Any]) -> None:
-    """Write `results/NAME.json` and print it."""
+    """Write `results/NAME.json`, with when it was and of which commit, and print it."""
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(content, indent=2)
+    when = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit_of(RESULTS.parents[1])}
+    text = json.dumps({**when, **content}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit of a checkout, marked where files were changed since; "unknown" outside of git."""
+    git = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
+    done = subprocess.run(git, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def _cpu_name() -> str:

@@ -14,6 +14,7 @@ import contact_sheet
 import numpy as np
 import pytest
 import run_demo
+from figures import PAGE, stated, table
 from PIL import Image
 from support.exported import all_recipes
 from support.fakes import ONE_FACE, fake_listener
@@ -29,10 +30,29 @@ def readme_snippets() -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def test_the_readme_shows_the_embedding_that_is_tested() -> None:
+def test_the_lines_of_the_readme_show_a_clip_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "tests/media/portrait_astronaut_256.png", "me.png")
+    with VideoWriter("speaker.mp4", size=(64, 48)) as writer:
+        writer.write(np.zeros((16, 48, 64, 3), np.uint8))
     snippet, _ = readme_snippets()
-    assert (ROOT / "examples/embed.py").read_text().endswith(f'"""\n\n{snippet}')
-    assert len(snippet.splitlines()) <= 15
+    shown: list[Any] = []
+    exec(snippet, {"show": shown.append})
+    assert [image.shape for image in shown] == [(256, 256, 3)] * 16
+    assert len([line for line in snippet.splitlines() if line]) <= 5
+
+
+def test_the_readme_is_short_and_its_figures_are_those_of_the_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 900
+    figures = text[text.index("## Five figures") : text.index("## What else")]
+    rows = re.findall(r"^\| .+ \| (\S.*) \|$", figures, re.MULTILINE)
+    assert len(rows) == 5
+    assert set(rows) <= {*stated()}
+
+
+def test_the_page_of_figures_says_what_the_files_say() -> None:
+    assert table() in PAGE.read_text()
 
 
 def test_the_embedding_yields_every_frame_of_the_clip(
