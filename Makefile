@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint check try-wheel format clean help
+.PHONY: demo test lint check try-wheel docs format clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make lint       ruff, mypy --strict, pyright"
 	@echo "make check      lint and test"
 	@echo "make try-wheel  try the wheel, with the newest of what it needs, on each Python found of 3.11, 3.12, 3.13"
+	@echo "make docs       the documentation as a site, in build/site"
 	@echo "make format     let ruff put imports and lines in order"
 	@echo "make clean      remove everything that make made (the downloaded clip stays in .cache)"
 
@@ -32,6 +33,9 @@ lint: $(VENV)/dev.stamp $(VENV)/node.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint test
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict --quiet
 
 try-wheel: $(BIN)/python
 	$(BIN)/python tools/try_wheel.py
@@ -57,6 +61,10 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing pflx and its development tools into $(VENV) (once) ..."
 	$(PIP_INSTALL) --editable '.[cpu,openvino,export,calibrate,serve,tensorrt-rtx,dev]'
 	@touch $@ $(VENV)/demo.stamp
+
+$(VENV)/docs.stamp: pyproject.toml constraints.txt | $(VENV)/dev.stamp
+	$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
 
 # pyright runs on node: the one of the machine, or else one that comes as a package.
 $(VENV)/node.stamp: | $(VENV)/dev.stamp
