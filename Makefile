@@ -35,7 +35,7 @@ lint: $(VENV)/dev.stamp $(VENV)/node.stamp
 check: lint test
 
 docs: $(VENV)/docs.stamp
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 try-wheel: $(BIN)/python
 	$(BIN)/python tools/try_wheel.py
