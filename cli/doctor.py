@@ -73,9 +73,12 @@ def examine() -> Iterator[Finding]:
     yield _importable("cuda.bindings", "gpu", "--device cuda:N")
     yield _importable("tensorrt", "tensorrt", "pflx build --engine tensorrt")
     yield _tensorrt_rtx(gpus)
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     for name, package, needed_for in (
-        ("torch", "export", "pflx export"),
-        ("onnxscript", "export", "pflx export"),
+        ("pygame", "window", "pflx live"),
+        ("aiortc", "serve", "pflx serve"),
+        ("torch", "export", "pflx export of checkpoints"),
+        ("onnxscript", "export", "pflx export of checkpoints"),
     ):
         yield _importable(name, package, needed_for)
     yield _encoder()
