@@ -6,14 +6,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint check try-wheel docs format clean help
+.PHONY: demo test lint check dist try-wheel docs format clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       export a bundle, let a portrait listen to a real clip: demo/listener.mp4, an animated picture, a drawing"
 	@echo "make test       run the tests"
-	@echo "make lint       ruff, mypy --strict, pyright"
+	@echo "make lint       ruff, mypy --strict, pyright, hadolint"
 	@echo "make check      lint and test"
+	@echo "make dist       build the sdist and the wheel, and let twine check them"
 	@echo "make try-wheel  try the wheel, with the newest of what it needs, on each Python found of 3.11, 3.12, 3.13"
 	@echo "make docs       the documentation as a site, in build/site"
 	@echo "make format     let ruff put imports and lines in order"
@@ -22,20 +23,24 @@ help:
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/run_demo.py
 
-test: $(VENV)/dev.stamp
+test: $(VENV)/dev.stamp | typings/pflx
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(VENV)/dev.stamp $(VENV)/node.stamp
+lint: $(VENV)/dev.stamp $(VENV)/node.stamp | typings/pflx
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests examples benchmarks tools
+	$(BIN)/mypy tests examples benchmarks tools docker setup.py
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/hadolint docker/cpu.Dockerfile docker/gpu.Dockerfile
 
 check: lint test
 
-docs: $(VENV)/docs.stamp
+docs: $(VENV)/docs.stamp | typings/pflx
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: $(VENV)/dev.stamp
+	$(BIN)/python tools/build_dist.py
 
 try-wheel: $(BIN)/python
 	$(BIN)/python tools/try_wheel.py
@@ -65,6 +70,10 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/docs.stamp: pyproject.toml constraints.txt | $(VENV)/dev.stamp
 	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@
+
+# Links through which type checkers see the rooms; a clone brings them, an sdist does not.
+typings/pflx: | $(BIN)/python
+	$(BIN)/python tools/link_typings.py
 
 # pyright runs on node: the one of the machine, or else one that comes as a package.
 $(VENV)/node.stamp: | $(VENV)/dev.stamp

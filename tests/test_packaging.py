@@ -1,4 +1,4 @@
-"""The package as it is laid out, as it is imported, and as it is built."""
+"""The package as it is laid out, and as it is imported."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import link_typings
 import pytest
+from support.places import ROOT
 
-ROOT = Path(__file__).parent.parent
 ROOMS = ("calibration", "cli", "engines", "export", "runtime")
 MAY_IMPORT = {
     "engines": {"engines"},
@@ -92,12 +92,25 @@ def test_static_tools_see_the_same_tree_through_links() -> None:
     typings = ROOT / "typings/pflx"
     expected = {name: ROOT / "pflx" / name for name in ("__init__.py", "__main__.py", "py.typed")}
     expected |= {room: ROOT / room for room in ROOMS}
+    assert link_typings.links(ROOT) == expected
     assert {link.name for link in typings.iterdir()} == set(expected)
     for name, target in expected.items():
         link = typings / name
         assert link.is_symlink(), f"{link} is a copy, not a link"
         assert not link.readlink().is_absolute()
         assert link.resolve() == target
+
+
+def test_the_links_of_static_tools_are_made_where_there_are_none(tmp_path: Path) -> None:
+    for room in (*ROOMS, "pflx"):
+        (tmp_path / room).mkdir()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    link_typings.make_links(tmp_path)
+    link_typings.make_links(tmp_path)
+    made, committed = tmp_path / "typings/pflx", ROOT / "typings/pflx"
+    assert {link.name: link.readlink() for link in made.iterdir()} == {
+        link.name: link.readlink() for link in committed.iterdir()
+    }
 
 
 def test_every_typed_folder_is_checked_by_pyright() -> None:
@@ -132,50 +145,6 @@ def test_importing_the_runtime_loads_no_backend() -> None:
 def test_asking_the_command_for_help_loads_no_backend() -> None:
     loaded = in_new_process("import pflx.cli, json, sys; print(json.dumps([*sys.modules]))")
     assert not (HEAVY - {"typer", "rich"}) & {name.split(".")[0] for name in loaded}
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], str]:
-    """The files in a wheel that was really built, and what the build said."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a copy: a build leaves folders behind
-    for room in (*ROOMS, "pflx"):
-        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    build = "import setuptools.build_meta as backend; backend.build_wheel('..')"
-    finished = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
-        return set(archive.namelist()), finished.stdout + finished.stderr
-
-
-def test_a_wheel_holds_all_modules_and_data(wheel: tuple[set[str], str]) -> None:
-    names, _ = wheel
-    expected = {path.relative_to(ROOT).as_posix() for path in modules("pflx")}
-    expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for room in ROOMS for path in modules(room)}
-    data = [
-        path for room in ("export", "runtime/speaker") for path in (ROOT / room / "data").iterdir() if path.is_file()
-    ]
-    builtin = [path for path in (ROOT / "runtime/data").rglob("*") if path.is_file()]
-    pages = [path for path in (ROOT / "runtime/serve/page").iterdir() if path.is_file()]
-    expected |= {f"pflx/{path.relative_to(ROOT).as_posix()}" for path in (*data, *builtin, *pages)}
-    assert {name for name in names if ".dist-info/" not in name} == expected | {"pflx/py.typed"}
-    assert {path.suffix for path in data} == {".onnx", ".safetensors", ".txt"}
-    assert {path.suffix for path in builtin} == {".onnx", ".json", ".mp4", ".png", ".txt"}
-    assert {path.suffix for path in pages} == {".html", ".css", ".js"}
-
-
-def test_a_wheel_brings_the_licences(wheel: tuple[set[str], str]) -> None:
-    names, said = wheel
-    licences = {name.partition(".dist-info/licenses/")[2] for name in names if "/licenses/" in name}
-    assert "LICENSE" in licences
-    assert {Path(name).name for name in licences} >= {
-        "blazeface_short_range.LICENSE.txt",
-        "blazeface_short_range.NOTICE.txt",
-    }
-    assert "matched no files" not in said
-    assert "not match any" not in said
 
 
 def test_the_two_packages_of_onnx_runtime_are_never_asked_for_together() -> None:

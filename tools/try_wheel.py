@@ -22,6 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from build_dist import copy_source
+
 ROOT = Path(__file__).parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
 EXTRAS = ("cpu", "serve")
@@ -68,12 +70,8 @@ def find_python(version: str) -> Path | None:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build from a copy: a build leaves a folder behind, which the next would package."""
-    source = folder / "source"
-    for room in table()["tool"]["setuptools"]["package-dir"].values():
-        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy2(ROOT / name, source)
+    """Build from a copy of the tree."""
+    source = copy_source(folder / "source")
     subprocess.run([sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", folder, source], check=True)
     return next(folder.glob("pflx-*.whl"))
 

@@ -1,0 +1,18 @@
+# pflx on the CPU. Not built yet: linted, and its list of files is tested (docs/containers.md).
+FROM python:3.13-slim AS build
+WORKDIR /source
+COPY . .
+RUN python -m venv /opt/pflx && /opt/pflx/bin/pip install --no-cache-dir '.[cpu,serve]'
+
+FROM python:3.13-slim
+RUN useradd --create-home --uid 10001 pflx
+COPY --from=build /opt/pflx /opt/pflx
+COPY docker/health.py /opt/health.py
+ENV PATH=/opt/pflx/bin:$PATH \
+    PYTHONUNBUFFERED=1
+USER 10001
+WORKDIR /data
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "/opt/health.py"]
+ENTRYPOINT ["pflx"]
+CMD ["--help"]

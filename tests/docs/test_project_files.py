@@ -1,0 +1,61 @@
+"""Files that others than the code read: who contributes, who cites, who reports, which tools."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.places import ROOT
+
+yaml: Any = import_module("yaml")
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_the_project_files_lead_somewhere(name: str) -> None:
+    targets = re.findall(r"\]\((?!https:)([^)#]+)\)", (ROOT / name).read_text())
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_paths_that_contributing_names_are_there() -> None:
+    named = re.findall(r"`([a-z]+/[\w/.]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    places = [Path(path.replace("NAME.py", "__init__.py")) for path in named]
+    assert len(places) > 5
+    assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    releases = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
+    assert releases[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d{2}-\d{2}", release) for release in releases[1:])
+    kinds = {line.removeprefix("### ") for line in lines if line.startswith("### ")}
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_citation_names_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (paper,) = citation["references"]
+    assert citation["authors"] == [{"name": "pflx maintainers"}]
+    assert paper["title"] == "Smooth Online Multiple Appropriate Facial Reaction Generation"
+    assert (paper["conference"]["name"], paper["year"]) == ("ACM Multimedia 2025", 2025)
+
+
+def test_each_hook_runs_what_make_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    makefile = (ROOT / "Makefile").read_text().replace("$(BIN)", ".venv/bin")
+    assert repository["repo"] == "local"
+    for hook in repository["hooks"]:
+        assert hook["language"] == "system"
+        command = hook["entry"].replace(" --force-exclude", "")
+        assert hook["id"] == "rooms" or command in makefile, hook["id"]
+
+
+@pytest.mark.parametrize("template", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.md")), ids=lambda path: path.stem)
+def test_an_issue_template_says_what_it_is_for(template: Path) -> None:
+    _, head, body = template.read_text().split("---\n", 2)
+    assert yaml.safe_load(head).keys() >= {"name", "about"}
+    assert body.strip()
