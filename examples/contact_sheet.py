@@ -1,7 +1,7 @@
-"""A run on one page: the speaker and the listener along time, and the pose before and after PosNet.
+"""A run on one page: the speaker and the listener where something happens, and the motion before and after PosNet.
 
-Everything shares one time axis: a picture stands above the moment it shows. Drawn at twice the size and scaled down,
-which is how Pillow gets smooth lines.
+A line leads from each picture to its moment on the time axis. Scales are the same from run to run, wider only where the
+motion needs it. Drawn at twice the size and scaled down, which is how Pillow gets smooth lines.
 """
 
 from __future__ import annotations
@@ -17,19 +17,34 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 from pflx.runtime import FaceState, Region, SpeakerFile, open_speaker
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
-COLUMNS = 8
-CELL = 150
-LEFT, RIGHT, TOP, BOTTOM = 108, 24, 88, 60
-CAPTION, LEGEND = 28, 84
-PANEL, GAP = 132, 40
+COLUMNS = 6
+CELL = 200
+LEFT, RIGHT, TOP, BOTTOM = 136, 24, 88, 92
+CAPTION, LEADERS = 32, 56
+PANEL, GAP = 96, 36
 
-INK, SOFT, PALE, PAPER = "#1c2430", "#5d6b7c", "#dfe4ea", "#ffffff"
-AXES = {"x": "#0072b2", "y": "#d55e00", "z": "#009e73"}
+INK, SOFT, PALE, SEAM, PAPER = "#1c2430", "#5d6b7c", "#dfe4ea", "#c9d1d9", "#ffffff"
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+TINTS = {BLUE: "#9cc9e6", ORANGE: "#f2b98d", GREEN: "#94d3bf"}
+"""Of the wide lines under the thin ones."""
 STATES = {"LOCKED": "#1a8f4c", "COASTING": "#e0a100", "LOST": "#c8362b", "REACQUIRED": "#3b7dd8"}
 WARNING = "#c8362b"
 
 POSE = slice(52, 58)
+TO_PICTURE = np.array([1.0, -1.0, -1.0])
+"""FaceVerse's angles to pitch, yaw and roll."""
+LIDS, SMILE, BROWS = (
+    [ARKIT_NAMES.index(name) for name in names]
+    for names in (("eyeBlinkLeft", "eyeBlinkRight"), ("mouthSmileLeft", "mouthSmileRight"), ("browInnerUp",))
+)
+ANGLES, WEIGHTS, SHIFTS = (10.0, 20.0, 45.0, 90.0), (1.0, 2.0, 5.0, 20.0), (0.05, 0.2, 1.0, 5.0, 50.0)
+"""Ends of the scales, in degrees, as weights and in FaceVerse units: the first that holds the motion."""
+AT_LEAST = {"nod": 2.5, "blink": 0.5, "smile": 0.1, "turn": 3.0}
+"""Of what is worth a picture: degrees, weights."""
+APART = 5
+"""Frames between two pictures, at least."""
 Array = npt.NDArray[Any]
 Box = tuple[float, float, float, float]
 
@@ -42,6 +57,8 @@ class Run:
     """[T, 6] pose of the generator: degrees, then FaceVerse units."""
     smoothed: Array
     """[T, 6] pose after PosNet."""
+    face: Array
+    """[T, 3] weights of lids, smile and brows."""
     faces: list[FaceState]
     region: Region | None
     """The crop that the generator sees; None where it sees no pictures."""
@@ -57,6 +74,7 @@ class Run:
             return cls(
                 generated=_readable(arrays["generated_pose"][0]),
                 smoothed=_readable(arrays["coefficients"][0, :, POSE]),
+                face=np.stack([arrays["coefficients"][0][:, of].mean(axis=1) for of in (LIDS, SMILE, BROWS)], axis=1),
                 faces=[FaceState(int(face)) for face in arrays["face"]],
                 region=Region(*edges) if (edges := [int(edge) for edge in arrays["region"]]) else None,
                 fps=int(arrays["fps"]),
@@ -69,10 +87,54 @@ class Run:
         """Length of the reaction."""
         return len(self.generated) / self.fps
 
-    @property
-    def instants(self) -> list[int]:
-        """The frame in the middle of each column."""
-        return [int((column + 0.5) * len(self.generated) / COLUMNS) for column in range(COLUMNS)]
+
+@dataclass(frozen=True)
+class Moment:
+    """A frame that is shown, and what happens in it."""
+
+    frame: int
+    name: str
+
+
+def find_moments(run: Run) -> list[Moment]:
+    """The frames to show: where the listener nods, blinks, smiles and turns most; one at rest, one before the nod.
+
+    What does not happen leaves its place to a frame far from the others.
+    """
+    lids, smile, _ = run.face.T
+    pitch, yaw = run.smoothed[:, 0], run.smoothed[:, 1]
+    found: list[Moment] = []
+    happens = {"nod": _dips(pitch), "blink": lids, "smile": smile * (1 - lids.clip(0, 1)), "turn": np.abs(yaw)}
+    for name, much in happens.items():
+        frame = _most(much, found)
+        if much[frame] >= AT_LEAST[name]:
+            found.append(Moment(frame, name))
+    nods = [moment.frame for moment in found if moment.name == "nod"]
+    if nods and (before := nods[0] - run.fps // 2) >= 0 and _distance(before, found) >= APART:
+        found.append(Moment(before, "before the nod"))
+    stir = np.abs(run.smoothed[:, :3]).sum(axis=1) + 10 * np.abs(run.face).sum(axis=1)
+    found.append(Moment(_most(-stir, found), "rest"))
+    while len(found) < COLUMNS:
+        far = max(range(len(lids)), key=lambda frame: min(_distance(frame, found), frame + 1, len(lids) - frame))
+        found.append(Moment(far, ""))
+    return sorted(found[:COLUMNS], key=lambda moment: moment.frame)
+
+
+def _dips(pitch: Array, around: int = 15) -> Array:
+    """By how much each frame is lower than the highest before and after it, the lesser of both."""
+    padded = np.pad(pitch, around, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, around + 1)
+    return np.asarray(pitch - np.maximum(windows[: len(pitch)].min(axis=1), windows[around:].min(axis=1)))
+
+
+def _most(much: Array, found: Sequence[Moment]) -> int:
+    """Where there is most of something, apart from what was found."""
+    free = [_distance(frame, found) >= APART for frame in range(len(much))]
+    return int(np.argmax(np.where(free, much, -np.inf)))
+
+
+def _distance(frame: int, found: Sequence[Moment]) -> int:
+    return min((abs(frame - moment.frame) for moment in found), default=APART)
 
 
 def draw_contact_sheet(speaker: Path, video: Path, coefficients: Path, sheet: Path) -> None:
@@ -85,27 +147,29 @@ def draw_contact_sheet(speaker: Path, video: Path, coefficients: Path, sheet: Pa
         sheet: the PNG to write.
     """
     run = Run.read(coefficients)
+    moments, curves = find_moments(run), _curves(run)
+    frames = [moment.frame for moment in moments]
     clip = open_speaker(speaker)
     picture_height = round(CELL * clip.height / clip.width)
     listener_top = TOP + picture_height + CAPTION
-    plots_top = listener_top + CELL + LEGEND
-    page = Page(LEFT + COLUMNS * CELL + RIGHT, plots_top + 4 * PANEL + 3 * GAP + BOTTOM)
+    plots_top = listener_top + CELL + LEADERS
+    page = Page(LEFT + COLUMNS * CELL + RIGHT, plots_top + len(curves) * (PANEL + GAP) - GAP + BOTTOM)
     _title(page, run, speaker.name)
 
     _row_label(page, TOP + picture_height / 2, "speaker", "crop, face state" if run.region else "")
-    for column, picture in enumerate(_frames(clip, run.instants)):
+    for column, picture in enumerate(_frames(clip, frames)):
         left = LEFT + column * CELL
         shown = _with_region(picture, run.region) if run.region else Image.fromarray(picture)
         _paste(page, shown, (left, TOP, left + CELL, TOP + picture_height))
-        _caption(page, left + 6, TOP + picture_height + CAPTION / 2, run, run.instants[column])
+        _caption(page, left + 6, TOP + picture_height + CAPTION / 2, run, moments[column])
 
     _row_label(page, listener_top + CELL / 2, "listener", "")
-    for column, picture in enumerate(_frames(open_speaker(video), run.instants)):
+    for column, picture in enumerate(_frames(open_speaker(video), frames)):
         left = LEFT + column * CELL
         listener = Image.fromarray(picture[:, picture.shape[1] // 2 :])
         _paste(page, listener, (left, listener_top, left + CELL, listener_top + CELL))
 
-    _plots(page, run, plots_top)
+    _plots(page, run, curves, frames, plots_top)
     page.save(sheet)
 
 
@@ -146,9 +210,9 @@ class Page:
 
 
 def _readable(pose: Array) -> Array:
-    """[T, 6] in radians and units → degrees, without the half turn of FaceVerse's heads, and units."""
+    """[T, 6] in radians and units → pitch, yaw, roll in degrees, without FaceVerse's half turn, and units."""
     degrees = np.degrees(pose[:, :3])
-    return np.concatenate([degrees - 180 * np.round(degrees / 180), pose[:, 3:]], axis=1)
+    return np.concatenate([(degrees - 180 * np.round(degrees / 180)) * TO_PICTURE, pose[:, 3:]], axis=1)
 
 
 def _frames(clip: SpeakerFile, wanted: Sequence[int]) -> Iterator[Array]:
@@ -194,43 +258,74 @@ def _row_label(page: Page, y: float, words: str, below: str) -> None:
     page.text(LEFT - 12, y + 10, below, 13, SOFT, "rm")
 
 
-def _caption(page: Page, x: float, y: float, run: Run, frame: int) -> None:
-    """When the picture was shown, and whether the face was there, if that was looked for."""
-    state = run.faces[frame].name
-    x = page.text(x, y, f"{frame / run.fps:.2f} s", 13, SOFT, "lm") + 14
+def _caption(page: Page, x: float, y: float, run: Run, moment: Moment) -> None:
+    """What happens and when, and whether the speaker's face was there, if that was looked for."""
+    if moment.name:
+        x = page.text(x, y, moment.name, 15, INK, "lm") + 10
+    x = page.text(x, y, f"{moment.frame / run.fps:.2f} s", 13, SOFT, "lm") + 14
     if run.region is None:
         return
+    state = run.faces[moment.frame].name
     page.box((x - 4, y - 4, x + 4, y + 4), fill=STATES[state], radius=4)
     page.text(x + 9, y, state.lower(), 13, SOFT, "lm")
 
 
-def _plots(page: Page, run: Run, top: float) -> None:
-    """Four panels under one another: rotation and translation, each before and after PosNet, on one scale each."""
-    right = LEFT + COLUMNS * CELL
-    panels = (
-        ("rotation", "degrees", "from the generator", run.generated[:, :3], run.smoothed[:, :3]),
-        ("rotation", "degrees", "after PosNet", run.smoothed[:, :3], run.generated[:, :3]),
-        ("translation", "units", "from the generator", run.generated[:, 3:], run.smoothed[:, 3:]),
-        ("translation", "units", "after PosNet", run.smoothed[:, 3:], run.generated[:, 3:]),
-    )
-    _legend(page, top - 46)
-    for quantity, unit, stage, track, partner in panels:
-        panel = Panel(page, (LEFT, top, right, top + PANEL), run, _range(track, partner))
-        panel.draw(track)
-        panel.name(quantity, unit, stage, _steps(track, run.hop))
+@dataclass(frozen=True)
+class Curves:
+    """What one panel shows: the tracks after PosNet, [T, n], and where there is such a thing, those before."""
+
+    title: str
+    unit: str
+    span: tuple[float, float]
+    shown: Array
+    before: Array | None = None
+    names: tuple[str, ...] = ()
+
+
+def _curves(run: Run) -> list[Curves]:
+    """A panel for each angle and one for the face; one for the translation only where there is any."""
+    made, joined = run.generated, run.smoothed
+    angles = _span(ANGLES, made[:, :3], joined[:, :3])
+    panels = [
+        Curves(name, "degrees", angles, joined[:, [axis]], made[:, [axis]])
+        for axis, name in enumerate(("pitch", "yaw", "roll"))
+    ]
+    panels.append(Curves("face", "weight", _span(WEIGHTS, run.face), run.face, names=("lids", "smile", "brows")))
+    shifts = made[:, 3:], joined[:, 3:]
+    if max(float(np.abs(track).max()) for track in shifts) > 0.01:
+        panels.append(Curves("translation", "units", _span(SHIFTS, *shifts), shifts[1], shifts[0], ("x", "y", "z")))
+    return panels
+
+
+def _span(ends: Sequence[float], *tracks: Array) -> tuple[float, float]:
+    """A scale around 0, or from it where nothing is below: the first end that holds the tracks, or the last."""
+    low, high = min(float(track.min()) for track in tracks), max(float(track.max()) for track in tracks)
+    end = next((end for end in ends if max(-low, high) <= end), ends[-1])
+    return (0.0 if low >= 0 else -end), end
+
+
+def _plots(page: Page, run: Run, curves: Sequence[Curves], frames: Sequence[int], top: float) -> None:
+    """The panels under one another, each with its own scale and all with one time axis."""
+    for index, shown in enumerate(curves):
+        panel = Panel(page, (LEFT, top, LEFT + COLUMNS * CELL, top + PANEL), run, shown)
+        if index == 0:
+            panel.lead(frames, top - LEADERS)
+        panel.draw(frames)
+        panel.label()
         top += PANEL + GAP
     _time_axis(page, run, top - GAP)
+    _legend(page, top - GAP + 72)
 
 
 def _legend(page: Page, y: float) -> None:
-    x = float(LEFT)
-    for axis, colour in AXES.items():
-        page.line([(x, y), (x + 22, y)], colour, 2.5)
-        x = page.text(x + 28, y, axis, 15, INK, "lm") + 20
-    page.line([(x + 6, y - 9), (x + 6, y + 9)], "#aab4c0", 1.5)
-    x = page.text(x + 16, y, "seam between two segments", 15, SOFT, "lm") + 24
-    page.box((x, y - 3, x + 6, y + 3), fill=INK)
-    page.text(x + 14, y, "moment of a picture above", 15, SOFT, "lm")
+    page.line([(LEFT, y), (LEFT + 26, y)], TINTS[ORANGE], 5)
+    x = page.text(LEFT + 34, y, "from the generator", 15, SOFT, "lm") + 28
+    page.line([(x, y), (x + 26, y)], BLUE, 1.5)
+    x = page.text(x + 34, y, "after PosNet", 15, SOFT, "lm") + 28
+    page.line([(x, y - 9), (x, y + 9)], SEAM, 1)
+    x = page.text(x + 10, y, "seam between two segments", 15, SOFT, "lm") + 28
+    page.line([(x, y - 9), (x, y + 9)], INK, 1)
+    page.text(x + 10, y, "moment of a picture above", 15, SOFT, "lm")
 
 
 def _time_axis(page: Page, run: Run, y: float) -> None:
@@ -240,12 +335,6 @@ def _time_axis(page: Page, run: Run, y: float) -> None:
         page.line([(x, y), (x, y + 6)], SOFT)
         page.text(x, y + 10, str(second), 14, SOFT, "ma")
     page.text(LEFT + width / 2, y + 30, "time on the speaker's clock, s", 14, SOFT, "ma")
-
-
-def _range(*tracks: Array) -> tuple[float, float]:
-    low, high = min(float(track.min()) for track in tracks), max(float(track.max()) for track in tracks)
-    margin = 0.06 * (high - low) + 1e-6
-    return low - margin, high + margin
 
 
 def _steps(track: Array, hop: int) -> tuple[float, float]:
@@ -258,42 +347,60 @@ def _steps(track: Array, hop: int) -> tuple[float, float]:
 class Panel:
     """One plot over the common time axis."""
 
-    def __init__(self, page: Page, box: Box, run: Run, span: tuple[float, float]) -> None:
-        self._page, self._run, self._span = page, run, span
+    def __init__(self, page: Page, box: Box, run: Run, curves: Curves) -> None:
+        self._page, self._run, self._curves = page, run, curves
         self._left, self._top, self._right, self._bottom = box
 
-    def draw(self, track: Array) -> None:
-        """Grid, seams and one line per axis."""
-        page, run = self._page, self._run
-        for value in _ticks(*self._span):
-            y = self._y(value)
-            page.line([(self._left, y), (self._right, y)], PALE)
-            page.text(self._left - 8, y, f"{value:g}", 13, SOFT, "rm")
-        for seam in range(run.hop, len(track), run.hop):
-            x = self._x(seam - 0.5)
-            page.line([(x, self._top), (x, self._bottom)], "#aab4c0", 1.5)
-        for colour, values in zip(AXES.values(), track.T, strict=True):
-            points = [(self._x(frame), self._y(float(value))) for frame, value in enumerate(values)]
-            page.line(points, colour, 2)
-        for frame in run.instants:
-            x = self._x(frame)
-            page.box((x - 3, self._bottom - 3, x + 3, self._bottom + 3), fill=INK)
+    def lead(self, frames: Sequence[int], top: float) -> None:
+        """Lines from the pictures above to their moments."""
+        for column, frame in enumerate(frames):
+            x = LEFT + (column + 0.5) * CELL
+            self._page.line([(x, top + 4), (x, top + 14), (self._x(frame), self._top)], INK)
+
+    def draw(self, frames: Sequence[int]) -> None:
+        """Grid, seams, moments, wide lines for what comes from the generator, thin ones for what is shown."""
+        page, curves = self._page, self._curves
+        for value in _ticks(*curves.span):
+            page.line([(self._left, self._y(value)), (self._right, self._y(value))], PALE)
+            page.text(self._left - 8, self._y(value), f"{value:g}", 13, SOFT, "rm")
+        for seam in range(self._run.hop, len(curves.shown), self._run.hop):
+            page.line([(self._x(seam - 0.5), self._top), (self._x(seam - 0.5), self._bottom)], SEAM)
+        for frame in frames:
+            page.line([(self._x(frame), self._top), (self._x(frame), self._bottom)], INK)
+        colours = (BLUE, ORANGE, GREEN)[: curves.shown.shape[1]]
+        if curves.before is not None:
+            tints = [TINTS[colour] for colour in colours] if len(colours) > 1 else [TINTS[ORANGE]]
+            self._lines(curves.before, tints, 5)
+        self._lines(curves.shown, colours, 1.5)
         page.box((self._left, self._top, self._right, self._bottom), outline=SOFT)
 
-    def name(self, quantity: str, unit: str, stage: str, steps: tuple[float, float]) -> None:
-        """What it shows, and how large its steps are."""
-        end = self._page.text(self._left, self._top - 6, f"{quantity} {stage}", 16, INK, "ls")
-        seam, inside = steps
-        words = f"mean step {seam:.2g} {unit} at seams, {inside:.2g} inside segments"
-        self._page.text(max(end + 20, self._left), self._top - 6, words, 14, SOFT, "ls")
-        self._page.text(18, (self._top + self._bottom) / 2, unit, 14, SOFT, "lm")
+    def label(self) -> None:
+        """What it shows on the left; above it the names of its lines, or under it how large its steps are."""
+        page, curves, middle = self._page, self._curves, (self._top + self._bottom) / 2
+        page.text(18, middle - 9, curves.title, 16, INK, "lm")
+        page.text(18, middle + 11, curves.unit, 13, SOFT, "lm")
+        x = self._right - 76.0 * len(curves.names)
+        for name, colour in zip(curves.names, (BLUE, ORANGE, GREEN), strict=False):
+            page.line([(x, self._top - 11), (x + 18, self._top - 11)], colour, 2)
+            x = page.text(x + 24, self._top - 11, name, 14, INK, "lm") + 18
+        if curves.before is not None and not curves.names:
+            (made, within), (joined, inside) = (_steps(track, self._run.hop) for track in (curves.before, curves.shown))
+            words = (
+                f"mean step at seams {made:.2g}, after PosNet {joined:.2g}; inside segments {within:.2g}, {inside:.2g}"
+            )
+            page.text(self._left, self._bottom + 12, words, 13, SOFT, "lm")
+
+    def _lines(self, tracks: Array, colours: Sequence[str], width: float) -> None:
+        for colour, values in zip(colours, tracks.T, strict=True):
+            points = [(self._x(frame), self._y(float(value))) for frame, value in enumerate(values)]
+            self._page.line(points, colour, width)
 
     def _x(self, frame: float) -> float:
-        return self._left + (self._right - self._left) * (frame + 0.5) / len(self._run.generated)
+        return self._left + (self._right - self._left) * (frame + 0.5) / len(self._curves.shown)
 
     def _y(self, value: float) -> float:
-        low, high = self._span
-        return self._bottom - (self._bottom - self._top) * (value - low) / (high - low)
+        low, high = self._curves.span
+        return self._bottom - (self._bottom - self._top) * min(1.0, max(0.0, (value - low) / (high - low)))
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 _INK, _SOFT, _PALE = "#1c2430", "#5d6b7c", "#dfe4ea"
 _SEAM, _WARNING = "#aab4c0", "#c8362b"
-_SHOWN: dict[str, Any] = {"color": "#0072b2", "linewidth": 1.5, "zorder": 3}
-_GENERATED: dict[str, Any] = {"color": "#d55e00", "linewidth": 1.1, "zorder": 2}
-_AXES = ("x", "y", "z")
+_SHOWN: dict[str, Any] = {"color": "#0072b2", "linewidth": 1.2, "zorder": 3}
+_GENERATED: dict[str, Any] = {"color": "#f2a86f", "linewidth": 3.6, "zorder": 2}
+"""Wide and pale, so that it is seen beside the other where both are the same."""
+_AXES = {"rotation": ("pitch", "yaw", "roll"), "translation": ("translation x", "translation y", "translation z")}
+_LEAST = {"rotation": 5.0, "translation": 0.02}
+"""Height of a row in degrees and in units, at least: less is noise, and looks like it."""
 _WIDTH_IN, _DPI = 12.0, 120
-_IN_PER_S = 0.9
-"""Inches of width that a second takes at least, up to the widest picture."""
-_WIDEST_IN = 30.0
+LONGEST_S = 30.0
+"""Time that is drawn, at most: more is not legible at this width."""
 
 
 def check_plot(inputs: Inputs) -> None:
@@ -49,7 +51,9 @@ def check_plot(inputs: Inputs) -> None:
 
 
 def save_plot(path: Path, inputs: Inputs, evaluation: Evaluation) -> None:
-    """Draw the first reaction to the first clip: rotation and translation, each of three axes.
+    """Draw the first reaction to the first clip, its first 30 s at most: rotation and translation, of three axes each.
+
+    Angles are FaceVerse's, without the half turn by which its heads are turned: 0 faces the camera.
 
     Args:
         path: PNG that appears complete, or not at all.
@@ -70,17 +74,17 @@ def draw_pose(inputs: Inputs, evaluation: Evaluation) -> Figure:
     import_backend("matplotlib", INSTALL)
     from matplotlib.figure import Figure  # no pyplot: nothing global, no window
 
-    seconds = evaluation.frames / evaluation.fps
-    width = float(np.clip(2 + _IN_PER_S * seconds, _WIDTH_IN, _WIDEST_IN))
-    figure = Figure(figsize=(width, 10.5), facecolor="white", layout="constrained")
+    frames = min(evaluation.frames, round(LONGEST_S * evaluation.fps))
+    figure = Figure(figsize=(_WIDTH_IN, 10.5), facecolor="white", layout="constrained")
     rows: Any = figure.subplots(6, 1, sharex=True)
     poses = _poses(inputs)
     for row, axes in enumerate(rows):
         quantity, axis = ("rotation", "translation")[row // 3], row % 3
-        _draw_row(axes, {name: pose[quantity][1][0, :, axis] for name, pose in poses.items()}, evaluation)
+        lines = {name: _about_zero(*pose[quantity])[0, :frames, axis] for name, pose in poses.items()}
+        _draw_row(axes, lines, evaluation, _LEAST[quantity])
         unit = next(iter(poses.values()))[quantity][0]
-        axes.set_ylabel(f"{quantity} {_AXES[axis]}, {unit}", color=_INK, fontsize=9)
-    rows[0].set_xlim(0, seconds)
+        axes.set_ylabel(f"{_AXES[quantity][axis]}, {unit}", color=_INK, fontsize=9)
+    rows[0].set_xlim(0, frames / evaluation.fps)
     rows[-1].set_xlabel("time, s", color=_INK)
     for quantity, axes in (("rotation", rows[0]), ("translation", rows[3])):
         axes.set_title(_caption(evaluation, quantity, list(poses)), loc="left", fontsize=9, color=_SOFT)
@@ -91,25 +95,35 @@ def draw_pose(inputs: Inputs, evaluation: Evaluation) -> Figure:
     return figure
 
 
+def _about_zero(unit: str, values: Array) -> Array:
+    """Angles without FaceVerse's half turn, whichever way round it is; what is no angle as it is."""
+    return values - 180 * np.round(values / 180) if unit == "deg" else values
+
+
 def _poses(inputs: Inputs) -> dict[str, Mapping[str, tuple[str, Array]]]:
     poses = {name: pose_of(track) for name, track in inputs.tracks.items()}
     return {name: pose for name, pose in poses.items() if pose is not None}
 
 
-def _draw_row(axes: Axes, lines: Mapping[str, Array], evaluation: Evaluation) -> None:
+def _draw_row(axes: Axes, lines: Mapping[str, Array], evaluation: Evaluation, least: float) -> None:
     """One axis of the pose; a frame lasts from its time to that of the next, so a seam lies between two points."""
     fps = evaluation.fps
     if evaluation.hop:
-        borders = np.arange(evaluation.hop, evaluation.frames, evaluation.hop)
+        frames = len(next(iter(lines.values())))
+        borders = np.arange(evaluation.hop, frames, evaluation.hop)
         for index, border in enumerate(borders):
             label = "seam between two segments" if index == 0 else None
-            axes.axvline(float(border / fps), color=_SEAM, linewidth=0.8, label=label, zorder=1)
+            axes.axvline(
+                float(border / fps), color=_SEAM, linewidth=0.8 if len(borders) < 40 else 0.4, label=label, zorder=1
+            )
     for name, values in lines.items():
         style = _GENERATED if name == WITHOUT_POSNET else _SHOWN
         axes.plot((np.arange(len(values)) + 0.5) / fps, values, label=name, **style)
     axes.grid(axis="y", color=_PALE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(y=0.12)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, (low + high - least) / 2), max(high, (low + high + least) / 2))
     axes.tick_params(colors=_SOFT, labelsize=8)
     for spine in axes.spines.values():
         spine.set_color(_PALE)
@@ -118,6 +132,8 @@ def _draw_row(axes: Axes, lines: Mapping[str, Array], evaluation: Evaluation) ->
 def _title(figure: Figure, evaluation: Evaluation) -> None:
     of = [] if evaluation.samples == 1 else [f"first of {evaluation.samples} reactions"]
     of += [] if evaluation.clips == 1 else [f"first of {evaluation.clips} clips"]
+    seconds = evaluation.frames / evaluation.fps
+    of += [] if seconds <= LONGEST_S else [f"first {LONGEST_S:g} of {seconds:.0f} s"]
     name = Path(evaluation.predictions).name
     title = f"Pose of the listener, {name}" + (f" ({', '.join(of)})" if of else "")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=_INK)

@@ -86,9 +86,10 @@ class LedgerTable:
         return _firsts(self.segment, ~np.isnan(self.posnet_end) & (self.segment >= 0))
 
     def renderings(self) -> Int64Array:
-        """One row of each rendering: on HALF_RATE two frames share one."""
+        """One row of each rendering: on HALF_RATE two frames share one; to move a picture (WARPED) is none."""
         picture = np.where(self.picture < 0, self.frame, self.picture)
-        return _firsts(picture * self.samples + self.sample, ~np.isnan(self.render_end))
+        drawn = ~np.isnan(self.render_end) & (self.rung != Rung.WARPED)
+        return _firsts(picture * self.samples + self.sample, drawn)
 
     def cells(self, among: BoolArray) -> int:
         """How many frames, of all samples, have such a row."""

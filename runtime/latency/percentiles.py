@@ -69,7 +69,7 @@ class Figures(msgspec.Struct, frozen=True):
     """What a run was like; times in ms unless the name says otherwise.
 
     A distribution is None where no ledger holds the stamps for it: there are no deadlines and no emissions without a
-    live session, and no renderings where every picture was held.
+    live session, and no renderings where every picture was held or moved.
 
     Attributes:
         frames: frames that were due, over all samples: every frame number from the first to the last.
@@ -83,13 +83,14 @@ class Figures(msgspec.Struct, frozen=True):
             the last speaker frame that the segment needed. Of segments that lie wholly ahead of the speaker, without a
             look-ahead, that picture waits for one more speaker frame.
         real_time_factor: over segments, unit 1: generator, PosNet and a rendering for every frame of every sample,
-            divided by the hop's duration. Frames that were not rendered count as the mean of those that were.
+            divided by the hop's duration. Frames that were not rendered, but held or moved (WARPED), count as the mean
+            of those that were.
         generator: over segments.
         posnet: over segments.
-        render: over frames.
-        host_copy: over frames.
+        render: over frames, without those that were moved.
+        host_copy: likewise.
         hop_work: over segments: from its complete input to joined coefficients: crop, generator and PosNet.
-        frame_work: over frames: from the call of the renderer to the picture in host memory.
+        frame_work: likewise: from the call of the renderer to the picture in host memory.
         trail: over frames: emitted − the moment on the schedule that the shown picture reacts to.
         lateness: over frames: how long after its deadline the picture was ready, 0 if before. Where it was not shown
             for its frame: how long until it, or a newer one, was, or the run ended.

@@ -166,6 +166,8 @@ def test_the_plot_shows_both_tracks_and_the_seams(tmp_path: Path, hop: int) -> N
     inputs = Inputs(predictions=read_predictions(of_run(tmp_path / "run.npz", **content)))
     rows = draw_pose(inputs, evaluate(inputs)).axes
     assert len(rows) == 6
+    names = [row.get_ylabel().partition(",")[0] for row in rows]
+    assert names == ["pitch", "yaw", "roll", "translation x", "translation y", "translation z"]
     for row, unit in zip(rows, ["deg"] * 3 + ["unit"] * 3, strict=True):
         times = [np.asarray(line.get_xdata()) for line in row.lines]
         seams = [line for line, time in zip(row.lines, times, strict=True) if np.ptp(time) == 0]
@@ -177,18 +179,55 @@ def test_the_plot_shows_both_tracks_and_the_seams(tmp_path: Path, hop: int) -> N
         assert row.get_ylabel().endswith(unit)
 
 
-def test_the_picture_holds_both_colours_and_grows_with_the_length(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", [-np.pi, 0, np.pi])
+def test_the_pitch_is_drawn_about_0_whichever_way_the_head_is_turned(tmp_path: Path, turn: float) -> None:
+    nod = np.zeros((1, 50, 58))
+    nod[..., 52] = turn + np.radians(10 * np.sin(np.arange(50)))
+    nod[:, 25:, 52] -= 2 * np.pi * np.sign(turn)  # the same angles, the other way round
+    content = {"coefficients": nod, "generated_pose": nod[..., 52:]}
+    inputs = Inputs(predictions=read_predictions(of_run(tmp_path / "run.npz", **content)))
+    pitch = draw_pose(inputs, evaluate(inputs)).axes[0]
+    for line in pitch.lines[-2:]:
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), 10 * np.sin(np.arange(50)), atol=1e-4)
+
+
+def test_a_resting_head_is_drawn_at_rest_and_the_curves_apart(tmp_path: Path) -> None:
+    still = np.zeros((1, 50, 58))
+    still[..., 52:] = 1e-4 * np.random.default_rng(0).standard_normal((50, 6))
+    content = {"coefficients": still, "generated_pose": still[..., 52:]}
+    inputs = Inputs(predictions=read_predictions(of_run(tmp_path / "run.npz", **content)))
+    for index, row in enumerate(draw_pose(inputs, evaluate(inputs)).axes):
+        low, high = row.get_ylim()
+        assert high - low == pytest.approx(5.0 if index < 3 else 0.02)
+        shown, generated = row.lines[-2:]
+        assert generated.get_linewidth() > 2 * shown.get_linewidth()
+        assert generated.get_zorder() < shown.get_zorder()
+
+
+@pytest.mark.parametrize(("frames", "drawn_s", "said"), [(750, 30, ""), (1000, 30, " (first 30 of 40 s)")])
+def test_no_more_than_30_seconds_are_drawn_and_the_title_says_so(
+    tmp_path: Path, frames: int, drawn_s: float, said: str
+) -> None:
+    content = {"coefficients": numbers(1, frames, 58), "generated_pose": numbers(1, frames, 6)}
+    inputs = Inputs(predictions=read_predictions(of_run(tmp_path / "run.npz", **content)))
+    figure = draw_pose(inputs, evaluate(inputs))
+    assert figure.get_suptitle() == f"Pose of the listener, run.npz{said}"
+    assert figure.axes[0].get_xlim() == (0, drawn_s)
+    assert {len(np.asarray(row.lines[-1].get_ydata())) for row in figure.axes} == {750}
+
+
+def test_the_picture_holds_both_colours_and_is_as_wide_as_a_screen(tmp_path: Path) -> None:
     widths = []
-    for frames in (50, 500):
+    for frames in (50, 750):
         track = of_run(
             tmp_path / "run.npz", coefficients=numbers(1, frames, 58), generated_pose=numbers(1, frames, 6) + 1
         )
         done(track, "--plot", tmp_path / "a.png")
         picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
-        for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
+        for colour in ((0x00, 0x72, 0xB2), (0xF2, 0xA8, 0x6F)):
             assert (np.abs(picture - colour).sum(axis=2) < 12).sum() > 500
         widths.append(picture.shape[1])
-    assert widths == [1440, 2400]
+    assert widths == [1440, 1440]
 
 
 def test_the_same_input_draws_the_same_plot(tmp_path: Path) -> None:

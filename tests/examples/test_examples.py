@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from support.exported import all_recipes
 from support.fakes import ONE_FACE, fake_listener
 from support.places import ROOT
 
-from pflx.runtime import Listener, ListenerFrame
+from pflx.runtime import FaceState, Listener, ListenerFrame
 from pflx.runtime.media.video_writer import VideoWriter
 
 CLIP = ROOT / "tests/media/podium_speech_8s.mp4"
@@ -131,9 +132,54 @@ def test_the_contact_sheet_shows_pictures_poses_and_that_nothing_is_trained(tmp_
     contact_sheet.draw_contact_sheet(CLIP, video, coefficients, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as opened:
         sheet = np.asarray(opened.convert("RGB")).astype(int)
-    for colour in (*contact_sheet.AXES.values(), contact_sheet.WARNING):
+    tints = contact_sheet.TINTS.values()
+    for colour in (contact_sheet.BLUE, contact_sheet.ORANGE, contact_sheet.GREEN, *tints, contact_sheet.WARNING):
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (np.abs(sheet - rgb).sum(axis=-1) < 12).sum() > 200, colour
+        assert (np.abs(sheet - rgb).sum(axis=-1) < 12).sum() > 40, colour
+
+
+def acted(frames: int = 200) -> contact_sheet.Run:
+    """A listener who nods about frame 60, blinks at 100, smiles most at 140 and turns most at 180."""
+    pose, face, time = np.zeros((frames, 6)), np.zeros((frames, 3)), np.arange(frames)
+    for track, axis, height, at in ((pose, 0, 8, 60), (face, 0, 1, 100), (face, 1, 0.3, 140), (pose, 1, -9, 180)):
+        track[:, axis] += height * np.exp(-(((time - at) / 4) ** 2))
+    faces = [FaceState.LOCKED] * frames
+    return contact_sheet.Run(pose.copy(), pose, face, faces, region=None, fps=25, hop=8, untrained=None)
+
+
+def test_pictures_are_chosen_where_something_happens() -> None:
+    moments = contact_sheet.find_moments(acted())
+    assert [moment.frame for moment in moments] == sorted(moment.frame for moment in moments)
+    chosen = {moment.name: moment.frame for moment in moments}
+    assert chosen.pop("rest") not in range(50, 190)
+    assert chosen == {"before the nod": 48, "nod": 60, "blink": 100, "smile": 140, "turn": 180}
+
+
+def test_where_nothing_happens_pictures_lie_far_apart_and_claim_nothing() -> None:
+    run = acted()
+    still = replace(run, generated=0 * run.generated, smoothed=0 * run.smoothed, face=0 * run.face)
+    moments = contact_sheet.find_moments(still)
+    assert len(moments) == contact_sheet.COLUMNS
+    assert {moment.name for moment in moments} == {"rest", ""}
+    assert min(np.diff([moment.frame for moment in moments])) >= 20
+
+
+def test_scales_are_fixed_and_no_panel_is_empty() -> None:
+    run = acted()
+    panels = contact_sheet._curves(run)
+    assert [panel.title for panel in panels] == ["pitch", "yaw", "roll", "face"]
+    assert [panel.span for panel in panels] == [(-10, 10), (-10, 10), (-10, 10), (0, 1)]
+    run.smoothed[:, 3] = 0.1
+    run.smoothed[30, 2] = -17
+    panels = contact_sheet._curves(run)
+    assert [panel.title for panel in panels][4:] == ["translation"]
+    assert [panel.span for panel in panels] == [(-20, 20), (-20, 20), (-20, 20), (0, 1), (0, 0.2)]
+
+
+def test_angles_of_the_sheet_are_pitch_yaw_and_roll_about_0() -> None:
+    pose = np.array([[np.pi + 0.1, -0.2, 0.3, 1, 2, 3], [0.1 - np.pi, -0.2, 0.3, 1, 2, 3]])
+    expected = [*np.degrees([0.1, 0.2, -0.3]), 1, 2, 3]
+    np.testing.assert_allclose(contact_sheet._readable(pose), [expected, expected])
 
 
 def test_steps_at_seams_and_inside_segments_are_told_apart() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pflx.engines.bundle.writer import write_whole
 from pflx.runtime.bench.report.plots import NARROW, WIDE, histogram, minute_plot, rung_name, stage_bar, trail_plot
-from pflx.runtime.bench.report.report import EngineFigures, Report
+from pflx.runtime.bench.report.report import MAX_POINTS, EngineFigures, Report, Series
 from pflx.runtime.bench.report.scalars import NEEDED, memory_slope_mb_per_h
 from pflx.runtime.bench.report.summary import quote
 from pflx.runtime.latency.percentiles import Distribution, Quantile
@@ -73,8 +73,13 @@ _NAMES = {
 }
 _UNITS = {"ms": "ms", "s": "s", "gb": "GB", "gflops": "GFLOP/s"}
 _TRAIL_NOTE = (
-    "Each mark is a frame, at the time when it was shown, or when its own picture was ready if that was later. "
-    "A short line under the axis is a frame that was not shown in full at its deadline."
+    "Each mark is a frame, at the time when its picture was ready: below the line, it was in time. A held frame stands "
+    "where the older picture that was shown for it belongs, a dropped one nowhere. A short line under the axis is a "
+    "frame that was not shown in full at its deadline."
+)
+_READY_NOTE = (
+    "How far behind the speaker each frame was when its own picture was ready; right of the deadline, it was late. "
+    "Frames that were held or moved only are not in it. The outermost bars hold what lies beyond them, too."
 )
 _INTERVAL_NOTE = (
     "Small: the 95 % confidence interval, from order statistics alone. "
@@ -134,7 +139,7 @@ path{fill:none;stroke-width:1.6;stroke-linecap:round;stroke-linejoin:round}
 .deadline{stroke:var(--ink);stroke-dasharray:6 4;stroke-linecap:butt}.mark{stroke:var(--red)}
 .missed{stroke:var(--red);stroke-linecap:butt}.curve{stroke:var(--blue)}
 .rung0{stroke:var(--blue);stroke-width:4.5}.rung1{fill:var(--green)}.rung2{fill:var(--orange)}
-.rung3{stroke:var(--pink);stroke-width:2}
+.rung3{stroke:var(--pink);stroke-width:2}.rung4{stroke:var(--red);stroke-width:2}
 .bar,.stage0{fill:var(--blue)}.stage1{fill:var(--orange)}.stage2{fill:var(--green)}.stage3{fill:var(--pink)}
 .stage4{fill:var(--sky)}.stage5{fill:var(--soft)}.hover{fill:transparent}.hover:hover{fill:var(--soft);opacity:.18}
 @media print{:root{--paper:#fff;--card:#f5f7f9;--ink:#000;--soft:#444;--rule:#ccc;--blue:#0072b2;--green:#009e73;
@@ -234,7 +239,7 @@ def _first_tile(report: Report) -> tuple[str, str, str, str] | None:
 
 
 def _plots(report: Report) -> str:
-    series, setup, trail = report.series, report.setup, report.figures.trail if report.figures else None
+    series, setup = report.series, report.setup
     if not series:
         return ""
     note = (
@@ -242,15 +247,23 @@ def _plots(report: Report) -> str:
         f"{number(setup.segment_ms)} ms: a bar beyond the line cannot keep up, whatever the playout delay."
     )
     found = {
-        "Latency over time": (series.frame_s, lambda width: trail_plot(series, width), _TRAIL_NOTE),
-        "How far all frames trail the speaker": (
-            series.histogram_counts,
-            lambda width: histogram(series, trail, width),
-            "",
+        "Latency over time": (series.frame_s, lambda width: trail_plot(series, width), _thinned_note(series, report)),
+        "When pictures were ready": (
+            sum(map(bool, series.histogram_counts)) > 1,  # one bar shows nothing
+            lambda width: histogram(series, width),
+            _READY_NOTE,
         ),
         "Where the time goes": (series.stages, lambda width: stage_bar(series.stages, setup.frame_ms, width), note),
     }
     return "\n".join(_section(title, _both(draw), note) for title, (data, draw, note) in found.items() if data)
+
+
+def _thinned_note(series: Series, report: Report) -> str:
+    """What the marks are, and of how many frames."""
+    frames, drawn = report.figures.frames if report.figures else 0, len(series.frame_s)
+    if drawn < MAX_POINTS:
+        return _TRAIL_NOTE
+    return f"{_TRAIL_NOTE} Of {number(frames)} frames {number(drawn)} are drawn, the worst of each few."
 
 
 def _figures(report: Report) -> str:

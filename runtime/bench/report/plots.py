@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from itertools import pairwise
 
 from pflx.runtime.bench.report.report import Minute, Series
+from pflx.runtime.bench.report.stages import share_of
 from pflx.runtime.frames.ledger import Rung
-from pflx.runtime.latency.percentiles import Distribution
 from pflx.runtime.text_table import number
 
 WIDE, NARROW, SMALL = 800, 340, 300
@@ -111,7 +112,7 @@ class Drawing:
 
     def grid(self, x: Axis, y: Axis, x_unit: str, y_title: str) -> Axis:
         """Add both axes, the name of the upright one above it; returns `x` with room for the labels."""
-        x = replace(x, start=12 + _LETTER * max(len(y.label(tick)) for tick in y.ticks))
+        x = replace(x, start=self.grid_start(y))
         for tick in y.ticks:
             self.path("grid", f"M{x.start:.1f} {y(tick):.1f}H{x.end:.1f}")
             self.text(x.start - 8, y(tick) + 4, y.label(tick), anchor="end")
@@ -119,12 +120,16 @@ class Drawing:
         self.text(0, y.end - 12, y_title, "label")
         return x
 
+    def grid_start(self, y: Axis) -> float:
+        """Where a plot begins, right of the numbers of its upright axis."""
+        return 12 + _LETTER * max(len(y.label(tick)) for tick in y.ticks)
+
     def ticks(self, x: Axis, y: float, unit: str) -> None:
         """Add the numbers under a plot, the last with its unit."""
         for tick in x.ticks[:-1]:
             self.path("grid", f"M{x(tick):.1f} {y - 4:.1f}v5")
             self.text(x(tick), y + 16, x.label(tick), anchor="middle" if x(tick) > 10 else "start")
-        self.text(self.width, y + 16, f"{x.label(x.high)} {unit}", anchor="end")
+        self.text(min(self.width, x.end + 10), y + 16, f"{x.label(x.high)} {unit}", anchor="end")
 
     def svg(self, bottom: float, top: float = 0) -> str:
         """The whole between two heights, with a title for who does not see it."""
@@ -149,25 +154,37 @@ class _Point:
 
 
 def _points(series: Series) -> list[_Point]:
-    """How far behind the speaker each frame's own picture was: when it was shown, or ready if that was later."""
+    """How far behind the speaker each frame was when its own picture was ready: what it is judged by.
+
+    One that is held stands where the older picture that was shown for it belongs, if that is further behind; one that
+    was never shown stands nowhere.
+    """
     rows = zip(series.frame_s, series.trail_ms, series.lateness_ms, series.rung, strict=True)
     return [
         _Point(
             time_s,
-            None if trail is None else max(trail, series.deadline_ms + late if late else trail),
-            trail is None or bool(late) or rung != Rung.FULL,
+            _behind(trail, None if late is None else series.deadline_ms + late, rung),
+            trail is None or late is None or late > 0 or rung != Rung.FULL,
             rung,
         )
         for time_s, trail, late, rung in rows
     ]
 
 
+def _behind(trail_ms: float | None, ready_ms: float | None, rung: Rung) -> float | None:
+    if trail_ms is None:
+        return None  # never shown: there may have been a picture in time, but nobody saw it
+    known = [ms for ms in (ready_ms, trail_ms if rung == Rung.HOLD else None) if ms is not None]
+    return max(known, default=None)
+
+
 def trail_plot(series: Series, width: float) -> str:
     """Every frame over media time against the deadline; under the axis a line for every missed one."""
-    drawing = Drawing(width, "How far each frame was behind the speaker, over media time, against its deadline")
+    drawing = Drawing(width, "When each frame's picture was ready, over media time, against its deadline")
     points, rungs = _points(series), sorted(set(series.rung))
     symbols = [(f"rung{rung:d}", _SYMBOLS[rung], rung_name(rung.name)) for rung in rungs]
-    top = drawing.legend([*symbols, ("deadline", "m-8 0h16", "deadline"), ("missed", "m0 -5v10", "missed")]) + 34
+    deadline = f"deadline, {number(series.deadline_ms)} ms"
+    top = drawing.legend([*symbols, ("deadline", "m-8 0h16", deadline), ("missed", "m0 -5v10", "missed")]) + 34
     y = axis([series.deadline_ms, *(p.behind_ms for p in points if p.behind_ms is not None)], top + 200, top, 5, 20)
     x = axis([0.0, *(p.time_s for p in points)], 0, width - 10, round(width / 110))
     x = drawing.grid(x, y, "s", "ms behind the speaker")
@@ -194,50 +211,73 @@ def _hover(drawing: Drawing, points: Sequence[_Point], x: Axis, y: Axis) -> None
         drawing.box("hover", x.start + 8 * index, y.end, 8, y.start - y.end + 38, hint)
 
 
-def histogram(series: Series, trail: Distribution | None, width: float) -> str:
-    """How often which trail, with percentiles and the deadline."""
-    drawing = Drawing(width, "How many frames trailed the speaker by how much, with percentiles and the deadline")
+def histogram(series: Series, width: float) -> str:
+    """How many pictures were ready when, with percentiles and the deadline."""
+    drawing = Drawing(width, "How many pictures were ready when, with percentiles and the deadline")
     edges, counts = series.histogram_edges_ms, series.histogram_counts
-    known = {name: getattr(trail, name) for name in ("p50", "p95", "p99")} if trail else {}
-    marks = [("deadline", series.deadline_ms), *((name, found.value) for name, found in known.items() if found)]
-    x = axis([*edges, *(value for _, value in marks)], 0, width - 10, round(width / 110))
-    y = axis([0.0, *counts], 270, 96, 4)
-    x = drawing.grid(x, y, "ms", "")
-    for count, low, high in zip(counts, edges, edges[1:], strict=False):
+    marks = _ready_marks(series)
+    near = any(name == "deadline" for name, _ in marks)
+    y = axis([0.0, *counts], 270, 96, max(1, min(4, max(counts))))
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    x = axis([*middles, *(value for _, value in marks)], 0, width - 10, round(width / 110))
+    x = drawing.grid(_room_for(marks, drawing.grid_start(y), x), y, "ms", "")
+    for count, (low, high) in zip(counts, pairwise(edges), strict=True):
         tall = max(y.start - y(count), 2.0) if count else 0.0
-        bar = max(x(high) - x(low) - 1, 1.5)
-        drawing.box("bar", x(low), y.start - tall, bar, tall, f"{number(low)} to {number(high)} ms: {count} frames")
+        left = max(x(low), x.start)
+        bar = max(min(x(high), x.end) - left - 1, 1.5)
+        drawing.box("bar", left, y.start - tall, bar, tall, f"{number(low)} to {number(high)} ms: {count} frames")
     top = _marks(drawing, marks, x, y)
-    drawing.text(0, top - 12, "frames", "label")
+    drawing.text(0, top - 12, "frames" if near else f"frames; the deadline is {number(series.deadline_ms)} ms", "label")
     return drawing.svg(y.start + 24, top - 26)
 
 
+def _ready_marks(series: Series) -> list[tuple[str, float]]:
+    """Percentiles within the bins, and the deadline where it is not so far off that the bins would be one bar."""
+    low, high = series.histogram_edges_ms[0], series.histogram_edges_ms[-1]
+    known = {name: getattr(series.ready, name) for name in ("p50", "p95", "p99")} if series.ready else {}
+    marks = [(name, found.value) for name, found in known.items() if found and low <= found.value <= high]
+    near = 2 * low - high <= series.deadline_ms <= 2 * high - low
+    return [*([("deadline", series.deadline_ms)] if near else []), *marks]
+
+
+def _room_for(marks: Sequence[tuple[str, float]], start: float, x: Axis) -> Axis:
+    """The axis, as much shorter as the labels right of its marks need."""
+    ends = [x.end]
+    for name, value in marks:
+        share = (value - x.low) / (x.high - x.low)
+        ends += [start + (x.end + 10 - _label_width(name, value) - start) / share] if share else []
+    return replace(x, end=min(ends))
+
+
+def _label_width(name: str, value: float) -> float:
+    return _LETTER * len(f"{name} {number(value)}") + 8
+
+
 def _marks(drawing: Drawing, marks: Sequence[tuple[str, float]], x: Axis, y: Axis) -> float:
-    """Upright lines with labels, each in the lowest row where it has room; returns where the highest ends."""
-    rows = [math.inf] * len(marks)
+    """Upright lines with labels right of them, each in the lowest row where none is in its way; returns the top."""
+    placed: list[tuple[float, float, int]] = []  # from where to where a label reaches, and its row
     for name, value in sorted(marks, key=lambda mark: -mark[1]):
-        label, at = f"{name} {number(value)}", x(value)
-        wide = _LETTER * len(label) + 8
-        left = min(at, drawing.width - wide)
-        row = next((i for i, taken in enumerate(rows) if left + wide <= taken), len(rows) - 1)
-        rows[row] = left
+        left, right = x(value), x(value) + _label_width(name, value)
+        in_the_way = [row for begin, _, row in placed if begin < right]
+        row = max(in_the_way, default=-1) + 1
+        placed.append((left, right, row))
         height = y.end - 14 - 16 * row
-        drawing.path("deadline" if name == "deadline" else "mark", f"M{at:.1f} {y.start:.1f}V{height:.1f}")
-        drawing.text(left + 5, height + 8, label, "label")
-    return y.end - 14 - 16 * sum(taken < math.inf for taken in rows)
+        drawing.path("deadline" if name == "deadline" else "mark", f"M{left:.1f} {y.start:.1f}V{height:.1f}")
+        drawing.text(left + 5, height + 8, f"{name} {number(value)}", "label")
+    return y.end - 14 - 16 * (max((row for *_, row in placed), default=-1) + 1)
 
 
 def stage_bar(stages: Mapping[str, float], budget_ms: float, width: float) -> str:
     """The stages of one frame, end to end, against the time there is for it."""
     drawing = Drawing(width, f"Time of each stage per frame, against {number(budget_ms)} ms")
     total = sum(stages.values())
-    items = [(f"stage{i}", _SWATCH, f"{name} {number(ms)} ms") for i, (name, ms) in enumerate(stages.items())]
+    said = [f"{name} {number(ms)} ms" + (f", {share_of(ms, total)}" if total else "") for name, ms in stages.items()]
+    items = [(f"stage{i}", _SWATCH, words) for i, words in enumerate(said)]
     top = drawing.legend(items) + 34
     x = axis([0.0, budget_ms, total], 0, width - 10, round(width / 90))
-    for index, (name, ms) in enumerate(stages.items()):
+    for index, ms in enumerate(stages.values()):
         before = x(sum(list(stages.values())[:index]))
-        share = f"{name}: {number(ms)} ms, {ms / total:.0%}" if total else name
-        drawing.box(f"stage{index}", before, top, max(x(x.low + ms) - x.start - 1, 1), 36, share)
+        drawing.box(f"stage{index}", before, top, max(x(x.low + ms) - x.start - 1, 1), 36, said[index])
     drawing.ticks(x, top + 46, "ms")
     side = "end" if x(budget_ms) > width / 2 else "start"
     drawing.path("deadline", f"M{x(budget_ms):.1f} {top - 12:.1f}v58")

@@ -272,11 +272,13 @@ class Series(_Record, frozen=True, kw_only=True):
     Attributes:
         frame_s: media time of the point's frame.
         trail_ms: how far its emission trailed the speaker; None for a frame that was not emitted.
-        lateness_ms: how long past its deadline its picture was ready; None for a frame that was not emitted.
+        lateness_ms: how long past its deadline its own picture was ready, below 0 before it; None where there was none.
         rung: how it was made.
         deadline_ms: the trail at which a frame is due: algorithmic delay + playout delay.
-        histogram_edges_ms: of the bins of `trail_ms`, over all frames; one more than there are bins.
-        histogram_counts: frames in each bin.
+        histogram_edges_ms: of bins of when pictures were ready, as a trail, over all that were rendered; one more
+            than there are bins. The deadline lies on an edge, or outside.
+        histogram_counts: frames in each bin; the first and the last hold what lies beyond them, too.
+        ready: when they were ready, as a trail; None where there were none.
         stages: stage to its median in ms per frame.
     """
 
@@ -288,6 +290,7 @@ class Series(_Record, frozen=True, kw_only=True):
     histogram_edges_ms: list[float]
     histogram_counts: list[int]
     stages: dict[str, float]
+    ready: Distribution | None = None
 
 
 class SelfTest(_Record, frozen=True, kw_only=True):

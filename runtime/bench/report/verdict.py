@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from pflx.runtime.bench.report.report import STUB_EXTRACTOR, Setup
+from pflx.runtime.bench.report.stages import share_of, stage_costs, typical
 from pflx.runtime.latency.percentiles import Distribution, Figures
 from pflx.runtime.text_table import count, number, percent
 
@@ -27,9 +28,9 @@ def verdict(figures: Figures, setup: Setup) -> list[str]:
     if stubs and not setup.stub:
         note.append(f"The speaker's {' and '.join(stubs)} came from a stub: what a real source takes comes on top.")
     if figures.real_time_factor is None:
-        return [*note, "No picture was rendered, so nothing is known about the speed."]
+        return [*note, *_unknown(figures, setup)]
     costs = _Costs(figures, setup)
-    if _typical(figures.real_time_factor) > 1:
+    if costs.factor > 1:
         return [*note, *_too_slow(figures.real_time_factor, costs)]
     return [*note, *_fast_enough(figures, figures.real_time_factor, costs)]
 
@@ -42,6 +43,19 @@ class _Costs:
     setup: Setup
 
     @cached_property
+    def stages(self) -> dict[str, float]:
+        """Of one frame: what the page draws as a bar."""
+        return stage_costs(self.figures, self.setup.hop)
+
+    @cached_property
+    def factor(self) -> float:
+        """How many times too long a segment takes. Where deadlines are missed, all stages count."""
+        engines = typical(self.figures.real_time_factor)
+        if self.figures.dmr is None or self.figures.dmr <= MAX_DMR:
+            return engines
+        return max(engines, sum(self.stages.values()) / self.setup.frame_ms)
+
+    @cached_property
     def pictures(self) -> int:
         """Of one segment."""
         return self.setup.hop * self.setup.samples
@@ -49,12 +63,12 @@ class _Costs:
     @cached_property
     def motion(self) -> float:
         """Generator and PosNet."""
-        return _typical(self.figures.generator) + _typical(self.figures.posnet)
+        return typical(self.figures.generator) + typical(self.figures.posnet)
 
     @cached_property
     def picture(self) -> float:
         """Rendering one."""
-        return _typical(self.figures.render)
+        return typical(self.figures.render)
 
     @cached_property
     def spare(self) -> float:
@@ -63,10 +77,10 @@ class _Costs:
 
 
 def _too_slow(factor: Distribution, costs: _Costs) -> Iterator[str]:
-    setup, typical = costs.setup, _typical(factor)
+    setup = costs.setup
     yield (
         f"This machine cannot keep {setup.fps} fps: a segment of {number(setup.segment_ms)} ms takes "
-        f"{number(typical * setup.segment_ms)} ms to make, {number(typical)} times too long "
+        f"{number(costs.factor * setup.segment_ms)} ms to make, {number(costs.factor)} times too long "
         f"(real-time factor {_percentiles(factor)})."
     )
     if costs.figures.dmr is not None:
@@ -80,7 +94,7 @@ def _too_slow(factor: Distribution, costs: _Costs) -> Iterator[str]:
         return
     yield from _what_fits(costs)
     if setup.samples > 1:
-        yield _samples(setup, typical)
+        yield _samples(setup, costs.factor)
     yield (
         f"Generator and PosNet alone would fit: they take {number(costs.motion)} of {number(setup.segment_ms)} ms and "
         f"leave {number(costs.spare / costs.pictures)} ms a picture to another renderer."
@@ -102,6 +116,12 @@ def _what_fits(costs: _Costs) -> Iterator[str]:
     )
 
 
+def _unknown(figures: Figures, setup: Setup) -> Iterator[str]:
+    if figures.missed:
+        yield f"This machine does not keep {setup.fps} fps here: {_missed(figures)}."
+    yield "No picture was rendered, so nothing is known about the speed."
+
+
 def _fast_enough(figures: Figures, factor: Distribution, costs: _Costs) -> Iterator[str]:
     if figures.dmr is None:
         yield f"One segment after another is made in less than its duration (real-time factor {_percentiles(factor)})."
@@ -110,9 +130,11 @@ def _fast_enough(figures: Figures, factor: Distribution, costs: _Costs) -> Itera
         yield f"This machine keeps {costs.setup.fps} fps: {_missed(figures)}; real-time factor {_percentiles(factor)}."
         yield from _more_samples(costs.setup, factor)
     else:
+        setup = costs.setup
+        yield f"This machine does not keep {setup.fps} fps here: {_missed(figures)}."
         yield (
-            f"This machine has the time for {costs.setup.fps} fps but does not keep every deadline: "
-            f"{_missed(figures)}; real-time factor {_percentiles(factor)}."
+            f"A typical segment of {number(setup.segment_ms)} ms takes {number(costs.factor * setup.segment_ms)} ms to "
+            f"make (real-time factor {_percentiles(factor)})."
         )
         yield from _shares(costs)
     yield from _playout(figures)
@@ -144,30 +166,16 @@ def _samples(setup: Setup, factor: float) -> str:
 
 
 def _shares(costs: _Costs) -> Iterator[str]:
-    """Which stage takes how much, the largest first."""
-    figures = costs.figures
-    stages = [
-        ("rendering", costs.picture * costs.pictures, f"{number(costs.picture)} ms a picture"),
-        ("the generator", _typical(figures.generator), f"{number(_typical(figures.generator))} ms a segment"),
-        ("PosNet", _typical(figures.posnet), f"{number(_typical(figures.posnet))} ms a segment"),
-    ]
-    total = sum(cost for _, cost, _ in stages)
+    """Which stage takes how much, the largest first: those of the bar."""
+    total = sum(costs.stages.values())
     if total <= 0:
         return
-    largest_first = sorted(stages, key=lambda stage: -stage[1])
-    parts = (f"{name} {_share(cost / total)} ({each})" for name, cost, each in largest_first)
-    yield f"Where the time goes: {', '.join(parts)}."
+    parts = (f"{name} {share_of(ms, total)} ({number(ms)} ms)" for name, ms in _largest_first(costs.stages))
+    yield f"Where the time of a frame goes: {', '.join(parts)}."
 
 
-def _share(share: float) -> str:
-    return "under 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
-
-
-def _typical(sample: Distribution | None) -> float:
-    """The median; of a sample that carries none, the largest value, so that nothing looks better than it is."""
-    if sample is None:
-        return 0.0
-    return sample.p50.value if sample.p50 else sample.max
+def _largest_first(stages: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(stages.items(), key=lambda stage: -stage[1])
 
 
 def _percentiles(factor: Distribution) -> str:

@@ -19,11 +19,11 @@ from support.latency.reports import EMPTY, FIGURES, REPORT, SETUP, planted_distr
 
 from pflx.engines.bundle.writer import OutputError
 from pflx.runtime.bench.report.page import render_page, save_page
-from pflx.runtime.bench.report.plots import Axis, axis, histogram, minute_plot, stage_bar, trail_plot
+from pflx.runtime.bench.report.plots import Axis, axis, histogram, minute_plot, rung_name, stage_bar, trail_plot
 from pflx.runtime.bench.report.report import Minute, Mode, Report, Series
 from pflx.runtime.bench.report.summary import quote
 from pflx.runtime.frames.ledger import Rung
-from pflx.runtime.latency.percentiles import Distribution
+from pflx.runtime.latency.percentiles import Distribution, Quantile
 from pflx.runtime.text_table import number
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -47,6 +47,7 @@ MIXED = Series(
     histogram_edges_ms=[520.0, 521.0, 530.0],
     histogram_counts=[3, 1],
     stages={"generator": 31.0, "PosNet": 0.0, "rendering": 486.0},
+    ready=planted_distribution(524.0, 58),
 )
 
 
@@ -204,11 +205,79 @@ def test_pictures_that_were_ready_late_stand_where_they_were_ready() -> None:
     assert "820 to 820 ms, 1 of 1 missed" in trail_plot(late, 800)
 
 
+@pytest.mark.parametrize("rung", Rung)
+def test_every_rung_has_a_style_a_symbol_and_a_name_in_the_legend(rung: Rung) -> None:
+    svg, page = trail_plot(replace(MIXED, rung=[rung] * 5), 800), render_page(REPORT)
+    style = re.search(rf"\.rung{rung:d}\{{([^}}]*)\}}", page)
+    assert style
+    assert re.search(r"(stroke|fill):var\(--\w+\)", style[1])
+    assert marks(svg, f"rung{rung:d}") == 4
+    assert rung_name(rung.name) in [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def heights(svg: str, kind: str) -> list[float]:
+    """How far down each symbol of a class is, without the legend's."""
+    paths = [path.get("d", "") for path in ElementTree.fromstring(svg).iter(f"{SVG}path") if path.get("class") == kind]
+    return [float(y) for y in re.findall(r"M[\d.-]+ ([\d.-]+)", " ".join(paths))][1:]
+
+
+def test_marks_are_below_the_deadline_in_time_and_above_it_late() -> None:
+    rungs = [Rung.FULL, Rung.FULL, Rung.FULL, Rung.WARPED, Rung.HOLD]
+    times = {"frame_s": [0.0, 1.0, 2.0, 3.0, 4.0], "trail_ms": [520.4, 520.4, 535.0, 520.4, 560.2]}
+    svg = trail_plot(replace(MIXED, rung=rungs, lateness_ms=[-80.0, -0.5, 15.0, -3.0, None], **times), 800)
+    (line,) = heights(svg, "deadline")
+    early, just, late = heights(svg, "rung0")
+    assert early > just > line > late  # down is sooner
+    assert heights(svg, "rung3") > [line]
+    assert heights(svg, "rung4") < [line]
+    assert marks(svg, "missed") == 3
+
+
+@pytest.mark.parametrize("width", [340, 800])
+@pytest.mark.parametrize(
+    ("p50", "p95", "p99"), [(940.3, 940.5, 940.9), (930, 945, 946), (945, 945, 945), (949, 950, 951)]
+)
+def test_labels_of_the_histogram_are_crossed_by_no_line_and_no_label(
+    width: int, p50: float, p95: float, p99: float
+) -> None:
+    found = {name: Quantile(value, value, value) for name, value in (("p50", p50), ("p95", p95), ("p99", p99))}
+    sample = replace(planted_distribution(940.0), **found)
+    edges = [930.0 + step for step in range(23)]
+    series = replace(MIXED, deadline_ms=940.0, ready=sample, histogram_edges_ms=edges, histogram_counts=[*range(22)])
+    root = ElementTree.fromstring(histogram(series, width))
+    lines = [
+        tuple(map(float, re.findall(r"[\d.-]+", path.get("d", ""))))
+        for path in root.iter(f"{SVG}path")
+        if path.get("class") in ("deadline", "mark")
+    ]
+    labels = [
+        (float(text.get("x", "")), float(text.get("y", "")), len(text.text or ""))
+        for text in root.iter(f"{SVG}text")
+        if re.match(r"(deadline|p\d\d) \d", text.text or "")
+    ]
+    assert len(lines) == len(labels) == 4
+    for x, y, letters in labels:
+        assert x + 7 * letters <= width + 1
+        assert not [at for at, _, top in lines if x <= at < x + 7 * letters and top < y - 2]
+        assert not [1 for other, row, _ in labels if row == y and x < other < x + 7 * letters]
+
+
+def test_a_picture_that_was_ready_and_never_shown_is_missed_and_has_no_mark() -> None:
+    dropped = replace(MIXED, frame_s=[1.0], trail_ms=[None], lateness_ms=[-90.0], rung=[Rung.FULL])
+    assert (marks(trail_plot(dropped, 800), "rung0"), marks(trail_plot(dropped, 800), "missed")) == (0, 1)
+
+
+def test_a_histogram_of_one_bar_is_left_out() -> None:
+    one = replace(MIXED, histogram_edges_ms=[500.0, 550.0], histogram_counts=[4])
+    assert "When pictures were ready" in render_page(replace(REPORT, series=MIXED))
+    assert "When pictures were ready" not in render_page(replace(REPORT, series=one))
+
+
 @pytest.mark.parametrize("width", [340, 800])
 def test_nothing_is_drawn_outside_of_a_plot(width: int) -> None:
     for svg in (
         trail_plot(MIXED, width),
-        histogram(MIXED, planted_distribution(524.0), width),
+        histogram(MIXED, width),
         stage_bar(MIXED.stages, 40.0, width),
         stage_bar({"generator": 0.0}, 40.0, width),
         minute_plot([Minute(minute=0, dmr=0, rss_mb=1, drift_ms=0, frames=1)], [0.0], "drift, ms"),

@@ -28,6 +28,7 @@ from pflx.runtime.bench.report.report import MAX_POINTS, Report, decode_report, 
 from pflx.runtime.bench.report.series import make_series
 from pflx.runtime.bench.report.summary import report_lines
 from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.latency.percentiles import figures
 
 MS = 1_000_000
@@ -158,7 +159,9 @@ def test_a_picture_that_was_ready_and_shown_a_moment_later_missed_nothing(run: t
     ledgers = [dataclasses.replace(ledger, emitted=(ledger.emitted or 0) + 400_000) for ledger in run[1]]
     found = run[0].figures
     assert found
-    assert {*make_series(ledgers, found, hop=8).lateness_ms} == {0.0}
+    series = make_series(ledgers, found, hop=8)
+    assert max(late for late in series.lateness_ms if late is not None) <= 0.0
+    assert {trail for trail in series.trail_ms if trail is not None} == {500.4}  # the sink was late, not the picture
 
 
 def test_a_run_that_costs_nothing_has_the_delays_of_the_algorithm_alone(run: tuple[Report, list[Ledger]]) -> None:
@@ -219,6 +222,33 @@ def test_a_thinned_series_keeps_the_worst_frame() -> None:
     assert max(late for late in series.lateness_ms if late is not None) == 700
     assert sum(series.histogram_counts) == 8000
     assert series.stages == {"crop": 0, "generator": 2.5, "PosNet": 0.5, "rendering": 5, "copy to host": 1}
+
+
+def test_of_many_frames_the_missed_ones_are_drawn() -> None:
+    ledgers = on_time(2000)
+    ledgers[4321] = dataclasses.replace(ledgers[4321], rung=Rung.WARPED)
+    series = make_series(ledgers, figures(ledgers, hop=4, algorithmic_ms=160, playout_ms=100, samples=1), hop=4)
+    assert series.rung.count(Rung.WARPED) == 1
+
+
+def test_pictures_that_were_ready_in_time_are_left_of_the_deadline() -> None:
+    ledgers = on_time(100)
+    for late in (50, 150):
+        ledgers[late] = _late(ledgers[late], 3)
+    series = make_series(ledgers, figures(ledgers, hop=4, algorithmic_ms=160, playout_ms=100, samples=1), hop=4)
+    edges, counts = series.histogram_edges_ms, series.histogram_counts
+    assert 260.0 in edges
+    deadline = edges.index(260.0)
+    assert (sum(counts[:deadline]), sum(counts[deadline:])) == (398, 2)
+    assert sum(map(bool, counts)) > 4  # of four frames a segment, each is ready at another time
+
+
+def test_one_stall_does_not_make_one_bar_of_the_rest() -> None:
+    ledgers = on_time(500)
+    ledgers[777] = _late(ledgers[777], 60_000)
+    series = make_series(ledgers, figures(ledgers, hop=4, algorithmic_ms=160, playout_ms=100, samples=1), hop=4)
+    assert max(series.histogram_counts) < 1000
+    assert series.histogram_edges_ms[-1] < 1000
 
 
 def _late(ledger: Ledger, by_ms: int) -> Ledger:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ from msgspec.structs import replace
 from support.latency.reports import EMPTY, ENVIRONMENT, FIGURES, REPORT, REPORT_TEXT, SETUP, planted_distribution
 
 from pflx.engines import OutputError
+from pflx.runtime.bench.report.plots import stage_bar
 from pflx.runtime.bench.report.report import (
     MAX_POINTS,
     Minute,
@@ -22,6 +25,7 @@ from pflx.runtime.bench.report.report import (
     load_report,
     save_report,
 )
+from pflx.runtime.bench.report.stages import stage_costs
 from pflx.runtime.bench.report.summary import quote, report_lines
 from pflx.runtime.bench.report.verdict import verdict
 from pflx.runtime.latency.percentiles import Figures
@@ -198,7 +202,10 @@ def test_a_machine_too_slow_is_told_by_how_much_why_and_what_would_fit() -> None
         "This machine cannot keep 25 fps: a segment of 320 ms takes 4,128 ms to make, 12.9 times too long"
     )
     assert said[1] == "12 of 1,500 frames missed their deadline (0.8 %, the limit is 0.1 %)."
-    assert said[2].startswith("Where the time goes: rendering 97.6 % (500 ms a picture), the generator 2.4 % (98 ms")
+    assert said[2] == (
+        "Where the time of a frame goes: rendering 97.6 % (500 ms), generator 2.4 % (12.2 ms), PosNet under 0.1 % "
+        "(0.188 ms), copy to host under 0.1 % (0.1 ms), crop under 0.1 % (0 ms)."
+    )
     assert said[3] == "It could render 1.38 pictures a second beside generator and PosNet."
     assert said[4] == (
         "Pictures of 60 px instead of 256 would fit if the cost of rendering grows with their pixels (an estimate)."
@@ -216,7 +223,7 @@ def test_no_renderer_is_offered_where_the_generator_alone_is_too_slow() -> None:
 
 @pytest.mark.parametrize(("factor", "fits"), [(1.5, "2 samples would fit"), (9.0, "Not one sample would fit")])
 def test_fewer_samples_are_offered_where_there_are_several(factor: float, fits: str) -> None:
-    said = verdict(slow_figures(factor), replace(SETUP, samples=4))
+    said = verdict(replace(slow_figures(factor), render=planted_distribution(1.0)), replace(SETUP, samples=4))
     assert f"{fits} if cost grows with their number (an estimate; measured with 4)." in said
 
 
@@ -244,8 +251,39 @@ def test_a_machine_with_time_to_spare_is_told_how_many_samples_would_fit() -> No
 
 def test_a_machine_with_time_that_misses_deadlines_is_told_both() -> None:
     said = verdict(FIGURES, SETUP)
-    assert said[0].startswith("This machine has the time for 25 fps but does not keep every deadline: 12 of 1,500")
-    assert said[1].startswith("Where the time goes: rendering 65.0 %")
+    assert said[0] == (
+        "This machine does not keep 25 fps here: 12 of 1,500 frames missed their deadline (0.8 %, the limit is 0.1 %)."
+    )
+    assert said[1] == "A typical segment of 320 ms takes 64 ms to make (real-time factor p50 0.2, at most 0.6)."
+    assert said[2].startswith("Where the time of a frame goes: rendering 63.7 % (5 ms)")
+
+
+def test_the_shares_of_the_verdict_are_those_of_the_bar() -> None:
+    figures = replace(FIGURES, hop_work=planted_distribution(40.0))
+    sentence = next(said for said in verdict(figures, SETUP) if said.startswith("Where the time"))
+    told = dict(re.findall(r"([A-Za-z ]+?) ([\d.]+) % \(", sentence.partition(": ")[2].replace(", ", ",")))
+    stages = stage_costs(figures, SETUP.hop)
+    assert set(told) == set(stages)
+    root = ElementTree.fromstring(stage_bar(stages, 40.0, 800))
+    bars = {box.findtext("{*}title", ""): float(box.get("width", "")) for box in root.findall("{*}rect")}
+    for name, share in told.items():
+        words, width = next((words, width) for words, width in bars.items() if words.startswith(name))
+        assert words.endswith(f", {share} %")
+        assert width / sum(bars.values()) == pytest.approx(float(share) / 100, abs=0.02)
+
+
+def test_stages_beyond_the_frames_time_are_too_slow_where_deadlines_are_missed() -> None:
+    figures = replace(FIGURES, hop_work=planted_distribution(350.0), dmr=1.0, missed=1500)
+    said = verdict(figures, SETUP)
+    assert said[0].startswith("This machine cannot keep 25 fps: a segment of 320 ms takes 391 ms to make, 1.22 times")
+
+
+def test_a_run_of_moved_pictures_only_is_not_said_to_have_the_time() -> None:
+    missed = replace(FIGURES, real_time_factor=None, frames=476, missed=476, dmr=1.0)
+    assert verdict(missed, SETUP) == [
+        "This machine does not keep 25 fps here: 476 of 476 frames missed their deadline (100 %, the limit is 0.1 %).",
+        "No picture was rendered, so nothing is known about the speed.",
+    ]
 
 
 def test_small_samples_are_judged_by_their_worst() -> None:
@@ -262,5 +300,5 @@ def test_stubs_are_said_to_be_stubs() -> None:
 
 
 def test_without_pictures_nothing_is_claimed() -> None:
-    said = verdict(replace(FIGURES, real_time_factor=None), SETUP)
+    said = verdict(replace(FIGURES, real_time_factor=None, dmr=None, missed=None), SETUP)
     assert said == ["No picture was rendered, so nothing is known about the speed."]

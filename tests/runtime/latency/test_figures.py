@@ -110,6 +110,18 @@ def test_samples_are_rendered_one_after_the_other_and_told_apart() -> None:
 # Deadlines missed
 
 
+def test_a_moved_picture_does_not_make_rendering_look_cheap() -> None:
+    ledgers = on_time(10)
+    for index in range(0, 40, 2):
+        start = ledgers[index].render_start or 0
+        ledgers[index] = replace(ledgers[index], rung=Rung.WARPED, render_end=start + 1, on_host=start + 2)
+    got, plain = of(ledgers), of(on_time(10))
+    assert got.render is not None
+    assert (got.render.count, got.render.p50) == (20, plain.render and plain.render.p50)
+    assert got.real_time_factor == plain.real_time_factor
+    assert got.missed == 20
+
+
 def test_late_held_and_dropped_frames_and_gaps_are_missed() -> None:
     ledgers = on_time(10)
     ledgers[5] = late(ledgers[5], 30)
