@@ -143,7 +143,7 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
         raise OutputError("https takes both a --certificate and its --key. Give the other one, too.")
     for path in filter(None, (certificate, key)):
         if not path.is_file():
-            raise OutputError(f"There is no file {path}. Check the path.")
+            raise OutputError(f"{path} does not exist. Check the path.")
 
 
 def _named(bundles: Sequence[Path]) -> Iterator[tuple[str, Path]]:
