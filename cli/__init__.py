@@ -73,7 +73,7 @@ def _run() -> int:
     try:
         return app(prog_name="pflx", standalone_mode=False) or 0
     except (CommandLineError, ParserError) as error:
-        print_error(error.format_message() if hasattr(error, "format_message") else str(error))
+        print_error(getattr(error, "format_message", error.__str__)())
         return 2
     except PflxError as error:
         print_error(str(error))

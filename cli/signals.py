@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -61,3 +61,31 @@ def stoppable() -> Iterator[Stop]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+
+
+@contextmanager
+def ended_by(name: str, end: Callable[[], None]) -> Iterator[None]:
+    """While the block lasts, a signal calls `end`; what it does otherwise, it does when the block is left.
+
+    Args:
+        name: of the signal; where there is none such, or it is ignored, nothing changes.
+        end: asks what runs in the block to end.
+    """
+    number: int = getattr(signal, name, 0)
+    before = signal.getsignal(number) if number else None
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        end()
+
+    signal.signal(number, note)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+    if came:
+        signal.raise_signal(number)

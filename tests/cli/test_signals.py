@@ -11,7 +11,7 @@ import pytest
 from support.commands import pflx, refusal
 from support.places import MEDIA
 
-from pflx.cli.signals import Stop, stoppable
+from pflx.cli.signals import Stop, ended_by, stoppable
 from pflx.engines.bundle.driver import Gpu
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -101,3 +101,17 @@ def test_impatient_presses_do_not_interrupt_the_cleaning_up() -> None:
         clean(stop)
     assert cleaned == [143]
     assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_what_ends_by_itself_is_asked_to_before_the_signal_does_the_rest() -> None:
+    steps: list[str] = []
+
+    def serve() -> None:
+        with ended_by("SIGHUP", lambda: steps.append("asked")):
+            signal.raise_signal(signal.SIGHUP)
+            steps.append("ended")
+
+    with stoppable() as stop, pytest.raises(KeyboardInterrupt):
+        serve()
+    assert steps == ["asked", "ended"]
+    assert stop.code == 129
