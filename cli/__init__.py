@@ -12,7 +12,7 @@ import typer
 from pflx import __version__
 from pflx.cli import bench_latency, build, calibrate, doctor, evaluate, export, inspect, live, run, serve
 from pflx.cli.console import drop_output, prepare_streams, print_error, print_line
-from pflx.cli.signals import stoppable
+from pflx.cli.signals import Stop, stoppable
 from pflx.cli.usage import App, CommandLineError, ParserError
 from pflx.engines import PflxError
 
@@ -59,8 +59,10 @@ def main() -> None:
     prepare_streams()
     with stoppable() as stop:
         try:
-            code = _run()
-        except KeyboardInterrupt:
+            code = _run(stop)
+        except (KeyboardInterrupt, Exception):
+            if stop.number is None:
+                raise
             code = _INTERRUPTED
         if code == _INTERRUPTED or stop.number not in (None, signal.SIGINT):  # a verb may take Ctrl-C for its end
             print_error("Stopped. Nothing half-written was left.")
@@ -69,13 +71,15 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run() -> int:
+def _run(stop: Stop) -> int:
     try:
         return app(prog_name="pflx", standalone_mode=False) or 0
     except (CommandLineError, ParserError) as error:
         print_error(getattr(error, "format_message", error.__str__)())
         return 2
     except PflxError as error:
+        if stop.number is not None:  # what is stopped in the middle of an import may call the package missing
+            raise
         print_error(str(error))
         return 1
     except (OSError, SystemExit) as error:

@@ -12,6 +12,7 @@ from support.commands import pflx, refusal
 from support.places import MEDIA
 
 from pflx.cli.signals import Stop, ended_by, stoppable
+from pflx.engines import EngineError
 from pflx.engines.bundle.driver import Gpu
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -70,6 +71,21 @@ def test_a_signal_at_work_has_its_own_exit_code(
     monkeypatch.setattr("pflx.cli.doctor.find_gpus", lambda: signal.raise_signal(how))
     outcome = pflx("doctor")
     assert (outcome.code, outcome.out, outcome.err) == (128 + how, "", SAID)
+
+
+@pytest.mark.parametrize("kind", [EngineError, RuntimeError])
+def test_what_fails_because_it_was_stopped_counts_as_stopped(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def fail() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise kind("a module that was half imported") from None
+
+    monkeypatch.setattr("pflx.cli.doctor.find_gpus", fail)
+    outcome = pflx("doctor")
+    assert (outcome.code, outcome.out, outcome.err) == (143, "", SAID)
 
 
 def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
