@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
-from types import FrameType
-from typing import Any, cast
 
 import typer
 
+from pflx import __version__
 from pflx.cli import bench_latency, build, calibrate, demo, doctor, evaluate, export, inspect, live, run, serve
-from pflx.cli.console import print_error
+from pflx.cli.console import drop_output, prepare_streams, print_error, print_line
+from pflx.cli.signals import Stop, stoppable
+from pflx.cli.usage import App, CommandLineError, ParserError
 from pflx.engines import PflxError
 
-_UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
-"""Any mistake on the command line: `ClickException`, of Click itself or of the copy that later Typers carry."""
+_UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
+"""What writing to an output fails with that is closed or full."""
 
 _INTERRUPTED = 130
-"""What Typer returns after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""What Typer returns after KeyboardInterrupt."""
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = App(pretty_exceptions_enable=False)
 app.command("demo")(demo.demo)
 app.command("export")(export.export)
 app.command("build")(build.build)
@@ -34,38 +36,62 @@ app.add_typer(calibrate.app, name="calibrate")
 app.command("doctor")(doctor.doctor)
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print_line(f"pflx {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _pflx(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Show what the libraries log."),
+    version: bool = typer.Option(False, "--version", is_eager=True, callback=_tell_version, help="Show the version."),
 ) -> None:
     """Facial-reaction models, from checkpoints to a live listener."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="pflx: %(message)s")
 
 
 def main() -> None:
-    """Run the command; an error of the user's making is one line on stderr and an exit code above 0."""
-    signal.signal(signal.SIGTERM, _stop)
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
-    try:
-        code = app(prog_name="pflx", standalone_mode=False)
-    except PflxError as error:
-        print_error(str(error))
-        sys.exit(1)
-    except _UsageError as error:
-        print_error(_usage(error))
-        sys.exit(2)
-    if code == _INTERRUPTED:
-        print_error("Stopped. Nothing half-written was left.")
+    """Run the command; an error of the user's making is one line on stderr and an exit code above 0.
+
+    1: it could not be done. 2: it was not asked for as it must be. 128 and a signal's number: it was stopped by that
+    signal, as shells have it; 129 is a closed terminal, 130 Ctrl-C, 143 SIGTERM, and whoever waits can tell them apart.
+    """
+    prepare_streams()
+    with stoppable() as stop:
+        try:
+            code = _run(stop)
+        except (KeyboardInterrupt, Exception):
+            if stop.number is None:
+                raise
+            code = _INTERRUPTED
+        if code == _INTERRUPTED or stop.number not in (None, signal.SIGINT):  # a verb may take Ctrl-C for its end
+            print_error("Stopped. Nothing half-written was left.")
+            code = stop.code
+            exec("")  # else CPython may end by SIGINT: it remembers a KeyboardInterrupt that left an exec
     sys.exit(code)
 
 
-def _usage(error: Any) -> str:
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "pflx"
-    return f"{error.format_message().rstrip('.')}. See `{command} --help`."
+def _run(stop: Stop) -> int:
+    try:
+        return app(prog_name="pflx", standalone_mode=False) or 0
+    except (CommandLineError, ParserError) as error:
+        print_error(getattr(error, "format_message", error.__str__)())
+        return 2
+    except PflxError as error:
+        if stop.number is not None:  # what is stopped in the middle of an import may call the package missing
+            raise
+        print_error(str(error))
+        return 1
+    except (OSError, SystemExit) as error:
+        return _unwritten(error)
 
 
-def _stop(_: int, __: FrameType | None) -> None:
-    """End as after Ctrl-C, so that nothing half-written stays."""
-    raise KeyboardInterrupt
+def _unwritten(error: OSError | SystemExit) -> int:
+    """Tell of an output that takes no more, closed or full; anything else is raised again."""
+    cause = error.__context__ if isinstance(error, SystemExit) else error  # Rich and Typer end at a closed pipe so
+    if not isinstance(cause, OSError) or cause.filename is not None or cause.errno not in _UNWRITABLE:
+        raise error
+    drop_output()
+    print_error(f"The output could not be written: {cause.strerror}.")
+    return 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.export import Kind
 from pflx.cli.options import DenoisingOptions, EngineOptions, Lookahead, SpeakerOptions, grouped
 from pflx.cli.paths import check_output
 from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
@@ -72,7 +73,7 @@ _Playout = Annotated[float, typer.Option(min=0, help="Time to work in, on top of
 _Floor = Annotated[Floor, typer.Option(help="Lowest rung of the ladder; with full, frames come late instead.")]
 _Stale = Annotated[float, typer.Option(min=0, help="How late a frame may come at all.")]
 _Stub = Annotated[bool, typer.Option("--stub", help="Networks that cost nothing, with or without a bundle.")]
-_Kind = Annotated[str | None, typer.Option(help="Generator of --stub without a bundle; by default reactface.")]
+_Kind = Annotated[Kind | None, typer.Option(help="Generator of --stub without a bundle; by default reactface.")]
 _Seed = Annotated[int, typer.Option(min=0, help="Of the reactions, and of the speaker's events.")]
 _Json = Annotated[Path | None, typer.Option(help="Also write the report, .json.")]
 _Html = Annotated[Path | None, typer.Option(help="Also write the report as a page, .html.")]
@@ -126,7 +127,7 @@ def bench_latency(
         return
     plan = Plan(
         bundle=bundle,
-        kind=kind,
+        kind=None if kind is None else kind.value,
         portrait=portrait,
         speaker=speaker,
         device=engines.device,

@@ -200,7 +200,7 @@ def _print_result(bundle: Bundle) -> None:
         print_line(f"Without weights: {' and '.join(own)}. What they do: docs/backchannel.md and docs/warp.md.")
     size = sum(info.bytes for info in bundle.manifest.files.values())
     if any(DEFAULT_POSNET in entry.note for entry in bundle.manifest.provenance):
-        print_line(f"PosNet is {DEFAULT_POSNET}. To fit one: pflx calibrate posnet.")
+        print_line(f"PosNet is {DEFAULT_POSNET}. To fit one: pflx calibrate posnet --help")
     print_line(
         f"Wrote {bundle.path} ({size / 1e6:.{0 if size > 1e7 else 1}f} MB), graphs in {bundle.manifest.precision}."
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained
+from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.engines.bundle.manifest import encode_manifest
 from pflx.runtime.generators import Generator, make_generator
@@ -22,7 +22,9 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show components, shapes, precisions, sizes, cost, provenance and engines, after checking every file."""
-    opened = Bundle.open(bundle)
+    with progress_bar() as report:
+        report("checking the files", 0, None)
+        opened = Bundle.open(bundle)
     manifest = opened.manifest
     if as_json:
         typer.echo(encode_manifest(manifest).decode(), nl=False)

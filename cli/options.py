@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from pflx.engines.graphs.threads import most_threads
+
 if TYPE_CHECKING:
     from pflx.runtime import EngineSettings, GeneratorOptions, SpeakerSettings
 
@@ -43,7 +45,7 @@ Feeds = Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx cali
 Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads per graph.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=most_threads(), help="CPU threads per graph.")]
 Emotion = Annotated[
     str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, for a generator that reads it.")
 ]

@@ -79,18 +79,24 @@ def run(
     if duration is not None:
         clip = clip.limited(duration)
     track, stamps = _Track(samples), _Stamps()
-    with Listener.open(
-        bundle,
-        portrait,
-        device=engines.device,
-        engines=engines.settings(fallback=fallback),
-        renderer=None if renderer is None else renderer.value,
-        lookahead=lookahead,
-        speaker=known.settings(),
-        options=denoising.chosen(),
-    ) as listener:
-        clip = clip.at_rate(listener.sample_rate_hz)
-        if (difference := listener.step_difference(clip, seed=seed)) is not None:
+    with ExitStack() as stack:
+        with progress_bar() as report:
+            report("opening the networks", 0, None)
+            listener = Listener.open(
+                bundle,
+                portrait,
+                device=engines.device,
+                engines=engines.settings(fallback=fallback),
+                renderer=None if renderer is None else renderer.value,
+                lookahead=lookahead,
+                speaker=known.settings(),
+                options=denoising.chosen(),
+            )
+            stack.enter_context(listener)
+            clip = clip.at_rate(listener.sample_rate_hz)
+            report("looking at a first window", 0, None)
+            difference = listener.step_difference(clip, seed=seed)
+        if difference is not None:
             print_line(_told(difference))
         film = _Film(output, clip, listener.manifest.renderer.size, samples, side_by_side)
         with film, progress_bar() as report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained
 from pflx.cli.options import Emotion, EngineOptions, Seed, grouped
+from pflx.cli.signals import ended_by
 from pflx.engines import Array, OutputError
 
 if TYPE_CHECKING:
@@ -124,7 +126,8 @@ async def _serve(
     server = make_server(make_app(lobby, port), certificate=certificate, key=key)
     for line in _greeting(settings, port):
         print_line(line)
-    await server.serve(sockets=[socket])
+    with ended_by("SIGHUP", partial(setattr, server, "should_exit", True)):  # the others uvicorn takes by itself
+        await server.serve(sockets=[socket])
 
 
 def _greeting(settings: ServeSettings, port: int) -> list[str]:
@@ -143,7 +146,7 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
         raise OutputError("https takes both a --certificate and its --key. Give the other one, too.")
     for path in filter(None, (certificate, key)):
         if not path.is_file():
-            raise OutputError(f"There is no file {path}. Check the path.")
+            raise OutputError(f"{path} does not exist. Check the path.")
 
 
 def _named(bundles: Sequence[Path]) -> Iterator[tuple[str, Path]]:

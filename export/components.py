@@ -125,7 +125,7 @@ def default_posnet(hop: int) -> Path:
     if not path.is_file():
         raise ComponentError(
             f"pflx has no default PosNet for segments of {hop} frames. Pass --posnet, or fit one: "
-            f"pflx calibrate posnet --slide {hop}."
+            f"pflx calibrate posnet MOTION --slide {hop} -o posnet.safetensors"
         )
     return path
 

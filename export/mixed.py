@@ -133,7 +133,8 @@ def check_policy(model: onnx.ModelProto, policy: GraphPolicy, graph: str) -> Non
     if policy.skeleton != found:
         raise PolicyError(
             f"The policy of {graph} was made for a graph with skeleton {policy.skeleton[:12]}, this one has "
-            f"{found[:12]}: its nodes are others. Calibrate again: pflx calibrate fp16"
+            f"{found[:12]}: its nodes are others. Calibrate again: pflx calibrate fp16 BUNDLE --feeds FEEDS "
+            "-o POLICY.json"
         )
     unknown = sorted(set(policy.fp32_nodes) - {node.name for node in Typed(model).convertible})
     if unknown:

@@ -20,6 +20,7 @@ from pflx.engines.gpu.streams import Stream
 from pflx.engines.gpu.trt import TrtContext
 from pflx.engines.graphs.openvino import Inference, OpenVinoEngine
 from pflx.engines.graphs.protocol import DeviceError
+from pflx.engines.graphs.threads import check_threads
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,12 @@ class EngineSettings:
         library: what runs them: "onnxruntime", on the CPU also "openvino", on a GPU also "tensorrt" or "tensorrt-rtx",
             with engines in the bundle that `pflx build` has made.
         precision: a variant the bundle holds; None takes the bundle's own.
-        threads: of the CPU, per engine; None leaves it to the library.
+        threads: of the CPU, per engine, at most four for each core; None leaves it to the library.
         fallback: take the CPU, with a logged warning, where what was asked for cannot be had.
 
     Raises:
-        FeedError: there is no such library, or fewer than one thread.
+        FeedError: there is no such library.
+        ThreadsError: fewer than one thread, or more than `most_threads()`: four for each core.
     """
 
     library: Library = "onnxruntime"
@@ -52,8 +54,7 @@ class EngineSettings:
         """Refuse what cannot be meant."""
         if self.library not in LIBRARIES:
             raise FeedError(f"library is '{self.library}'; give {', '.join(LIBRARIES)}.")
-        if self.threads is not None and self.threads < 1:
-            raise FeedError(f"threads is {self.threads}; give 1 or more, or None to leave it to the library.")
+        check_threads(self.threads)
 
 
 AS_IT_IS = EngineSettings()
@@ -194,7 +195,7 @@ def _context(
     if passport is None:
         raise BundleError(
             f"{bundle.path} has no {library} engine of graph '{graph}' in {precision or bundle.manifest.precision}. "
-            f"Build it: pflx build {bundle.path} --engine {library}"
+            f"Build it: pflx build {bundle.path} --engine {library}{f' --precision {precision}' if precision else ''}"
         )
     source = bundle.source(graph, precision)
     require_match(passport, this_machine(library, gpu.cuda.ordinal), str(bundle.path), source)

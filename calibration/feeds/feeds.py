@@ -13,6 +13,7 @@ finished, and arrays that no index names are removed by the next recording.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -225,9 +226,10 @@ class Feeds:
         try:
             index = decode_index((place / INDEX).read_bytes(), place)
         except FileNotFoundError as error:
+            why = f"holds no recorded feeds: it has no {INDEX}" if place.exists() else "does not exist"
             raise CalibrationError(
-                f"{place} holds no recorded feeds: it has no {INDEX}. Record some: pflx calibrate record BUNDLE "
-                f"--speaker CLIP --portrait PICTURE -o {place}"
+                f"{place} {why}. Record some: pflx calibrate record BUNDLE --speaker CLIP --portrait PICTURE "
+                f"-o {shlex.quote(str(place))}"
             ) from error
         except OSError as error:
             raise CalibrationError(f"{place / INDEX} cannot be read: {error.strerror}.") from error

@@ -45,6 +45,7 @@ from pflx.engines import (
 )
 from pflx.engines.bundle.bundle import file_info
 from pflx.engines.bundle.writer import write_whole
+from pflx.engines.graphs.threads import check_threads
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.bundle_engines import CALL_SIZES
 from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State, default_sources, reach
@@ -78,7 +79,7 @@ class RecordOptions:
         threads: of the CPU.
 
     Raises:
-        CalibrationError: out of range.
+        CalibrationError, ThreadsError: out of range.
     """
 
     seed: int = 0
@@ -88,6 +89,7 @@ class RecordOptions:
     def __post_init__(self) -> None:
         if self.seed < 0 or self.limit < 1:
             raise CalibrationError(f"seed is {self.seed} and limit {self.limit}; give 0 and 1, or more.")
+        check_threads(self.threads)
 
 
 def record(

@@ -80,7 +80,7 @@ def read_motion(path: Path, slide: int, *, jump: float = JUMP, seed: int = 0) ->
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         arrays = _arrays(path)
     except FileNotFoundError as error:
-        raise CalibrationError(f"There is no file {path}. Check the path.") from error
+        raise CalibrationError(f"{path} does not exist. Check the path.") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CalibrationError(f"{path} is no .npy or .npz of numbers. Give head poses, or a run's .npz.") from error
     if arrays.keys() >= _RUN_KEYS:
@@ -138,7 +138,7 @@ def feeds_motion(folder: Path, slide: int) -> Motion:
     if len(segments) < MIN_SEGMENTS:
         raise CalibrationError(
             f"{folder} holds {len(segments)} segments, it takes {MIN_SEGMENTS}. Record more: pflx calibrate record "
-            f"--limit {10 * MIN_SEGMENTS}."
+            f"BUNDLE --speaker CLIP --portrait PICTURE -o {folder} --limit {10 * MIN_SEGMENTS}"
         )
     _check(str(folder), segments.reshape(-1, 6), slide)
     last_poses = np.concatenate([feed["last_pose"] for feed in feeds])

@@ -34,6 +34,7 @@ from pflx.calibration.progress import Progress, silent
 from pflx.engines import Array, Bundle, Engine, OrtEngine
 from pflx.engines.bundle.policy import GraphPolicy, Origin, Policy
 from pflx.engines.gpu.device import Device
+from pflx.engines.graphs.threads import check_threads
 from pflx.export.mixed import Choices, Typed, convert, require_converter, skeleton
 from pflx.runtime.bench.measure.environment import describe_environment
 
@@ -54,6 +55,9 @@ class Fp16Options:
         pictures: rendered of each take.
         threads: CPU threads; None takes one per physical core.
         device: a GPU on which every candidate is converted and timed besides; None for none.
+
+    Raises:
+        ThreadsError: fewer than one thread, or more than `most_threads()`.
     """
 
     bound: Bound = field(default_factory=lambda: Bound(psnr_db=PSNR_DB))
@@ -62,6 +66,9 @@ class Fp16Options:
     pictures: int = PICTURES
     threads: int | None = None
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
 
 def calibrate_fp16(

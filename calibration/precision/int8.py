@@ -34,6 +34,7 @@ from pflx.calibration.precision.quantise import (
 from pflx.calibration.progress import Progress, silent
 from pflx.engines import Admission, Bundle
 from pflx.engines.bundle.variant_admission import cpu_features, library_version
+from pflx.engines.graphs.threads import check_threads
 
 LARGEST_UNITS = 48
 """Of a graph: where it has more layers, neighbours are decided on together."""
@@ -84,7 +85,9 @@ def calibrate_int8(
     Raises:
         CalibrationError: feeds of another bundle, or not one layer can be quantised.
         BackendMissingError: a package is not installed.
+        ThreadsError: fewer than one thread, or more than `most_threads()`.
     """
+    check_threads(threads)
     feeds.require_match(bundle)
     target = TARGETS[engine]
     with ExitStack() as stack:

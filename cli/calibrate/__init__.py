@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
 from pflx.cli.calibrate import fp16, int8, lookahead, posnet, record
+from pflx.cli.usage import App
 
-app = typer.Typer(no_args_is_help=True, help="Numbers from real data: precision, look-ahead, and PosNet.")
+app = App(help="Numbers from real data: precision, look-ahead, and PosNet.")
 app.command("record")(record.record)
 app.command("fp16")(fp16.fp16)
 app.command("int8")(int8.int8)

@@ -92,4 +92,4 @@ def int8(
 def _use(engine: str, bundle: Path, precision: str) -> str:
     if engine == "tensorrt":
         return f"Build it: pflx build {bundle} --engine tensorrt --precision {precision}"
-    return f"Use it: pflx run CLIP --bundle {bundle} --engine {engine} --precision {precision} ..."
+    return f"Use it: pflx run CLIP -b {bundle} -p PICTURE --engine {engine} --precision {precision}"

@@ -16,6 +16,7 @@ Two kinds of file may stand in a bundle without being listed, and are never read
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -61,9 +62,7 @@ class Bundle:
         """
         root = Path(path)
         if not (root / MANIFEST).is_file():
-            raise BundleMissingError(
-                f"{root} is no bundle: it has no {MANIFEST}. Make one with `pflx export -o {root}`."
-            )
+            raise BundleMissingError(_missing(root))
         manifest = decode_manifest((root / MANIFEST).read_bytes(), root.name)
         _check_files(root, manifest, verify)
         return cls(root, manifest)
@@ -101,6 +100,25 @@ class Bundle:
         """Passport of the engine of a graph; None where it was not built."""
         key = (graph, backend, precision or self.manifest.precision)
         return next((p for p in self.manifest.engines if (p.graph, p.backend, p.precision) == key), None)
+
+
+def _missing(root: Path) -> str:
+    """Why there is no bundle at a path, with what would help there."""
+    if root.is_dir():
+        return f"{root} is no bundle: it has no {MANIFEST}. {_make(root)}"
+    if root.exists():
+        return f"{root} is a file; a bundle is a folder. {_make(root)}"
+    return f"{root} does not exist. {_make(root)}"
+
+
+def _make(root: Path) -> str:
+    """The bundle that was meant, or the command that makes one."""
+    place = root if root.suffix == ".pflx" else root.with_suffix(".pflx") if root.name.strip(".") else root / "me.pflx"
+    if (place / MANIFEST).is_file():
+        return f"Did you mean {place}?"
+    if place.exists() or not place.parent.is_dir():  # nothing can be exported there
+        return "Check the path."
+    return f"Make one: pflx export -o {shlex.quote(str(place))}"
 
 
 def list_files(root: Path) -> set[str]:

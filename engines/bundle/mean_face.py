@@ -41,6 +41,8 @@ def read_mean_face(given: str | None) -> MeanFace:
     try:
         with path.open("rb") as stream:
             values = np.lib.format.read_array(stream, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise MeanFaceError(f"Mean face {path} does not exist. Give a .npy file, zero or upright.") from error
     except (OSError, ValueError, EOFError) as error:
         raise MeanFaceError(f"Mean face {path} cannot be read: {error}. Pass a .npy file with 58 numbers.") from error
     if values.size != _COEFFICIENTS or values.dtype.kind not in "fiu":

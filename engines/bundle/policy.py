@@ -11,6 +11,8 @@ from pflx.engines.graphs.protocol import PflxError
 
 SCHEMA = 1
 
+_MAKE = "Make one: pflx calibrate fp16 BUNDLE --feeds FEEDS -o POLICY.json"
+
 
 class PolicyError(PflxError, ValueError):
     """A policy cannot be read, or is none for the graph it was given with."""
@@ -94,12 +96,14 @@ def read_policy(path: Path) -> Policy:
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise PolicyError(f"{path} does not exist. {_MAKE}") from error
     except OSError as error:
-        raise PolicyError(f"{path} cannot be read: {error.strerror}. Make one with `pflx calibrate fp16`.") from error
+        raise PolicyError(f"{path} cannot be read: {error.strerror}. {_MAKE}") from error
     try:
         schema = msgspec.json.decode(data, type=_SchemaOnly).schema
         if schema != SCHEMA:
             raise PolicyError(f"{path} is a policy of schema {schema}, this pflx reads {SCHEMA}. Calibrate again.")
         return msgspec.json.decode(data, type=Policy)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PolicyError(f"{path} is no policy: {error}. Make one with `pflx calibrate fp16`.") from error
+        raise PolicyError(f"{path} is no policy: {error}. {_MAKE}") from error

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _ALIGNMENT = 256
 """Bytes. Source: NvInferRuntime.h, `IExecutionContext::setTensorAddress`: "at least 256-byte alignment"."""
 
-_AGAIN = "Build it again: pflx build"
+_AGAIN = "Build it again: pflx build BUNDLE"
 
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|could not be allocated|MemoryAllocation|insufficient gpu memory", re.I)
 
@@ -391,7 +391,7 @@ def _require_valid(trt: Any, runtime: Any, content: bytes, what: str, reasons: l
     words = [name.lower().replace("_", " ") for name, bit in faults.items() if int(diagnostics) & int(bit)]
     said = "; ".join([", ".join(words) or f"diagnostics {diagnostics}", *reasons])
     if validity == trt.EngineValidity.INVALID:
-        other = "Run it with another engine library: ONNX Runtime, or `pflx build --engine tensorrt`."
+        other = "Run it with another engine library: ONNX Runtime, or `pflx build BUNDLE --engine tensorrt`."
         fix = other if int(diagnostics) & int(faults["UNSUPPORTED_CC"]) else f"{_AGAIN}."
         raise PassportError(f"{what} is refused by TensorRT for RTX: {said}. {fix}")
     if validity == trt.EngineValidity.SUBOPTIMAL:

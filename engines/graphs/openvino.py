@@ -11,6 +11,7 @@ import numpy as np
 
 from pflx.engines.graphs.ort import first_line
 from pflx.engines.graphs.protocol import Array, EngineError, TensorSpec, bind_dimensions, check_feeds, import_backend
+from pflx.engines.graphs.threads import check_threads
 
 Inference = Literal["f32", "bf16"]
 
@@ -47,9 +48,9 @@ class OpenVinoEngine:
             BackendMissingError: openvino is not installed.
             EngineError: the file is missing or no graph that this OpenVINO can compile, it takes or returns something
                 else, or the CPU does not compute in bf16.
+            ThreadsError: fewer than one thread, or more than `most_threads()`.
         """
-        if threads is not None and threads < 1:
-            raise EngineError(f"threads is {threads}; give 1 or more, or None for one per physical core.")
+        check_threads(threads)
         self._path = Path(path)
         self.name = self._path.stem
         self.inputs = {name: _fixed(spec, sizes or {}) for name, spec in inputs.items()}

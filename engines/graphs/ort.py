@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pflx.engines.graphs.protocol import Array, EngineError, TensorSpec, check_feeds, import_backend
+from pflx.engines.graphs.threads import check_threads
 
 GraphOptimization = Literal["none", "basic", "extended", "all"]
 _LEVEL_NAMES = {
@@ -55,6 +56,7 @@ class OrtEngine:
         Raises:
             BackendMissingError: onnxruntime is not installed.
             EngineError: the file is missing or no graph that this ONNX Runtime can load.
+            ThreadsError: fewer than one thread, or more than `most_threads()`.
         """
         self._path = Path(path)
         self.name = self._path.stem
@@ -99,8 +101,7 @@ def session_options(
     threads: int | None, sizes: Mapping[str, int], optimization: GraphOptimization, *, deterministic: bool = True
 ) -> Any:
     """Options of a session; see `OrtEngine`."""
-    if threads is not None and threads < 1:
-        raise EngineError(f"threads is {threads}; give 1 or more, or None for one per physical core.")
+    check_threads(threads)
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0

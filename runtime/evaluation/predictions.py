@@ -162,7 +162,7 @@ def _read(path: Path) -> dict[str, Array]:
             loaded = np.load(stream, allow_pickle=False)
             arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
     except FileNotFoundError as error:
-        raise InputMissingError(f"There is no file {path}. Check the path.") from error
+        raise InputMissingError(f"{path} does not exist. Check the path.") from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         reason = str(error).partition(".")[0] or type(error).__name__
         raise InputError(f"{path} is no .npy or .npz of numbers ({reason}).") from error

@@ -132,7 +132,7 @@ def open_speaker(path: str | Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Spea
     if path.is_dir():
         raise MediaError(f"{path} is a folder. Give a video file.")
     if not path.exists():
-        raise MediaError(f"There is no file {path}. Check the path.")
+        raise MediaError(f"{path} does not exist. Check the path.")
     with opened(path) as container:
         stream = stream_of(container, "video")
         if stream is None or is_picture(container):

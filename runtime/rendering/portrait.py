@@ -94,7 +94,7 @@ def _from_file(path: Path) -> Image:
             opened.load()
             picture = ImageOps.exif_transpose(opened)
     except FileNotFoundError as error:
-        raise PortraitError(f"There is no portrait {path}. Check the path.") from error
+        raise PortraitError(f"{path} does not exist. Check the path.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".splitlines()[0]
         raise PortraitError(f"{path} is no picture that can be read ({reason}).") from error

@@ -82,7 +82,7 @@ def _loaded(path: Path, need: str) -> npt.NDArray[Any]:
         with opened as arrays:
             return np.asarray(arrays[_key(list(arrays.files), path, need)])
     except FileNotFoundError as error:
-        raise ExtractorError(f"There is no file {path}. Check the path.") from error
+        raise ExtractorError(f"{path} does not exist. Check the path.") from error
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ExtractorError(f"{path} cannot be read ({_first_line(error)}).") from error
     except ValueError as error:

@@ -358,7 +358,7 @@ def test_what_cannot_be_fitted_to_is_refused(values: Array, said: str, tmp_path:
 
 
 def test_a_file_that_is_no_motion_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="There is no file"):
+    with pytest.raises(CalibrationError, match="does not exist"):
         read_motion(tmp_path / "none.npy", SLIDE)
     (tmp_path / "text.npy").write_text("pitch,yaw")
     with pytest.raises(CalibrationError, match=r"is no \.npy or \.npz of numbers"):

@@ -229,4 +229,4 @@ def test_the_command_says_what_it_kept_and_refuses_a_bad_limit(
     assert done.code == 0, done.err
     assert "reactface_speaker: 3 of 8 calls" in done.out
     assert "--limit" in refusal(*given, "-s", clips[0].path, "--limit", 0, code=2)
-    assert "There is no file" in refusal(*given, "-s", feeds.folder / "none.mp4")
+    assert "none.mp4 does not exist" in refusal(*given, "-s", feeds.folder / "none.mp4")

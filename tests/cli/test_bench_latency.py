@@ -195,7 +195,10 @@ def test_what_cannot_be_judged_or_written_is_refused_before_the_work(
     for arguments, said in (
         (("--assert", "dmrr<=1"), "There is no figure 'dmrr' to assert. Near it are dmr"),
         (("--assert", ""), "is no assertion"),
-        (("--compare", lost / "a.json"), f"{lost / 'a.json'} cannot be read"),
+        (
+            ("--compare", lost / "a.json"),
+            f"{lost / 'a.json'} does not exist. Make one: pflx bench-latency ",
+        ),
         (("--compare", tmp_path / "a.json"), "is no report of pflx bench-latency"),
         (("--json", lost / "a.json"), f"There is no folder {lost}"),
         (("--json", tmp_path / "a.html"), "does not end in .json. Try"),
@@ -209,20 +212,20 @@ def test_what_cannot_be_judged_or_written_is_refused_before_the_work(
         (("--sessions", "3..2"), "--sessions is '3..2'"),
         (("--sessions", "0..2"), "--sessions is '0..2'"),
         (("--duration", "0"), "duration is 0.0 s; take more than 0"),
-        (("--duration", "nan"), "duration is nan s"),
         (("--portrait", lost), f"{lost}"),
         (("--speaker", lost), f"{lost}"),
         (("--precision", "fp16"), "has no fp16 variant; it has fp32"),
         (("--kind", "belfusion"), "has a generator of its own. Leave out the kind 'belfusion'."),
         (("--steps", "5"), "steps is 5, and reactface takes no steps"),
-        (("--speaker-emotion", lost / "a.npy"), f"There is no file {lost / 'a.npy'}"),
+        (("--speaker-emotion", lost / "a.npy"), f"{lost / 'a.npy'} does not exist"),
         (("--speaker-coefficients", lost), f"'{lost}' is no coefficients source"),
     ):
         assert said in refused(tmp_path, bundle, *arguments), arguments
     assert "There is no bundle to measure" in refused(tmp_path)
-    assert "is no bundle" in refused(tmp_path, lost)
-    assert "There is no stub of 'x'" in refused(tmp_path, "--stub", "--kind", "x")
-    assert "Invalid value for '--mode'" in refused(tmp_path, bundle, "--mode", "turbo", code=2)
+    assert f"{lost} does not exist" in refused(tmp_path, lost)
+    assert "--kind is 'x'; give reactface, " in refused(tmp_path, "--stub", "--kind", "x", code=2)
+    assert "--duration is 'nan'; give a number" in refused(tmp_path, bundle, "--duration", "nan", code=2)
+    assert "--mode is 'turbo'" in refused(tmp_path, bundle, "--mode", "turbo", code=2)
 
 
 def test_the_defaults_of_the_command_are_those_of_a_plan() -> None:

@@ -138,8 +138,12 @@ def test_inspect_finds_a_flipped_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["inspect", "build"])
 def test_what_is_no_bundle_is_named(tmp_path: Path, verb: str) -> None:
-    for path in (tmp_path, tmp_path / "none.pflx", Path(__file__)):
-        assert f"{path} is no bundle: it has no manifest.json." in refusal(verb, path)
+    for path, why in (
+        (tmp_path, "is no bundle: it has no manifest.json."),
+        (tmp_path / "none.pflx", "does not exist."),
+        (Path(__file__), "is a file; a bundle is a folder."),
+    ):
+        assert f"{path} {why}" in refusal(verb, path)
     (tmp_path / "manifest.json").write_text("{}")
     assert "manifest.json is malformed" in refusal(verb, tmp_path)
 
@@ -149,7 +153,9 @@ def test_a_variant_that_is_not_there_and_a_graph_that_is_none_are_named(tmp_path
     bundle = write_fake_bundle(tmp_path / "me.pflx")
     assert "has no fp16 variant; it has fp32" in refusal("build", bundle, "--precision", "fp16")
     assert "reactface_speaker.fp32.onnx does not parse on tensorrt-rtx" in refusal("build", bundle)
-    assert "'openvino' is not one of" in refusal("build", bundle, "--engine", "openvino", code=2)
+    assert "--engine is 'openvino'; give tensorrt or tensorrt-rtx." in refusal(
+        "build", bundle, "--engine", "openvino", code=2
+    )
 
 
 @needs_rtx
@@ -165,7 +171,7 @@ def test_the_memory_of_a_gpu_is_told_and_whether_the_engines_will_run_on_it(
     outcome = pflx("build", tmp_path / "none.pflx", "--engine", engine)
     memory, *warnings, refused = outcome.err.splitlines()
     assert memory == f"{name}, {capability}: 120.0 of 150.0 GB free"
-    assert refused.endswith("Make one with `pflx export -o " + str(tmp_path / "none.pflx") + "`.")
+    assert refused.endswith("Make one: pflx export -o " + str(tmp_path / "none.pflx"))
     expected = (
         "The engines will not run on this GPU: TensorRT for RTX has no kernels for NVIDIA H200 (sm_90). "
         "ONNX Runtime's CUDA provider and full TensorRT run there."
@@ -181,7 +187,7 @@ def test_a_gpu_whose_memory_nobody_knows_does_not_stop_the_build(
 
     monkeypatch.setattr("pflx.cli.build.find_gpus", lambda: [Gpu("NVIDIA L4", "sm_89", "13.0")])
     monkeypatch.setattr("pflx.cli.build.open_cuda", refuse)
-    assert "is no bundle" in refusal("build", tmp_path / "none.pflx")
+    assert "does not exist" in refusal("build", tmp_path / "none.pflx")
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")

@@ -81,7 +81,7 @@ def test_the_papers_way_can_be_asked_for(work: Path) -> None:
         ((TRACK, "--slide", "2", "-o", "a.safetensors"), "slide is 2; the least is 4"),
         ((TRACK, "--slide", "8", "-o", "a.pth"), "a.pth does not end in .safetensors. Try a.safetensors."),
         ((TRACK, "--slide", "8", "--pull", "2", "-o", "a.safetensors"), "The pull is 2"),
-        (("none.npy", "--slide", "8", "-o", "a.safetensors"), "There is no file none.npy. Check the path."),
+        (("none.npy", "--slide", "8", "-o", "a.safetensors"), "none.npy does not exist. Check the path."),
     ],
 )
 def test_what_cannot_be_fitted_is_one_clear_line(work: Path, arguments: tuple[Any, ...], said: str) -> None:

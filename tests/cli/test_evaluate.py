@@ -259,9 +259,9 @@ def test_the_same_input_draws_the_same_plot(tmp_path: Path) -> None:
         ),
         (["pred.npy", "--video", "clip.mp4"], "--video clip.mp4 is one clip, pred.npy holds 3. Leave it out."),
         (["run.npz", "--video", "clip.mp4"], "clip.mp4 has 5 frames, run.npz has 30: not of one run."),
-        (["run.npz", "--video", "none.mp4"], "There is no file none.mp4. Check the path."),
+        (["run.npz", "--video", "none.mp4"], "none.mp4 does not exist. Check the path."),
         (["run.npz", "--hop", "25"], "run.npz has segments of 8 frames, not 25. Leave --hop out."),
-        (["none.npz"], "There is no file none.npz. Check the path."),
+        (["none.npz"], "none.npz does not exist. Check the path."),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line_and_writes_nothing(

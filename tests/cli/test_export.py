@@ -101,22 +101,21 @@ def test_checkpoints_and_a_seed_do_not_go_together(work: Path, posnet: Path, slo
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--precision", "fp8", "'fp8' is not one of 'fp32', 'fp16'"),
-        ("--engine", "openvino", "'openvino' is not one of 'none', 'tensorrt', 'tensorrt-rtx'"),
-        ("--pfl", "floating", "'floating' is not one of 'release', 'paper'"),
-        ("--kind", "wav2lip", "'wav2lip' is not one of 'reactface', 'perfrdiff', 'transvae', 'belfusion', 'backch"),
-        ("--window", "0", "greater than or equal to 1"),
-        ("--history", "all", "valid int"),
-        ("--untrained", "-1", "0"),
-        ("--untrained", "many", "valid integer"),
-        ("--colour", "red", "--colour"),
+        ("--precision", "fp8", "'fp8'; give fp32 or fp16."),
+        ("--engine", "openvino", "'openvino'; give none, tensorrt or tensorrt-rtx."),
+        ("--pfl", "floating", "'floating'; give release or paper."),
+        ("--kind", "wav2lip", "'wav2lip'; give reactface, perfrdiff, transvae, belfusion or backchannel."),
+        ("--window", "0", "'0'; give a whole number, 1 or more."),
+        ("--history", "all", "'all'; give a whole number, 0 or more."),
+        ("--untrained", "-1", "'-1'; give a whole number, 0 or more."),
+        ("--untrained", "many", "'many'; give a whole number, 0 or more."),
+        ("--colour", "red", "pflx export has no option --colour. See `pflx export --help`."),
     ],
 )
 def test_an_unknown_option_or_value_is_named_with_the_choices(work: Path, option: str, value: str, said: str) -> None:
     line = refused(work, "--untrained", "0", "-o", "me.pflx", option, value, code=2)
     assert option in line
-    assert said in line
-    assert line.endswith("See `pflx export --help`.")
+    assert line.endswith(said)
 
 
 def test_a_kind_goes_with_made_up_weights_only(work: Path, posnet: Path) -> None:
@@ -219,7 +218,7 @@ def test_a_mean_face_that_is_none_is_named(work: Path, posnet: Path) -> None:
     Path("text.npy").write_text("0 " * 58)
     Path("empty.npy").touch()
     for name, said in (
-        ("none.npy", "cannot be read"),
+        ("none.npy", "does not exist"),
         ("short.npy", "is float64 [57], not 58 numbers"),
         ("nan.npy", "holds NaN or infinite values"),
         ("words.npy", "not 58 numbers"),
@@ -281,6 +280,6 @@ def test_stopping_an_export_in_the_middle_leaves_nothing(tmp_path: Path, how: si
         time.sleep(0.1)
     process.send_signal(how)
     _, said = process.communicate()
-    assert process.returncode != 0
-    assert "Traceback" not in said
+    assert process.returncode == 128 + how
+    assert said == "pflx: Stopped. Nothing half-written was left.\n"
     assert not list(tmp_path.iterdir())

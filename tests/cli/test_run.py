@@ -221,7 +221,7 @@ def test_a_speaker_that_is_no_clip_is_named(scene: Scene) -> None:
     empty = scene.folder / "empty.mp4"
     empty.touch()
     for speaker, said in (
-        (scene.folder / "none.mp4", "There is no file"),
+        (scene.folder / "none.mp4", "none.mp4 does not exist"),
         (text, "is no video that FFmpeg can read"),
         (empty, "is no video that FFmpeg can read"),
         (scene.folder, "is a folder"),
@@ -234,7 +234,7 @@ def test_a_speaker_that_is_no_clip_is_named(scene: Scene) -> None:
 
 def test_a_bundle_that_is_none_or_changed_is_named(scene: Scene) -> None:
     clip = scene.clip()
-    assert "is no bundle" in scene.refuse(clip, bundle=scene.folder / "none.pflx")
+    assert "none.pflx does not exist. Make one: pflx export -o" in scene.refuse(clip, bundle=scene.folder / "none.pflx")
     graph = scene.bundle / "graphs" / "posnet.fp32.onnx"
     content = bytearray(graph.read_bytes())
     content[3] ^= 1
@@ -245,7 +245,7 @@ def test_a_bundle_that_is_none_or_changed_is_named(scene: Scene) -> None:
 
 def test_a_portrait_that_is_none_is_named(scene: Scene) -> None:
     clip = scene.clip()
-    assert "There is no portrait" in scene.refuse(clip, portrait=scene.folder / "none.png")
+    assert "none.png does not exist" in scene.refuse(clip, portrait=scene.folder / "none.png")
     assert "is no picture that can be read" in scene.refuse(clip, portrait=clip)
     Image.new("RGB", (40, 40)).save(scene.folder / "small.png")
     assert "is 40x40 px" in scene.refuse(clip, portrait=scene.folder / "small.png")

@@ -122,11 +122,11 @@ def test_a_port_that_is_taken_is_told(scene: Scene) -> None:
 def test_a_certificate_and_its_key_belong_together(scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_text("")
     assert "Give the other one, too" in scene.refuse("--certificate", str(tmp_path / "c.pem"))
-    assert "There is no file" in scene.refuse("--certificate", str(tmp_path / "c.pem"), "--key", "none.pem")
+    assert "c.pem does not exist" in scene.refuse("--certificate", str(tmp_path / "c.pem"), "--key", "none.pem")
 
 
 def test_what_cannot_be_served_is_refused(scene: Scene, tmp_path: Path) -> None:
-    assert "There is no portrait" in refusal("serve", scene.folder / "one.pflx", "-p", tmp_path / "no.png")
+    assert "no.png does not exist" in refusal("serve", scene.folder / "one.pflx", "-p", tmp_path / "no.png")
     assert "no.pflx" in refusal("serve", tmp_path / "no.pflx", "-p", scene.folder / "me.png")
     assert "is no origin" in scene.refuse("--origin", "me.example")
     assert "is no ICE server" in scene.refuse("--ice-server", "me.example")

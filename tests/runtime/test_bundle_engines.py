@@ -156,6 +156,12 @@ def test_an_unknown_library_is_refused_with_those_that_there_are(machine: Machin
     assert not machine.cudas
 
 
+@pytest.mark.parametrize("threads", [-1, 0, 100_000])
+def test_threads_that_no_machine_has_are_refused_before_anything_is_opened(threads: int) -> None:
+    with pytest.raises(FeedError, match=f"threads is {threads}; give 1 to "):
+        EngineSettings(threads=threads)
+
+
 @pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
 @pytest.mark.parametrize("fallback", [False, True])
 def test_tensorrt_on_the_cpu_is_refused(machine: Machine, bundle: Path, library: Any, fallback: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ class Outcome:
 def pflx(*arguments: str | Path | int) -> Outcome:
     """Run the command as `python -m pflx` would, up to the exit code."""
     out, err = StringIO(), StringIO()
-    argv, on_terminate = sys.argv, signal.getsignal(signal.SIGTERM)
+    argv = sys.argv
     sys.argv = ["pflx", *map(str, arguments)]
     try:
         with redirect_stdout(out), redirect_stderr(err):
@@ -34,7 +33,6 @@ def pflx(*arguments: str | Path | int) -> Outcome:
         code = end.code
     finally:
         sys.argv = argv
-        signal.signal(signal.SIGTERM, on_terminate)
     assert isinstance(code, int) or code is None
     return Outcome(code or 0, out.getvalue(), err.getvalue())
 

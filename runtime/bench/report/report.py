@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -394,8 +395,11 @@ def load_report(path: Path) -> Report:
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        made = f"pflx bench-latency BUNDLE --json {shlex.quote(str(path))}"
+        raise ReportMissingError(f"{path} does not exist. Make one: {made}") from error
     except OSError as error:
-        raise ReportMissingError(f"{path} cannot be read: {error.strerror}. Make one with --json {path}.") from error
+        raise ReportMissingError(f"{path} cannot be read: {error.strerror}. Give another file.") from error
     return decode_report(data, str(path))
 
 

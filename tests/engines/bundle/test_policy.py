@@ -74,7 +74,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"none\.json cannot be read: No such file"):
+    with pytest.raises(PolicyError, match=r"none\.json does not exist\. Make one: pflx calibrate fp16 BUNDLE "):
         read_policy(tmp_path / "none.json")
 
 

@@ -289,7 +289,7 @@ def test_an_input_that_is_read_on_the_host_is_refused(bench: Bench) -> None:
 
 def test_files_that_are_missing_or_no_engine_are_named(bench: Bench) -> None:
     bench.plan.write_bytes(b"garbage")
-    with pytest.raises(EngineError, match=r"could not be loaded: .*Serialization\. Build it again: pflx build"):
+    with pytest.raises(EngineError, match=r"could not be loaded: .*Serialization\. Build it again: pflx build BUNDLE"):
         bench.context()
     bench.plan.unlink()
     with pytest.raises(EngineError, match=r"adder\.plan cannot be read: No such file"):
@@ -307,7 +307,7 @@ def test_a_gpu_without_kernels_is_named_with_its_generation_and_what_runs_there(
     )
     assert rtx.trt.count("deserialize") == 0
     rtx.trt.faults.validity = ("INVALID", 33)
-    with pytest.raises(PassportError, match=r"version mismatch, malformed engine; .*\. Build it again: pflx build"):
+    with pytest.raises(PassportError, match=r"version mismatch, malformed engine; .*\. Build it again: pflx build BU"):
         rtx.context()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +43,7 @@ from pflx.engines.gpu.ort_cuda import OrtContext
 from pflx.engines.gpu.streams import Stream
 from pflx.engines.gpu.trt import TrtContext
 from pflx.engines.graphs.protocol import import_backend
+from pflx.engines.graphs.threads import ThreadsError, most_threads
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
@@ -350,9 +352,12 @@ def test_a_missing_graph_and_a_broken_one_are_named(tmp_path: Path) -> None:
         OrtEngine(broken)
 
 
-def test_threads_below_one_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="threads is 0"):
-        OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=0)
+@pytest.mark.parametrize("threads", [0, 4 * (os.cpu_count() or 1) + 1, 100_000])
+def test_threads_that_no_machine_has_are_refused(tmp_path: Path, threads: int) -> None:
+    with pytest.raises(ThreadsError, match=f"threads is {threads}; give 1 to {most_threads()} ") as caught:
+        OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=threads)
+    assert isinstance(caught.value, EngineError)
+    OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=most_threads()).close()
 
 
 def test_a_missing_package_comes_with_its_install_line() -> None:

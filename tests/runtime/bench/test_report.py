@@ -98,7 +98,7 @@ def test_a_file_that_is_no_report_is_refused_with_its_name(data: bytes) -> None:
 
 
 def test_a_report_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ReportMissingError, match=r"none\.json cannot be read: No such file"):
+    with pytest.raises(ReportMissingError, match=r"none\.json does not exist\. Make one: pflx bench-latency BUNDLE"):
         load_report(tmp_path / "none.json")
 
 

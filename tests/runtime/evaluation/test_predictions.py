@@ -141,7 +141,7 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(InputMissingError, match="There is no file"):
+    with pytest.raises(InputMissingError, match="does not exist"):
         read_predictions(tmp_path / "none.npy")
 
 

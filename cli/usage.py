@@ -1,0 +1,277 @@
+"""A command line that is wrong, refused before any work: one line with the value, what is taken, and what would work.
+
+The wording is pflx's own, not Click's, so that it is the same with every Typer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import mimetypes
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args, get_origin
+from urllib.parse import unquote, urlsplit
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from pflx.engines import PflxError
+
+ParserError = cast(type[Exception], typer.BadParameter.__mro__[2])
+"""Any mistake that the parser finds: `ClickException`, of Click itself or of the copy that later Typers carry."""
+
+EXAMPLES = {
+    "export": "-o me.pflx",
+    "build": "me.pflx",
+    "inspect": "me.pflx",
+    "run": "speaker.mp4 -p me.png",
+    "live": "-p me.png",
+    "serve": "-p me.png",
+    "bench-latency": "me.pflx -p me.png",
+    "evaluate": "run.npz",
+    "doctor": "",
+    "demo": "",
+    "calibrate record": "me.pflx --speaker speaker.mp4 -p me.png -o feeds",
+    "calibrate fp16": "me.pflx --feeds feeds -o policy.json",
+    "calibrate int8": "me.pflx --feeds feeds",
+    "calibrate lookahead": "me.pflx --feeds feeds",
+    "calibrate posnet": "run.npz --slide 8 -o posnet.safetensors",
+}
+"""What may stand behind each verb: the shortest that does something."""
+
+_READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion"}
+"""Options of words that may also be files."""
+
+
+class CommandLineError(PflxError, ValueError):
+    """What was typed is no command of pflx."""
+
+
+class App(typer.Typer):
+    """Verbs that refuse in the words of this module, and say what they do after `-h`, too."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        """Register a verb, as `typer.Typer.command` does."""
+        return super().command(name, cls=_Verb, **settings)
+
+
+class _Verb(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse what is wrong, and leave the rest to Typer."""
+        if not ctx.resilient_parsing:  # a shell that completes asks about half a line
+            given, extra = _parsed(self, ctx, args)
+            if not any(param.is_eager and given.get(param.name) for param in self.get_params(ctx)):  # as --help is
+                _check(self, ctx.command_path, given, extra)
+        return super().parse_args(ctx, args)
+
+
+class _Verbs(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show what there is if nothing is asked for."""
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        args = args or ["--help"]
+        _, verb = _parsed(self, ctx, args)
+        rest = super().parse_args(ctx, args)
+        if not verb:
+            raise CommandLineError(f"{ctx.command_path} needs a command: {_either(self.commands, 'or')}.")
+        return rest
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb, or the one that was meant."""
+        if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            meant = _close(args[0], [*self.commands, *_below(self)])
+            fix = f"Did you mean `{ctx.command_path} {meant}`?" if meant else f"It has {_either(self.commands, 'and')}."
+            raise CommandLineError(f"{ctx.command_path} has no command '{args[0]}'. {fix}")
+        return super().resolve_command(ctx, args)
+
+
+def _below(group: TyperGroup) -> Iterator[str]:
+    """Verbs of the groups in a group, as they are typed."""
+    for name, command in group.commands.items():
+        for verb in getattr(command, "commands", ()):
+            yield f"{name} {verb}"
+
+
+def _parsed(command: Any, ctx: Any, args: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """What is given by parameter, as it was typed, and what no parameter takes."""
+    try:
+        given, extra, _ = command.make_parser(ctx).parse_args(args=[*args])
+    except ParserError as error:
+        raise CommandLineError(_told(command, ctx, error)) from error
+    return given, extra
+
+
+def _told(command: Any, ctx: Any, error: Any) -> str:
+    """An option that is none, or that lacks its value."""
+    name = getattr(error, "option_name", None)
+    if name is None:
+        return f"{error.format_message().rstrip('.')}. {_help(ctx.command_path)}"
+    options = {each: param for param in command.get_params(ctx) for each in (*param.opts, *param.secondary_opts)}
+    if name not in options:
+        meant = _close(name, [each for each in options if each.startswith("--")])
+        fix = f"Did you mean {meant}?" if meant else _help(ctx.command_path)
+        return f"{ctx.command_path} has no option {name}. {fix}"
+    if getattr(options[name], "is_flag", False):
+        return f"{name} takes no value. {_help(ctx.command_path)}"
+    n_values = options[name].nargs
+    return f"{name} needs {'a value' if n_values == 1 else f'{n_values} values'}. {_help(ctx.command_path)}"
+
+
+def _check(verb: Any, path: str, given: Mapping[str, Any], extra: Sequence[str]) -> None:
+    """Refuse values that cannot be meant, what is in the wrong place, what is missing, and what is too much."""
+    takes = _takes(verb)
+    typed = {param.name: [*_words(given.get(param.name))] for param in verb.params}
+    for param in verb.params:
+        for value in typed[param.name]:
+            takes[param.name].check(_name(param), value)
+    _check_places(verb, typed, extra)
+    missing = [_name(param) for param in verb.params if param.required and not typed[param.name]]
+    if missing:
+        raise CommandLineError(f"{path} needs {_either(missing, 'and')}. {_example(path)}")
+    if extra:
+        raise CommandLineError(f"{path} has no place for '{extra[0]}'. {_example(path)}")
+
+
+def _words(given: Any) -> Iterator[str]:
+    """What was typed for one parameter; flags, and what Click puts where nothing was, are no words."""
+    if isinstance(given, str):
+        yield given
+    elif isinstance(given, list | tuple):
+        for each in given:
+            yield from _words(each)
+
+
+def _name(param: Any) -> str:
+    """A parameter as a reader of the help knows it."""
+    return str(max(param.opts, key=len) if param.param_type_name == "option" else param.name.upper())
+
+
+@dataclass(frozen=True)
+class _Takes:
+    """What a parameter takes: a type, and of numbers the least and the most."""
+
+    kind: Any
+    least: float | None
+    most: float | None
+    is_file: bool
+
+    def check(self, name: str, value: str) -> None:
+        """Refuse a value, naming it and what is taken."""
+        if self.is_file and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", value):
+            raise CommandLineError(f"{name} is {value}, an address; pflx reads files. {_file_of(value)}")
+        if isinstance(self.kind, type) and issubclass(self.kind, Enum):
+            words = [str(each.value) for each in self.kind]
+            if value not in words:
+                meant = _close(value, words)
+                fix = f" Did you mean {meant}?" if meant else ""
+                raise CommandLineError(f"{name} is '{value}'; give {_either(words, 'or')}.{fix}")
+        elif self.kind in (int, float) and not self._holds(value):
+            raise CommandLineError(f"{name} is '{value}'; give {self._numbers()}.")
+
+    def _holds(self, value: str) -> bool:
+        try:
+            number = self.kind(value)
+        except ValueError:
+            return False
+        least, most = (-math.inf if self.least is None else self.least), (math.inf if self.most is None else self.most)
+        return math.isfinite(number) and least <= number <= most
+
+    def _numbers(self) -> str:
+        number = "a whole number" if self.kind is int else "a number"
+        if self.most is not None:
+            return f"{number} from {self.least or 0:g} to {self.most:g}"
+        return number if self.least is None else f"{number}, {self.least:g} or more"
+
+
+def _takes(verb: Any) -> dict[str, _Takes]:
+    """What the parameters of a verb take, by name, read where Typer reads it."""
+    parameters = inspect.signature(verb.callback, eval_str=True).parameters
+    found: dict[str, _Takes] = {}
+    for name, parameter in parameters.items():
+        bare, info = get_args(parameter.annotation)[:2]
+        kind = _kind(bare)
+        is_file = kind is Path or name in _READ_AS_FILES
+        found[name] = _Takes(kind, getattr(info, "min", None), getattr(info, "max", None), is_file)
+    return found
+
+
+def _kind(annotation: Any) -> Any:
+    """The type of one value: of `list[Path] | None`, a path."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return _kind(parts[0]) if parts else annotation
+
+
+def _file_of(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.scheme.lower() == "file":
+        return f"Give the path: {unquote(parts.path)}"
+    return "Download it, and give the path."
+
+
+def _check_places(verb: Any, typed: Mapping[str, list[str]], extra: Sequence[str]) -> None:
+    """Refuse a picture where a bundle stands, a bundle where the portrait stands, and either where nothing does."""
+    params = {param.name: param for param in verb.params}
+    bundle, portrait = params.get("bundle") or params.get("bundles"), params.get("portrait")
+    if bundle is None or portrait is None:
+        return
+    pictures = [each for each in typed[bundle.name] if _is_picture(each)]
+    bundles = [each for each in typed["portrait"] if _is_bundle(each)]
+    as_bundle = "--bundle {}" if bundle.param_type_name == "option" else "{}"
+    if pictures and bundles:
+        fix = f"Give {as_bundle.format(bundles[0])} --portrait {pictures[0]}"
+        raise CommandLineError(f"{_name(bundle)} {pictures[0]} and --portrait {bundles[0]} are swapped. {fix}")
+    if pictures:
+        fix = f"Give it as --portrait {pictures[0]}"
+        raise CommandLineError(f"{_name(bundle)} is {pictures[0]}, a picture. {fix}")
+    if bundles:
+        place = "it as --bundle" if bundle.param_type_name == "option" else "it without -p"
+        fix = f"Give {place}, and a picture as --portrait."
+        raise CommandLineError(f"--portrait is {bundles[0]}, a bundle. {fix}")
+    for each in extra:
+        if _is_picture(each) or _is_bundle(each):
+            place = f"--portrait {each}" if _is_picture(each) else as_bundle.format(each)
+            raise CommandLineError(f"'{each}' stands where nothing does. Give it as {place}")
+
+
+def _is_picture(path: str) -> bool:
+    kind, _ = mimetypes.guess_type(path)
+    return kind is not None and kind.startswith("image/") and not Path(path).is_dir()
+
+
+def _is_bundle(path: str) -> bool:
+    return Path(path).suffix == ".pflx" or (Path(path) / "manifest.json").is_file()
+
+
+def _close(word: str, known: Sequence[str]) -> str:
+    """The word that was meant; empty if none is near."""
+    begun = [each for each in known if word and each.split()[-1].startswith(word.lower())]
+    last = {each.split()[-1]: each for each in reversed(known)}
+    near = [last[each] for each in get_close_matches(word.lower(), last, n=1)]
+    return (begun or near or [""])[0]
+
+
+def _either(words: Iterable[str], link: str) -> str:
+    """`a, b or c`."""
+    *first, last = words
+    return f"{', '.join(first)} {link} {last}" if first else last
+
+
+def _help(path: str) -> str:
+    return f"See `{path} --help`."
+
+
+def _example(path: str) -> str:
+    """A line that works; for a verb without one, where to look."""
+    example = EXAMPLES.get(path.removeprefix("pflx "))
+    return _help(path) if example is None else f"For example: {f'{path} {example}'.strip()}"

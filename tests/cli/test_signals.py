@@ -1,0 +1,133 @@
+"""Signals to stop: what is said, what the exit code is, and that it holds at any moment, imports included."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.commands import pflx, refusal
+from support.places import MEDIA
+
+from pflx.cli.signals import Stop, ended_by, stoppable
+from pflx.engines import EngineError
+from pflx.engines.bundle.driver import Gpu
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+SAID = "pflx: Stopped. Nothing half-written was left.\n"
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+HOOKED = """
+import importlib.abc, signal, sys
+
+awaited, how = sys.argv[1], int(sys.argv[2])
+
+class Stopping(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == awaited:
+            sys.meta_path.remove(self)
+            exec("signal.raise_signal(how)")  # as in the exec of a dataclass
+
+sys.meta_path.insert(0, Stopping())
+from pflx.__main__ import main
+sys.argv = ["pflx", *sys.argv[3:]]
+main()
+"""
+
+
+def stopped_at(module: str, how: signal.Signals, folder: Path, *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command that gets a signal when it first imports a module."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and its children do
+    (folder / "hooked.py").write_text(HOOKED)
+    command = [sys.executable, "-m", "hooked", module, str(int(how)), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("how", SIGNALS)
+def test_a_signal_while_the_command_itself_loads_is_answered(tmp_path: Path, how: signal.Signals) -> None:
+    assert stopped_at("typer", how, tmp_path, "--help") == (128 + how, "", SAID)
+
+
+@pytest.mark.parametrize(
+    ("module", "how"), [*zip(["pflx.runtime.listener", "onnxruntime", "av"], SIGNALS, strict=True)]
+)
+def test_a_signal_while_a_verb_loads_what_it_needs_is_answered(
+    tmp_path: Path, module: str, how: signal.Signals
+) -> None:
+    clip, portrait = MEDIA / "podium_speech_8s.mp4", MEDIA / "portrait_astronaut_256.png"
+    arguments = ("run", clip, "-p", portrait, "-o", "out.mp4", "--coefficients", "out.npz")
+    assert stopped_at(module, how, tmp_path, *arguments) == (128 + how, "", SAID)
+    assert {path.name for path in tmp_path.iterdir()} <= {"hooked.py", "__pycache__"}
+
+
+@pytest.mark.parametrize("how", SIGNALS)
+def test_a_signal_at_work_has_its_own_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    monkeypatch.setattr("pflx.cli.doctor.find_gpus", lambda: signal.raise_signal(how))
+    outcome = pflx("doctor")
+    assert (outcome.code, outcome.out, outcome.err) == (128 + how, "", SAID)
+
+
+@pytest.mark.parametrize("kind", [EngineError, RuntimeError])
+def test_what_fails_because_it_was_stopped_counts_as_stopped(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def fail() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise kind("a module that was half imported") from None
+
+    monkeypatch.setattr("pflx.cli.doctor.find_gpus", fail)
+    outcome = pflx("doctor")
+    assert (outcome.code, outcome.out, outcome.err) == (143, "", SAID)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang_up() -> list[Gpu]:
+        signal.raise_signal(signal.SIGHUP)
+        return []
+
+    monkeypatch.setattr("pflx.cli.build.find_gpus", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert "none.pflx does not exist" in refusal("build", "none.pflx")
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_impatient_presses_do_not_interrupt_the_cleaning_up() -> None:
+    cleaned: list[int] = []
+
+    def clean(stop: Stop) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            cleaned.append(stop.code)
+
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with stoppable() as stop, pytest.raises(KeyboardInterrupt):
+        clean(stop)
+    assert cleaned == [143]
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_what_ends_by_itself_is_asked_to_before_the_signal_does_the_rest() -> None:
+    steps: list[str] = []
+
+    def serve() -> None:
+        with ended_by("SIGHUP", lambda: steps.append("asked")):
+            signal.raise_signal(signal.SIGHUP)
+            steps.append("ended")
+
+    with stoppable() as stop, pytest.raises(KeyboardInterrupt):
+        serve()
+    assert steps == ["asked", "ended"]
+    assert stop.code == 129

@@ -1,0 +1,293 @@
+"""Wrong invocations, and the exact line that answers each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from support.commands import pflx, refusal
+from support.fakes import portrait_of, write_fake_bundle
+
+from pflx import __version__
+from pflx.cli import app
+from pflx.cli.usage import EXAMPLES
+from pflx.runtime.media.video_writer import VideoWriter
+
+MISTYPED = {
+    "exprot -o me.pflx": "pflx has no command 'exprot'. Did you mean `pflx export`?",
+    "bench me.pflx": "pflx has no command 'bench'. Did you mean `pflx bench-latency`?",
+    "benchlatency": "pflx has no command 'benchlatency'. Did you mean `pflx bench-latency`?",
+    "record me.pflx": "pflx has no command 'record'. Did you mean `pflx calibrate record`?",
+    "int8": "pflx has no command 'int8'. Did you mean `pflx calibrate int8`?",
+    "posnet": "pflx has no command 'posnet'. Did you mean `pflx calibrate posnet`?",
+    "inspcet me.pflx": "pflx has no command 'inspcet'. Did you mean `pflx inspect`?",
+    "calibrate recrod": "pflx calibrate has no command 'recrod'. Did you mean `pflx calibrate record`?",
+    "calibrate lookahaed": "pflx calibrate has no command 'lookahaed'. Did you mean `pflx calibrate lookahead`?",
+    "-v": (
+        "pflx needs a command: export, build, inspect, run, live, serve, bench-latency, evaluate, doctor or calibrate."
+    ),
+    "--verison": "pflx has no option --verison. Did you mean --version?",
+    "-x": "pflx has no option -x. See `pflx --help`.",
+    "run": "pflx run needs SPEAKER and --portrait. For example: pflx run speaker.mp4 -p me.png",
+    "run speaker.mp4": "pflx run needs --portrait. For example: pflx run speaker.mp4 -p me.png",
+    "run -p me.png": "pflx run needs SPEAKER. For example: pflx run speaker.mp4 -p me.png",
+    "run speaker.mp4 -p": "-p needs a value. See `pflx run --help`.",
+    "run speaker.mp4 -p me.png extra": "pflx run has no place for 'extra'. For example: pflx run speaker.mp4 -p me.png",
+    "run speaker.mp4 me.pflx -p me.png": "'me.pflx' stands where nothing does. Give it as --bundle me.pflx",
+    "run speaker.mp4 me.png": "'me.png' stands where nothing does. Give it as --portrait me.png",
+    "run speaker.mp4 -b me.png -p me.pflx": (
+        "--bundle me.png and --portrait me.pflx are swapped. Give --bundle me.pflx --portrait me.png"
+    ),
+    "run speaker.mp4 -b me.png": "--bundle is me.png, a picture. Give it as --portrait me.png",
+    "run speaker.mp4 -p me.pflx": "--portrait is me.pflx, a bundle. Give it as --bundle, and a picture as --portrait.",
+    "run speaker.mp4 -p me.png --portriat me.png": "pflx run has no option --portriat. Did you mean --portrait?",
+    "run speaker.mp4 -p me.png --lookahead 14": "--lookahead is '14'; give a whole number from 0 to 13.",
+    "run speaker.mp4 -p me.png --lookahead -1": "--lookahead is '-1'; give a whole number from 0 to 13.",
+    "run speaker.mp4 -p me.png --samples 0": "--samples is '0'; give a whole number, 1 or more.",
+    "run speaker.mp4 -p me.png --samples two": "--samples is 'two'; give a whole number, 1 or more.",
+    "run speaker.mp4 -p me.png --samples 1.5": "--samples is '1.5'; give a whole number, 1 or more.",
+    "run speaker.mp4 -p me.png --seed -1": "--seed is '-1'; give a whole number, 0 or more.",
+    "run speaker.mp4 -p me.png --threads 0": "--threads is '0'; give a whole number from 1 to {most}.",
+    "run speaker.mp4 -p me.png --threads 100000": "--threads is '100000'; give a whole number from 1 to {most}.",
+    "run speaker.mp4 -p me.png --renderer wrap": "--renderer is 'wrap'; give pirender or warp. Did you mean warp?",
+    "run speaker.mp4 -p me.png --engine onnx": (
+        "--engine is 'onnx'; give onnxruntime, openvino, tensorrt or tensorrt-rtx. Did you mean onnxruntime?"
+    ),
+    "run speaker.mp4 -p me.png --solver dpm": "--solver is 'dpm'; give ddim or dpm++. Did you mean dpm++?",
+    "run speaker.mp4 -p me.png --steps 0": "--steps is '0'; give a whole number, 1 or more.",
+    "run speaker.mp4 -p me.png --duration inf": "--duration is 'inf'; give a number.",
+    "run speaker.mp4 -p me.png --side-by-side=yes": "--side-by-side takes no value. See `pflx run --help`.",
+    "run https://me.example/speaker.mp4 -p me.png": (
+        "SPEAKER is https://me.example/speaker.mp4, an address; pflx reads files. Download it, and give the path."
+    ),
+    "run file:///home/me/my%20clip.mp4 -p me.png": (
+        "SPEAKER is file:///home/me/my%20clip.mp4, an address; pflx reads files. Give the path: /home/me/my clip.mp4"
+    ),
+    "run speaker.mp4 -p https://me.example/me.png": (
+        "--portrait is https://me.example/me.png, an address; pflx reads files. Download it, and give the path."
+    ),
+    "run speaker.mp4 -p me.png -b s3://models/me.pflx": (
+        "--bundle is s3://models/me.pflx, an address; pflx reads files. Download it, and give the path."
+    ),
+    "run speaker.mp4 -p me.png --speaker-emotion http://me.example/emotion.npy": (
+        "--speaker-emotion is http://me.example/emotion.npy, an address; pflx reads files. Download it, and "
+        "give the path."
+    ),
+    "inspect": "pflx inspect needs BUNDLE. For example: pflx inspect me.pflx",
+    "inspect me.pflx me.pflx": "pflx inspect has no place for 'me.pflx'. For example: pflx inspect me.pflx",
+    "inspect me.pflx --jsno": "pflx inspect has no option --jsno. Did you mean --json?",
+    "build": "pflx build needs BUNDLE. For example: pflx build me.pflx",
+    "build me.pflx --engine tensort": "--engine is 'tensort'; give tensorrt or tensorrt-rtx. Did you mean tensorrt?",
+    "build me.pflx --engine openvino": "--engine is 'openvino'; give tensorrt or tensorrt-rtx.",
+    "live": "pflx live needs --portrait. For example: pflx live -p me.png",
+    "live me.png": "BUNDLE is me.png, a picture. Give it as --portrait me.png",
+    "live me.pflx": "pflx live needs --portrait. For example: pflx live -p me.png",
+    "live me.png -p me.pflx": "BUNDLE me.png and --portrait me.pflx are swapped. Give me.pflx --portrait me.png",
+    "live -p me.png --playout -5": "--playout is '-5'; give a number, 0 or more.",
+    "live -p me.png --duration nan": "--duration is 'nan'; give a number, 0 or more.",
+    "serve": "pflx serve needs --portrait. For example: pflx serve -p me.png",
+    "serve me.pflx": "pflx serve needs --portrait. For example: pflx serve -p me.png",
+    "serve -p me.pflx": "--portrait is me.pflx, a bundle. Give it without -p, and a picture as --portrait.",
+    "serve -p me.png --port 70000": "--port is '70000'; give a whole number from 0 to 65535.",
+    "serve -p me.png --port http": "--port is 'http'; give a whole number from 0 to 65535.",
+    "serve -p me.png --max-samples 5": "--max-samples is '5'; give a whole number from 1 to 4.",
+    "serve -p me.png --playout-ms 1001": "--playout-ms is '1001'; give a number from 0 to 1000.",
+    "export": "pflx export needs --output. For example: pflx export -o me.pflx",
+    "export --kind reactface": "pflx export needs --output. For example: pflx export -o me.pflx",
+    "export -o new.pflx --kind reactfase --untrained 0": (
+        "--kind is 'reactfase'; give reactface, perfrdiff, transvae, belfusion or backchannel. Did you mean reactface?"
+    ),
+    "export -o new.pflx --precision fp61": "--precision is 'fp61'; give fp32 or fp16. Did you mean fp16?",
+    "export -o new.pflx --untrained -1": "--untrained is '-1'; give a whole number, 0 or more.",
+    "export -o new.pflx --untrained many": "--untrained is 'many'; give a whole number, 0 or more.",
+    "export -o new.pflx --window 0": "--window is '0'; give a whole number, 1 or more.",
+    "export -o new.pflx --mfcc-range 1": "--mfcc-range needs 2 values. See `pflx export --help`.",
+    "export -o new.pflx --mfcc-range 1 nan": "--mfcc-range is 'nan'; give a number.",
+    "export -o new.pflx --size big": "--size is 'big'; give a whole number.",
+    "export -o new.pflx --mean-face https://me.example/mean_face.npy": (
+        "--mean-face is https://me.example/mean_face.npy, an address; pflx reads files. Download it, and give the path."
+    ),
+    "export -o new.pflx --posnet https://me.example/posnet.pth": (
+        "--posnet is https://me.example/posnet.pth, an address; pflx reads files. Download it, and give the path."
+    ),
+    "bench-latency --mode realtme --stub": (
+        "--mode is 'realtme'; give realtime, single-stream, engine, sessions or soak. Did you mean realtime?"
+    ),
+    "bench-latency --stub --kind perfdiff": (
+        "--kind is 'perfdiff'; give reactface, perfrdiff, transvae, belfusion or backchannel. Did you mean perfrdiff?"
+    ),
+    "bench-latency --stub --floor ful": (
+        "--floor is 'ful'; give full, fewer-steps, half-rate, warped or hold. Did you mean full?"
+    ),
+    "bench-latency --stub --playout-ms nan": "--playout-ms is 'nan'; give a number, 0 or more.",
+    "bench-latency me.png -p me.pflx": (
+        "BUNDLE me.png and --portrait me.pflx are swapped. Give me.pflx --portrait me.png"
+    ),
+    "evaluate": "pflx evaluate needs PREDICTIONS. For example: pflx evaluate run.npz",
+    "evaluate https://me.example/run.npz": (
+        "PREDICTIONS is https://me.example/run.npz, an address; pflx reads files. Download it, and give the path."
+    ),
+    "evaluate run.npz --hop 0": "--hop is '0'; give a whole number, 1 or more.",
+    "calibrate record": (
+        "pflx calibrate record needs BUNDLE, --speaker, --portrait and --output. For example: pflx calibrate "
+        "record me.pflx --speaker speaker.mp4 -p me.png -o feeds"
+    ),
+    "calibrate record me.pflx --speaker speaker.mp4 -p me.png": (
+        "pflx calibrate record needs --output. For example: pflx calibrate record me.pflx --speaker "
+        "speaker.mp4 -p me.png -o feeds"
+    ),
+    "calibrate record me.png --speaker speaker.mp4 -p me.pflx -o feeds": (
+        "BUNDLE me.png and --portrait me.pflx are swapped. Give me.pflx --portrait me.png"
+    ),
+    "calibrate record me.pflx -s speaker.mp4 -p me.png -o feeds --limit 0": (
+        "--limit is '0'; give a whole number, 1 or more."
+    ),
+    "calibrate record me.pflx -s speaker.mp4 -p me.png -o feeds --threads 5000": (
+        "--threads is '5000'; give a whole number from 1 to {most}."
+    ),
+    "calibrate fp16 me.pflx": (
+        "pflx calibrate fp16 needs --feeds and --output. For example: pflx calibrate fp16 me.pflx --feeds "
+        "feeds -o policy.json"
+    ),
+    "calibrate fp16 me.pflx -f feeds -o policy.json --ssim 2": "--ssim is '2'; give a number from 0 to 1.",
+    "calibrate fp16 me.pflx -f feeds -o policy.json --trials 1": "--trials is '1'; give a whole number, 2 or more.",
+    "calibrate int8 me.pflx": (
+        "pflx calibrate int8 needs --feeds. For example: pflx calibrate int8 me.pflx --feeds feeds"
+    ),
+    "calibrate int8 me.pflx -f feeds --engine openvin": (
+        "--engine is 'openvin'; give openvino, onnxruntime or tensorrt. Did you mean openvino?"
+    ),
+    "calibrate posnet": (
+        "pflx calibrate posnet needs MOTION, --slide and --output. For example: pflx calibrate posnet "
+        "run.npz --slide 8 -o posnet.safetensors"
+    ),
+    "calibrate posnet run.npz --slide eight -o a.safetensors": "--slide is 'eight'; give a whole number.",
+    "calibrate posnet run.npz --slide 8 -o a.safetensors --optimizer adan": (
+        "--optimizer is 'adan'; give adam or sgd. Did you mean adam?"
+    ),
+    "doctor now": "pflx doctor has no place for 'now'. For example: pflx doctor",
+}
+"""Typed wrong: exit code 2, and nothing was opened."""
+
+IMPOSSIBLE = {
+    "run speaker.mp4 -p me.png --duration 0": "A clip cannot be cut to 0.0 s. Give a number above 0.",
+    "run speaker.mp4 -p me.png --trace trace.txt": "trace.txt does not end in .json. Try trace.json.",
+    "run none.mp4 -p me.png": "none.mp4 does not exist. Check the path.",
+    "run folder -p me.png": "folder is a folder. Give a video file.",
+    "run text.txt -p me.png": "text.txt is no video that FFmpeg can read (Invalid data found when processing input).",
+    "run speaker.mp4 -p none.png": "none.png does not exist. Check the path.",
+    "run speaker.mp4 -p text.txt": (
+        "text.txt is no picture that can be read (UnidentifiedImageError: cannot identify image file 'text.txt')."
+    ),
+    "run speaker.mp4 -p me.png -b none.pflx": "none.pflx does not exist. Make one: pflx export -o none.pflx",
+    "run speaker.mp4 -p me.png -b folder": (
+        "folder is no bundle: it has no manifest.json. Make one: pflx export -o folder.pflx"
+    ),
+    "run speaker.mp4 -p me.png -b me": "me does not exist. Did you mean me.pflx?",
+    "run speaker.mp4 -p me.png -b text.txt": "text.txt is a file; a bundle is a folder. Check the path.",
+    "run speaker.mp4 -p me.png -b none/me.pflx": "none/me.pflx does not exist. Check the path.",
+    "inspect me.png": "me.png is a file; a bundle is a folder. Did you mean me.pflx?",
+    "inspect none": "none does not exist. Make one: pflx export -o none.pflx",
+    "inspect folder": "folder is no bundle: it has no manifest.json. Make one: pflx export -o folder.pflx",
+    "build none.pflx": "none.pflx does not exist. Make one: pflx export -o none.pflx",
+    "serve -p me.png --certificate none.pem --key none.pem": "none.pem does not exist. Check the path.",
+    "export -o me.png": "A bundle's name ends in .pflx, 'me.png' does not. Try me.png.pflx.",
+    "export -o out": "A bundle's name ends in .pflx, 'out' does not. Try out.pflx.",
+    "export -o none/new.pflx": "none is no folder. Make it, or write new.pflx elsewhere.",
+    "export -o me.pflx": "me.pflx exists. Give another name, or replace it with --overwrite.",
+    "export -o text.pflx --overwrite": "text.pflx is no bundle, and is not replaced. Remove it, or give another name.",
+    "export -o new.pflx --mean-face none.npy": "Mean face none.npy does not exist. Give a .npy file, zero or upright.",
+    "bench-latency --stub --sessions 3..2": "--sessions is '3..2'; write the fewest and the most, like 1..8.",
+    "bench-latency --compare none.json --stub": (
+        "none.json does not exist. Make one: pflx bench-latency BUNDLE --json none.json"
+    ),
+    "evaluate none.npz": "none.npz does not exist. Check the path.",
+    "calibrate lookahead me.pflx -f none": (
+        "none does not exist. Record some: pflx calibrate record BUNDLE --speaker CLIP --portrait PICTURE -o none"
+    ),
+    "calibrate lookahead me.pflx -f folder": (
+        "folder holds no recorded feeds: it has no feeds.json. Record some: pflx calibrate record BUNDLE "
+        "--speaker CLIP --portrait PICTURE -o folder"
+    ),
+}
+"""Typed right, and there is no such thing: exit code 1."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle, a portrait, a clip, and things that are none of these."""
+    folder = tmp_path_factory.mktemp("place")
+    write_fake_bundle(folder / "me.pflx")
+    Image.fromarray(portrait_of()).save(folder / "me.png")
+    with VideoWriter(folder / "speaker.mp4", size=(64, 48), audio=False) as writer:
+        writer.write(np.zeros((10, 48, 64, 3), np.uint8))
+    (folder / "text.txt").write_text("words")
+    (folder / "text.pflx").write_text("words")
+    (folder / "folder").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "code"),
+    [(line, said, code) for code, lines in ((2, MISTYPED), (1, IMPOSSIBLE)) for line, said in lines.items()],
+)
+def test_a_wrong_invocation_is_answered_by_one_exact_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str, code: int
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    assert refusal(*line.split(), code=code) == f"pflx: {said.replace('{most}', str(4 * (os.cpu_count() or 1)))}"
+    assert sorted(place.rglob("*")) == before
+
+
+def test_the_table_has_at_least_sixty_rows() -> None:
+    assert len(MISTYPED) + len(IMPOSSIBLE) >= 60
+
+
+def test_every_verb_has_an_example_that_would_be_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    found = dict(verbs(typer.main.get_command(app)))
+    assert found.keys() == EXAMPLES.keys()
+    for name, verb in found.items():
+        verb.make_context(f"pflx {name}", EXAMPLES[name].split()).close()
+
+
+def verbs(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from verbs(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
+
+
+def test_what_is_asked_of_pflx_itself_is_answered() -> None:
+    version = pflx("--version")
+    assert (version.code, version.out, version.err) == (0, f"pflx {__version__}\n", "")
+    for asked in ([], ["-h"], ["--help"]):
+        shown = pflx(*asked)
+        assert (shown.code, shown.err) == (0, "")
+        assert "bench-latency" in shown.out
+        assert "--install-completion" in shown.out
+    assert "lookahead" in pflx("calibrate").out
+    assert pflx("calibrate").out == pflx("calibrate", "-h").out
+    assert pflx("run", "-h").out == pflx("run", "--help").out
+    assert pflx("run", "-h", "--seed", "-1").code == 0
+
+
+def test_a_shell_that_completes_is_told_verbs_options_and_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_PFLX_COMPLETE", "complete_bash")
+    for typed, expected in (
+        ("pflx ben", {"bench-latency"}),
+        ("pflx calibrate ", {"record", "fp16", "int8", "lookahead", "posnet"}),
+        ("pflx run --side", {"--side-by-side"}),
+        ("pflx export --kind per", {"perfrdiff"}),
+    ):
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
+        assert set(pflx().out.split()) == expected, typed
