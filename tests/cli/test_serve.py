@@ -122,7 +122,7 @@ def test_a_port_that_is_taken_is_told(scene: Scene) -> None:
 def test_a_certificate_and_its_key_belong_together(scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_text("")
     assert "Give the other one, too" in scene.refuse("--certificate", str(tmp_path / "c.pem"))
-    assert "c.pem does not exist" in scene.refuse("--certificate", str(tmp_path / "c.pem"), "--key", "none.pem")
+    assert "none.pem does not exist" in scene.refuse("--certificate", str(tmp_path / "c.pem"), "--key", "none.pem")
 
 
 def test_what_cannot_be_served_is_refused(scene: Scene, tmp_path: Path) -> None:
