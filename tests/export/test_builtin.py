@@ -93,5 +93,5 @@ def test_what_it_cannot_be_is_refused_in_one_line_and_nothing_is_written(tmp_pat
     assert "Frames of 300 px cannot be rendered. Choose one of (224, 256)." in refusal(
         "export", "-o", target, "--size", 300
     )
-    assert "Mean face nowhere.npy cannot be read" in refusal("export", "-o", target, "--mean-face", "nowhere.npy")
+    assert "Mean face nowhere.npy does not exist" in refusal("export", "-o", target, "--mean-face", "nowhere.npy")
     assert not list(tmp_path.iterdir())

@@ -80,7 +80,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_export_reads_the_policy_before_it_begins(tmp_path: Path) -> None:
     options: list[str | Path] = ["export", "--untrained", "0", "--precision", "fp16", "-o", tmp_path / "me.pflx"]
-    assert "none.json cannot be read" in refusal(*options, "--policy", tmp_path / "none.json")
+    assert "none.json does not exist" in refusal(*options, "--policy", tmp_path / "none.json")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -303,7 +303,7 @@ def test_a_gpu_without_kernels_is_named_with_its_generation_and_what_runs_there(
     assert str(caught.value) == (
         "engines/adder.plan: graph 'adder' on cuda:0 (sm_89) is refused by TensorRT for RTX: unsupported cc; "
         "The engine cannot run on this GPU. Run it with another engine library: ONNX Runtime, or "
-        "`pflx build --engine tensorrt`."
+        "`pflx build BUNDLE --engine tensorrt`."
     )
     assert rtx.trt.count("deserialize") == 0
     rtx.trt.faults.validity = ("INVALID", 33)
