@@ -13,14 +13,14 @@ def check_output(path: Path | None, suffix: str) -> None:
 
     Args:
         path: of a file that may be there already.
-        suffix: what its name must end in.
+        suffix: what its name must end in, large or small.
 
     Raises:
         OutputError: another suffix, no such folder, a folder of that name, or no permission.
     """
     if path is None:
         return
-    if path.suffix != suffix:
+    if path.suffix.lower() != suffix:
         raise OutputError(f"{path} does not end in {suffix}. Try {path.with_suffix(suffix)}.")
     if not path.parent.is_dir():
         raise OutputError(f"There is no folder {path.parent}. Make it, or choose another place.")

@@ -70,10 +70,11 @@ def run(
     """Render a listener's reaction to a clip."""
     from pflx.runtime import Listener, SpeakerSettings, open_speaker
 
+    output = output or Path(f"{speaker.stem}.listener.mp4")
+    check_output(output, ".mp4")
     check_output(coefficients, ".npz")
     check_output(trace, ".json")
     clip = open_speaker(speaker)
-    output = output or Path(f"{speaker.stem}.listener.mp4")
     if output.exists() and output.samefile(speaker):
         raise OutputError(f"{output} is the speaker's clip, which would be replaced. Give another --output.")
     if duration is not None:

@@ -179,6 +179,8 @@ MISTYPED = {
 IMPOSSIBLE = {
     "run speaker.mp4 -p me.png --duration 0": "A clip cannot be cut to 0.0 s. Give a number above 0.",
     "run speaker.mp4 -p me.png --trace trace.txt": "trace.txt does not end in .json. Try trace.json.",
+    "run none.mp4 -p me.png -o out.avi": "out.avi does not end in .mp4. Try out.mp4.",
+    "run none.mp4 -p me.png -o none/out.mp4": "There is no folder none. Make it, or choose another place.",
     "run none.mp4 -p me.png": "none.mp4 does not exist. Check the path.",
     "run folder -p me.png": "folder is a folder. Give a video file.",
     "run text.txt -p me.png": "text.txt is no video that FFmpeg can read (Invalid data found when processing input).",
