@@ -112,6 +112,11 @@ def files_of(tree: Path) -> set[str]:
     return found & {*listed} if "pyproject.toml" in listed else found
 
 
+def test_results_at_the_top_are_not_copied_and_folders_of_that_name_below_are(source: Path) -> None:
+    assert (source / "runtime/data/demo/speaker.mp4").is_file()
+    assert not {".git", ".venv", "build", "dist", "demo"} & {path.name for path in source.iterdir()}
+
+
 def test_the_sdist_holds_every_file_but_links(source: Path, sdist: set[str]) -> None:
     wanted = {name for name in files_of(source) if not name.startswith(LEFT_OUT)}
     assert wanted - sdist == set()

@@ -41,7 +41,13 @@ def copy_source(folder: Path) -> Path:
         folder: which must not exist.
     """
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
-    return Path(shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(".git", *ignored)))
+    anywhere = shutil.ignore_patterns(".git", *(name for name in ignored if not name.startswith("/")))
+    at_the_top = {name[1:] for name in ignored if name.startswith("/")}
+
+    def left_out(place: str, names: list[str]) -> set[str]:
+        return {*anywhere(place, names)} | (at_the_top & {*names} if Path(place) == ROOT else set())
+
+    return Path(shutil.copytree(ROOT, folder, symlinks=True, ignore=left_out))
 
 
 def build(source: Path, folder: Path) -> tuple[Path, Path]:
