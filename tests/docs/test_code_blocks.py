@@ -1,0 +1,95 @@
+"""Blocks of Python in the documents: each one is run here, or is a file that other tests run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import create_autospec
+
+import numpy as np
+import pytest
+from support.fakes import ONE_FACE, fake_listener
+from support.places import ROOT
+
+from pflx.engines.gpu.device import Device
+from pflx.runtime import EngineSettings, Listener, ListenerFrame, LiveSettings
+from pflx.runtime.builtin import builtin_bundle
+from pflx.runtime.bundle_engines import open_engine
+from pflx.runtime.media.video_writer import VideoWriter
+
+RUN_HERE = {"features.md": 1, "gpu.md": 2, "live.md": 1}
+RUN_ELSEWHERE = {
+    "README.md": 2,  # tests/examples/test_examples.py
+    "embedding.md": 5,  # files in examples/, word for word: tests/examples/test_embedding.py
+}
+
+
+def blocks(document: str) -> list[str]:
+    folder = ROOT if document == "README.md" else ROOT / "docs"
+    return re.findall(r"^```python\n(.*?)^```", (folder / document).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def ran(block: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(names)
+    exec(block, found)
+    return found
+
+
+def test_every_block_is_run_somewhere() -> None:
+    names = ["README.md", *(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+    assert {name: len(found) for name in names if (found := blocks(name))} == RUN_HERE | RUN_ELSEWHERE
+
+
+def test_the_fitted_extractor_scales_and_passes_on_that_there_is_no_face() -> None:
+    fitted = ran(*blocks("features.md"), {})["Fitted"]
+    found: list[Any] = [np.full(58, 2.0, np.float32), None]
+    extractor = create_autospec(type("Extractor", (), {"extract": lambda self, picture, frame: None}), instance=True)
+    extractor.extract.side_effect = found
+    one = fitted(extractor, scale=3.0, offset=1.0)
+    assert one.size == 58
+    assert np.array_equal(one.extract(None, None), np.full(58, 7.0, np.float32))
+    assert one.extract(None, None) is None
+
+
+def test_a_listener_opens_in_half_precision_where_there_is_no_gpu() -> None:
+    opened = create_autospec(Listener.open, return_value=nullcontext())
+    ran(blocks("gpu.md")[0], {"EngineSettings": EngineSettings, "Listener": type("Listener", (), {"open": opened})})
+    assert opened.call_args.kwargs["engines"] == EngineSettings(precision="fp16", fallback=True)
+
+
+def test_a_graph_runs_on_arrays_of_another_library() -> None:
+    torch = pytest.importorskip("torch")
+    device = create_autospec(Device)
+    device.open.return_value = None  # the CPU, in this one place
+    segment, last_pose = np.ones((1, 8, 58), np.float32), np.ones((1, 6), np.float32)
+    names = {
+        "Device": device,
+        "EngineSettings": EngineSettings,
+        "open_engine": open_engine,
+        "bundle": builtin_bundle(),
+        "torch": torch,
+        "a_torch_tensor": segment,
+        "another": last_pose,
+    }
+    smoothed = ran(blocks("gpu.md")[1], names)["smoothed"]
+    assert smoothed.shape == (1, 8, 58)
+    assert np.isfinite(smoothed.numpy()).all()
+
+
+def test_live_sessions_show_a_clip_and_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "tests/media/portrait_astronaut_256.png", "me.png")
+    with VideoWriter("speaker.mp4", size=(64, 48)) as writer:
+        writer.write(np.zeros((16, 48, 64, 3), np.uint8))
+    monkeypatch.setattr(Listener, "open", lambda bundle, portrait: fake_listener(detector=ONE_FACE))
+    shown: list[ListenerFrame] = []
+    names = {"Listener": Listener, "LiveSettings": LiveSettings, "show": shown.append}
+    ran(*blocks("live.md"), names | {"WebcamSource": lambda microphone: "speaker.mp4"})
+    numbers = [frame.ledger.frame for frame in shown]
+    assert numbers  # not all, if this machine was busy elsewhere for a while
+    assert {*numbers} <= {*range(16)}
+    assert max(map(numbers.count, numbers)) <= 2  # two sessions
