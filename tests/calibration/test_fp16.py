@@ -363,7 +363,7 @@ def test_the_command_shows_the_curve(written: tuple[Path, str]) -> None:
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(bundle: Bundle, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["calibrate", "fp16", bundle.path, "--feeds", tmp_path / "none"]
     assert "does not end in .json" in refusal(*arguments, "-o", tmp_path / "policy.txt")
-    assert "holds no recorded feeds" in refusal(*arguments, "-o", tmp_path / "policy.json")
+    assert "none does not exist. Record some" in refusal(*arguments, "-o", tmp_path / "policy.json")
 
 
 def test_fp16_graphs_that_a_bundle_has_are_judged_beside_the_policy(feeds: Feeds, tmp_path: Path) -> None:

@@ -8,12 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import pflx, refusal
 from support.places import MEDIA
-
-from pflx.cli.signals import Stop, ended_by, stoppable
-from pflx.engines import EngineError
-from pflx.engines.bundle.driver import Gpu
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -36,6 +31,15 @@ from pflx.__main__ import main
 sys.argv = ["pflx", *sys.argv[3:]]
 main()
 """
+
+IMPORTS = """
+import signal, sys
+from pflx.cli import doctor, main
+from pflx.cli.signals import ended_by, stoppable
+from pflx.engines import EngineError
+"""
+
+DOCTOR = 'sys.argv = ["pflx", "doctor"]; main()'
 
 
 def stopped_at(module: str, how: signal.Signals, folder: Path, *arguments: str | Path) -> tuple[int, str, str]:
@@ -65,69 +69,65 @@ def test_a_signal_while_a_verb_loads_what_it_needs_is_answered(
 
 
 @pytest.mark.parametrize("how", SIGNALS)
-def test_a_signal_at_work_has_its_own_exit_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
-) -> None:
-    monkeypatch.setattr("pflx.cli.doctor.find_gpus", lambda: signal.raise_signal(how))
-    outcome = pflx("doctor")
-    assert (outcome.code, outcome.out, outcome.err) == (128 + how, "", SAID)
+def test_a_signal_at_work_has_its_own_exit_code(how: signal.Signals) -> None:
+    working = f"doctor.find_gpus = lambda: signal.raise_signal({int(how)})"
+    assert in_its_own_process(f"{working}\n{DOCTOR}") == (128 + how, "", SAID)
 
 
-@pytest.mark.parametrize("kind", [EngineError, RuntimeError])
-def test_what_fails_because_it_was_stopped_counts_as_stopped(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
-) -> None:
-    def fail() -> None:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt:
-            raise kind("a module that was half imported") from None
-
-    monkeypatch.setattr("pflx.cli.doctor.find_gpus", fail)
-    outcome = pflx("doctor")
-    assert (outcome.code, outcome.out, outcome.err) == (143, "", SAID)
-
-
-def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang_up() -> list[Gpu]:
-        signal.raise_signal(signal.SIGHUP)
-        return []
-
-    monkeypatch.setattr("pflx.cli.build.find_gpus", hang_up)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+@pytest.mark.parametrize("kind", ["EngineError", "RuntimeError"])
+def test_what_fails_because_it_was_stopped_counts_as_stopped(kind: str) -> None:
+    code = f"""
+def fail():
     try:
-        assert "none.pflx does not exist" in refusal("build", "none.pflx")
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise {kind}("a module that was half imported") from None
+
+doctor.find_gpus = fail
+{DOCTOR}"""
+    assert in_its_own_process(code) == (143, "", SAID)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    code = f"""
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+doctor.examine = lambda: signal.raise_signal(signal.SIGHUP) or ()
+try:
+    {DOCTOR}
+finally:
+    print(signal.getsignal(signal.SIGHUP).name)"""
+    ended, said, erred = in_its_own_process(code)
+    assert (ended, said.split()[-1], erred) == (0, "SIG_IGN", "")
 
 
 def test_impatient_presses_do_not_interrupt_the_cleaning_up() -> None:
-    cleaned: list[int] = []
-
-    def clean(stop: Stop) -> None:
+    code = """
+before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+try:
+    with stoppable() as stop:
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
             signal.raise_signal(signal.SIGINT)
-            cleaned.append(stop.code)
-
-    before = [signal.getsignal(each) for each in SIGNALS]
-    with stoppable() as stop, pytest.raises(KeyboardInterrupt):
-        clean(stop)
-    assert cleaned == [143]
-    assert [signal.getsignal(each) for each in SIGNALS] == before
+            print("cleaned", stop.code)
+except KeyboardInterrupt:
+    print([signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before)"""
+    assert in_its_own_process(code) == (0, "cleaned 143\nTrue\n", "")
 
 
 def test_what_ends_by_itself_is_asked_to_before_the_signal_does_the_rest() -> None:
-    steps: list[str] = []
+    code = """
+try:
+    with stoppable() as stop, ended_by("SIGHUP", lambda: print("asked")):
+        signal.raise_signal(signal.SIGHUP)
+        print("ended")
+except KeyboardInterrupt:
+    print(stop.code)"""
+    assert in_its_own_process(code) == (0, "asked\nended\n129\n", "")
 
-    def serve() -> None:
-        with ended_by("SIGHUP", lambda: steps.append("asked")):
-            signal.raise_signal(signal.SIGHUP)
-            steps.append("ended")
 
-    with stoppable() as stop, pytest.raises(KeyboardInterrupt):
-        serve()
-    assert steps == ["asked", "ended"]
-    assert stop.code == 129
+def in_its_own_process(code: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr; a test process holds libraries that take signals in ways of their own."""
+    command = [sys.executable, "-c", f"{IMPORTS}{code}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr

@@ -45,7 +45,7 @@ def test_every_block_is_run_somewhere() -> None:
 
 
 def test_the_fitted_extractor_scales_and_passes_on_that_there_is_no_face() -> None:
-    fitted = ran(*blocks("features.md"), {})["Fitted"]
+    fitted = ran(blocks("features.md")[0], {})["Fitted"]
     found: list[Any] = [np.full(58, 2.0, np.float32), None]
     extractor = create_autospec(type("Extractor", (), {"extract": lambda self, picture, frame: None}), instance=True)
     extractor.extract.side_effect = found
@@ -88,7 +88,7 @@ def test_live_sessions_show_a_clip_and_a_camera(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Listener, "open", lambda bundle, portrait: fake_listener(detector=ONE_FACE))
     shown: list[ListenerFrame] = []
     names = {"Listener": Listener, "LiveSettings": LiveSettings, "show": shown.append}
-    ran(*blocks("live.md"), names | {"WebcamSource": lambda microphone: "speaker.mp4"})
+    ran(blocks("live.md")[0], names | {"WebcamSource": lambda microphone: "speaker.mp4"})
     numbers = [frame.ledger.frame for frame in shown]
     assert numbers  # not all, if this machine was busy elsewhere for a while
     assert {*numbers} <= {*range(16)}

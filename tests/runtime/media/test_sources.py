@@ -115,7 +115,7 @@ def test_what_is_no_source_is_refused_in_one_line(given: Any) -> None:
 
 
 def test_a_path_that_is_no_clip_is_found_at_once(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="no file"):
+    with pytest.raises(MediaError, match="does not exist"):
         as_source(tmp_path / "none.mp4")
 
 

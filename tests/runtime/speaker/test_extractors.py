@@ -138,7 +138,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, stored: npt.NDArray
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExtractorError, match="no file"):
+    with pytest.raises(ExtractorError, match="does not exist"):
         read_recorded(tmp_path / "none.npy", "coefficients")
     np.savez(tmp_path / "two.npz", a=values(), b=values())
     with pytest.raises(ExtractorError, match="a, b, but no 'coefficients'"):
