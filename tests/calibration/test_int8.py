@@ -320,7 +320,7 @@ def test_the_command_puts_int8_into_the_bundle_and_inspect_shows_it(
     outcome = pflx(*commanded, "--plot", tmp_path / "int8.png", "--json", tmp_path / "int8.json", "--psnr", 36)
     assert outcome.code == 0, outcome.err
     assert f"left out of pirender_frame: {SENSITIVE}" in outcome.out
-    assert f"pflx run CLIP --bundle {own.path} -p PICTURE --engine openvino --precision int8" in outcome.out
+    assert f"pflx run CLIP -b {own.path} -p PICTURE --engine openvino --precision int8" in outcome.out
     assert (tmp_path / "int8.png").exists()
     shown = pflx("inspect", own.path).out
     assert "int8   " in shown
