@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pflx.engines import PflxError
+from pflx.engines.bundle.manifest import MANIFEST
 
 ParserError = cast(type[Exception], typer.BadParameter.__mro__[2])
 """Any mistake that the parser finds: `ClickException`, of Click itself or of the copy that later Typers carry."""
@@ -250,7 +251,7 @@ def _is_picture(path: str) -> bool:
 
 
 def _is_bundle(path: str) -> bool:
-    return Path(path).suffix == ".pflx" or (Path(path) / "manifest.json").is_file()
+    return Path(path).suffix == ".pflx" or (Path(path) / MANIFEST).is_file()
 
 
 def _close(word: str, known: Sequence[str]) -> str:

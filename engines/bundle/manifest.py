@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from pflx.engines.bundle.engine_passport import Passport
+from pflx.engines.bundle.schema import check_schema
 from pflx.engines.bundle.variant_admission import Admission
 from pflx.engines.graphs.protocol import PflxError, TensorSpec
 
@@ -243,7 +244,7 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
         BundleCorruptError: not JSON, a missing, wrong or unknown field, or a reference to nothing.
     """
     try:
-        _check_schema(msgspec.json.decode(data, type=_SchemaOnly).schema, name)
+        check_schema(data, SCHEMA, name, "Export it again", BundleVersionError)
         manifest = msgspec.json.decode(data, type=Manifest, dec_hook=_decode_dtype)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleCorruptError(f"{name}/{MANIFEST} is malformed: {error}. Export it again.") from error
@@ -259,21 +260,6 @@ def check_references(manifest: Manifest, name: str) -> None:
     """
     for fault in _broken_references(manifest):
         raise BundleCorruptError(f"{name}/{MANIFEST}: {fault}. Export it again.")
-
-
-class _SchemaOnly(msgspec.Struct):
-    schema: int
-
-
-def _check_schema(schema: int, name: str) -> None:
-    if schema == SCHEMA:
-        return
-    newer = schema > SCHEMA
-    fix = "Upgrade pflx" if newer else "Export it again"
-    raise BundleVersionError(
-        f"{name} was written by {'a newer' if newer else 'an older'} pflx: its schema is {schema}, "
-        f"this one reads {SCHEMA}. {fix}."
-    )
 
 
 def _broken_references(manifest: Manifest) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from pflx.engines.bundle.schema import read_schema
 from pflx.engines.graphs.protocol import PflxError
 
 SCHEMA = 1
@@ -74,10 +75,6 @@ class Policy(_Record, frozen=True, kw_only=True):
     origin: Origin
 
 
-class _SchemaOnly(msgspec.Struct):
-    schema: int
-
-
 def encode_policy(policy: Policy) -> bytes:
     """Write a policy as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(policy), indent=2) + b"\n"
@@ -101,7 +98,7 @@ def read_policy(path: Path) -> Policy:
     except OSError as error:
         raise PolicyError(f"{path} cannot be read: {error.strerror}. {_MAKE}") from error
     try:
-        schema = msgspec.json.decode(data, type=_SchemaOnly).schema
+        schema = read_schema(data)
         if schema != SCHEMA:
             raise PolicyError(f"{path} is a policy of schema {schema}, this pflx reads {SCHEMA}. Calibrate again.")
         return msgspec.json.decode(data, type=Policy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -13,7 +12,7 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 from support.fakes import ONE_FACE, fake_listener
-from support.places import ROOT
+from support.places import ROOT, python_blocks
 
 from pflx.engines.gpu.device import Device
 from pflx.runtime import EngineSettings, Listener, ListenerFrame, LiveSettings
@@ -30,7 +29,7 @@ RUN_ELSEWHERE = {
 
 def blocks(document: str) -> list[str]:
     folder = ROOT if document == "README.md" else ROOT / "docs"
-    return re.findall(r"^```python\n(.*?)^```", (folder / document).read_text(), re.DOTALL | re.MULTILINE)
+    return python_blocks(folder / document)
 
 
 def ran(block: str, names: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from figures import PAGE, stated, table
 from PIL import Image
 from support.exported import all_recipes
 from support.fakes import ONE_FACE, fake_listener
-from support.places import ROOT
+from support.places import ROOT, python_blocks
 
 from pflx.runtime import FaceState, Listener, ListenerFrame
 from pflx.runtime.media.video_writer import VideoWriter
@@ -27,16 +27,12 @@ from pflx.runtime.media.video_writer import VideoWriter
 CLIP = ROOT / "tests/media/podium_speech_8s.mp4"
 
 
-def readme_snippets() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
 def test_the_lines_of_the_readme_show_a_clip_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(ROOT / "tests/media/portrait_astronaut_256.png", "me.png")
     with VideoWriter("speaker.mp4", size=(64, 48)) as writer:
         writer.write(np.zeros((16, 48, 64, 3), np.uint8))
-    snippet, _ = readme_snippets()
+    snippet, _ = python_blocks(ROOT / "README.md")
     shown: list[Any] = []
     exec(snippet, {"show": shown.append})
     assert [image.shape for image in shown] == [(256, 256, 3)] * 16
@@ -96,7 +92,7 @@ def test_the_live_session_of_the_readme_shows_a_clip(tmp_path: Path, monkeypatch
         writer.write(np.zeros((16, 48, 64, 3), np.uint8))
     monkeypatch.chdir(tmp_path)
     shown: list[ListenerFrame] = []
-    _, snippet = readme_snippets()
+    _, snippet = python_blocks(ROOT / "README.md")
     exec(snippet, {"listener": fake_listener(detector=ONE_FACE), "show": shown.append})
     numbers = [frame.ledger.frame for frame in shown]
     assert numbers  # not all, if this machine was busy elsewhere for a while

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from pflx.engines import PflxError
+from pflx.engines.bundle.schema import check_schema
 from pflx.engines.bundle.writer import write_whole
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.latency.percentiles import Distribution, Figures
@@ -371,7 +372,7 @@ def decode_report(data: bytes, name: str) -> Report:
         ReportError: of another schema, not JSON, or a missing, wrong or unknown field.
     """
     try:
-        _check_schema(msgspec.json.decode(data, type=_SchemaOnly).schema, name)
+        check_schema(data, SCHEMA, name, "Measure again with --json", ReportError)
         return msgspec.json.decode(data, type=Report)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"{name} is no report of pflx bench-latency: {error}. Measure again with --json.") from error
@@ -401,18 +402,3 @@ def load_report(path: Path) -> Report:
     except OSError as error:
         raise ReportMissingError(f"{path} cannot be read: {error.strerror}. Give another file.") from error
     return decode_report(data, str(path))
-
-
-class _SchemaOnly(msgspec.Struct):
-    schema: int
-
-
-def _check_schema(schema: int, name: str) -> None:
-    if schema == SCHEMA:
-        return
-    newer = schema > SCHEMA
-    fix = "Upgrade pflx" if newer else "Measure again with --json"
-    raise ReportError(
-        f"{name} was written by {'a newer' if newer else 'an older'} pflx: its schema is {schema}, "
-        f"this one reads {SCHEMA}. {fix}."
-    )
