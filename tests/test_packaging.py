@@ -71,7 +71,8 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def in_new_process(code: str) -> Any:
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent)
+    command = [sys.executable, "-P", "-c", code]  # without this folder: a clone that lies in it is named pflx, too
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.parent)
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)
 
