@@ -26,6 +26,7 @@ import report
 
 from pflx.engines import Array, Bundle, Engine, OrtEngine
 from pflx.runtime import BlazeFace, Listener, SpeakerSettings, open_speaker
+from pflx.runtime.bench.measure.environment import commit_of
 from pflx.runtime.bundle_engines import CALL_SIZES
 from pflx.runtime.speaker.faces import MODEL_PATH
 
@@ -147,7 +148,7 @@ def compare(other: Path, rounds: int) -> dict[str, object]:
             "ratio_of_least": round(min(here) / min(there), 3),
             "median_of_ratios": round(statistics.median(a / b for a, b in zip(here, there, strict=True)), 3),
         }
-    return {"commits": {name: report.commit_of(checkout) for name, checkout in checkouts.items()}, "own_work": figures}
+    return {"commits": {name: commit_of(checkout) for name, checkout in checkouts.items()}, "own_work": figures}
 
 
 def main() -> None:

@@ -35,7 +35,12 @@ def main() -> None:
     with av.open(str(MEDIA / "webcam_cap12_12s.mp4")) as clip:
         pictures = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)][:FRAMES]
     versions = {name: version(name) for name in ("aiortc", "av")}
-    figures: dict[str, Any] = {"machine": machine(1) | {"webrtc": versions}, "encode": {}, "decode": {}}
+    figures: dict[str, Any] = {
+        "command": "python benchmarks/webrtc.py",
+        "machine": machine(1) | {"webrtc": versions},
+        "encode": {},
+        "decode": {},
+    }
     for size in LISTENER:
         for name, encoder in (("vp8", Vp8Encoder()), ("h264", H264Encoder())):
             figures["encode"][f"{name} {size[0]}x{size[1]}"], _ = encode(encoder, pictures, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -78,6 +79,8 @@ class LookaheadCurve(_Record, frozen=True, kw_only=True):
     Attributes:
         schema: version of this description.
         pflx: version that made it.
+        command: that made it, as typed; empty where none was.
+        created: time, ISO 8601.
         bundle: its name.
         untrained: seed of made-up weights; None for trained ones.
         feeds_sha256: of the recorded takes it was made of.
@@ -90,6 +93,8 @@ class LookaheadCurve(_Record, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     pflx: str
+    command: str = ""
+    created: str
     bundle: str
     untrained: int | None
     feeds_sha256: str
@@ -155,6 +160,7 @@ def lookahead_curve(
         points.append(_point(scenes, lookahead, hop, added=delay - least, delay=delay))
     return LookaheadCurve(
         pflx=pflx.__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         bundle=bundle.path.name,
         untrained=manifest.untrained,
         feeds_sha256=feeds.sha256(),

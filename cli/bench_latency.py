@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.export import Kind
 from pflx.cli.options import DenoisingOptions, EngineOptions, Lookahead, SpeakerOptions, grouped
 from pflx.cli.paths import check_output
@@ -121,7 +119,7 @@ def bench_latency(
     manifest = None if bundle is None or self_test else Bundle.open(bundle, verify=False).manifest
     judge = _Judge(limits, compare, [*manifest.graphs] if manifest and mode is Mode.ENGINE else [])
     at_once = _read_range(sessions)
-    command = shlex.join(["pflx", *sys.argv[1:]])
+    command = command_line()
     if self_test:
         outputs.write(_run_self_test(bundle, command), judge, [])
         return

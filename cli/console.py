@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -61,6 +62,11 @@ def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     plain = error.object[error.start : error.end].translate(_PLAIN)
     return plain.encode("ascii", "backslashreplace").decode(), error.end
+
+
+def command_line() -> str:
+    """What was typed, for reports."""
+    return shlex.join(["pflx", *sys.argv[1:]])
 
 
 def print_error(message: str) -> None:

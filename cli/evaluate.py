@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pflx.cli.console import err, print_line, progress_bar
+from pflx.cli.console import command_line, err, print_line, progress_bar
 from pflx.cli.paths import check_output
 
 _Predictions = Annotated[
@@ -69,7 +67,7 @@ def evaluate(
     if given.untrained is not None:
         err.print(f"[yellow]Untrained weights[/] (seed {given.untrained}): the figures mean nothing.", soft_wrap=True)
     with progress_bar() as report:
-        found = evaluate(inputs, command=shlex.join(["pflx", *sys.argv[1:]]), progress=report)
+        found = evaluate(inputs, command=command_line(), progress=report)
     for line in evaluation_lines(found):
         print_line(line)
     if json:

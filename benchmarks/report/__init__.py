@@ -1,12 +1,11 @@
 """What every benchmark writes: times taken in turns, and beside them the machine, the versions, and all as JSON."""
 
-from report.record import RESULTS, bundle_arguments, commit_of, machine, write
+from report.record import RESULTS, bundle_arguments, machine, write
 from report.times import interleaved, node_times, ratio, summary
 
 __all__ = [
     "RESULTS",
     "bundle_arguments",
-    "commit_of",
     "interleaved",
     "machine",
     "node_times",

@@ -6,12 +6,13 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from pflx.runtime.bench.measure.environment import commit_of
 
 RESULTS = Path(__file__).parents[1] / "results"
 _PACKAGES = ("pflx", "torch", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "av")
@@ -47,13 +48,6 @@ def write(name: str, content: Mapping[str, Any]) -> None:
     text = json.dumps({**when, **content}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
-
-
-def commit_of(checkout: Path) -> str:
-    """The commit of a checkout, marked where files were changed since; "unknown" outside of git."""
-    git = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
-    done = subprocess.run(git, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def _cpu_name() -> str:

@@ -70,6 +70,7 @@ class Fp16Report(_Record, frozen=True, kw_only=True):
     Attributes:
         schema: version of this description.
         pflx: version that made it.
+        command: that made it, as typed; empty where none was.
         bundle: its name.
         untrained: seed of made-up weights; None for trained ones.
         created: time, ISO 8601.
@@ -87,6 +88,7 @@ class Fp16Report(_Record, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     pflx: str
+    command: str = ""
     bundle: str
     untrained: int | None
     created: str

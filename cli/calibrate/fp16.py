@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import structs
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.options import BundleArgument, Threads
 from pflx.cli.options import Feeds as FeedsOption
 from pflx.cli.paths import check_output
@@ -60,7 +61,7 @@ def fp16(
     for line in report_lines(found):
         print_line(line)
     if report:
-        save_report(report, found)
+        save_report(report, structs.replace(found, command=command_line()))
     if plot:
         plot_report(plot, found)
     require_held(found)

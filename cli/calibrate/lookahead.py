@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import structs
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.options import BundleArgument, Precision, Threads
 from pflx.cli.options import Feeds as FeedsOption
 from pflx.cli.paths import check_output
@@ -49,7 +50,7 @@ def lookahead(
     best = smallest_good(curve, psnr)
     print_line(f"From --lookahead {best} on, every picture has {psnr:g} dB or more.")
     if json:
-        save_report(json, curve)
+        save_report(json, structs.replace(curve, command=command_line()))
     if plot:
         plot_curve(plot, curve)
     for path in filter(None, (json, plot)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,10 @@ import psutil
 from pflx.engines.bundle.driver import Gpu, find_gpus
 from pflx.runtime.bench.report.report import Environment
 
+_ROOT = Path(__file__).resolve().parents[3]
 _CPUS = Path("/sys/devices/system/cpu")
+_SAYS_NOTHING = (":(exclude)docs", ":(exclude)benchmarks/results")
+"""What in a checkout changes no figure."""
 _NVIDIA = Path("/proc/driver/nvidia/version")
 _PACKAGES = (
     "numpy",
@@ -39,6 +43,7 @@ def describe_environment(device: str = "cpu") -> Environment:
     gpu = _gpu(device)
     return Environment(
         pflx=_version("pflx") or "not installed",
+        commit=commit_of(_ROOT),
         python=platform.python_version(),
         os=platform.platform(),
         cpu=_cpu_name(),
@@ -53,6 +58,19 @@ def describe_environment(device: str = "cpu") -> Environment:
         packages={name: known for name in _PACKAGES if (known := _version(name))},
         load=round(psutil.getloadavg()[0], 2),
     )
+
+
+def commit_of(checkout: Path) -> str | None:
+    """The commit of a checkout, with `-dirty` where code was changed since; None outside of git."""
+    if not (checkout / ".git").exists():
+        return None
+    git = ["git", "-C", str(checkout)]
+    try:
+        commit = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True)
+        changed = subprocess.check_output([*git, "diff", "HEAD", "--name-only", "--", ".", *_SAYS_NOTHING], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.strip() + ("-dirty" if changed else "")
 
 
 def describe_frequency(cpus: Path = _CPUS) -> str:

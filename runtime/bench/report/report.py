@@ -43,6 +43,7 @@ class Environment(_Record, frozen=True, kw_only=True):
 
     Attributes:
         pflx: version.
+        commit: of the checkout that pflx runs from, marked where files were changed; None where it was installed.
         python: version.
         os: name and version.
         cpu: name of the processor.
@@ -59,6 +60,7 @@ class Environment(_Record, frozen=True, kw_only=True):
     """
 
     pflx: str
+    commit: str | None = None
     python: str
     os: str
     cpu: str
