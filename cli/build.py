@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from pflx.cli.console import err, print_line, print_untrained, progress_bar
-from pflx.engines import Bundle, PflxError
+from pflx.engines import Bundle, DeviceError, PflxError
 from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import Gpu, find_gpus
-from pflx.engines.gpu.cuda import open_cuda
+from pflx.engines.gpu.cuda import open_cuda, parse_device
 
 
 class Backend(StrEnum):
@@ -31,14 +31,17 @@ def build(
     capability: Annotated[
         list[str] | None, typer.Option(help="GPU generation such as sm_89, repeatable; tensorrt-rtx only.")
     ] = None,
+    device: Annotated[str, typer.Option(metavar="cuda[:N]", help="GPU to build on; tensorrt only.")] = "cuda:0",
 ) -> None:
     """Build or rebuild the TensorRT engines of a bundle. ONNX travels between machines, engines do not."""
-    gpus = find_gpus()
-    if gpus:
-        _tell_of(gpus[0], engine)
+    ordinal = parse_device(device)
+    if ordinal is None:
+        raise DeviceError("Engines are built on a GPU: give --device cuda:N, or none.")
+    for gpu in find_gpus()[ordinal : ordinal + 1]:
+        _tell_of(gpu, ordinal, engine)
     with progress_bar() as report:
         passports = build_bundle_engines(
-            bundle, engine.value, precision, compute_capabilities=capability, progress=report
+            bundle, engine.value, precision, compute_capabilities=capability, progress=report, gpu=ordinal
         )
     manifest = Bundle.open(bundle, verify=False).manifest
     print_untrained(manifest)
@@ -49,10 +52,10 @@ def build(
     print_line(f"Built {len(passports)} engines with {passports[0].backend} {passports[0].backend_version}.")
 
 
-def _tell_of(gpu: Gpu, engine: Backend) -> None:
+def _tell_of(gpu: Gpu, ordinal: int, engine: Backend) -> None:
     """Say how much memory the GPU has for the build, and whether it will run what is built."""
     with suppress(PflxError):  # without cuda-bindings nothing is known of the memory; the build may do without
-        free, total = open_cuda(0).memory()
+        free, total = open_cuda(ordinal).memory()
         err.print(
             f"{gpu.name}, {gpu.compute_capability}: {free / 1e9:.1f} of {total / 1e9:.1f} GB free",
             markup=False,

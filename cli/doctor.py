@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
 import typer
@@ -16,10 +15,18 @@ from rich.table import Column, Table
 
 from pflx.cli.console import out
 from pflx.engines.building.compiler import unsupported_gpus
-from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.bundle.driver import Gpu, find_gpus, require_driver, why_no_gpu
 from pflx.engines.bundle.variant_admission import cpu_features
 from pflx.engines.graphs.openvino import import_openvino
-from pflx.engines.graphs.protocol import BackendMissingError
+from pflx.engines.graphs.ort import import_onnxruntime
+from pflx.engines.graphs.protocol import (
+    BackendBrokenError,
+    BackendMissingError,
+    DeviceError,
+    first_line,
+    import_backend,
+)
+from pflx.engines.graphs.threads import usable_cores
 
 Verdict = Literal["ok", "missing", "broken"]
 _COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
@@ -62,15 +69,15 @@ def doctor() -> None:
 
 def examine() -> Iterator[Finding]:
     """Look at everything, cheap things first."""
-    yield Finding("machine", "ok", f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs")
+    cores = f"{usable_cores()} of {os.cpu_count()} CPUs"
+    yield Finding("machine", "ok", f"{platform.platform()}, Python {platform.python_version()}, {cores} to use")
     gpus = find_gpus()
-    for gpu in gpus:
-        yield Finding("GPU", "ok", f"{gpu.name}, {gpu.compute_capability}, driver for CUDA {gpu.driver}")
+    yield from map(_gpu, gpus)
     if not gpus:
-        yield Finding("GPU", "missing", "no NVIDIA driver, or no GPU", "none needed: the CPU runs everything, slower")
+        yield _no_gpu()
     yield onnxruntime_finding(_version("onnxruntime"), _version("onnxruntime-gpu"))
     yield _openvino()
-    yield _importable("cuda.bindings", "gpu", "--device cuda:N")
+    yield _importable("cuda.bindings.runtime", "gpu", "--device cuda:N")
     yield _importable("tensorrt", "tensorrt", "pflx build --engine tensorrt")
     yield _tensorrt_rtx(gpus)
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -82,6 +89,7 @@ def examine() -> Iterator[Finding]:
     ):
         yield _importable(name, package, needed_for)
     yield _encoder()
+    yield from outdated(requires("pflx") or (), _version)
 
 
 def onnxruntime_finding(cpu: str | None, gpu: str | None) -> Finding:
@@ -101,12 +109,55 @@ def onnxruntime_finding(cpu: str | None, gpu: str | None) -> Finding:
     if not cpu and not gpu:
         return Finding("ONNX Runtime", "missing", "nothing runs graphs", "pip install 'pflx[cpu]' or 'pflx[gpu]'")
     try:
-        providers = import_module("onnxruntime").get_available_providers()
-    except (ImportError, AttributeError, OSError) as error:
+        providers = import_onnxruntime().get_available_providers()
+    except BackendMissingError as error:
         fix = f"pip install --force-reinstall onnxruntime{'-gpu' if gpu else ''}"
-        return Finding("ONNX Runtime", "broken", f"installed, but does not load: {error}", fix)
+        return Finding("ONNX Runtime", "broken", f"installed, but does not work: {_reason(error)}", fix)
     names = ", ".join(provider.removesuffix("ExecutionProvider") for provider in providers)
     return Finding("ONNX Runtime", "ok", f"{gpu or cpu}, compiled for {names}")
+
+
+def outdated(requirements: Iterable[str], installed: Callable[[str], str | None]) -> Iterator[Finding]:
+    """Each installed package that is older than pflx needs.
+
+    Args:
+        requirements: as package metadata has them.
+        installed: version of a package, or None.
+    """
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # it comes with ONNX Runtime
+        return
+    told: set[str] = set()
+    for requirement in map(Requirement, requirements):
+        version_here = installed(requirement.name)
+        allowed = version_here is None or requirement.specifier.contains(version_here, prereleases=True)
+        if not allowed and requirement.name not in told:
+            told.add(requirement.name)
+            wanted = f"{requirement.name}{requirement.specifier}"
+            detail = f"{version_here} is installed, pflx needs {requirement.specifier}"
+            yield Finding(requirement.name, "broken", detail, f"pip install --upgrade '{wanted}'")
+
+
+def _gpu(gpu: Gpu) -> Finding:
+    """Judge a GPU by its driver, which has to be as new as the CUDA of what is installed."""
+    detail = f"{gpu.name}, {gpu.compute_capability}, driver for CUDA {gpu.driver}"
+    bindings = _version("cuda-bindings")
+    try:
+        if bindings:
+            require_driver(gpu, f"cuda-bindings {bindings}", bindings)
+    except DeviceError as error:
+        said, _, fix = str(error).removesuffix("; see `pflx doctor`.").partition(". ")
+        return Finding("GPU", "broken", f"{detail}; {said}", fix)
+    return Finding("GPU", "ok", detail)
+
+
+def _no_gpu() -> Finding:
+    found = why_no_gpu()
+    if not found.broken:
+        return Finding("GPU", "missing", found.reason, "none needed: the CPU runs everything, slower")
+    said, _, fix = found.reason.partition(": ")
+    return Finding("GPU", "broken", said, fix)
 
 
 def _version(package: str) -> str | None:
@@ -117,14 +168,14 @@ def _version(package: str) -> str | None:
 
 
 def _importable(module: str, extra: str, needed_for: str) -> Finding:
-    install = f"for `{needed_for}`: pip install 'pflx[{extra}]'"
+    subject = module.removesuffix(".runtime")
     try:
-        found = import_module(module)
-    except ModuleNotFoundError:
-        return Finding(module, "missing", "not installed", install)
-    except (ImportError, OSError) as error:
-        return Finding(module, "broken", f"does not load: {error}", install)
-    return Finding(module, "ok", str(getattr(found, "__version__", "")))
+        found = import_backend(module, f"pip install 'pflx[{extra}]'")
+    except BackendBrokenError as error:
+        return Finding(subject, "broken", f"does not work: {error.reason}", f"for `{needed_for}`: {error.fix}")
+    except BackendMissingError:
+        return Finding(subject, "missing", "not installed", f"for `{needed_for}`: pip install 'pflx[{extra}]'")
+    return Finding(subject, "ok", str(getattr(found, "__version__", "") or _version(subject.replace(".", "-")) or ""))
 
 
 def _openvino() -> Finding:
@@ -133,18 +184,27 @@ def _openvino() -> Finding:
     try:
         core = import_openvino().Core()
         capabilities = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) & {"FP32", "BF16", "INT8", "FP16"}
+    except BackendBrokenError as error:
+        return Finding("openvino", "broken", f"does not work: {error.reason}", error.fix)
     except BackendMissingError:
         return Finding("openvino", "missing", "not installed", needed_for)
-    except (RuntimeError, OSError) as error:
-        return Finding("openvino", "broken", f"does not load: {error}", needed_for)
+    except Exception as error:  # whatever the library raises: doctor goes on with the next
+        return Finding("openvino", "broken", f"does not work: {first_line(error)}", needed_for)
     detail = f"{_version('openvino')}, on this CPU in {', '.join(sorted(capabilities))}"
     return Finding("openvino", "ok", f"{detail} ({' '.join(cpu_features())})")
+
+
+def _reason(error: BackendMissingError) -> str:
+    return error.reason if isinstance(error, BackendBrokenError) else str(error)
 
 
 def _tensorrt_rtx(gpus: Sequence[Gpu]) -> Finding:
     """Judge TensorRT for RTX by the GPUs, too: it builds anywhere, and runs on few."""
     finding = _importable("tensorrt_rtx", "tensorrt-rtx", "pflx build --engine tensorrt-rtx")
-    left_out = unsupported_gpus(gpus) if finding.verdict == "ok" else []
+    try:
+        left_out = unsupported_gpus(gpus) if finding.verdict == "ok" else []
+    except Exception as error:  # whatever the library raises: doctor goes on with the next
+        return replace(finding, verdict="broken", detail=f"{finding.detail} does not work: {first_line(error)}")
     if not left_out:
         return finding
     names = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in left_out)

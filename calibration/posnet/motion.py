@@ -6,7 +6,6 @@ Poses are float [..., 6]: rotation in rad, translation in FaceVerse units, mean 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.feeds import Feeds
 from pflx.engines import Array
 from pflx.runtime.evaluation.predictions import WITHOUT_POSNET, InputError, read_predictions
+from pflx.runtime.frames.array_file import read_arrays
 from pflx.runtime.frames.coefficients import POSE
 
 FPS = 25
@@ -76,13 +76,8 @@ def read_motion(path: Path, slide: int, *, jump: float = JUMP, seed: int = 0) ->
     """
     if path.is_dir():
         return [feeds_motion(path, slide)]
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        arrays = _arrays(path)
-    except FileNotFoundError as error:
-        raise CalibrationError(f"{path} does not exist. Check the path.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CalibrationError(f"{path} is no .npy or .npz of numbers. Give head poses, or a run's .npz.") from error
+    arrays = read_arrays(path, CalibrationError)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if arrays.keys() >= _RUN_KEYS:
         return [segments_motion(path.name, digest, segments) for segments in _generated(path, slide)]
     tracks = _tracks(path, arrays)
@@ -254,11 +249,6 @@ def _uniform(rng: np.random.Generator, shape: tuple[int, ...], reach: float) -> 
 
 def _another_size(path: Path, found: int | None) -> CalibrationError:
     return CalibrationError(f"{path} has segments of {found} frames. Fit with --slide {found}.")
-
-
-def _arrays(path: Path) -> dict[str, Array]:
-    loaded = np.load(path, allow_pickle=False)
-    return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
 
 
 def _generated(path: Path, slide: int) -> list[Array]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TypeAlias
 
 from pflx.engines.building.compiler import EngineBuildError, Progress, compile_graph
 from pflx.engines.bundle.bundle import Bundle, file_info
 from pflx.engines.bundle.engine_passport import Passport, Profile, Source, operating_system, this_machine
-from pflx.engines.bundle.manifest import Manifest
+from pflx.engines.bundle.locks import GoneError
+from pflx.engines.bundle.manifest import BundleCorruptError, Manifest
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.bundle.writer import OutputError, install_engine, require_space, write_whole
@@ -69,6 +71,7 @@ def build_bundle_engines(
     ranges: Ranges | None = None,
     compute_capabilities: Sequence[str] | None = None,
     progress: Progress | None = None,
+    gpu: int = 0,
 ) -> list[Passport]:
     """Compile every graph of a bundle and put the engines in, each as soon as it is built.
 
@@ -81,6 +84,7 @@ def build_bundle_engines(
         ranges: sizes of the named dimensions, in place of those of `default_ranges`.
         compute_capabilities: GPU generations like `sm_89`, `tensorrt-rtx` only.
         progress: told `graph: phase` and its steps; raising in it stops the build.
+        gpu: on which `tensorrt` builds, as the driver counts them.
 
     Returns:
         The passports, in the order of the manifest's graphs.
@@ -89,7 +93,7 @@ def build_bundle_engines(
         BundleError: the bundle is damaged or has no such variant.
         PassportError: the variant was admitted for another library.
         EngineBuildError: the library rejects a graph, or a dimension has no range.
-        OutputError: not enough space.
+        OutputError: the bundle cannot be written to, its disk has not enough space, or it was replaced meanwhile.
         BackendMissingError, DeviceError: see `compile_graph`.
     """
     bundle = Bundle.open(path)
@@ -99,14 +103,34 @@ def build_bundle_engines(
     sources = {name: bundle.graph_path(name, chosen) for name in bundle.manifest.graphs}
     sizes = {**default_ranges(bundle.manifest), **(ranges or {})}
     profiles = {name: profile_for(graph.inputs, sizes) for name, graph in bundle.manifest.graphs.items()}
+    this_machine(backend, gpu)  # what is missing is told before anything is built
+    _require_writable(bundle.path, sum(source.stat().st_size for source in sources.values()))
     passports = []
     for name, source in sources.items():
         report = _named(progress, name)
-        engine, capabilities = compile_graph(source, backend, profiles[name], compute_capabilities, report)
-        built_from = bundle.source(name, chosen)
-        passport = _passport(name, "", backend, chosen, profiles[name], capabilities, built_from)
-        passports.append(install_engine(bundle.path, passport, engine))
+        engine, capabilities = compile_graph(source, backend, profiles[name], compute_capabilities, report, gpu=gpu)
+        passport = _passport(name, "", backend, chosen, profiles[name], capabilities, bundle.source(name, chosen), gpu)
+        try:
+            passports.append(install_engine(bundle.path, passport, engine))
+        except (BundleCorruptError, FileNotFoundError, GoneError) as error:
+            raise OutputError(f"{path} was replaced or removed while its engines were built. Build again.") from error
     return passports
+
+
+def _require_writable(root: Path, n_bytes: int) -> None:
+    """Check, before a long piece of work starts, that engines can be put into a bundle.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    try:
+        with TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{root} cannot be written to: {error.strerror}. Copy the bundle to a place of your own, and build there."
+        ) from error
+    require_space(root, n_bytes)
 
 
 def default_ranges(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
@@ -159,8 +183,9 @@ def _passport(
     profile: Profile,
     compute_capabilities: list[str],
     source: Source,
+    gpu: int = 0,
 ) -> Passport:
-    machine = this_machine(backend)
+    machine = this_machine(backend, gpu)
     return Passport(
         file=file,
         graph=graph,

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.bundle.driver import Gpu, find_gpus, use_gpu, why_no_gpu
 from pflx.engines.bundle.engine_passport import Profile
 from pflx.engines.bundle.tensorrt_library import Backend, import_tensorrt, library_logger, one_line
 from pflx.engines.bundle.user_cache import CacheFile, timing_cache
 from pflx.engines.graphs.protocol import DeviceError, EngineError
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 Progress: TypeAlias = Callable[[str, int, int], object]
 """Called with a phase, the steps of it that are done, and how many there are. Phases nest."""
@@ -32,8 +36,13 @@ def compile_graph(
     profile: Profile,
     compute_capabilities: Sequence[str] | None = None,
     progress: Progress | None = None,
+    *,
+    gpu: int = 0,
 ) -> tuple[memoryview, list[str]]:
     """Compile an ONNX graph, strongly typed: the precision is the one written in the graph.
+
+    The library works in a thread of its own: a signal raises here, and never in the library's callbacks, which would
+    swallow it. The build then ends with its next step.
 
     Args:
         onnx_path: the graph.
@@ -41,7 +50,8 @@ def compile_graph(
         profile: shapes of every input with a dynamic dimension.
         compute_capabilities: GPU generations like `sm_89`, for `tensorrt-rtx` only; None takes all
             that the library knows from `sm_80`. `tensorrt` builds for the GPU that is there.
-        progress: told about every step; an exception in it stops the build and is raised here.
+        progress: told about every step, in that thread; an exception in it stops the build and is raised here.
+        gpu: on which `tensorrt` builds, as the driver counts them.
 
     Returns:
         The serialised engine, and the generations it runs on.
@@ -51,24 +61,55 @@ def compile_graph(
         DeviceError: no GPU for `tensorrt`, or an unknown generation.
         EngineBuildError: naming each node and operator that the library rejects.
     """
-    if backend == "tensorrt" and not find_gpus():
+    gpus = find_gpus()
+    if backend == "tensorrt" and not gpus:
         # Asked before TensorRT is touched: without a driver it crashes the process when it ends.
         raise DeviceError(
-            "TensorRT builds on the GPU that will run the engine, and there is none here. "
-            "Run `pflx build` there, or build with tensorrt-rtx."
+            f"TensorRT builds on the GPU that will run the engine, and {why_no_gpu().reason}. "
+            "Run `pflx build` where it will run, or build with tensorrt-rtx."
         )
+    if backend == "tensorrt" and gpu >= len(gpus):
+        raise DeviceError(f"Asked to build on cuda:{gpu}, this machine has {len(gpus)} GPU(s).")
     trt: Any = import_tensorrt(backend)
-    builder = trt.Builder(library_logger(trt))
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    _parse(trt, network, onnx_path, backend)
-    config = builder.create_builder_config()
-    _add_profile(builder, network, config, profile, onnx_path)
-    built_for = _target(trt, config, compute_capabilities)
-    timings = _timings(trt, config)
-    engine = _build(trt, builder, network, config, progress, f"{onnx_path.name} on {backend}")
-    if timings:
-        timings.write(memoryview(config.get_timing_cache().serialize()))
-    return engine, built_for
+    here = gpus[gpu] if backend == "tensorrt" else None
+    monitor = _monitor(trt, progress or _silent)
+
+    def compiled() -> tuple[memoryview, list[str]]:
+        if here:
+            use_gpu(gpu)
+        builder = trt.Builder(library_logger(trt))
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        _parse(trt, network, onnx_path, backend)
+        config = builder.create_builder_config()
+        config.progress_monitor = monitor
+        _add_profile(builder, network, config, profile, onnx_path)
+        built_for = _target(trt, config, compute_capabilities, here)
+        timings = _timings(trt, config, here) if here else None
+        engine = _build(trt, builder, network, config, f"{onnx_path.name} on {backend}", monitor)
+        if timings:
+            timings.write(memoryview(config.get_timing_cache().serialize()))
+        return engine, built_for
+
+    return _apart(compiled, monitor.stop)
+
+
+def _apart(work: Callable[[], Result], stop: Callable[[BaseException], None]) -> Result:
+    """Let a thread work, and wait for it; what is raised here meanwhile, by a signal, is told to it first."""
+    with ThreadPoolExecutor(1, thread_name_prefix="build") as pool:
+        future = pool.submit(work)
+        try:
+            wait([future])
+        except BaseException as error:
+            stop(error)
+            while not future.done():
+                with suppress(KeyboardInterrupt):  # the wish is known; the library ends with its next step
+                    wait([future])
+            raise
+        return future.result()
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Nobody listens."""
 
 
 def unsupported_gpus(gpus: Sequence[Gpu]) -> list[Gpu]:
@@ -119,12 +160,12 @@ def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     )
 
 
-def _target(trt: Any, config: Any, compute_capabilities: Sequence[str] | None) -> list[str]:
-    """Choose the GPU generations; what the two libraries do not share is told by the enum, not a version."""
-    if not hasattr(trt, "ComputeCapability"):
+def _target(trt: Any, config: Any, compute_capabilities: Sequence[str] | None, here: Gpu | None) -> list[str]:
+    """Choose the GPU generations: that of the GPU it is built on, or, for RTX, those asked for."""
+    if here:
         if compute_capabilities:
             raise DeviceError("TensorRT builds for the GPU that is there; compute capabilities are for RTX.")
-        return [find_gpus()[0].compute_capability]
+        return [here.compute_capability]
     known = _generations(trt)
     # Turing (sm_75) is left to those who name it, as the library itself leaves it.
     chosen = list(compute_capabilities or (name for name, value in known.items() if int(value) >= 80))
@@ -148,11 +189,9 @@ def _generations(trt: Any) -> dict[str, Any]:
     }
 
 
-def _timings(trt: Any, config: Any) -> CacheFile | None:
-    """Let the build use what earlier ones have measured; None on RTX, where it has no effect and asks for a GPU."""
-    if hasattr(trt, "ComputeCapability"):
-        return None
-    file = timing_cache(trt.__version__, find_gpus()[0])
+def _timings(trt: Any, config: Any, here: Gpu) -> CacheFile:
+    """Let the build use what earlier ones have measured on this GPU; on RTX it has no effect."""
+    file = timing_cache(trt.__version__, here)
     stored = file.read()
     cache = config.create_timing_cache(stored)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
@@ -161,28 +200,29 @@ def _timings(trt: Any, config: Any) -> CacheFile | None:
     return file
 
 
-def _build(trt: Any, builder: Any, network: Any, config: Any, progress: Progress | None, what: str) -> memoryview:
-    monitor = _monitor(trt, progress) if progress else None
-    if monitor:
-        config.progress_monitor = monitor
-    reasons = library_logger(trt).errors
-    reasons.clear()
+def _build(trt: Any, builder: Any, network: Any, config: Any, what: str, monitor: Any) -> memoryview:
+    logger = library_logger(trt)
+    logger.errors.clear()
     engine = builder.build_serialized_network(network, config)
-    if monitor and monitor.stopped_by:
+    logger.raise_caught()
+    if monitor.stopped_by:
         raise monitor.stopped_by
     if engine is None:
-        raise EngineBuildError(f"{what} does not build: {'; '.join(reasons) or 'no reason given'}.")
+        raise EngineBuildError(f"{what} does not build: {'; '.join(logger.errors) or 'no reason given'}.")
     return memoryview(engine)
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # the base is chosen at run time
-        """Passes steps on; keeps an exception, Ctrl-C included, that the library would swallow."""
+        """Passes steps on until it is stopped, as by an exception in what it tells, which the library would swallow."""
 
         def __init__(self) -> None:
             super().__init__()
             self.totals: dict[str, int] = {}
             self.stopped_by: BaseException | None = None
+
+        def stop(self, error: BaseException) -> None:
+            self.stopped_by = self.stopped_by or error
 
         def phase_start(self, phase: str, parent: str | None, n_steps: int) -> None:
             self.totals[phase] = n_steps
@@ -200,6 +240,6 @@ def _monitor(trt: Any, progress: Progress) -> Any:
                 try:
                     progress(phase, done, self.totals[phase])
                 except BaseException as error:
-                    self.stopped_by = error
+                    self.stop(error)
 
     return Monitor()

@@ -19,17 +19,18 @@ def import_tensorrt(backend: Backend) -> Any:
     """Import the library of a backend.
 
     Raises:
-        BackendMissingError: it is not installed.
+        BackendMissingError: it is not installed, or broken.
     """
     module = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[backend]
-    return import_backend(module, f"pip install 'pflx[{backend}]'")
+    return import_backend(module, f"pip install 'pflx[{backend}]'", needs=("ILogger",))
 
 
 @cache
 def library_logger(trt: Any) -> Any:
     """The one logger of a library, which keeps the first it is given and ignores all later ones.
 
-    Its list `errors` holds, one line each, the errors since it was last cleared.
+    Its list `errors` holds, one line each, the errors since it was last cleared. An exception in it, Ctrl-C included,
+    would be lost in the library: it is kept, and `raise_caught` raises it.
 
     Args:
         trt: the module of the library.
@@ -46,12 +47,22 @@ def library_logger(trt: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[str] = []
+            self._caught: BaseException | None = None
 
         def log(self, severity: Any, message: str) -> None:
-            level = levels.get(severity, logging.DEBUG)
-            if level == logging.ERROR:
-                self.errors.append(one_line(message))
-            log.log(min(level, logging.INFO), "%s", message)
+            try:
+                level = levels.get(severity, logging.DEBUG)
+                if level == logging.ERROR:
+                    self.errors.append(one_line(message))
+                log.log(min(level, logging.INFO), "%s", message)
+            except BaseException as error:
+                self._caught = self._caught or error
+
+        def raise_caught(self) -> None:
+            """To be called after each call of the library."""
+            caught, self._caught = self._caught, None
+            if caught:
+                raise caught
 
     return Logger()
 

@@ -20,6 +20,7 @@ from pflx.engines.bundle.engine_passport import Passport
 from pflx.engines.bundle.locks import GoneError, locked
 from pflx.engines.bundle.manifest import (
     MANIFEST,
+    BundleCorruptError,
     FileInfo,
     Manifest,
     check_references,
@@ -116,13 +117,15 @@ def install_engine(root: Path, passport: Passport, engine: bytes | memoryview) -
     with locked(root / MANIFEST):
         old = decode_manifest((root / MANIFEST).read_bytes(), root.name)
         _remove_leftovers(root, old)
+        _require_source(old, passport, root.name)
         new = _with_engine(old, placed, FileInfo(bytes=len(engine), sha256=digest))
         check_references(new, root.name)
         (root / "engines").mkdir(exist_ok=True)
-        write_whole(root / file, engine)
-        write_whole(root / MANIFEST, encode_manifest(new))
-        for replaced in old.files.keys() - new.files.keys():
-            (root / replaced).unlink(missing_ok=True)
+        try:
+            write_whole(root / file, engine)
+            write_whole(root / MANIFEST, encode_manifest(new))
+        finally:  # the engine it replaces; or, stopped before it was listed, this one
+            _remove_leftovers(root, decode_manifest((root / MANIFEST).read_bytes(), root.name))
     return placed
 
 
@@ -151,6 +154,15 @@ def require_space(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
         raise OutputError(f"{folder} needs {n_bytes / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB free. Free some.")
+
+
+def _require_source(manifest: Manifest, passport: Passport, name: str) -> None:
+    graph = manifest.graphs.get(passport.graph)
+    file = graph and manifest.files.get(graph.files.get(passport.precision, ""))
+    if file is None or file.sha256 != passport.onnx_sha256:
+        raise BundleCorruptError(
+            f"{name}: graph '{passport.graph}' has changed since an engine was built from it. Build again."
+        )
 
 
 def _with_engine(manifest: Manifest, passport: Passport, info: FileInfo) -> Manifest:

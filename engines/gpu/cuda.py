@@ -7,11 +7,12 @@ nevertheless (`pflx.engines.gpu.device`).
 
 from __future__ import annotations
 
+import os
 import re
-import threading
+from importlib.metadata import version
 from typing import Any, Protocol
 
-from pflx.engines.bundle.driver import find_gpus
+from pflx.engines.bundle.driver import find_gpus, require_driver, why_no_gpu
 from pflx.engines.gpu import dlpack
 from pflx.engines.graphs.protocol import DeviceError, DeviceLostError, DeviceMemoryError, EngineError, import_backend
 
@@ -35,9 +36,6 @@ _LOST = {"cudaErrorECCUncorrectable", "cudaErrorDevicesUnavailable", "cudaErrorD
 """Errors after which nothing works in this process any more. Source: CUDA runtime API, cudaError_t."""
 
 
-_thread = threading.local()  # which GPU a thread uses is its own, whichever object has told it
-
-
 class Cuda(Protocol):
     """One GPU. Addresses and handles are plain integers; sizes are bytes.
 
@@ -52,6 +50,14 @@ class Cuda(Protocol):
     @property
     def kind(self) -> int:
         """What DLPack calls its memory."""
+        ...
+
+    def make_current(self) -> None:
+        """Let this thread use this GPU, whatever it or another library has chosen before; all methods here do so.
+
+        Raises:
+            DeviceError: in a process that was forked after the GPU was opened.
+        """
         ...
 
     def memory(self) -> tuple[int, int]:
@@ -153,15 +159,18 @@ def open_cuda(ordinal: int) -> Cuda:
     """A GPU of this machine.
 
     Raises:
-        BackendMissingError: cuda-bindings are not installed.
-        DeviceError: there is no such GPU.
+        BackendMissingError: cuda-bindings are not installed, or broken.
+        DeviceError: there is no such GPU, or its driver is too old.
     """
     gpus = find_gpus()
     if not gpus:
-        raise DeviceError(f"Asked for cuda:{ordinal}, and there is no NVIDIA driver or GPU here. See `pflx doctor`.")
+        raise DeviceError(f"Asked for cuda:{ordinal}, and {why_no_gpu().reason}. See `pflx doctor`.")
     if ordinal >= len(gpus):
         raise DeviceError(f"Asked for cuda:{ordinal}, this machine has {len(gpus)} GPU(s).")
-    return CudaRuntime(ordinal, import_backend("cuda.bindings.runtime", INSTALL))
+    runtime = import_backend("cuda.bindings.runtime", INSTALL)
+    bindings = version("cuda-bindings")
+    require_driver(gpus[ordinal], f"cuda-bindings {bindings}", bindings)
+    return CudaRuntime(ordinal, runtime)
 
 
 class CudaRuntime:
@@ -177,6 +186,17 @@ class CudaRuntime:
     def __init__(self, ordinal: int, runtime: Any) -> None:
         self.ordinal = ordinal
         self._runtime = runtime
+        self._process = os.getpid()
+
+    def make_current(self) -> None:
+        """See `Cuda.make_current`."""
+        if self._process != os.getpid():
+            raise DeviceError(
+                f"cuda:{self.ordinal} was opened before this process was forked, and CUDA does not work in both. Start "
+                "processes with multiprocessing's `spawn`, and open the listener in each."
+            )
+        (error,) = self._runtime.cudaSetDevice(self.ordinal)
+        self._require("cudaSetDevice", error)
 
     def memory(self) -> tuple[int, int]:
         """See `Cuda.memory`."""
@@ -229,7 +249,7 @@ class CudaRuntime:
 
     def is_done(self, event: int) -> bool:
         """See `Cuda.is_done`."""
-        self._make_current()
+        self.make_current()
         (error,) = self._runtime.cudaEventQuery(event)
         if error == self._runtime.cudaError_t.cudaErrorNotReady:
             return False
@@ -273,17 +293,10 @@ class CudaRuntime:
         self._call("cudaGraphExecDestroy", graph)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        self._make_current()
+        self.make_current()
         error, *results = getattr(self._runtime, name)(*arguments)
         self._require(name, error)
         return results[0] if len(results) == 1 else results
-
-    def _make_current(self) -> None:
-        """A new thread uses GPU 0 until it is told otherwise."""
-        if getattr(_thread, "ordinal", None) != self.ordinal:
-            (error,) = self._runtime.cudaSetDevice(self.ordinal)
-            self._require("cudaSetDevice", error)
-            _thread.ordinal = self.ordinal
 
     def _require(self, call: str, error: Any) -> None:
         if int(error) == 0:

@@ -12,8 +12,15 @@ from typing import Any
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import GROWING, Arrays
 from pflx.engines.gpu.streams import Stream
-from pflx.engines.graphs.ort import first_line, import_onnxruntime, session_options
-from pflx.engines.graphs.protocol import DeviceError, DeviceLostError, DeviceMemoryError, EngineError, TensorSpec
+from pflx.engines.graphs.ort import import_onnxruntime, session_options
+from pflx.engines.graphs.protocol import (
+    DeviceError,
+    DeviceLostError,
+    DeviceMemoryError,
+    EngineError,
+    TensorSpec,
+    first_line,
+)
 
 _CUDA = "CUDAExecutionProvider"
 _SESSIONS = 8

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from pflx.engines.bundle.driver import why_no_gpu
 from pflx.engines.bundle.engine_passport import Machine, Passport, PassportError, this_machine
 from pflx.engines.bundle.tensorrt_library import import_tensorrt, library_logger
 from pflx.engines.bundle.user_cache import jit_cache
@@ -119,7 +120,10 @@ class TrtContext:
             self._set_address(loaded, name, self._aligned(name, feed))
         for name, result in results.items():
             self._set_address(loaded, name, result.address)
-        if not self._context.execute_async_v3(self._stream.handle):
+        self._device.cuda.make_current()
+        ran = self._context.execute_async_v3(self._stream.handle)
+        loaded.raise_caught()
+        if not ran:
             raise loaded.failure("does not run")
 
     def require_capturable(self) -> None:
@@ -208,17 +212,18 @@ class _LoadedEngine:
     def __init__(self, plan: Path, passport: Passport, device: Device, grows: bool) -> None:
         self._passport, self._device = passport, device
         self._trt = import_tensorrt(passport.backend)
-        logger = library_logger(self._trt)
-        self.reasons: list[str] = logger.errors
+        self._logger = library_logger(self._trt)
+        self.reasons: list[str] = self._logger.errors
         content = _read(plan)
         machine = this_machine(passport.backend, device.cuda.ordinal)
         if machine.compute_capability is None:  # a runtime made without a GPU crashes the process when it ends
-            raise DeviceError(f"{self._named('needs a GPU')}, and there is none here. See `pflx doctor`.")
+            raise DeviceError(f"{self._named('needs a GPU')}, and {why_no_gpu().reason}. See `pflx doctor`.")
         free, _ = device.cuda.memory()  # makes the GPU this thread's, which is the one that TensorRT takes
         self.reasons.clear()
-        self._runtime = self._trt.Runtime(logger)
+        self._runtime = self._trt.Runtime(self._logger)
         _require_valid(self._trt, self._runtime, content, self._named(f"({machine.compute_capability})"), self.reasons)
         self._engine = self._runtime.deserialize_cuda_engine(content)
+        self._logger.raise_caught()
         if self._engine is None:
             raise self.failure("could not be loaded")
         self._kernels = _runtime_kernels(self._trt, self._engine, content, machine, grows)
@@ -239,13 +244,19 @@ class _LoadedEngine:
             EngineError, DeviceMemoryError: it could not be made.
         """
         self.reasons.clear()
+        self._device.cuda.make_current()
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(self._kernels.config if self._kernels else strategy)
+        self._logger.raise_caught()
         if context is None:
             raise self.failure("could not be started")
         if activations is not None:
             context.set_device_memory(activations.address, activations.nbytes)
         return context
+
+    def raise_caught(self) -> None:
+        """Raise what was raised in the library's log, where it would have been lost."""
+        self._logger.raise_caught()
 
     def save_kernels(self) -> None:
         """Keep what was compiled while it ran for the next start."""

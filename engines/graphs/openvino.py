@@ -9,9 +9,16 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from pflx.engines.graphs.ort import first_line
-from pflx.engines.graphs.protocol import Array, EngineError, TensorSpec, bind_dimensions, check_feeds, import_backend
-from pflx.engines.graphs.threads import check_threads
+from pflx.engines.graphs.protocol import (
+    Array,
+    EngineError,
+    TensorSpec,
+    bind_dimensions,
+    check_feeds,
+    first_line,
+    import_backend,
+)
+from pflx.engines.graphs.threads import check_threads, library_threads
 
 Inference = Literal["f32", "bf16"]
 
@@ -110,13 +117,14 @@ def import_openvino() -> Any:
     if hidden:
         modules["openvino_telemetry"] = None  # to the import system: not installed
     try:
-        return import_backend("openvino", "pip install 'pflx[openvino]'")
+        return import_backend("openvino", "pip install 'pflx[openvino]'", needs=("Core",))
     finally:
         if hidden:
             del modules["openvino_telemetry"]
 
 
 def _options(threads: int | None, inference: Inference) -> dict[str, Any]:
+    threads = library_threads(threads)
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": inference,

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pflx.engines.graphs.protocol import Array, EngineError, TensorSpec, check_feeds, import_backend
-from pflx.engines.graphs.threads import check_threads
+from pflx.engines.graphs.protocol import Array, EngineError, TensorSpec, check_feeds, first_line, import_backend
+from pflx.engines.graphs.threads import check_threads, library_threads
 
 GraphOptimization = Literal["none", "basic", "extended", "all"]
 _LEVEL_NAMES = {
@@ -48,7 +48,8 @@ class OrtEngine:
 
         Args:
             path: the ONNX file.
-            threads: CPU threads of one operator; None takes one per physical core.
+            threads: CPU threads of one operator; None takes one per physical core, or as many as
+                affinity and container allow.
             sizes: named dimensions that are the same in every call: they become fixed, and what follows from
                 them is computed on loading.
             optimization: how far ONNX Runtime rewrites the graph on loading.
@@ -94,7 +95,7 @@ def import_onnxruntime() -> Any:
     Raises:
         BackendMissingError: it is not installed.
     """
-    return import_backend("onnxruntime", "pip install 'pflx[cpu]' (or 'pflx[gpu]')")
+    return import_backend("onnxruntime", "pip install 'pflx[cpu]' (or 'pflx[gpu]')", needs=("InferenceSession",))
 
 
 def session_options(
@@ -104,7 +105,7 @@ def session_options(
     check_threads(threads)
     ort = import_onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = library_threads(threads) or 0
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVEL_NAMES[optimization])
     options.use_deterministic_compute = deterministic
     for name, size in sizes.items():
@@ -124,8 +125,3 @@ def _spec(node: Any) -> tuple[str, TensorSpec]:
         size if isinstance(size, int) else size or f"{node.name}:{axis}" for axis, size in enumerate(node.shape)
     )
     return node.name, TensorSpec(shape, _DTYPES[node.type])
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first; ONNX Runtime's go on with a trace."""
-    return str(error).strip().split("\n", 1)[0]

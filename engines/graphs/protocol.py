@@ -54,6 +54,14 @@ class BackendMissingError(PflxError, ImportError):
         super().__init__(f"{package} is not installed. Install it: {install}")
 
 
+class BackendBrokenError(BackendMissingError):
+    """An optional package is there, but is not what pflx can use; the message says why, and what puts it right."""
+
+    def __init__(self, package: str, reason: str, install: str) -> None:
+        self.reason, self.fix = reason, install.replace("pip install", "pip install --force-reinstall", 1)
+        PflxError.__init__(self, f"{package} is installed, but does not work: {reason}. Install it again: {self.fix}")
+
+
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shape and dtype of one graph input or output.
 
@@ -189,20 +197,39 @@ def bind_dimensions(name: str, spec: TensorSpec, array: Array, sizes: dict[str, 
             raise ShapeError(name, spec, array, f"{expected} is {sizes[expected]} in another input")
 
 
-def import_backend(module: str, install: str) -> Any:
+def import_backend(module: str, install: str, *, needs: Sequence[str] = ()) -> Any:
     """Import an optional package.
 
     Args:
         module: its import name.
         install: the command that installs it.
+        needs: names that pflx uses of it.
 
     Raises:
-        BackendMissingError: it is not installed, or its own libraries are missing.
+        BackendMissingError: it is not installed.
+        BackendBrokenError: it is, but raises on import, as where its own libraries are missing or of another version;
+            or it is empty, as after two packages that hold the same files; or it has not what pflx uses.
     """
     try:
-        return import_module(module)
-    except ImportError as error:
-        raise BackendMissingError(module, install) from error
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            raise BackendMissingError(module, install) from error
+        raise BackendBrokenError(module, f"it needs {error.name}, which is not installed", install) from error
+    except Exception as error:  # whatever a library raises while it is loaded
+        raise BackendBrokenError(module, first_line(error).rstrip(".") or type(error).__name__, install) from error
+    if found.__spec__ is not None and found.__spec__.origin is None:
+        raise BackendBrokenError(module, "only an empty folder is left of it, as by another package's removal", install)
+    if lacking := [name for name in needs if not hasattr(found, name)]:
+        known = getattr(found, "__version__", "of unknown version")
+        reason = f"{known} has no {lacking[0]}, so it is incomplete, or of a version that pflx does not know"
+        raise BackendBrokenError(module, reason, install)
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first; many go on with a trace."""
+    return str(error).strip().split("\n", 1)[0]
 
 
 def _names_sentence(inputs: Mapping[str, TensorSpec], feeds: Mapping[str, Array]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pflx.engines import Array, PflxError
+from pflx.runtime.frames.array_file import read_arrays
 from pflx.runtime.frames.coefficients import POSE
 
 WITH_POSNET = "with PosNet"
@@ -21,7 +20,6 @@ COEFFICIENTS = 58
 """Rotation in radians, translation in units of the face model."""
 
 _RUN_KEYS = {"coefficients", "generated_pose"}
-_MAGIC = (b"\x93NUMPY", b"PK")
 _PREDICTION_KEYS = ("pred", "predictions")
 _LISTENER_KEYS = ("listener_gt", "listener")
 _SPEAKER_KEYS = ("speaker",)
@@ -154,19 +152,7 @@ def _read(path: Path) -> dict[str, Array]:
     """The arrays of a file by name; the only one of an `.npy` is called "". All are real numbers."""
     if path.is_dir():
         raise InputError(f"{path} is a folder. Give an .npy or .npz file.")
-    try:
-        with path.open("rb") as stream:
-            if not stream.read(6).startswith(_MAGIC):
-                raise ValueError("it does not begin like one")
-            stream.seek(0)
-            loaded = np.load(stream, allow_pickle=False)
-            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
-    except FileNotFoundError as error:
-        raise InputMissingError(f"{path} does not exist. Check the path.") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        reason = str(error).partition(".")[0] or type(error).__name__
-        raise InputError(f"{path} is no .npy or .npz of numbers ({reason}).") from error
-    return arrays
+    return read_arrays(path, InputError, InputMissingError)
 
 
 def _pick(path: Path, arrays: Mapping[str, Array], keys: tuple[str, ...]) -> Array:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pflx.runtime.frames.array_file import read_arrays
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.speaker.extractor import SIZES, ExtractorError
 
@@ -73,41 +73,8 @@ def read_recorded(path: str | Path, need: str, mean_face: npt.ArrayLike | None =
 
 
 def _loaded(path: Path, need: str) -> npt.NDArray[Any]:
-    try:
-        if path.suffix.lower() == ".csv":
-            return _table(path)
-        opened = np.load(path, allow_pickle=False)
-        if isinstance(opened, np.ndarray):
-            return opened
-        with opened as arrays:
-            return np.asarray(arrays[_key(list(arrays.files), path, need)])
-    except FileNotFoundError as error:
-        raise ExtractorError(f"{path} does not exist. Check the path.") from error
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ExtractorError(f"{path} cannot be read ({_first_line(error)}).") from error
-    except ValueError as error:
-        if isinstance(error, ExtractorError):
-            raise
-        raise ExtractorError(f"{path} holds no plain numbers ({_first_line(error)}). Save float32.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
-def _table(path: Path) -> npt.NDArray[Any]:
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    named = bool(lines) and any(not _is_number(cell) for cell in lines[0].split(","))
-    rows = [[float(cell) for cell in line.split(",")] for line in lines[named:]]
-    return np.array(rows, np.float32)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    arrays = read_arrays(path, ExtractorError)
+    return arrays[_key([*arrays], path, need)]
 
 
 def _key(keys: list[str], path: Path, need: str) -> str:

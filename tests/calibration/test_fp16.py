@@ -430,7 +430,7 @@ def test_calls_are_timed_one_by_one_after_a_warm_up(tmp_path: Path, monkeypatch:
 
     inputs, outputs = {"x": TensorSpec(("n",), F32)}, {"y": TensorSpec(("n",), F32)}
     ort = FakeOrt(cuda, {"double": Graph(double, inputs)})
-    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_: ort.module())
+    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_, **__: ort.module())
     path = tmp_path / "double.onnx"
     path.write_bytes(b"graph")
     info = GraphInfo(inputs=inputs, outputs=outputs, parameters=0, opset=20, files={})

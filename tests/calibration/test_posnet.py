@@ -361,7 +361,7 @@ def test_a_file_that_is_no_motion_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="does not exist"):
         read_motion(tmp_path / "none.npy", SLIDE)
     (tmp_path / "text.npy").write_text("pitch,yaw")
-    with pytest.raises(CalibrationError, match=r"is no \.npy or \.npz of numbers"):
+    with pytest.raises(CalibrationError, match=r"is no \.npy, \.npz or \.csv of numbers"):
         read_motion(tmp_path / "text.npy", SLIDE)
     with pytest.raises(CalibrationError, match="holds no recorded feeds"):
         read_motion(tmp_path, SLIDE)

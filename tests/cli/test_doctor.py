@@ -10,8 +10,8 @@ import pytest
 from support.commands import pflx
 
 import pflx.cli.doctor as doctor
-from pflx.cli.doctor import examine, onnxruntime_finding
-from pflx.engines.bundle.driver import Gpu
+from pflx.cli.doctor import examine, onnxruntime_finding, outdated
+from pflx.engines.bundle.driver import Gpu, NoGpu
 
 
 def test_a_machine_where_nothing_is_broken_is_fine() -> None:
@@ -47,7 +47,7 @@ def test_an_onnx_runtime_whose_files_were_overwritten_is_broken(monkeypatch: pyt
 
 def test_what_is_not_installed_comes_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     extras = {"torch": "export", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "cuda.bindings": "gpu"}
-    for module in extras:
+    for module in (*extras, "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, module, None)
     findings = {finding.subject: finding for finding in examine()}
     for module, extra in extras.items():
@@ -55,15 +55,50 @@ def test_what_is_not_installed_comes_with_its_extra(monkeypatch: pytest.MonkeyPa
         assert findings[module].fix.endswith(f"pip install 'pflx[{extra}]'")
 
 
-def test_a_library_that_does_not_load_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError, ImportError, RuntimeError, AttributeError])
+def test_a_library_that_does_not_load_is_broken_and_the_others_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     def refuse(module: str) -> ModuleType:
-        raise OSError("libcudart.so.13: cannot open shared object file")
+        raise error("libcudart.so.13: cannot open shared object file")
 
-    monkeypatch.setattr(doctor, "import_module", refuse)
+    monkeypatch.setattr("pflx.engines.graphs.protocol.import_module", refuse)
     findings = {finding.subject: finding for finding in examine()}
-    for subject in ("torch", "ONNX Runtime"):
+    for subject in ("torch", "ONNX Runtime", "openvino", "tensorrt", "tensorrt_rtx", "cuda.bindings", "pygame"):
         assert findings[subject].verdict == "broken"
-        assert "libcudart.so.13" in findings[subject].detail
+        assert "libcudart.so.13: cannot open shared object file" in findings[subject].detail
+        assert "pip install --force-reinstall" in findings[subject].fix
+    assert "H.264 encoder" in findings
+
+
+def test_a_package_that_is_older_than_pflx_needs_is_broken() -> None:
+    needed = ["numpy>=2.0", 'onnxruntime>=1.21; extra == "cpu"', 'torch>=2.13; extra == "export"', "av>=17.1"]
+    here = {"numpy": "1.26.4", "onnxruntime": "1.22.0rc1", "av": "17.1"}
+    (finding,) = outdated(needed, here.get)
+    assert (finding.subject, finding.verdict) == ("numpy", "broken")
+    assert finding.detail == "1.26.4 is installed, pflx needs >=2.0"
+    assert finding.fix == "pip install --upgrade 'numpy>=2.0'"
+
+
+@pytest.mark.parametrize(("broken", "verdict"), [(True, "broken"), (False, "missing")])
+def test_why_there_is_no_gpu_is_told(monkeypatch: pytest.MonkeyPatch, broken: bool, verdict: str) -> None:
+    monkeypatch.setattr(doctor, "find_gpus", list)
+    monkeypatch.setattr(doctor, "why_no_gpu", lambda: NoGpu(broken, "the NVIDIA driver answers 803: restart"))
+    (gpu,) = (finding for finding in examine() if finding.subject == "GPU")
+    assert gpu.verdict == verdict
+    assert "the NVIDIA driver answers 803" in gpu.detail
+    assert ("restart" in gpu.fix) == broken
+
+
+def test_a_driver_that_is_too_old_for_what_is_installed_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_gpus", lambda: [Gpu("NVIDIA T4", "sm_75", "12.4")])
+    monkeypatch.setattr(doctor, "_version", {"cuda-bindings": "13.3.1"}.get)
+    (gpu,) = (finding for finding in examine() if finding.subject == "GPU")
+    assert gpu.verdict == "broken"
+    assert (
+        "cuda-bindings 13.3.1 is of CUDA 13.3.1, and the driver of NVIDIA T4 supports CUDA 12.4 at most" in gpu.detail
+    )
+    assert gpu.fix == "Install a newer NVIDIA driver, 580 or later"
 
 
 def test_each_gpu_is_shown_with_its_generation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +119,9 @@ def test_tensorrt_for_rtx_is_judged_by_the_gpus_too(
     monkeypatch: pytest.MonkeyPatch, gpus: list[str], verdict: str, left_out: str
 ) -> None:
     library = ModuleType("tensorrt_rtx")
-    vars(library).update(__version__="1.7.1", ComputeCapability=IntEnum("ComputeCapability", {"SM80": 80, "SM89": 89}))
+    vars(library).update(
+        __version__="1.7.1", ILogger=object, ComputeCapability=IntEnum("ComputeCapability", {"SM80": 80, "SM89": 89})
+    )
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
     monkeypatch.setattr(doctor, "find_gpus", lambda: [Gpu(f"NVIDIA {name}", name, "13.0") for name in gpus])
     (finding,) = (finding for finding in examine() if finding.subject == "tensorrt_rtx")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from support.fakes import portrait_of, write_fake_bundle
 from pflx import __version__
 from pflx.cli import app
 from pflx.cli.usage import EXAMPLES
+from pflx.engines.graphs.threads import most_threads
 from pflx.runtime.media.video_writer import VideoWriter
 
 MISTYPED = {
@@ -245,7 +245,7 @@ def test_a_wrong_invocation_is_answered_by_one_exact_line(
 ) -> None:
     monkeypatch.chdir(place)
     before = sorted(place.rglob("*"))
-    assert refusal(*line.split(), code=code) == f"pflx: {said.replace('{most}', str(4 * (os.cpu_count() or 1)))}"
+    assert refusal(*line.split(), code=code) == f"pflx: {said.replace('{most}', str(most_threads()))}"
     assert sorted(place.rglob("*")) == before
 
 

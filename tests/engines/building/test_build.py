@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -298,7 +299,7 @@ def test_a_missing_graph_is_named(tmp_path: Path) -> None:
 def test_full_tensorrt_without_a_gpu_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     path, graph = saved(bytes_out, tmp_path)
     profile = profile_for(graph.specs, graph.ranges)
-    with pytest.raises(DeviceError, match="there is none here"):
+    with pytest.raises(DeviceError, match="there is no NVIDIA driver or GPU here"):
         build_engine(path, tmp_path / "x.plan", backend="tensorrt", profile=profile, precision="fp32")
     assert "tensorrt" not in sys.modules
 
@@ -351,6 +352,88 @@ def test_a_build_that_is_killed_half_way_leaves_a_valid_bundle(tmp_path: Path) -
     assert len(build_bundle_engines(path, "tensorrt-rtx")) == 5
     assert Bundle.open(path).manifest.engines
     assert len(list((path / "engines").iterdir())) == 5
+
+
+@needs_rtx
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_build_and_finished_engines_stay(tmp_path: Path, how: signal.Signals) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and its children do
+    path = write_bundle(tmp_path / "me.pflx")
+    command = [sys.executable, "-m", "pflx", "build", str(path)]
+    builder = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while builder.poll() is None and not Bundle.open(path, verify=False).manifest.engines:
+        time.sleep(0.002)
+    builder.send_signal(how)
+    _, said = builder.communicate(timeout=60)
+    assert (builder.returncode, said.splitlines()[-1]) == (128 + how, "pflx: Stopped. Nothing half-written was left.")
+    engines = Bundle.open(path, verify=True).manifest.engines
+    assert 1 <= len(engines) < 5
+    assert {file.name for file in (path / "engines").iterdir()} == {Path(engine.file).name for engine in engines}
+
+
+@needs_rtx
+def test_what_is_raised_while_the_library_works_stops_it_and_is_raised(tmp_path: Path) -> None:
+    path, graph = saved(bytes_out, tmp_path)
+    profile = profile_for(graph.specs, graph.ranges)
+
+    def stop(phase: str, done: int, total: int) -> None:
+        raise LookupError(phase)
+
+    with pytest.raises(LookupError):
+        build_engine(
+            path, tmp_path / "x.plan", backend="tensorrt-rtx", profile=profile, precision="fp32", progress=stop
+        )
+    assert not (tmp_path / "x.plan").exists()
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No graph may be compiled."""
+
+    def compile_graph(*_: object, **__: object) -> None:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr("pflx.engines.building.build.compile_graph", compile_graph)
+
+
+@needs_rtx
+@pytest.mark.usefixtures("untouched")
+def test_a_bundle_that_cannot_take_the_engines_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(dir: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    path = write_bundle(tmp_path / "me.pflx")
+    with monkeypatch.context() as patch:
+        patch.setattr("pflx.engines.building.build.TemporaryFile", refuse)
+        with pytest.raises(OutputError, match=r"me\.pflx cannot be written to: Read-only file system\. Copy"):
+            build_bundle_engines(path, "tensorrt-rtx")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(OutputError, match=r"its disk has 0 MB free"):
+        build_bundle_engines(path, "tensorrt-rtx")
+
+
+@needs_rtx
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_bundle_that_is_replaced_meanwhile_gets_one_error_and_no_engine(tmp_path: Path, gone: bool) -> None:
+    path = write_bundle(tmp_path / "me.pflx")
+
+    def replace(phase: str, done: int, total: int) -> None:
+        if path.exists() and not (tmp_path / "old.pflx").exists():
+            path.rename(tmp_path / "old.pflx")
+            if not gone:
+                write_bundle(path)
+                another = Graph()
+                x = another.take("x", F, "samples", 4)
+                file = Bundle.open(path).graph_path("posnet", "fp32").parent / "reactface_speaker.fp32.onnx"
+                another.save(file, another("Mul", x, x), F, 2)
+                write_manifest(path, Bundle.open(path, verify=False).manifest)
+
+    with pytest.raises(OutputError, match=r"me\.pflx was replaced or removed while its engines were built"):
+        build_bundle_engines(path, "tensorrt-rtx", progress=replace)
+    assert not list(tmp_path.glob("*.pflx/engines/*"))
 
 
 def test_a_variant_that_the_bundle_lacks_is_refused_before_anything_is_built(tmp_path: Path) -> None:

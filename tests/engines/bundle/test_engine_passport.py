@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from pflx.engines import DeviceError, PassportError
-from pflx.engines.bundle.driver import Gpu, find_gpus
+from pflx.engines.bundle.driver import Gpu, NoGpu, find_gpus, require_driver, use_gpu, why_no_gpu
 from pflx.engines.bundle.engine_passport import (
     Machine,
     Mismatch,
@@ -21,6 +22,7 @@ from pflx.engines.bundle.engine_passport import (
     require_match,
     this_machine,
 )
+from pflx.engines.gpu.cuda import open_cuda
 
 HERE = Machine(
     backend="tensorrt-rtx",
@@ -148,3 +150,67 @@ def test_no_driver_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert find_gpus() == []
+    assert why_no_gpu() == NoGpu(False, "there is no NVIDIA driver or GPU here")
+
+
+@pytest.mark.parametrize(
+    ("driver", "broken", "said"),
+    [
+        (FakeDriver(0, state=3), True, "answers 3: it cannot be used in a process that was forked"),
+        (FakeDriver(0, state=100), False, "answers 100: it shows no GPU: see CUDA_VISIBLE_DEVICES"),
+        (FakeDriver(0), False, "answers 100: it shows no GPU"),
+        (FakeDriver(0, state=803), True, "answers 803: its library and its kernel module are of different versions"),
+        (FakeDriver(0, state=804), True, "answers 804: CUDA's compatibility library does not support this GPU"),
+        (FakeDriver(0, state=999), True, "answers 999: its kernel module does not answer, as after sleep"),
+        (FakeDriver(0, state=12345), True, "answers 12345: see `nvidia-smi`"),
+    ],
+    indirect=["driver"],
+)
+@pytest.mark.usefixtures("driver")
+def test_a_driver_that_fails_is_told_with_what_to_do(broken: bool, said: str) -> None:
+    found = why_no_gpu()
+    assert found.broken == broken
+    assert found.reason.startswith(f"the NVIDIA driver {said}")
+    with pytest.raises(DeviceError, match=re.escape(f"Asked for cuda:0, and {found.reason}. See `pflx doctor`.")):
+        open_cuda(0)
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "enough"), [("13.0", "13.3", True), ("13.2", "12.8", True), ("12.8", "13.0", False)]
+)
+def test_a_driver_has_to_be_as_new_as_the_major_version_of_cuda(driver: str, cuda: str, enough: bool) -> None:
+    gpu = Gpu("RTX", "sm_89", driver)
+    if enough:
+        require_driver(gpu, "a library", cuda)
+        return
+    with pytest.raises(
+        DeviceError, match=r"a library is of CUDA 13.0, and the driver of RTX supports CUDA 12.8 at most"
+    ):
+        require_driver(gpu, "a library", cuda)
+
+
+class FakeContexts(FakeDriver):
+    """Keeps which context was made current."""
+
+    current: int | None = None
+
+    def cuDeviceGet(self, pointer: Any, ordinal: int) -> int:  # noqa: N802
+        pointer._obj.value = ordinal
+        return 0 if ordinal < self.n_gpus else 101
+
+    def cuDevicePrimaryCtxRetain(self, pointer: Any, device: Any) -> int:  # noqa: N802
+        pointer._obj.value = 0x1000 + device.value
+        return 0
+
+    def cuCtxSetCurrent(self, context: Any) -> int:  # noqa: N802
+        self.current = context.value
+        return 0
+
+
+def test_a_build_takes_the_gpu_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = FakeContexts(2)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    use_gpu(1)
+    assert driver.current == 0x1001
+    with pytest.raises(DeviceError, match=r"cuda:2: the NVIDIA driver answers 101: CUDA_VISIBLE_DEVICES names"):
+        use_gpu(2)

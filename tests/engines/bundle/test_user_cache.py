@@ -62,19 +62,16 @@ class TimedConfig:
 
 
 def test_a_build_of_full_tensorrt_goes_on_from_the_timings_of_the_last(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pflx.engines.building.compiler.find_gpus", lambda: [GPU])
     trt, config = SimpleNamespace(__version__="10.16"), TimedConfig()
-    file = _timings(trt, config)
-    assert file is not None
+    file = _timings(trt, config, GPU)
     assert config.cache == b""
     file.write(b"measured")
     assert [path.name.partition("-")[0] for path in cache.iterdir()] == ["timings"]
-    _timings(trt, config)
+    _timings(trt, config, GPU)
     assert config.cache == b"measured"
     with caplog.at_level(logging.WARNING):
-        _timings(trt, config := TimedConfig(refused=b"measured"))
+        _timings(trt, config := TimedConfig(refused=b"measured"), GPU)
     assert config.cache == b""
     assert "is ignored, its work is done again: TensorRT does not take it" in caplog.text
-    assert _timings(SimpleNamespace(__version__="1.7", ComputeCapability=None), config) is None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ from pflx.engines import (
     write_manifest,
 )
 from pflx.engines.bundle.locks import locked
+from pflx.engines.bundle.tensorrt_library import BACKENDS
 from pflx.engines.bundle.writer import install_engine
 
 PASSPORT = Passport(
@@ -35,7 +37,7 @@ PASSPORT = Passport(
     precision="fp32",
     backend="tensorrt-rtx",
     backend_version="1.7",
-    onnx_sha256="0" * 64,
+    onnx_sha256=sha256(b"graph posnet").hexdigest(),
     compute_capabilities=["sm_89"],
     profile={"x": ((1, 4), (1, 4), (4, 4))},
     driver=None,
@@ -267,13 +269,23 @@ def test_an_engine_replaces_the_one_before_it(tmp_path: Path) -> None:
     first = install_engine(target, PASSPORT, b"first")
     again = install_engine(target, PASSPORT, b"first")
     assert first == again
-    other = install_engine(target, msgspec.structs.replace(PASSPORT, precision="fp16"), b"half")
+    other = install_engine(target, msgspec.structs.replace(PASSPORT, backend="tensorrt"), b"full")
     second = install_engine(target, PASSPORT, b"second")
     bundle = Bundle.open(target)
     assert bundle.passport("posnet", "tensorrt-rtx") == second
-    assert bundle.passport("posnet", "tensorrt-rtx", "fp16") == other
-    assert bundle.passport("posnet", "tensorrt") is None
+    assert bundle.passport("posnet", "tensorrt") == other
+    assert bundle.passport("posnet", "tensorrt-rtx", "fp16") is None
     assert sorted(f"engines/{name}" for name in entries(target / "engines")) == sorted([other.file, second.file])
+
+
+@pytest.mark.parametrize("changes", [{"onnx_sha256": "0" * 64}, {"graph": "another"}, {"precision": "fp16"}])
+def test_an_engine_of_another_graph_is_refused_and_leaves_nothing(tmp_path: Path, changes: dict[str, str]) -> None:
+    target = tmp_path / "me.pflx"
+    write(target)
+    with pytest.raises(BundleCorruptError, match="has changed since an engine was built"):
+        install_engine(target, msgspec.structs.replace(PASSPORT, **changes), b"engine")
+    assert not Bundle.open(target).manifest.engines
+    assert not (target / "engines").exists()
 
 
 @pytest.mark.parametrize("step", ["engine", "manifest", "replaced"])
@@ -314,12 +326,15 @@ def test_two_processes_that_install_engines_lose_none(tmp_path: Path) -> None:
     target = tmp_path / "me.pflx"
     write(target)
     children = []
-    for n in range(4):
+    for graph in list(Bundle.open(target).manifest.graphs)[:4]:
         child = os.fork()
         if child == 0:
             for turn in range(5):
-                passport = msgspec.structs.replace(PASSPORT, precision=f"p{n}.{turn % 2}")
-                install_engine(target, passport, f"{n} {turn}".encode())
+                source = sha256(b"graph " + graph.encode()).hexdigest()
+                passport = msgspec.structs.replace(
+                    PASSPORT, graph=graph, onnx_sha256=source, backend=BACKENDS[turn % 2]
+                )
+                install_engine(target, passport, f"{graph} {turn}".encode())
             os._exit(0)
         children.append(child)
     for child in children:

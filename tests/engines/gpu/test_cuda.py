@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -76,34 +75,34 @@ class Runtime(SimpleNamespace):
         return call
 
 
-@pytest.fixture(autouse=True)
-def no_gpu_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_thread", threading.local())
-
-
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a driver, which would be given made-up addresses")
 @pytest.mark.parametrize("name", CALLS)
 def test_cuda_bindings_take_every_call_and_fail_for_want_of_a_driver_alone(name: str) -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
     gpu = CudaRuntime(0, runtime)
-    cuda._thread.ordinal = 0
     with pytest.raises(EngineError, match=r"cuda:0: cuda\w+ failed with cudaErrorInsufficientDriver\."):
         getattr(gpu, name)(*CALLS[name])
 
 
-def test_every_call_chooses_its_gpu_once_a_thread() -> None:
+def test_every_call_chooses_its_gpu_whatever_another_library_has_chosen() -> None:
+    chosen: list[int] = []
     runtime = Runtime()
+    runtime.cudaSetDevice = lambda ordinal: (chosen.append(ordinal), (Code.of("cudaSuccess"),))[1]
     gpu, other = CudaRuntime(1, runtime), CudaRuntime(0, runtime)
-    for _ in range(3):
-        gpu.malloc(16)
-    assert runtime.calls["cudaSetDevice"] == 1
-    other.malloc(16)
     gpu.malloc(16)
-    assert runtime.calls["cudaSetDevice"] == 3
-    thread = threading.Thread(target=lambda: gpu.malloc(16))
-    thread.start()
-    thread.join()
-    assert runtime.calls["cudaSetDevice"] == 4
+    runtime.cudaSetDevice(3)  # as another library does
+    gpu.is_done(7)
+    other.free(7)
+    gpu.synchronize(0)
+    assert chosen == [1, 3, 1, 0, 1]
+
+
+def test_a_gpu_that_was_opened_before_a_fork_is_refused_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = CudaRuntime(1, Runtime())
+    monkeypatch.setattr(cuda.os, "getpid", lambda: -1)
+    for name, arguments in CALLS.items():
+        with pytest.raises(DeviceError, match=r"cuda:1 was opened before this process was forked.*`spawn`"):
+            getattr(gpu, name)(*arguments)
 
 
 def test_numbers_come_back_as_numbers() -> None:

@@ -83,7 +83,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench(tmp_path)
-    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_: made.ort.module())
+    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_, **__: made.ort.module())
     yield made
     made.device.close()
 
@@ -99,7 +99,7 @@ def test_a_session_is_opened_on_the_gpu_and_the_stream_in_full_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path, ordinal=2)
-    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_: bench.ort.module())
+    monkeypatch.setattr("pflx.engines.graphs.ort.import_backend", lambda *_, **__: bench.ort.module())
     context = bench.context()
     np.asarray(bench.enqueue(context, feeds_of()))
     (opened,) = bench.ort.opened

@@ -96,5 +96,7 @@ def test_a_real_engine_is_refused_in_words_where_there_is_no_gpu(tmp_path: Path)
     with pytest.raises(DeviceError, match="Asked for cuda:0, and there is no NVIDIA driver or GPU here"):
         Device.open("cuda:0")
     device, spec = Device(FakeCuda()), TensorSpec(("P", 64), F32)
-    with pytest.raises(DeviceError, match=r"relu\.plan: graph 'relu' on cuda:0 needs a GPU, and there is none here"):
+    with pytest.raises(
+        DeviceError, match=r"relu\.plan: graph 'relu' on cuda:0 needs a GPU, and there is no NVIDIA driver or GPU here"
+    ):
         TrtContext(tmp_path / passport.file, passport, {"x": spec}, {"y": spec}, device, device.streams.named("s"))

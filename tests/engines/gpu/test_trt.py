@@ -121,6 +121,46 @@ def test_shapes_and_addresses_are_set_when_they_change(bench: Bench) -> None:
     context.close()
 
 
+def test_every_run_takes_its_gpu_whatever_another_library_has_chosen(bench: Bench) -> None:
+    context = bench.context()
+    given = {name: bench.device.place(value) for name, value in feeds().items()}
+    results = {"y": bench.device.empty((2, 64), F32, bench.stream)}
+    for feed in given.values():
+        feed.use_on(bench.stream)
+    order: list[str] = []
+    made = bench.cuda.make_current
+    bench.cuda.make_current = lambda: (order.append("current"), made())[1]
+    run = context._context.execute_async_v3
+    context._context.execute_async_v3 = lambda stream: (order.append("run"), run(stream))[1]
+    context.enqueue(given, results)
+    assert order[-2:] == ["current", "run"]
+    context.close()
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), RuntimeError("a handler of the log")])
+def test_what_is_raised_in_the_librarys_log_is_raised_after_its_call(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, interruption: BaseException
+) -> None:
+    context = bench.context()
+    given = {name: bench.device.place(value) for name, value in feeds().items()}
+    results = {"y": bench.device.empty((2, 64), F32, bench.stream)}
+    for feed in given.values():
+        feed.use_on(bench.stream)
+
+    def interrupt(*_: object) -> None:
+        raise interruption
+
+    bench.trt.faults.no_run = "something is said"
+    with monkeypatch.context() as patch:
+        patch.setattr("pflx.engines.bundle.tensorrt_library.log.log", interrupt)
+        with pytest.raises(type(interruption)) as caught:
+            context.enqueue(given, results)
+    assert caught.value is interruption
+    bench.trt.faults.no_run = ""
+    context.enqueue(given, results)  # it is told once
+    context.close()
+
+
 def test_a_loop_of_steps_runs_with_rows_that_begin_anywhere(bench: Bench) -> None:
     engine = bench.engine()
     steps = [{"step": np.full(1, number, np.float32)} for number in range(5)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +41,7 @@ from pflx.engines.gpu.device_engine import DeviceEngine, ExecutionContext
 from pflx.engines.gpu.ort_cuda import OrtContext
 from pflx.engines.gpu.streams import Stream
 from pflx.engines.gpu.trt import TrtContext
-from pflx.engines.graphs.protocol import import_backend
+from pflx.engines.graphs.protocol import BackendBrokenError, import_backend
 from pflx.engines.graphs.threads import ThreadsError, most_threads
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
@@ -352,7 +351,7 @@ def test_a_missing_graph_and_a_broken_one_are_named(tmp_path: Path) -> None:
         OrtEngine(broken)
 
 
-@pytest.mark.parametrize("threads", [0, 4 * (os.cpu_count() or 1) + 1, 100_000])
+@pytest.mark.parametrize("threads", [0, most_threads() + 1, 100_000])
 def test_threads_that_no_machine_has_are_refused(tmp_path: Path, threads: int) -> None:
     with pytest.raises(ThreadsError, match=f"threads is {threads}; give 1 to {most_threads()} ") as caught:
         OrtEngine(pick_graph(tmp_path / "pick.onnx"), threads=threads)
@@ -364,6 +363,34 @@ def test_a_missing_package_comes_with_its_install_line() -> None:
     with pytest.raises(BackendMissingError, match=r"no_such_backend.*pip install 'pflx\[x\]'") as caught:
         import_backend("no_such_backend", "pip install 'pflx[x]'")
     assert isinstance(caught.value, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("import a_part_that_is_absent", "it needs a_part_that_is_absent, which is not installed"),
+        ("raise ImportError('libcudart.so.13: cannot open shared object file')", "libcudart.so.13: cannot open"),
+        ("raise OSError('libGL.so.1: cannot open shared object file')", "libGL.so.1: cannot open"),
+        ("raise RuntimeError('built for another numpy.\\nTraceback ...')", "built for another numpy. Install"),
+        ("raise RuntimeError", "RuntimeError. Install"),
+        ("__version__ = '99.0'", "99.0 has no Session, so it is incomplete, or of a version that pflx does not know"),
+        ("", "of unknown version has no Session"),
+        (None, "only an empty folder is left of it"),
+    ],
+)
+def test_a_package_that_is_there_and_does_not_work_says_why_and_what_puts_it_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, reason: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_backend").mkdir()
+    if content is not None:
+        (tmp_path / "broken_backend/__init__.py").write_text(content)
+    with pytest.raises(BackendBrokenError) as caught:
+        import_backend("broken_backend", "pip install 'pflx[x]'", needs=("Session",))
+    sys.modules.pop("broken_backend", None)
+    assert str(caught.value).startswith(f"broken_backend is installed, but does not work: {reason}")
+    assert str(caught.value).endswith("Install it again: pip install --force-reinstall 'pflx[x]'")
+    assert isinstance(caught.value, BackendMissingError)
 
 
 def test_importing_the_engines_loads_no_backend_and_no_torch() -> None:

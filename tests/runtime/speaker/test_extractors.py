@@ -128,7 +128,7 @@ def not_finite() -> Float32Array:
         (not_finite(), "not finite, first in frame 3"),
         (np.stack([values()] * 2), "2 series of 5 frames.*values\\[0\\]"),
         (np.array(["a", "b"]), "no numbers"),
-        (np.array([{"a": 1}], object), "no plain numbers"),
+        (np.array([{"a": 1}], object), "holds object, no numbers"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, stored: npt.NDArray[np.generic], message: str) -> None:
@@ -148,7 +148,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ExtractorError):
             read_recorded(tmp_path / name, "coefficients")
     (tmp_path / "words.csv").write_text("a,b\nc,d\n")
-    with pytest.raises(ExtractorError, match="no plain numbers"):
+    with pytest.raises(ExtractorError, match="has 'c' among its numbers"):
         read_recorded(tmp_path / "words.csv", "emotion")
 
 

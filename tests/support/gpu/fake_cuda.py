@@ -77,6 +77,9 @@ class FakeCuda:
 
     # Memory
 
+    def make_current(self) -> None:
+        self._called("make_current")
+
     def memory(self) -> tuple[int, int]:
         used = sum(block.nbytes for block in self.live.values())
         return self.total - used, self.total

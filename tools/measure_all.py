@@ -1,7 +1,7 @@
 """Every figure in benchmarks/results that needs no GPU, measured again by one command; takes an hour and a half.
 
     pip install MNN==3.6.1 tslearn==0.10.0
-    python benchmarks/everything.py WORK [--only networks warp ...]
+    python tools/measure_all.py WORK [--only networks warp ...]
 
 WORK keeps what is made on the way: bundles with seeded weights, recorded feeds, and, for `posnet_fit`, the folder
 `tracks` that must have been made before (`tools/make_head_tracks.py` says how). The rest of the machine should be idle.
