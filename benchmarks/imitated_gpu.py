@@ -65,6 +65,9 @@ class ImitatedCuda:
         begin = max(time.perf_counter(), self._ends.get(stream, 0.0), self._busy_until)
         self._ends[stream] = self._busy_until = begin + milliseconds / 1e3
 
+    def make_current(self) -> None:
+        """There is only one."""
+
     def memory(self) -> tuple[int, int]:
         return 1 << 37, 1 << 37
 

@@ -158,8 +158,8 @@ def require_space(folder: Path, n_bytes: int) -> None:
 
 def _require_source(manifest: Manifest, passport: Passport, name: str) -> None:
     graph = manifest.graphs.get(passport.graph)
-    file = graph and manifest.files.get(graph.files.get(passport.precision, ""))
-    if file is None or file.sha256 != passport.onnx_sha256:
+    source = manifest.files.get(graph.files.get(passport.precision, "")) if graph else None
+    if source is None or source.sha256 != passport.onnx_sha256:
         raise BundleCorruptError(
             f"{name}: graph '{passport.graph}' has changed since an engine was built from it. Build again."
         )

@@ -69,10 +69,10 @@ def read_arrays(
 
 def _array(stream: IO[bytes], size: int) -> npt.NDArray[Any]:
     """One array, checked against the bytes that are there before it is read."""
-    version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+    version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise _UnfitError(f"is of format {version[0]}.{version[1]}, which plain numbers are not. Save float32")
-    shape, _, dtype = _HEADERS[version](stream)  # type: ignore[no-untyped-call]
+    shape, _, dtype = _HEADERS[version](stream)
     if dtype.hasobject or dtype.fields is not None:
         raise _UnfitError(f"holds {dtype}, no numbers. Save float32")
     wanted, there = math.prod(map(int, shape)) * dtype.itemsize, size - stream.tell()

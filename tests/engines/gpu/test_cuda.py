@@ -87,7 +87,12 @@ def test_cuda_bindings_take_every_call_and_fail_for_want_of_a_driver_alone(name:
 def test_every_call_chooses_its_gpu_whatever_another_library_has_chosen() -> None:
     chosen: list[int] = []
     runtime = Runtime()
-    runtime.cudaSetDevice = lambda ordinal: (chosen.append(ordinal), (Code.of("cudaSuccess"),))[1]
+
+    def choose(ordinal: int) -> tuple[Code]:
+        chosen.append(ordinal)
+        return (Code.of("cudaSuccess"),)
+
+    runtime.cudaSetDevice = choose
     gpu, other = CudaRuntime(1, runtime), CudaRuntime(0, runtime)
     gpu.malloc(16)
     runtime.cudaSetDevice(3)  # as another library does
@@ -99,7 +104,7 @@ def test_every_call_chooses_its_gpu_whatever_another_library_has_chosen() -> Non
 
 def test_a_gpu_that_was_opened_before_a_fork_is_refused_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = CudaRuntime(1, Runtime())
-    monkeypatch.setattr(cuda.os, "getpid", lambda: -1)
+    monkeypatch.setattr("os.getpid", lambda: -1)
     for name, arguments in CALLS.items():
         with pytest.raises(DeviceError, match=r"cuda:1 was opened before this process was forked.*`spawn`"):
             getattr(gpu, name)(*arguments)

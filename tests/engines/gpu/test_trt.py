@@ -121,19 +121,23 @@ def test_shapes_and_addresses_are_set_when_they_change(bench: Bench) -> None:
     context.close()
 
 
-def test_every_run_takes_its_gpu_whatever_another_library_has_chosen(bench: Bench) -> None:
+def test_every_run_takes_its_gpu_whatever_another_library_has_chosen(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = bench.context()
     given = {name: bench.device.place(value) for name, value in feeds().items()}
     results = {"y": bench.device.empty((2, 64), F32, bench.stream)}
     for feed in given.values():
         feed.use_on(bench.stream)
-    order: list[str] = []
-    made = bench.cuda.make_current
-    bench.cuda.make_current = lambda: (order.append("current"), made())[1]
-    run = context._context.execute_async_v3
-    context._context.execute_async_v3 = lambda stream: (order.append("run"), run(stream))[1]
+    library, run = context._context, context._context.execute_async_v3
+    chosen = bench.cuda.calls["make_current"]
+
+    def counted(stream: int) -> bool:
+        assert bench.cuda.calls["make_current"] == chosen + 1
+        return bool(run(stream))
+
+    monkeypatch.setattr(library, "execute_async_v3", counted)
     context.enqueue(given, results)
-    assert order[-2:] == ["current", "run"]
     context.close()
 
 
