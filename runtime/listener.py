@@ -45,6 +45,7 @@ from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
 from pflx.runtime.stream.chain import Chain, Noise, as_noise, seeded_noise
 from pflx.runtime.stream.inbox import Inbox
 from pflx.runtime.stream.posnet import Smoother
+from pflx.runtime.stream.saved import snapshot_samples, snapshot_seed
 from pflx.runtime.stream.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -213,21 +214,21 @@ class Listener:
         return Stream(chain, samples=samples, noise=as_noise(seed), track=track, audio=audio, start_s=start_s)
 
     def resume(
-        self, snapshot: Mapping[str, Array], *, seed: int | Noise = 0, speaker: SpeakerSettings = UNKNOWN
+        self, snapshot: Mapping[str, Array], *, seed: int | Noise | None = None, speaker: SpeakerSettings = UNKNOWN
     ) -> Stream:
         """A stream that goes on where `Stream.snapshot` was taken, here or in another process.
 
         Args:
             snapshot: of a stream on the same bundle, with the same look-ahead.
-            seed: the one of that stream.
+            seed: that of the snapshot, which None takes; or what made the noise of that stream.
             speaker: as that stream had it; its region is part of the snapshot.
 
         Raises:
-            StreamError: the arrays are no snapshot.
+            StreamError: the arrays are no snapshot, or it does not fit.
             NeedError: see `stream`.
         """
-        samples = int(snapshot["samples"][0]) if np.size(snapshot.get("samples", ())) else 1
-        stream = self.stream(samples=samples, seed=seed, speaker=speaker)
+        samples, known = snapshot_samples(snapshot), snapshot_seed(snapshot) or 0
+        stream = self.stream(samples=samples, seed=known if seed is None else seed, speaker=speaker)
         stream.restore(snapshot)
         return stream
 
@@ -329,7 +330,7 @@ class Listener:
         settings: LiveSettings = PROMPT,
         *,
         samples: int = 1,
-        seed: int | Noise = 0,
+        seed: int | Noise | None = None,
         speaker: SpeakerSettings = UNKNOWN,
         snapshot: Mapping[str, Array] | None = None,
         record: Callable[[Ledger], None] | None = None,
@@ -348,7 +349,7 @@ class Listener:
             sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink().
             settings: how it keeps time.
             samples: M parallel reactions.
-            seed: see `stream`.
+            seed: see `stream`; None is that of the snapshot, or 0.
             speaker: see `stream`.
             snapshot: of a session or stream, to go on from.
             record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It
@@ -370,7 +371,8 @@ class Listener:
         if settings.lookahead is not None:
             chain = replace(chain, lookahead=min(settings.lookahead, chain.renderer.radius))
         track = FaceTrack(region=speaker.region or self._speaker.region)
-        stream = Stream(chain, samples=samples, noise=as_noise(seed), track=track)
+        known = snapshot_seed(snapshot or {}) or 0
+        stream = Stream(chain, samples=samples, noise=as_noise(known if seed is None else seed), track=track)
         if snapshot is not None:
             stream.restore(snapshot)
             stream.flush()

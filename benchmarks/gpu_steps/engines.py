@@ -23,10 +23,10 @@ from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.engine import make_feeds
 from pflx.runtime.bench.measure.usage import graph_uses
 from pflx.runtime.bundle_engines import open_engine, stream_of
-from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.coefficients import COEFFICIENTS, WINDOW_RADIUS
 from pflx.runtime.generators import make_generator
 from pflx.runtime.generators.diffusion import updates
-from pflx.runtime.rendering.renderers import COEFFICIENTS, make_renderer
+from pflx.runtime.rendering.renderers import make_renderer
 from pflx.runtime.stream.posnet import Smoother
 
 PRECISIONS = ("fp16", "fp32")

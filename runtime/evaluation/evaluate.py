@@ -16,7 +16,7 @@ from pflx.engines import Array, BackendMissingError, FeedError
 from pflx.runtime.evaluation.challenge import fr_corr, fr_div, fr_dvs, fr_var
 from pflx.runtime.evaluation.distance import FEATURES, fr_dist
 from pflx.runtime.evaluation.flicker import judge_pictures
-from pflx.runtime.evaluation.predictions import COEFFICIENTS, WITH_POSNET, WITHOUT_POSNET, InputError, Predictions
+from pflx.runtime.evaluation.predictions import WITH_POSNET, WITHOUT_POSNET, InputError, Predictions
 from pflx.runtime.evaluation.results import (
     NAMES,
     Challenge,
@@ -28,7 +28,7 @@ from pflx.runtime.evaluation.results import (
 )
 from pflx.runtime.evaluation.smoothness import judge_motion
 from pflx.runtime.evaluation.synchrony import lags
-from pflx.runtime.frames.coefficients import POSE
+from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.media.clip import open_speaker
 

@@ -10,14 +10,12 @@ import numpy as np
 
 from pflx.engines import Array, PflxError
 from pflx.runtime.frames.array_file import read_arrays
-from pflx.runtime.frames.coefficients import POSE
+from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
 
 WITH_POSNET = "with PosNet"
 WITHOUT_POSNET = "without PosNet"
 EMOTION = "emotion"
 PREDICTIONS = "predictions"
-COEFFICIENTS = 58
-"""Rotation in radians, translation in units of the face model."""
 
 _RUN_KEYS = {"coefficients", "generated_pose"}
 _PREDICTION_KEYS = ("pred", "predictions")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pflx.engines import FeedError
 
-POSE = slice(52, 58)
+COEFFICIENTS = 58
+"""Numbers of a frame."""
+
+POSE = slice(52, COEFFICIENTS)
 """Rotation (3, rad) and translation (3, FaceVerse units) in a coefficient vector."""
 
 WINDOW_RADIUS = 13

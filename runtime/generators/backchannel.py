@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo
+from pflx.runtime.frames.coefficients import COEFFICIENTS
 from pflx.runtime.generators import cues, gestures, mirroring
 from pflx.runtime.generators.gestures import AXES, BLINK_NOISE, NOD_NOISE
 from pflx.runtime.generators.habits import habit
@@ -18,7 +19,6 @@ from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 _FPS = 25
 _FRAME_S = 1 / _FPS
 _TICKS = TICKS_PER_S // _FPS
-_COEFFICIENTS = 58
 _PITCH, _YAW, _ROLL = range(AXES)
 
 
@@ -126,7 +126,7 @@ class BackchannelGenerator:
 
     def _coefficients(self, angles: Array, closed: Array, smile: Array, attention: Array) -> Array:
         """float32 [M, hop, 58] of angles in deg [M, hop, 3], lids [M, hop], smile and attention [hop]."""
-        coefficients = np.zeros((*closed.shape, _COEFFICIENTS), np.float32)
+        coefficients = np.zeros((*closed.shape, COEFFICIENTS), np.float32)
         weights = {
             **dict.fromkeys(("eyeBlinkLeft", "eyeBlinkRight"), closed),
             **dict.fromkeys(("mouthSmileLeft", "mouthSmileRight"), smile),

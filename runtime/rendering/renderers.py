@@ -12,7 +12,7 @@ import numpy as np
 from pflx.engines import Array, BundleError, Engine, FeedError, RendererInfo
 from pflx.engines.gpu.placement import fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
-from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
+from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
 from pflx.runtime.frames.pace import BATCHES
 from pflx.runtime.rendering.portrait import PortraitError, load_portrait
 from pflx.runtime.rendering.warp import frame_portrait, square_geometry
@@ -24,7 +24,6 @@ Portrait: TypeAlias = str | Path | UInt8Array
 Features: TypeAlias = Mapping[str, Array]
 """What the renderer keeps of one portrait, by name."""
 
-COEFFICIENTS = 58
 _GEOMETRY = "geometry"
 
 

@@ -64,8 +64,15 @@ def seeded_noise(seed: int) -> Noise:
     """
     if seed < 0:
         raise FeedError(f"seed is {seed}; take 0 or more.")
+    return SeededNoise(seed)
 
-    def noise(segment: int, sample: int, size: int) -> Float32Array:
-        return np.random.default_rng((seed, sample, segment)).standard_normal(size, np.float32)
 
-    return noise
+@dataclass(frozen=True)
+class SeededNoise:
+    """See `seeded_noise`."""
+
+    seed: int
+
+    def __call__(self, segment: int, sample: int, size: int) -> Float32Array:
+        """See `Noise`."""
+        return np.random.default_rng((self.seed, sample, segment)).standard_normal(size, np.float32)

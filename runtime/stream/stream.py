@@ -7,24 +7,21 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
 from pflx.engines import Array, FeedError, PflxError
 from pflx.engines.gpu.placement import Fetching
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import UNHURRIED, Pace
-from pflx.runtime.frames.snapshot import prefixed, unprefixed
 from pflx.runtime.generators import reach
-from pflx.runtime.generators.speaker_window import Ahead, SpeakerState
+from pflx.runtime.generators.speaker_window import Ahead
 from pflx.runtime.rendering.renderers import Portrait
 from pflx.runtime.speaker.face_track import FaceTrack
-from pflx.runtime.stream.chain import Chain, Noise
+from pflx.runtime.stream.chain import Chain, Noise, SeededNoise
 from pflx.runtime.stream.coefficient_track import CoefficientTrack
 from pflx.runtime.stream.hop import HopState
 from pflx.runtime.stream.inbox import Arrival, Inbox
 from pflx.runtime.stream.render_queue import RenderQueue
-from pflx.runtime.stream.segment import Segment
+from pflx.runtime.stream.saved import OtherStreamError, Saved
 from pflx.runtime.stream.segment_maker import SegmentMaker
 
 log = logging.getLogger(__name__)
@@ -81,6 +78,7 @@ class Stream:
             raise FeedError(f"samples is {samples}; a stream makes at least 1 reaction.")
         self._chain = chain
         self._samples = samples
+        self._seed = noise.seed if isinstance(noise, SeededNoise) else None
         self._inbox = Inbox(silent=not audio, start_s=start_s, sample_rate_hz=chain.speaker.sample_rate_hz)
         self._ahead = Ahead()
         self._track = CoefficientTrack(chain.generator.hop, chain.lookahead)
@@ -210,51 +208,46 @@ class Stream:
         self._pictures.recall()
 
     def snapshot(self) -> dict[str, Array]:
-        """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process."""
-        self._segments.settle()
-        track, state, n_speaker = self._track, self._segments.state, -1 if self._n_speaker is None else self._n_speaker
-        arrays = {
-            "samples": np.array([self._samples]),
-            "counts": np.array([self._n_taken, track.n_closed, self._pictures.n_emitted, n_speaker]),
-            "positions": np.array(list(track.names), np.int64),
-            "names": np.array(list(track.names.values()), np.float64).reshape(-1, 2),
-            **prefixed("speaker", state.speaker.to_arrays()),
-            **prefixed("generator", state.generator),
-            **prefixed("smoother", state.pose),
-            **prefixed("inbox", self._inbox.to_arrays()),
-        }
-        for index, segment in track.segments.items():
-            arrays |= prefixed(f"segment{index}", segment.to_arrays())
-        return {name: np.array(value) for name, value in arrays.items()}
+        """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process.
 
-    def restore(self, arrays: Mapping[str, Array]) -> None:
+        They have a schema number, the seed, and a checksum of all: what was changed or damaged is refused.
+        """
+        self._segments.settle()
+        return Saved(
+            samples=self._samples,
+            seed=self._seed,
+            n_taken=self._n_taken,
+            n_closed=self._track.n_closed,
+            n_emitted=self._pictures.n_emitted,
+            n_speaker=self._n_speaker,
+            names=self._track.names,
+            state=self._segments.state,
+            inbox=self._inbox,
+            segments=self._track.segments,
+        ).to_snapshot()
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
         """Take over a snapshot; one that is refused changes nothing.
 
         Raises:
-            StreamError: it is of another number of samples or another generator, or not a snapshot of this pflx.
+            StreamError: it is of other samples, another seed or another generator, or not a snapshot of this pflx.
         """
         try:
-            samples = int(arrays["samples"][0])
-            n_taken, n_closed, n_emitted, n_speaker = (int(count) for count in arrays["counts"])
-            named = zip(arrays["positions"].tolist(), arrays["names"].tolist(), strict=True)
-            names = {position: (int(number), time_s) for position, (number, time_s) in named}
-            speaker = SpeakerState.from_arrays(unprefixed("speaker", arrays))
-            rate = self._chain.speaker.sample_rate_hz
-            inbox = Inbox.from_arrays(unprefixed("inbox", arrays), self._chain.clock(), rate)
-            kept = sorted({int(name.split(".")[0][7:]) for name in arrays if name.startswith("segment")})
-            segments = {index: Segment.from_arrays(unprefixed(f"segment{index}", arrays)) for index in kept}
-        except (KeyError, ValueError, IndexError) as error:
+            saved = Saved.from_snapshot(snapshot, self._chain, self._samples)
+        except OtherStreamError as error:
+            raise StreamError(str(error)) from error
+        except ValueError as error:
             raise StreamError(f"This is no snapshot of a stream ({error}). Take one with Stream.snapshot.") from error
-        if samples != self._samples:
-            raise StreamError(f"The snapshot holds {samples} samples, the stream {self._samples}.")
-        state = unprefixed("generator", arrays)
-        if not _fits(state, self._chain.generator.start(samples)):
-            raise StreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
-        self._segments.forget(HopState(speaker, state, unprefixed("smoother", arrays)))
-        self._track.n_closed, self._track.names, self._track.segments = n_closed, names, segments
-        self._n_taken, self._n_speaker = n_taken, None if n_speaker < 0 else n_speaker
-        self._inbox = inbox
-        self._pictures.go_on_at(n_emitted)
+        if saved.seed != self._seed and None not in (saved.seed, self._seed):
+            raise StreamError(f"The snapshot is of seed {saved.seed}, the stream of {self._seed}. Give it the same.")
+        self._segments.forget(saved.state)
+        self._track.n_closed, self._track.names, self._track.segments = (
+            saved.n_closed,
+            dict(saved.names),
+            dict(saved.segments),
+        )
+        self._n_taken, self._n_speaker, self._inbox = saved.n_taken, saved.n_speaker, saved.inbox
+        self._pictures.go_on_at(saved.n_emitted)
         self._ahead = Ahead()
 
     def close(self) -> None:
@@ -346,11 +339,3 @@ class Stream:
                 return numbers
             self._segments.settle(pace, before=known)  # its stamps are those of now, before its pictures are waited for
         return self._pictures.coming
-
-
-def _fits(state: Mapping[str, Array], start: Mapping[str, Array]) -> bool:
-    """Whether a state may have come of `start`: the same names and shapes, but for axes that may grow."""
-    if state.keys() != start.keys() or any(state[name].ndim != start[name].ndim for name in start):
-        return False
-    pairs = (pair for name in start for pair in zip(state[name].shape, start[name].shape, strict=True))
-    return all(size in (now, 0) for now, size in pairs)

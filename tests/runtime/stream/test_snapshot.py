@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from support.sessions import ACTIONS, EXPECTED, SOUND, VIDEO, Action, Session, c
 
 from pflx.engines import Array
 from pflx.runtime import StreamError
+from pflx.runtime.frames.snapshot import sealed
 
 
 def through_a_file(snapshot: Mapping[str, Array]) -> dict[str, Array]:
@@ -106,14 +108,91 @@ def test_a_snapshot_is_plain_arrays_that_the_stream_no_longer_touches() -> None:
         np.testing.assert_array_equal(value, before[name])
 
 
+def resealed(snapshot: Mapping[str, Array], **changes: Any) -> dict[str, Array]:
+    """As whoever knows how they are sealed would change it; None takes an array away."""
+    arrays = {name: value for name, value in snapshot.items() if name not in ("checksum", "schema")} | changes
+    return sealed({name: value for name, value in arrays.items() if value is not None})
+
+
 def test_what_is_no_snapshot_is_refused() -> None:
     stream = listener().stream(samples=2)
     snapshot = stream.snapshot()
-    for broken in ({}, {"samples": np.array([2])}, snapshot | {"counts": np.array([1])}, {"samples": np.array([])}):
-        with pytest.raises(StreamError, match="no snapshot"):
+    others: list[tuple[Any, str]] = [
+        ({}, "it has no schema number and checksum"),
+        ({"samples": np.array([2])}, "it has no schema number and checksum"),
+        ({"samples": "two"}, "'samples' is no array of numbers"),
+        ({"samples": np.array([None])}, "'samples' is no array of numbers"),
+        (snapshot | {"counts": np.array([1])}, "its checksum is of something else: it was changed or damaged since"),
+        (snapshot | {"schema": np.array([2])}, "it is of schema [2], this pflx reads 1"),
+        (resealed(snapshot, counts=np.array([1])), "its counts are none"),
+        (resealed(snapshot, counts=None), "it has no 'counts'"),
+        (resealed(snapshot, counts=np.array([-1, 0, 0, -1])), "its counts are below 0"),
+        (resealed(snapshot, counts=np.array([0, 1 << 60, 0, -1])), "its counts are too large"),
+        (resealed(snapshot, counts=np.array([16, 2, 0, -1])), "segments are missing"),
+        (resealed(snapshot, **{"inbox.video": np.zeros((3, 4, 4), np.uint8)}), "its pictures are none"),
+        (resealed(snapshot, **{"inbox.audio": np.full(3, np.nan, np.float32)}), "its sound is none"),
+        (resealed(snapshot, **{"speaker.face.region": np.array([0, 0, 60_000, 60_000])}), "its region is none"),
+        (resealed(snapshot, **{"speaker.face.watch": np.array([77, 0])}), "77 is not a valid FaceState"),
+        (resealed(snapshot, **{"smoother.last_pose": np.zeros((1, 6), np.float32)}), "its last pose is none"),
+    ]
+    for broken, why in others:
+        with pytest.raises(StreamError, match=re.escape(f"This is no snapshot of a stream ({why}).")):
             listener().resume(broken)
     with pytest.raises(StreamError, match="2 samples, the stream 1"):
         listener().stream(samples=1).restore(snapshot)
+
+
+def midway() -> dict[str, Array]:
+    stream = listener().stream(samples=2, seed=5)
+    stream.push(video=VIDEO[:20], audio=SOUND)
+    list(islice(stream.pull(), 5))
+    return stream.snapshot()
+
+
+MIDWAY = midway()
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_changed_in_a_snapshot_it_is_taken_or_refused_in_one_line(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(MIDWAY.keys() - {"checksum", "schema"})))
+    old = MIDWAY[name]
+    shape = data.draw(st.sampled_from([old.shape, (*old.shape, 1), (0,), (1,), old.shape[::-1], (2, 3, 5)]))
+    dtype: Any = data.draw(st.sampled_from([old.dtype, np.float64, np.int8, np.int64, np.uint8, np.bool_, np.float32]))
+    value = data.draw(st.sampled_from([0, 1, -1, 127, 2**31, 2**62, float("inf"), float("nan")]))
+    with np.errstate(all="ignore"):
+        changed = (
+            np.resize(old, shape).astype(dtype) if data.draw(st.booleans()) else np.full(shape, value).astype(dtype)
+        )
+    stream = listener().stream(samples=2, seed=5)
+    try:
+        stream.restore(resealed(MIDWAY, **{name: changed}))
+    except StreamError as error:
+        said = str(error)
+        assert "\n" not in said
+        return
+    stream.push(video=VIDEO[20:])
+    stream.finish()
+    assert all(frame.image.shape == (4, 4, 3) or frame.image.ndim == 3 for frame in stream.pull())
+
+
+def test_a_snapshot_knows_its_seed() -> None:
+    stream = listener().stream(seed=7)
+    stream.push(video=VIDEO[:20], audio=SOUND)
+    frames = list(stream.pull())
+    with pytest.raises(StreamError, match=r"of seed 7, the stream of 5\. Give it the same"):
+        listener().resume(stream.snapshot(), seed=5)
+    resumed = listener().resume(stream.snapshot())
+    resumed.push(video=VIDEO[20:])
+    resumed.finish()
+    expected = [content(frame) for frame in whole(listener(), seed=7)]
+    assert [content(frame) for frame in [*frames, *resumed.pull()]] == expected
+
+
+def test_a_noise_of_ones_own_has_no_seed() -> None:
+    stream = listener().stream(seed=lambda segment, sample, size: np.zeros(size, np.float32))
+    assert stream.snapshot()["seed"].size == 0
+    listener().resume(stream.snapshot(), seed=5)
 
 
 def test_a_refused_snapshot_leaves_the_stream_as_it_was() -> None:
@@ -138,7 +217,7 @@ def test_a_snapshot_of_another_generator_is_refused() -> None:
         {"generator.past_reaction": np.zeros((1, 16, 58), np.float32)},
     ):
         with pytest.raises(StreamError, match="another generator"):
-            listener().resume(snapshot | changed)
+            listener().resume(resealed(snapshot, **changed))
 
 
 def test_an_open_npz_file_is_a_snapshot(tmp_path: Path) -> None:
