@@ -1,0 +1,286 @@
+"""Hostile files in numbers: every reader answers with its numbers or with one line, and takes little memory.
+
+    python tools/fuzz.py [--inputs 100000] [--seed 0]
+
+Good files are changed at random (bytes flipped, cut off, put in, parts of others pasted) and read in worker processes
+whose memory is bounded. What raises anything else than a PflxError, or several lines, hangs, or takes more than a
+gigabyte is counted and shown. The tests run a small part of the same; the counts of a long run are in
+benchmarks/results/fuzz.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
+
+from pflx.engines import PflxError  # noqa: E402
+
+MEMORY = 1 << 30
+SECONDS = 20
+MEDIA = ROOT / "tests/media"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that reads files.
+
+    Attributes:
+        suffix: of the files it reads.
+        good: contents to start from.
+        read: reads one; what it returns does not count.
+        share: of all inputs, relative to the others.
+    """
+
+    suffix: str
+    good: list[bytes]
+    read: Callable[[Path], object]
+    share: float = 1.0
+
+
+def numbers() -> Reader:
+    """Coefficients, predictions and head tracks."""
+    from pflx.calibration.posnet.motion import read_motion
+    from pflx.runtime.evaluation.predictions import read_predictions
+    from pflx.runtime.speaker.recorded import read_recorded
+
+    def read(path: Path) -> None:
+        for reader in (
+            lambda: read_recorded(path, "coefficients"),
+            lambda: read_predictions(path),
+            lambda: read_motion(path, 8),
+        ):
+            refused_in_one_line(reader)
+
+    track = np.random.default_rng(0).standard_normal((40, 58)).astype(np.float32)
+    plain, packed, single = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.savez(plain, coefficients=track[None], generated_pose=track[None, :, :6], fps=25, hop=8)
+    np.savez_compressed(packed, coefficients=track)
+    np.save(single, track)
+    return Reader(".npz", [plain.getvalue(), packed.getvalue(), single.getvalue()], read, 3)
+
+
+def snapshots() -> Reader:
+    """Snapshots of a stream, changed and sealed again."""
+    from support.sessions import SOUND, VIDEO, listener
+
+    from pflx.runtime.frames.snapshot import sealed, unsealed
+
+    source = listener()
+    stream = source.stream(samples=2, seed=5)
+    stream.push(video=VIDEO[:20], audio=SOUND)
+    next(stream.pull())
+    good = io.BytesIO()
+    arrays: dict[str, Any] = unsealed(stream.snapshot())
+    np.savez(good, **arrays)
+
+    def read(path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                kept = sealed({name: found[name] for name in found})
+        except Exception:  # not the reader that is tried
+            kept = {}
+        resumed = source.resume(kept)
+        resumed.finish()
+        list(resumed.pull())
+
+    return Reader(".npz", [good.getvalue()], read, 2)
+
+
+def documents() -> Iterator[Reader]:
+    """Manifests and policies."""
+    from support.sample_bundle import ORIGIN, sample_manifest
+
+    from pflx.engines.bundle.manifest import decode_manifest, encode_manifest
+    from pflx.engines.bundle.policy import GraphPolicy, Policy, encode_policy, read_policy
+
+    manifest = encode_manifest(sample_manifest(("fp32", "fp16")))
+    yield Reader(".json", [manifest], lambda path: decode_manifest(path.read_bytes(), "it"), 2)
+    graphs = {"posnet": GraphPolicy(skeleton="cd" * 32, fp32_nodes=["node_mean", "node_linear"])}
+    policy = Policy(created="2026-01-02T03:04:05+00:00", pflx="0.1.0", graphs=graphs, origin=ORIGIN)
+    yield Reader(".json", [encode_policy(policy)], read_policy)
+
+
+def pictures() -> Reader:
+    """Portraits."""
+    from PIL import Image
+
+    from pflx.runtime.rendering.portrait import load_portrait
+
+    good = []
+    picture = Image.open(MEDIA / "portrait_astronaut_256.png").convert("RGB").resize((96, 96))
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"):
+        made = io.BytesIO()
+        picture.save(made, kind)
+        good.append(made.getvalue())
+    return Reader(".png", good, load_portrait, 2)
+
+
+def clips() -> Reader:
+    """Speakers."""
+    from pflx.runtime import open_speaker
+
+    good = (MEDIA / "podium_speech_8s.mp4").read_bytes()
+
+    def read(path: Path) -> None:
+        for _ in open_speaker(path).limited(0.5).chunks():
+            pass
+
+    return Reader(".mp4", [good], read, 0.15)
+
+
+def readers() -> list[tuple[str, Reader]]:
+    """Every reader by name."""
+    manifests, policies = documents()
+    return [
+        ("numbers", numbers()),
+        ("snapshots", snapshots()),
+        ("manifests", manifests),
+        ("policies", policies),
+        ("pictures", pictures()),
+        ("clips", clips()),
+    ]
+
+
+def refused_in_one_line(read: Callable[[], object]) -> None:
+    """Read; one line of a PflxError is as good as numbers.
+
+    Raises:
+        AssertionError: it had more lines.
+    """
+    try:
+        read()
+    except PflxError as error:
+        if "\n" in str(error):
+            raise AssertionError(f"several lines: {error}") from error
+
+
+def spoilt(good: bytes, rng: random.Random) -> bytes:
+    """A good file with some of it changed; archives member by member now and then, so that their sums stay right."""
+    if good.startswith(b"PK") and rng.random() < 0.6:
+        return _archive(good, rng)
+    content = bytearray(good)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        place = rng.randrange(len(content) + 1) if rng.random() < 0.5 else rng.randrange(min(len(content), 512) + 1)
+        way = rng.randrange(6)
+        if way == 0:
+            del content[place:]
+        elif way == 1:
+            content[place:place] = rng.randbytes(rng.choice((1, 4, 64)))
+        elif way == 2:
+            other = rng.randrange(len(content) + 1)
+            content[place:place] = content[other : other + rng.choice((4, 64, 1024))]
+        elif way == 3:
+            del content[place : place + rng.choice((1, 4, 64))]
+        else:
+            for at in range(place, min(place + rng.choice((1, 1, 4)), len(content))):
+                content[at] = rng.choice((0, 255, rng.randrange(256), content[at] ^ (1 << rng.randrange(8))))
+        content = content or bytearray(b"\0")
+    return bytes(content)
+
+
+def _archive(good: bytes, rng: random.Random) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(made, "w") as new:
+        chosen = rng.choice(old.namelist())
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, spoilt(content, rng) if name == chosen else content)
+    return made.getvalue()
+
+
+def run(share: tuple[str, int, int]) -> tuple[str, Mapping[str, int], list[str]]:
+    """Some inputs of one reader, in this process: how they ended, and what ended badly."""
+    name, seed, count = share
+    reader = dict(readers())[name]
+    resource.setrlimit(resource.RLIMIT_DATA, (3 * MEMORY, 3 * MEMORY))
+    signal.signal(signal.SIGALRM, _too_long)
+    ended: Counter[str] = Counter()
+    bad: list[str] = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
+        path = Path(folder) / f"hostile{reader.suffix}"
+        for number in range(count):
+            rng = random.Random(f"{name} {seed} {number}")
+            path.write_bytes(spoilt(rng.choice(reader.good), rng))
+            signal.alarm(SECONDS)
+            try:
+                reader.read(path)
+                ended["read"] += 1
+            except PflxError as error:
+                ended["refused in one line" if "\n" not in str(error) else "refused in several"] += 1
+            except BaseException as error:
+                ended["escaped"] += 1
+                bad.append(f"{name} {seed} {number}: {type(error).__name__}: {str(error)[:200]}")
+            finally:
+                signal.alarm(0)
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+            if grown > MEMORY:
+                ended["took more than a gigabyte"] += 1
+                bad.append(f"{name} {seed} {number}: {grown / 1e9:.1f} GB")
+                before += grown // 1024
+    return name, ended, bad
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} s")
+
+
+def main() -> None:
+    """All readers, side by side in as many processes as there are cores."""
+    from report import machine, write
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    found, begun = readers(), time.monotonic()
+    unit = given.inputs / sum(reader.share for _, reader in found)
+    parts = 8
+    shares = [
+        (name, given.seed * parts + part, max(1, round(unit * reader.share / parts)))
+        for name, reader in found
+        for part in range(parts)
+    ]
+    counts: dict[str, Counter[str]] = {name: Counter() for name, _ in found}
+    bad: list[str] = []
+    with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
+        for name, ended, faults in pool.map(run, shares):
+            counts[name].update(ended)
+            bad += faults
+    for fault in bad[:50]:
+        print(fault)
+    write(
+        "fuzz",
+        {
+            "command": f"python tools/fuzz.py --inputs {given.inputs} --seed {given.seed}",
+            "machine": machine(2),
+            "seconds": round(time.monotonic() - begun),
+            "inputs": sum(counter.total() - counter["took more than a gigabyte"] for counter in counts.values()),
+            "escaped": len(bad),
+            "by_reader": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
+        },
+    )
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
