@@ -22,6 +22,7 @@ from pflx.export.models.transvae import TransVAE, TransVAEFirst, TransVAENext
 from pflx.export.models.weights import fill
 
 __all__ = [
+    "NETWORKS",
     "BeLFusion",
     "BeLFusionWindow",
     "EmotionRegressor",
@@ -41,6 +42,7 @@ __all__ = [
     "TransVAEFirst",
     "TransVAENext",
     "load_model",
+    "public_keys",
     "untrained",
     "unused_keys",
 ]
@@ -56,7 +58,7 @@ class _Network:
     options: tuple[str, ...] = ()
 
 
-_NETWORKS = {
+NETWORKS = {
     "belfusion": _Network(BeLFusion, belfusion.KEYS),
     "belfusion_mlp": _Network(SkipMLP, belfusion.MLP_KEYS),
     "belfusion_vae": _Network(EmotionVAE, belfusion.VAE_KEYS),
@@ -111,15 +113,22 @@ def untrained(name: str, seed: int, **config: int) -> dict[str, Tensor]:
     return {key: torch.from_numpy(value) for key, value in fill(shapes, seed).items()}
 
 
+def public_keys(name: str) -> frozenset[str]:
+    """Return the keys that a checkpoint of this network must hold, weight norm in its old spelling."""
+    network = _network(name, {})
+    with torch.device("meta"):
+        return frozenset(public_shapes(network.build(), network.keys))
+
+
 def unused_keys(name: str) -> frozenset[str]:
     """Return the keys that a checkpoint of this network may hold and that no step computes with."""
-    return frozenset(_network(name, {}).keys.unused)
+    return frozenset(_network(name, {}).keys.unread)
 
 
 def _network(name: str, config: Mapping[str, int]) -> _Network:
-    if name not in _NETWORKS:
-        raise ModelNameError(name, _NETWORKS)
-    network = _NETWORKS[name]
+    if name not in NETWORKS:
+        raise ModelNameError(name, NETWORKS)
+    network = NETWORKS[name]
     for option in config:
         if option not in network.options:
             takes = " and ".join(network.options) or "no options"

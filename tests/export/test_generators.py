@@ -40,7 +40,7 @@ def test_what_the_manifest_says_of_a_generator_is_so(kind: str) -> None:
     info, graphs = made.parts.info, made.graphs.infos
     assert (info.name, info.window, info.hop) == (kind, made.parts.window, made.parts.hop)
     assert set(info.graphs.values()) == graphs.keys() - {"posnet"} == {recipe.graph for recipe in made.parts.recipes}
-    with runtime_generator(info, made.graphs.paths("fp32")) as generator:
+    with runtime_generator(info, made.graphs.opener("fp32")) as generator:
         assert list(generator.needs) == info.needs
         assert (generator.window, generator.hop) == (info.window, info.hop)
 
@@ -48,7 +48,7 @@ def test_what_the_manifest_says_of_a_generator_is_so(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_reactions_in_one_batch_are_those_made_one_by_one(kind: str) -> None:
     made = exported_generator(kind)
-    with runtime_generator(made.parts.info, made.graphs.paths("fp32")) as generator:
+    with runtime_generator(made.parts.info, made.graphs.opener("fp32")) as generator:
         speaker = ChainInput.seeded(3, generator, made.parts.sample_rate_hz)
         noise = np.random.default_rng(4).standard_normal((3, generator.noise_size), np.float32)
         fewest = generator.steps[-1] if generator.steps else None

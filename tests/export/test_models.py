@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pflx.export import InputError, ModelNameError, ModelOptionError, StateDictError, load_model, untrained
 from pflx.export.models import PosNet, PosNetSmoother, ReactFace, ReactFaceListener, ReactFaceSpeaker
 from pflx.export.models.keys import Keys, load_strictly, public_shapes
-from pflx.export.models.layers import DecoderStack, alignment_bias, periodic_bias
+from pflx.export.models.layers import DecoderStack, alignment_bias, periodic_bias, sinusoid
 from pflx.export.models.video_window import N_OUTPUTS, WindowConv, minimal_filter
 from pflx.export.models.wav2vec2 import PositionConv, n_tokens
 from pflx.export.models.weights import fill
@@ -274,11 +274,23 @@ def test_a_loaded_network_computes_without_gradients(posnet: PosNet) -> None:
     assert not any(parameter.requires_grad for parameter in posnet.parameters())
 
 
+def position_tables(rows: int | None = None) -> dict[str, Tensor]:
+    """Those that the public checkpoint holds beside its weights, or of another length."""
+    tables = {}
+    for key, shape in KEYS["reactface"].items():
+        if key.endswith(".pe"):
+            is_periodic = shape[0] == 1
+            count = rows or max(shape[:2])
+            table = sinusoid(8, 128).repeat(-(-count // 8), 1)[:count] if is_periodic else sinusoid(count, 128)
+            tables[key] = table[None] if is_periodic else table[:, None]
+    return tables
+
+
 def test_both_weight_norm_spellings_and_tables_load(reactface: ReactFace) -> None:
     weights: dict[str, Any] = dict(public_weights("reactface", 1))
     for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
         weights[f"{POSITION_CONV}.parametrizations.weight.{new}"] = weights.pop(f"{POSITION_CONV}.{old}")
-    weights |= {key: torch.zeros(shape) for key, shape in KEYS["reactface"].items() if key.endswith(".pe")}
+    weights |= position_tables()
     network = load_model("reactface", weights)
     torch.testing.assert_close(
         network.get_parameter(f"{POSITION_CONV}.weight"), reactface.get_parameter(f"{POSITION_CONV}.weight")
