@@ -177,7 +177,7 @@ class Shots:
 def render_with_graphs(
     info: RendererInfo, found: Mapping[str, Array], opened: Opener, track: Array, shots: Shots
 ) -> Array:
-    """Frames of the exported renderer, uint8 [K, size, size, 3]; one graph is open at a time, for they are large.
+    """Frames of the exported renderer, uint8 [K, size, size, 3]; one at a time, as is one graph, for they are large.
 
     Args:
         info: as the manifest has it.
@@ -189,8 +189,9 @@ def render_with_graphs(
     with closing(opened(info.graphs["portrait"])) as painter:
         features = {**painter.run({"portrait": shots.portrait}), **found}
     with closing(opened(info.graphs["frame"])) as renderer:
-        images: Array = renderer.run({**features, "coefficients": track, "frames": shots.frames})["image"][0]
-    return images
+        feeds = {**features, "coefficients": track}
+        images = [renderer.run({**feeds, "frames": frame[None]})["image"][0] for frame in shots.frames]
+    return np.concatenate(images)
 
 
 def render_as_published(parts: RendererParts, mean_face: Tensor, reaction: Array, shots: Shots) -> Array:

@@ -217,7 +217,8 @@ class _Export:
         frames = self._check_frames(graphs, reactions)
         graphs.watch_rest()
         graphs.require_range()
-        report = {"graphs": graphs.errors, "end_to_end": frames}
+        weights = [{"slot": read.slot, "source": read.source, "note": read.note} for read in components.provenance]
+        report = {"graphs": graphs.errors, "end_to_end": frames, "weights": weights}
         (self._folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         self._step("sealed")
         return self._manifest(graphs)

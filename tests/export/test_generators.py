@@ -35,6 +35,21 @@ def test_the_runtime_on_the_graphs_reacts_as_the_published_network(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_its_fp16_graphs_store_fits_fp16(kind: str) -> None:
+    made = exported_generator(kind)
+    made.graphs.watch_rest()
+    made.graphs.require_range()
+    for graph, entry in made.graphs.errors.items():
+        found = entry["fp16"]["range"]
+        assert found["calls"] > 0, graph
+        assert found["nodes"] > 0, graph
+        assert 0 < found["weights"] < 100, graph
+        assert 0 < found["widest"][0]["largest"] < 1000, graph
+    assert made.reactions.graphs["fp16"].shape == made.reactions.published.shape
+    assert 0 < made.reactions.error("fp16") < 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_the_manifest_says_of_a_generator_is_so(kind: str) -> None:
     made = exported_generator(kind)
     info, graphs = made.parts.info, made.graphs.infos

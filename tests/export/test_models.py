@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.export.reactface_tables import position_tables
 from support.golden_arrays import golden, statistics, to_float, unpack_pixels
 from support.places import GOLDEN
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from pflx.export import InputError, ModelNameError, ModelOptionError, StateDictError, load_model, untrained
 from pflx.export.models import PosNet, PosNetSmoother, ReactFace, ReactFaceListener, ReactFaceSpeaker
 from pflx.export.models.keys import Keys, load_strictly, public_shapes
-from pflx.export.models.layers import DecoderStack, alignment_bias, periodic_bias, sinusoid
+from pflx.export.models.layers import DecoderStack, alignment_bias, periodic_bias
 from pflx.export.models.video_window import N_OUTPUTS, WindowConv, minimal_filter
 from pflx.export.models.wav2vec2 import PositionConv, n_tokens
 from pflx.export.models.weights import fill
@@ -272,18 +273,6 @@ def test_untrained_weights_are_the_same_everywhere() -> None:
 def test_a_loaded_network_computes_without_gradients(posnet: PosNet) -> None:
     assert not posnet.training
     assert not any(parameter.requires_grad for parameter in posnet.parameters())
-
-
-def position_tables(rows: int | None = None) -> dict[str, Tensor]:
-    """Those that the public checkpoint holds beside its weights, or of another length."""
-    tables = {}
-    for key, shape in KEYS["reactface"].items():
-        if key.endswith(".pe"):
-            is_periodic = shape[0] == 1
-            count = rows or max(shape[:2])
-            table = sinusoid(8, 128).repeat(-(-count // 8), 1)[:count] if is_periodic else sinusoid(count, 128)
-            tables[key] = table[None] if is_periodic else table[:, None]
-    return tables
 
 
 def test_both_weight_norm_spellings_and_tables_load(reactface: ReactFace) -> None:
