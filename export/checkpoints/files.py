@@ -9,7 +9,7 @@ import re
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ _OTHERS = (
 _SHOWN = 3
 _HEAD = 1024
 _LARGEST_INDEX = 64 << 20
+_LARGEST_HEADER = 100_000_000
+"""Of safetensors, by its definition."""
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 
 
@@ -72,7 +74,7 @@ def read_file(path: Path) -> Content:
     if (index := _index(path, head)) is not None:
         return _read_shards(path, index)
     if shards := _siblings(path):
-        return _joined([_read_one(shard) for shard in shards], f"read whole, {len(shards)} shards")
+        return _joined(shards)
     return Content(_read_one(path).value, digest)
 
 
@@ -80,9 +82,9 @@ def _read_one(path: Path) -> Content:
     digest = _sha256(path)
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    _refuse_others(path, head)
     if _is_safetensors(head):
         return Content(_read_safetensors(path, head), digest)
+    _refuse_others(path, head)
     return Content(_read_torch(path, head), digest)
 
 
@@ -118,7 +120,7 @@ def _refuse_others(path: Path, head: bytes) -> None:
         raise CheckpointError(path, f"is a web page (HTML), not weights; {_SIGN_IN}")
     if text.startswith((b"<?xml", b"<!doctype", b"<")):
         raise CheckpointError(path, f"is an XML page, as servers answer with, not weights; {_SIGN_IN}")
-    if text.startswith((b"{", b"[")) and not _is_safetensors(head):
+    if text.startswith((b"{", b"[")):
         raise CheckpointError(path, f"is JSON, a setting or a server's answer, not weights; {_SIGN_IN}")
     if head.startswith(b"PK"):
         _refuse_archive(path)
@@ -168,7 +170,9 @@ def _with(names: Iterator[str]) -> str:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    return len(head) > 9 and head[8:9] == b"{" and head[9:].lstrip()[:1] in (b'"', b"}")
+    """Whether a file begins with the length of a JSON header and its first key; the length may look like anything."""
+    length = int.from_bytes(head[:8], "little")
+    return length <= _LARGEST_HEADER and head[8:9] == b"{" and head[9:].lstrip()[:1] in (b'"', b"}")
 
 
 def _read_safetensors(path: Path, head: bytes) -> object:
@@ -185,11 +189,11 @@ def _missing_bytes(path: Path, header: int) -> int:
     """How many bytes a safetensors file lacks of what its header tells; 0 where that cannot be read."""
     size = path.stat().st_size
     if 8 + header > size:
-        return 8 + header - size if header < _LARGEST_INDEX else 0
+        return 8 + header - size
     try:
         with path.open("rb") as file:
             file.seek(8)
-            entries = json.loads(file.read(min(header, _LARGEST_INDEX)))
+            entries = json.loads(file.read(header))
         ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return 0
@@ -262,7 +266,7 @@ def _index(path: Path, head: bytes) -> Mapping[str, str] | None:
 def _read_shards(path: Path, index: Mapping[str, str]) -> Content:
     shards = [path.parent / name for name in dict.fromkeys(index.values())]
     _require_all(path, shards)
-    whole = _joined([_read_one(shard) for shard in shards], f"read whole, {len(shards)} shards")
+    whole = _joined(shards)
     assert isinstance(whole.value, dict)
     if missing := [key for key in index if key not in whole.value]:
         raise CheckpointError(path, f"names {missing[0]}, which is not in {index[missing[0]]}; {AGAIN}")
@@ -287,12 +291,17 @@ def _require_all(path: Path, shards: list[Path]) -> None:
         )
 
 
-def _joined(shards: list[Content], note: str) -> Content:
+def _joined(shards: Sequence[Path]) -> Content:
     whole: dict[object, object] = {}
+    digests = []
     for shard in shards:
-        whole |= dict(shard.value) if isinstance(shard.value, Mapping) else {}
-    digest = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
-    return Content(whole, digest, (note,))
+        part = _read_one(shard)
+        if not isinstance(part.value, Mapping):
+            raise CheckpointError(shard, f"holds a {type(part.value).__name__}, not a part of a state dict")
+        whole |= part.value
+        digests.append(part.sha256)
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return Content(whole, digest, (f"read whole, {len(shards)} shards",))
 
 
 def _first_line(error: Exception) -> str:

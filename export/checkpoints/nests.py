@@ -150,10 +150,9 @@ def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
 def _places(path: Path, content: Mapping[object, object]) -> Iterator[_Place]:
     """Every entry with named tensors, the outer ones first."""
     waiting: list[tuple[tuple[str, ...], tuple[Mapping[object, object], ...]]] = [((), (content,))]
-    seen: set[int] = set()
+    seen = {id(content)}
     for entry, levels in waiting:
         level = levels[-1]
-        seen.add(id(level))
         if (place := _place(entry, levels)) is not None:
             yield place
         for key, value in level.items():
@@ -162,6 +161,7 @@ def _places(path: Path, content: Mapping[object, object]) -> Iterator[_Place]:
             if any(value is above for above in levels):
                 raise CheckpointError(path, f"holds a dictionary that contains itself, as '{key}'; save it without")
             if id(value) not in seen and len(waiting) < _MOST_PLACES:
+                seen.add(id(value))
                 waiting.append(((*entry, str(key)), (*levels, value)))
 
 

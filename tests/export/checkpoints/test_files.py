@@ -74,6 +74,22 @@ def test_every_format_gives_the_same_weights_under_any_name(
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("begin", [b"<", b"{", b"[", b"PK", b"\x80", b"BZh"])
+def test_safetensors_are_known_whatever_the_length_of_their_header_looks_like(
+    tmp_path: Path, weights: dict[str, Tensor], begin: bytes
+) -> None:
+    save_file(weights, tmp_path / "it.safetensors")
+    content = (tmp_path / "it.safetensors").read_bytes()
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    length = int.from_bytes(begin, "little")
+    while length < len(header):
+        length += 256 ** len(begin)
+    made = length.to_bytes(8, "little") + header.ljust(length) + content[8 + len(header) :]
+    assert made.startswith(begin)
+    path = write(tmp_path / "it.pth", made)
+    assert same(read_checkpoint(path).state_dict, weights)
+
+
 # Shards
 
 
