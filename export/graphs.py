@@ -176,8 +176,10 @@ class GraphFolder:
 
 def _misfit(watch: Watch) -> str:
     """What does not fit FP16; empty where all does."""
-    if not watch.weights < LARGEST:
-        return f"a weight is larger than FP16's largest number, {LARGEST:.0f}"
+    if not (weight := watch.weights).largest < LARGEST:
+        return (
+            f"node '{weight.node}' ({weight.operator}) has a weight that FP16, which ends at {LARGEST:.0f}, cannot hold"
+        )
     if (reach := watch.first_misfit) is None:
         broken = sorted(watch.broken)
         return f"output '{broken[0]}' is not finite in FP16" if broken else ""

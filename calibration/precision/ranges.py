@@ -18,7 +18,7 @@ from pflx.calibration.errors import CalibrationError
 from pflx.engines import Array
 from pflx.export.mixed import FP32_INPUTS, Choices, Typed, round_weights
 from pflx.export.precision.emulation import opened
-from pflx.export.precision.watch import ALLOWED
+from pflx.export.precision.watch import ALLOWED, LARGEST
 
 OVERFLOW = 65520.0
 """Smallest number that FP16 rounds to infinity."""
@@ -62,11 +62,12 @@ class Range(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def needs_fp32(self) -> bool:
-        """Whether an export would refuse the node in FP16, for what it takes or gives.
+        """Whether an export would refuse the node in FP16, for what it takes or gives, or for a weight.
 
         A little sooner than an export does, since rounding moves numbers there.
         """
-        return not max(self.largest, self.largest_taken) < ALLOWED / 1.1
+        fits = max(self.largest, self.largest_taken) < ALLOWED / 1.1 and self.weight_largest < LARGEST
+        return not fits
 
 
 def measure_ranges(

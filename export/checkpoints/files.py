@@ -211,7 +211,7 @@ def _read_torch(path: Path, head: bytes) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on pickle protocols, before it is refused
             with torch.serialization.safe_globals(_arrays()):
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+                return _load(path, mapped=is_zip)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
@@ -220,6 +220,13 @@ def _read_torch(path: Path, head: bytes) -> object:
         raise CheckpointError(path, f"is no PyTorch checkpoint; {AGAIN}") from error
     except Exception as error:  # damaged files fail in PyTorch in more ways than can be listed
         raise CheckpointError(path, f"is damaged, or no PyTorch checkpoint; {AGAIN}") from error
+
+
+def _load(path: Path, *, mapped: bool) -> object:
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    with path.open("rb") as file:  # of a path, PyTorch believes the suffix
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _arrays() -> list[Any]:
@@ -258,7 +265,7 @@ def _index(path: Path, head: bytes) -> Mapping[str, str] | None:
     if not isinstance(found, dict) or not found:
         raise CheckpointError(path, f"is an index of shards that names none; {AGAIN}")
     for name in found.values():
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or not name or Path(name).name != name:
             raise CheckpointError(path, f"is an index of shards that names {name!r}, which is no file beside it")
     return found
 

@@ -24,7 +24,6 @@ STATISTICS = "statistics"
 """Of the latent space, beside the weights of an autoencoder."""
 
 _AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|shadow|averaged?|avg)(?:[_.]|$)")
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _ENOUGH = 0.5
 """Share of a network's keys that a prefix must be common to, to count as one."""
 _MOST_PLACES, _DEEPEST = 100_000, 16
@@ -130,18 +129,14 @@ def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
         return Found(_distinct(path, place, ""), place.name, tuple(_notes(place)), described, frozenset())
     best = max(candidates, key=lambda one: (one.network in wanted, one.share, one.is_average))
     rivals = [one for one in candidates if one.network == best.network and one.share >= _ENOUGH and one is not best]
-    weights, notes = dict(best.weights), list(_notes(best.place))
-    average = next((one for one in rivals if one.is_average and not best.is_average), None)
-    if average and _lacks_only_buffers(average, best):
-        rivals[rivals.index(average)], best = best, average
-        weights, notes = weights | best.weights, [*_notes(best.place), f"running statistics from {rivals[0].name}"]
     _distinct(path, best.place, best.prefix)
+    weights, notes = best.weights, list(_notes(best.place))
     if rivals:
         kind = "an average of weights, " if best.is_average else ""
         notes.insert(0, f"took {best.name}, {kind}and not {_listed(one.name for one in rivals)}")
     if best.prefix:
         notes.append(f"'{best.prefix}' removed from keys")
-        if others := len(best.place.tensors) - len(best.weights):
+        if others := len(best.place.tensors) - len(weights):
             notes.append(f"{others} keys without it not read")
     statistics = _statistics(best.place.levels)
     return Found(weights | statistics, best.place.name, tuple(notes), described, expected_keys(best.network))
@@ -199,11 +194,6 @@ def _candidates(place: _Place) -> Iterator[_Candidate]:
             share = sum(f"{prefix}{name}" in place.tensors for name in expected) / max(1, len(expected))
             if not prefix or share >= _ENOUGH:
                 yield _Candidate(network, place, prefix, share)
-
-
-def _lacks_only_buffers(average: _Candidate, whole: _Candidate) -> bool:
-    missing = whole.weights.keys() - average.weights.keys()
-    return all(key.endswith(_BUFFERS) for key in missing)
 
 
 def _distinct(path: Path, place: _Place, prefix: str) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from torch import Tensor
 from pflx.export.errors import CheckpointError
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_COUNTERS = ("num_batches_tracked",)
 _REPEATED_BYTES = 1 << 20
 """From this size on, a view that repeats fewer numbers is refused."""
 
@@ -59,7 +58,7 @@ def _complex(tensors: Mapping[str, Tensor], expected: Collection[str]) -> Iterat
 
 def _no_floats(tensors: Mapping[str, Tensor], expected: Collection[str]) -> Iterator[str]:
     for key, value in tensors.items():
-        if key in expected and value.dtype not in _FLOATS and not key.endswith(_COUNTERS):
+        if key in expected and value.dtype not in _FLOATS:
             yield key
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -49,19 +50,33 @@ class Reach:
         return self.is_finite and self.largest < ALLOWED
 
 
+class Weight(NamedTuple):
+    """The largest weight that a graph stores in FP16.
+
+    Attributes:
+        node: that reads it; empty where a graph stores none.
+        operator: what that is.
+        largest: its magnitude; infinite where it became so.
+    """
+
+    node: str
+    operator: str
+    largest: float
+
+
 class Watch:
     """What was seen of a graph, over all engines that ran it.
 
     Attributes:
         calls: how often it ran.
-        weights: largest magnitude of the weights that are stored in FP16; 0 without any.
+        weights: the largest weight that is stored in FP16.
         reaches: of every node that stores something in FP16, in the order of the graph.
         broken: the outputs that held something that is no finite number.
     """
 
     def __init__(self) -> None:
         self.calls = 0
-        self.weights = 0.0
+        self.weights = Weight("", "", 0.0)
         self.broken: set[str] = set()
         self.reaches: list[Reach] = []
 
@@ -89,7 +104,7 @@ class Watch:
         return {
             "calls": self.calls,
             "nodes": len(self.reaches),
-            "weights": self.weights,
+            "largest_weight": self.weights.largest,
             "widest": [{"node": r.node, "operator": r.operator, "largest": r.largest} for r in widest],
         }
 
@@ -131,10 +146,16 @@ class WatchedEngine:
         self._stack.close()
 
 
-def _largest_weight(model: onnx.ModelProto) -> float:
-    """Infinite where a weight became so."""
-    halves = (tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16)
-    return max((float(np.abs(numpy_helper.to_array(tensor)).max(initial=0)) for tensor in halves), default=0.0)
+def _largest_weight(model: onnx.ModelProto) -> Weight:
+    halves = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16]
+    largest = {tensor.name: float(np.abs(numpy_helper.to_array(tensor)).max(initial=0)) for tensor in halves}
+    found = (
+        Weight(node.name, node.op_type, largest[name])
+        for node in model.graph.node
+        for name in node.input
+        if name in largest
+    )
+    return max(found, key=lambda weight: np.nan_to_num(weight.largest, nan=np.inf), default=Weight("", "", 0.0))
 
 
 def _measure(graph: onnx.GraphProto, stored: Sequence[Stored]) -> None:

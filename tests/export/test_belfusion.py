@@ -112,7 +112,7 @@ def test_the_update_from_gates_is_pytorchs_gru_cell() -> None:
 
 def test_the_onnx_graph_serves_any_number_of_samples() -> None:
     made = exported_generator("belfusion")
-    engine = OrtEngine(made.graphs.paths("fp32")["belfusion"])
+    engine = OrtEngine(made.graphs.path("belfusion", "fp32"))
     module = made.parts.modules()["belfusion"]
     assert max(graph_errors(module, engine, RECIPE, [{"samples": 1}, {"samples": 7}], seed=2).values()) <= 2e-5
 

@@ -43,7 +43,7 @@ def test_what_its_fp16_graphs_store_fits_fp16(kind: str) -> None:
         found = entry["fp16"]["range"]
         assert found["calls"] > 0, graph
         assert found["nodes"] > 0, graph
-        assert 0 < found["weights"] < 100, graph
+        assert 0 < found["largest_weight"] < 100, graph
         assert 0 < found["widest"][0]["largest"] < 1000, graph
     assert made.reactions.graphs["fp16"].shape == made.reactions.published.shape
     assert 0 < made.reactions.error("fp16") < 0.05

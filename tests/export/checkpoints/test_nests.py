@@ -142,16 +142,6 @@ def test_a_name_with_these_letters_in_it_is_no_average(tmp_path: Path, weights: 
     assert same(found.state_dict, weights)
 
 
-def test_running_statistics_that_an_average_lacks_come_from_the_raw_copy(tmp_path: Path) -> None:
-    whole, average = untrained("transvae", 0), untrained("transvae", 1)
-    buffers = [key for key in whole if key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
-    assert buffers
-    parameters = {key: value for key, value in average.items() if key not in buffers}
-    found = read_checkpoint(save(tmp_path / "it.pth", {"state_dict": whole, "ema": parameters}))
-    assert same(found.state_dict, {**whole, **parameters})
-    assert "running statistics from state_dict" in found.notes
-
-
 def test_an_average_of_a_part_is_left_and_said(tmp_path: Path, weights: Weights, raw: Weights) -> None:
     part = {key: value for key, value in raw.items() if not key.startswith("fc1")}
     found = read_checkpoint(save(tmp_path / "it.pth", {"model": weights, "ema": part}))
