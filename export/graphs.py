@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -184,6 +185,8 @@ def _misfit(watch: Watch) -> str:
         broken = sorted(watch.broken)
         return f"output '{broken[0]}' is not finite in FP16" if broken else ""
     node = f"node '{reach.node}' ({reach.operator})"
+    if math.isinf(reach.largest):
+        return f"{node} makes infinite numbers in FP16"
     if reach.largest > LARGEST:
         return f"{node} makes numbers up to {reach.largest:.3g}, and FP16 ends at {LARGEST:.0f}"
     if not reach.is_finite:

@@ -23,6 +23,7 @@ WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoin
 STATISTICS = "statistics"
 """Of the latent space, beside the weights of an autoencoder."""
 
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|-")
 _AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|shadow|averaged?|avg)(?:[_.]|$)")
 _ENOUGH = 0.5
 """Share of a network's keys that a prefix must be common to, to count as one."""
@@ -98,7 +99,7 @@ class _Candidate:
 
     @property
     def is_average(self) -> bool:
-        return _AVERAGED.search(self.name.lower()) is not None
+        return _AVERAGED.search(_CAMEL.sub("_", self.name).lower()) is not None
 
     @property
     def weights(self) -> dict[str, Tensor]:

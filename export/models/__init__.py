@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pflx.export.errors import ModelNameError, ModelOptionError
 from pflx.export.models import belfusion, perfrdiff, perfrdiff_v1, posnet, reactface, transvae
 from pflx.export.models.belfusion import BeLFusion, BeLFusionWindow, EmotionVAE, SkipMLP
-from pflx.export.models.keys import Keys, Weights, load_strictly, public_shapes
+from pflx.export.models.keys import Keys, Weights, check_strictly, load_strictly, public_shapes
 from pflx.export.models.perfrdiff import EmotionRegressor, PerFRDiff
 from pflx.export.models.perfrdiff_deploy import PerFRDiffCondition, PerFRDiffDenoise
 from pflx.export.models.perfrdiff_v1 import PerFRDiffV1
@@ -92,11 +92,19 @@ def load_model(name: str, state_dict: Weights, **config: int) -> nn.Module:
     """
     network = _network(name, config)
     if name == "posnet" and "fc3.weight" in state_dict:
-        shape = state_dict["fc3.weight"].shape
-        config = {"slide": shape[0] // posnet.POSE, "hidden": shape[-1], **config}
+        config = {**_posnet_size(tuple(state_dict["fc3.weight"].shape)), **config}
+        with torch.device("meta"):  # no memory is taken for a size that the file tells, unless all of it is so
+            check_strictly(name, network.build(**config), network.keys, state_dict)
     module = network.build(**config)
     load_strictly(name, module, network.keys, state_dict)
     return module.eval().requires_grad_(False)
+
+
+def _posnet_size(shape: tuple[int, ...]) -> dict[str, int]:
+    """Slide and width of a PosNet by the shape of its last layer; none where no layer has such a shape."""
+    if len(shape) != 2 or shape[0] < posnet.POSE or shape[1] < 1:
+        return {}
+    return {"slide": shape[0] // posnet.POSE, "hidden": shape[1]}
 
 
 def untrained(name: str, seed: int, **config: int) -> dict[str, Tensor]:

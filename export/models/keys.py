@@ -93,18 +93,30 @@ def load_strictly(name: str, module: nn.Module, keys: Keys, weights: Weights) ->
 
     Weights whose norm was removed are what those with it fold to, and are taken as they are.
     """
-    folded = {key for key in keys.weight_norm if key in weights}
-    left = {key: axis for key, axis in keys.weight_norm.items() if key not in folded}
-    required = public_shapes(module, replace(keys, weight_norm=left))
-    given, twice = _old_spelling(weights, required)
-    problems = [*twice, *_mismatches(given, required, keys)]
-    if problems:
-        raise StateDictError(name, problems, _cause(name, given, required))
-    values = {key: torch.as_tensor(value).detach().float() for key, value in given.items() if key in required}
-    for key, axis in left.items():
+    given = check_strictly(name, module, keys, weights)
+    values = {key: torch.as_tensor(value).detach().float() for key, value in given.items()}
+    for key, axis in _normed(keys, weights).items():
         values[key] = _fold_weight_norm(values.pop(f"{key}_v"), values.pop(f"{key}_g"), axis)
     public = {own: keys.public(own) for own in module.state_dict()}
     module.load_state_dict({own: values[key] for own, key in public.items() if key in values}, strict=False)
+
+
+def check_strictly(name: str, module: nn.Module, keys: Keys, weights: Weights) -> dict[str, object]:
+    """Check `weights` against `module`, which may lie on the meta device; return those that it computes with.
+
+    Raises:
+        StateDictError: every key and shape that does not fit.
+    """
+    required = public_shapes(module, replace(keys, weight_norm=_normed(keys, weights)))
+    given, twice = _old_spelling(weights, required)
+    if problems := [*twice, *_mismatches(given, required, keys)]:
+        raise StateDictError(name, problems, _cause(name, given, required))
+    return {key: value for key, value in given.items() if key in required}
+
+
+def _normed(keys: Keys, weights: Weights) -> dict[str, int]:
+    """Parameters that have a weight norm in these weights, and its axis."""
+    return {key: axis for key, axis in keys.weight_norm.items() if key not in weights}
 
 
 def _old_spelling(weights: Weights, required: Mapping[str, Shape]) -> tuple[dict[str, object], list[str]]:

@@ -77,6 +77,14 @@ def test_most_of_a_network_missing_is_told_so(reactface: dict[str, Tensor]) -> N
     assert "Most of the network is missing" in str(refused("reactface", part))
 
 
+@pytest.mark.parametrize(
+    "shape", [(), (48,), (0, 512), (5, 512), (48, 0), (50, 512), (48, 2_000_000), (6_000_000, 512), (48, 4, 4)]
+)
+def test_no_memory_is_taken_for_a_size_that_one_layer_tells(posnet: dict[str, Tensor], shape: tuple[int, ...]) -> None:
+    error = refused("posnet", posnet | {"fc3.weight": torch.zeros(1).expand(shape)})
+    assert any(problem.startswith("fc") for problem in error.problems)
+
+
 def test_the_file_is_named(tmp_path: Path, posnet: dict[str, Tensor]) -> None:
     path = tmp_path / "it.pth"
     torch.save({key: value for key, value in posnet.items() if key != "fc1.weight"}, path)

@@ -109,6 +109,9 @@ def test_what_was_set_aside_is_noted(tmp_path: Path, weights: Weights) -> None:
         (("net_G", "net_G_ema"), "net_G_ema", "net_G"),
         (("g", "g_ema"), "g_ema", "g"),
         (("state_dict", "ema_state_dict"), "ema_state_dict", "state_dict"),
+        (("netG", "netGEma"), "netGEma", "netG"),
+        (("model", "modelEMA"), "modelEMA", "model"),
+        (("model", "model-ema"), "model-ema", "model"),
     ],
 )
 def test_an_average_is_preferred_and_the_choice_is_said(
