@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from pflx.export import StateDictError, load_component, load_model, untrained
 from pflx.export.components import load_generator
 from pflx.export.generators import ExportSettings
-from pflx.export.models.keys import Keys, load_strictly
+from pflx.export.models import NETWORKS
+from pflx.export.models.keys import Keys, check_strictly, load_strictly, public_shapes
+from pflx.export.models.reactface import KEYS
 
 POSITION_CONV = "speaker_reaction_decoder.audio_encoder.wav2vec2.encoder.pos_conv_embed.conv.weight"
 
@@ -25,12 +27,22 @@ def posnet() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def reactface() -> dict[str, Tensor]:
-    return untrained("reactface", 0)
+    """The public keys and shapes, without numbers: 94 million of them are not looked at here."""
+    with torch.device("meta"):
+        return {key: torch.empty(shape) for key, shape in public_shapes(NETWORKS["reactface"].build(), KEYS).items()}
+
+
+def check(name: str, weights: Mapping[str, Tensor]) -> None:
+    """As `load_model` does before it takes any number."""
+    network = NETWORKS[name]
+    with torch.device("meta"):
+        draft = network.build()
+    check_strictly(name, draft, network.keys, weights)
 
 
 def refused(name: str, weights: Mapping[str, Tensor]) -> StateDictError:
     with pytest.raises(StateDictError) as caught:
-        load_model(name, weights)
+        load_model(name, weights) if name == "posnet" else check(name, weights)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
     return caught.value
@@ -62,14 +74,20 @@ def test_spectral_norm_is_recognised(posnet: dict[str, Tensor], spelling: str) -
     assert "It has spectral norm: call torch.nn.utils.remove_spectral_norm" in text
 
 
-def test_removed_weight_norm_is_taken_as_the_weight_it_is(reactface: dict[str, Tensor]) -> None:
-    expected = load_model("reactface", reactface).get_parameter(POSITION_CONV)
-    magnitude, direction = f"{POSITION_CONV}_g", f"{POSITION_CONV}_v"
-    plain = {key: value for key, value in reactface.items() if key not in (magnitude, direction)}
-    made = load_model("reactface", plain | {POSITION_CONV: expected.clone()})
-    assert torch.equal(made.get_parameter(POSITION_CONV), expected)
-    error = refused("reactface", plain | {POSITION_CONV: expected[:5]})
-    assert error.problems == (f"{POSITION_CONV} is [5, 48, 128], not [768, 48, 128]",)
+def test_removed_weight_norm_is_taken_as_the_weight_it_is() -> None:
+    layer, keys = nn.Conv1d(4, 6, 3), Keys(weight_norm={"weight": 2})
+    weights = {"weight": torch.randn(6, 4, 3), "bias": torch.randn(6)}
+    load_strictly("it", layer, keys, weights)
+    assert torch.equal(layer.weight, weights["weight"])
+    with pytest.raises(StateDictError) as caught:
+        load_strictly("it", layer, keys, weights | {"weight": torch.zeros(5, 4, 3)})
+    assert caught.value.problems == ("weight is [5, 4, 3], not [6, 4, 3]",)
+
+
+def test_the_weight_norm_of_reactface_may_be_removed(reactface: dict[str, Tensor]) -> None:
+    left = {key: value for key, value in reactface.items() if key not in (f"{POSITION_CONV}_g", f"{POSITION_CONV}_v")}
+    check("reactface", left | {POSITION_CONV: torch.empty(768, 48, 128, device="meta")})
+    assert refused("reactface", left).problems == (f"missing {POSITION_CONV}_g", f"missing {POSITION_CONV}_v")
 
 
 def test_most_of_a_network_missing_is_told_so(reactface: dict[str, Tensor]) -> None:
@@ -109,8 +127,8 @@ def test_the_file_is_named(tmp_path: Path, posnet: dict[str, Tensor]) -> None:
 def test_position_tables_of_any_length_are_accepted_if_their_values_are_those_computed(
     reactface: dict[str, Tensor], rows: int | None
 ) -> None:
-    load_model("reactface", reactface | position_tables(rows))
-    load_model("reactface", reactface | {key: value.half() for key, value in position_tables(rows).items()})
+    check("reactface", reactface | position_tables(rows))
+    check("reactface", reactface | {key: value.half() for key, value in position_tables(rows).items()})
 
 
 @pytest.mark.parametrize("key", sorted(position_tables(8)))
@@ -138,7 +156,7 @@ def test_tables_of_other_networks_are_looked_at_too(network: str, key: str, dim:
 def test_a_second_name_must_hold_what_is_under_the_first() -> None:
     weights = untrained("belfusion_mlp", 0)
     first, second = "layers.0.linear_emb.weight", "layers.0.cond_layers.1.weight"
-    load_model("belfusion_mlp", weights | {second: weights[first].clone()})
+    check("belfusion_mlp", weights | {second: weights[first].clone()})
     error = refused("belfusion_mlp", weights | {second: weights[first] + 1})
     assert error.problems == (f"{second} differs from {first}, whose second name it is",)
     assert refused("belfusion_mlp", weights | {second: weights[first][1:]}).problems[0].startswith(f"{second} is [")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from support.commands import pflx, refusal
 from support.tiny_graphs import parsed, save
 from torch import Tensor
 
-from pflx.engines import Array, Bundle, OrtEngine, PflxError
+from pflx.engines import Bundle, OrtEngine, PflxError
 from pflx.export import RangeError, load_model, untrained
 from pflx.export.components import default_posnet
 from pflx.export.graphs import GraphFolder
@@ -41,7 +42,7 @@ def chain(folder: Path, factor: float) -> Path:
     return save(model, folder)
 
 
-def watched(path: Path, *feeds: Array) -> Watch:
+def watched(path: Path, *feeds: Sequence[float]) -> Watch:
     watch = Watch()
     with closing(WatchedEngine(path, watch, threads=1)) as engine:
         for x in feeds:
