@@ -115,6 +115,8 @@ def _refuse_others(path: Path, head: bytes) -> None:
     for magic, what in _OTHERS:
         if head.startswith(magic):
             raise CheckpointError(path, what)
+    if head.startswith(b"\x08") and any(maker in head[:64].lower() for maker in (b"pytorch", b"onnx")):
+        raise CheckpointError(path, "is an ONNX graph; pass the PyTorch checkpoint that it was exported from")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")) or (text.startswith(b"<") and b"<html" in text):
         raise CheckpointError(path, f"is a web page (HTML), not weights; {_SIGN_IN}")

@@ -57,13 +57,15 @@ class _Place:
     Attributes:
         path: the entries above it, and its own.
         levels: what lies on the way, the whole checkpoint first, itself last.
-        tensors: cleaned key to tensor.
+        tensors: key without wrappers to tensor.
+        spelled: the same to the key as it is in the file.
         twice: a key that is there in two spellings, and the wrapper they differ by; None if there is none.
     """
 
     path: tuple[str, ...]
     levels: tuple[Mapping[object, object], ...]
     tensors: dict[str, Tensor]
+    spelled: dict[str, str]
     twice: tuple[str, str] | None = None
 
     @property
@@ -103,8 +105,16 @@ class _Candidate:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        size = len(self.prefix)
-        return {key[size:]: value for key, value in self.place.tensors.items() if key.startswith(self.prefix)}
+        """Those behind the prefix, and behind the wrappers before it, if the network is behind some."""
+        size, spelled = len(self.prefix), self.place.spelled
+        signature = SIGNATURES[self.network].key
+        wrapped = spelled[f"{self.prefix}{signature}"]
+        begin = wrapped.removesuffix(signature) if wrapped.endswith(signature) else ""
+        return {
+            key[size:]: value
+            for key, value in self.place.tensors.items()
+            if key.startswith(self.prefix) and spelled[key].startswith(begin)
+        }
 
 
 def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
@@ -122,7 +132,7 @@ def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
         raise CheckpointError(path, f"holds a {type(content).__name__}, not a state dict of named tensors")
     places = list(_places(path, content))
     if not places:
-        raise CheckpointError(path, f"holds no named tensors; it holds {_listed(map(str, content))}")
+        raise CheckpointError(path, f"holds no named tensors; it holds {_listed(map(str, content)) or 'nothing'}")
     candidates = [candidate for place in places for candidate in _candidates(place)]
     described = tuple(map(str, places))
     if not candidates:
@@ -137,8 +147,8 @@ def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
         notes.insert(0, f"took {best.name}, {kind}and not {_listed(one.name for one in rivals)}")
     if best.prefix:
         notes.append(f"'{best.prefix}' removed from keys")
-        if others := len(best.place.tensors) - len(weights):
-            notes.append(f"{others} keys without it not read")
+    if others := len(best.place.tensors) - len(weights):
+        notes.append(f"{others} keys without that not read")
     statistics = _statistics(best.place.levels)
     return Found(weights | statistics, best.place.name, tuple(notes), described, expected_keys(best.network))
 
@@ -174,7 +184,7 @@ def _place(entry: tuple[str, ...], levels: tuple[Mapping[object, object], ...]) 
                 both = f"{key}.{spelled[clean]}".split(".")
                 twice = clean, next(part for part in both if part in WRAPPERS)
             tensors[clean], spelled[clean] = tensor, key
-    return _Place(entry, levels, tensors, twice) if tensors else None
+    return _Place(entry, levels, tensors, spelled, twice) if tensors else None
 
 
 def _tensor(value: object) -> Tensor | None:

@@ -176,6 +176,7 @@ def numbers() -> bytes:
         (numbers(), ("one NumPy array",)),
         (b"\x89HDF\r\n\x1a\n", ("HDF5",)),
         (b"GGUF\x03\x00\x00\x00", ("GGUF",)),
+        (b"\x08\x0a\x12\x07pytorch\x1a\x052.13.0", ("ONNX graph", "PyTorch checkpoint")),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

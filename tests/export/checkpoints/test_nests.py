@@ -79,14 +79,20 @@ def test_one_prefix_common_to_all_keys_is_removed_with_a_note(
 ) -> None:
     content: Any = prefixed(prefix, weights) | {"criterion.scale": torch.zeros(1)}
     found = read_checkpoint(save(tmp_path / "it.pth", {"state_dict": content} if nested else content))
-    kept = prefix.replace("module.", "")
-    if kept:
-        assert same(found.state_dict, weights)
-        assert f"'{kept}' removed from keys" in found.notes
-        assert "1 keys without it not read" in found.notes
-    else:
-        assert "'module.' removed from keys" in found.notes
-        assert same({key: value for key, value in found.state_dict.items() if key != "criterion.scale"}, weights)
+    assert same(found.state_dict, weights)
+    assert f"'{prefix.replace('module.', '') or prefix}' removed from keys" in found.notes
+    assert "1 keys without that not read" in found.notes
+
+
+def test_what_pytorch_itself_makes_of_a_network_is_read(tmp_path: Path, weights: Weights) -> None:
+    network, _ = load_component(save(tmp_path / "it.pth", weights), "posnet")
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    for made in (averaged, torch.nn.DataParallel(network), torch.compile(network)):
+        content = made.state_dict()
+        assert content.keys() != weights.keys()
+        again, found = load_component(save(tmp_path / "made.pth", content), "posnet")
+        assert same(dict(again.state_dict()), dict(network.state_dict()))
+        assert any("removed from keys" in note for note in found.notes)
 
 
 def test_what_was_set_aside_is_noted(tmp_path: Path, weights: Weights) -> None:
@@ -184,6 +190,7 @@ def test_a_file_without_named_tensors_is_refused(tmp_path: Path) -> None:
     for content, said in (
         ([torch.zeros(2)], "holds a list, not a state dict"),
         ({"state_dict": {"epoch": 3}}, "holds no named tensors; it holds state_dict"),
+        ({}, "holds no named tensors; it holds nothing"),
         ({"a": torch.zeros(1), "module.a": torch.zeros(1)}, "differ only by 'module.'"),
         ({"_orig_mod.a": torch.zeros(1), "a": torch.zeros(1)}, "differ only by '_orig_mod.'"),
     ):
