@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
@@ -15,6 +16,8 @@ from pflx.engines.bundle.manifest import encode_manifest
 from pflx.runtime.generators import Generator, make_generator
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.rendering.renderers import reach
+
+LARGEST_FP16 = float(np.finfo(np.float16).max)
 
 
 def inspect(
@@ -36,6 +39,7 @@ def inspect(
         _print_graph(manifest, name, graph)
     _print_weights(manifest)
     _print_parity(opened)
+    _print_ranges(opened)
     _print_admissions(manifest)
     _print_engines(manifest)
 
@@ -114,9 +118,7 @@ def _print_weights(manifest: Manifest) -> None:
 
 
 def _print_parity(bundle: Bundle) -> None:
-    path = bundle.path / "report.json"
-    report = json.loads(path.read_text()) if path.is_file() else {}
-    if not (chain := report.get("end_to_end")):
+    if not (chain := read_report(bundle).get("end_to_end")):
         return
     print_line("\nFrames end to end")
     for precision, result in chain.items():
@@ -124,6 +126,30 @@ def _print_parity(bundle: Bundle) -> None:
             f"  {precision} against {result['against']}: at most {result['max_levels']} levels apart, "
             f"{result['psnr_db']:.1f} dB, coefficients within {result['coefficients_max_abs_error']:.1e}"
         )
+
+
+def read_report(bundle: Bundle) -> dict[str, Any]:
+    """What the export found; empty where a bundle has no report."""
+    path = bundle.path / "report.json"
+    report: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return report
+
+
+def largest_in_fp16(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each graph that stores numbers in FP16 and how far they go, those that go furthest first."""
+    graphs = {graph: entry.get("fp16", {}).get("range", {}) for graph, entry in report.get("graphs", {}).items()}
+    widest = {graph: found["widest"][0] for graph, found in graphs.items() if found.get("widest")}
+    return [
+        (graph, f"up to {node['largest']:.4g} of {LARGEST_FP16:.0f}, in {node['node']} ({node['operator']})")
+        for graph, node in sorted(widest.items(), key=lambda item: -item[1]["largest"])
+    ]
+
+
+def _print_ranges(bundle: Bundle) -> None:
+    if widest := largest_in_fp16(read_report(bundle)):
+        print_line("\nLargest numbers in FP16")
+        for graph, words in widest:
+            print_line(f"  {graph}  {words}")
 
 
 def _print_admissions(manifest: Manifest) -> None:

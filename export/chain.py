@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pflx.engines import Array, GeneratorInfo, OrtEngine
+from pflx.engines import Array, Engine, GeneratorInfo, RendererInfo
 from pflx.export.generators import GeneratorParts
 from pflx.export.models import PosNet
 from pflx.export.recipes import COEFFICIENTS, FRAME_SIDE
@@ -20,6 +20,12 @@ from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.generators import Generator, SpeakerWindow, make_generator, reach
 from pflx.runtime.stream.posnet import Smoother, joined_segments
+
+Opener: TypeAlias = Callable[[str], Engine]
+"""Graph → an engine of it, which is for the caller to close."""
+
+SPEAKER_SEED, PORTRAIT_SEED = 7, 8
+"""Of the speaker and the portrait that every export is checked with."""
 
 _RENDERED = 3
 _FPS = 25
@@ -113,21 +119,21 @@ def smooth_pictures(rng: np.random.Generator, count: int, size: int) -> Array:
 
 
 @contextmanager
-def runtime_generator(info: GeneratorInfo, paths: Mapping[str, Path]) -> Iterator[Generator]:
-    """The runtime's generator on exported graphs, with ONNX Runtime on the CPU.
+def runtime_generator(info: GeneratorInfo, opened: Opener) -> Iterator[Generator]:
+    """The runtime's generator on graphs; their engines are closed at the end.
 
     Args:
         info: as the manifest has it.
-        paths: graph → ONNX file.
+        opened: opens them.
     """
     with ExitStack() as stack:
-        engines = {graph: stack.enter_context(closing(OrtEngine(paths[graph]))) for graph in info.graphs.values()}
+        engines = {graph: stack.enter_context(closing(opened(graph))) for graph in info.graphs.values()}
         yield make_generator(info, engines)
 
 
-def react_with_graphs(generator: Generator, posnet: Path, given: ChainInput) -> Array:
+def react_with_graphs(generator: Generator, opened: Opener, given: ChainInput) -> Array:
     """The smoothed reaction that the runtime makes of the input, float32 [1, n·hop, 58]."""
-    with closing(OrtEngine(posnet)) as engine:
+    with closing(opened("posnet")) as engine:
         smoother = Smoother(engine)
         steps = zip(given.windows, given.noise, given.seams, strict=True)
         made = joined_segments(generator, smoother, steps, generator.start(1), smoother.start())
@@ -168,15 +174,24 @@ class Shots:
         return cls(smooth_pictures(np.random.default_rng(seed), 1, size), frames)
 
 
-def render_with_graphs(parts: RendererParts, paths: Mapping[str, Path], track: Array, shots: Shots) -> Array:
-    """Frames of the exported renderer, uint8 [K, size, size, 3]; one graph is open at a time, for they are large."""
-    size = shots.portrait.shape[1]
-    graphs = parts.info(size).graphs
-    with closing(OrtEngine(paths[graphs["portrait"]])) as painter:
-        features = {**painter.run({"portrait": shots.portrait}), **parts.found(size)}
-    with closing(OrtEngine(paths[graphs["frame"]])) as renderer:
-        images: Array = renderer.run({**features, "coefficients": track, "frames": shots.frames})["image"][0]
-    return images
+def render_with_graphs(
+    info: RendererInfo, found: Mapping[str, Array], opened: Opener, track: Array, shots: Shots
+) -> Array:
+    """Frames of the exported renderer, uint8 [K, size, size, 3]; one at a time, as is one graph, for they are large.
+
+    Args:
+        info: as the manifest has it.
+        found: what the runtime finds in the portrait by itself; see `RendererParts`.
+        opened: opens the graphs.
+        track: float32 [1, T, 58].
+        shots: what is rendered.
+    """
+    with closing(opened(info.graphs["portrait"])) as painter:
+        features = {**painter.run({"portrait": shots.portrait}), **found}
+    with closing(opened(info.graphs["frame"])) as renderer:
+        feeds = {**features, "coefficients": track}
+        images = [renderer.run({**feeds, "frames": frame[None]})["image"][0] for frame in shots.frames]
+    return np.concatenate(images)
 
 
 def render_as_published(parts: RendererParts, mean_face: Tensor, reaction: Array, shots: Shots) -> Array:

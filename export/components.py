@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from pflx.engines import MeanFace, Provenance
 from pflx.engines.bundle.mean_face import read_mean_face
-from pflx.export.checkpoints import Checkpoint, checkpoint_for, generator_part, load_component, read_checkpoint
+from pflx.export.checkpoints import (
+    Checkpoint,
+    checkpoint_for,
+    generator_part,
+    load_component,
+    load_network,
+    read_generator,
+)
 from pflx.export.errors import ComponentError
 from pflx.export.generators import FAMILIES, ExportSettings, GeneratorFamily, GeneratorParts
 from pflx.export.generators.backchannel import BackchannelParts
@@ -143,7 +150,7 @@ def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[Gen
     """
     files: dict[str, Checkpoint] = {}
     for path in paths:
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_generator(path)
         part = generator_part(checkpoint)
         if part in files:
             raise ComponentError(f"{files[part].path} and {path} both hold {part}. Leave one of the two out.")
@@ -153,12 +160,14 @@ def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[Gen
     networks, read = {}, []
     for network in (*family.networks, *family.optional):
         weights: dict[str, Tensor] = {}
+        sources = []
         for part in (part for part in family.files_of(network) if part in files):
             checkpoint = checkpoint_for(network, files[part])
             weights |= checkpoint.state_dict
+            sources.append(checkpoint.path)
             read.append(_provenance(_slot(family, part), checkpoint))
         if weights:
-            networks[network] = load_model(network, weights, **family.config(network, settings))
+            networks[network] = load_network(network, weights, sources, **family.config(network, settings))
     return family.make(networks, settings), read
 
 

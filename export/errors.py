@@ -24,13 +24,35 @@ class InputError(PflxError, ValueError):
 
 
 class StateDictError(PflxError, ValueError):
-    """Keys or shapes of a state dict differ from the network's."""
+    """Keys or shapes of a state dict differ from the network's.
 
-    def __init__(self, name: str, problems: Iterable[str]) -> None:
+    Attributes:
+        problems: all of them; the message shows a few.
+    """
+
+    _SHOWN = 3
+
+    def __init__(self, name: str, problems: Iterable[str], cause: str = "", files: Iterable[Path] = ()) -> None:
+        """Say what differs.
+
+        Args:
+            name: the network.
+            problems: every key that is missing, unknown, or has another shape or other values.
+            cause: the likely reason and what to do, as a sentence; empty where none is known.
+            files: that the state dict is from.
+        """
         listed = list(problems)
         count = "1 problem" if len(listed) == 1 else f"{len(listed)} problems"
-        super().__init__(f"The state dict does not fit {name} ({count}): {'; '.join(listed)}.")
+        more = f"; and {len(listed) - self._SHOWN} more" if len(listed) > self._SHOWN else ""
+        begin = f"{' and '.join(map(str, files))}: the" if files else "The"
+        shown = f"{begin} state dict does not fit {name} ({count}): {'; '.join(listed[: self._SHOWN])}{more}."
+        super().__init__(f"{shown} {cause}".rstrip())
         self.problems = tuple(listed)
+        self._name, self._cause = name, cause
+
+    def of_files(self, files: Iterable[Path]) -> StateDictError:
+        """The same error, which also names the files."""
+        return StateDictError(self._name, self.problems, self._cause, tuple(files))
 
 
 class CheckpointError(PflxError, ValueError):
@@ -50,3 +72,7 @@ class WrongComponentError(PflxError, ValueError):
 
 class ComponentError(PflxError, ValueError):
     """Networks or settings that cannot work together."""
+
+
+class RangeError(PflxError, ValueError):
+    """An FP16 graph makes numbers that FP16 does not hold, or would not hold with a little more."""

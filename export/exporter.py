@@ -28,6 +28,8 @@ from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.bundle.policy import Policy
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.export.chain import (
+    PORTRAIT_SEED,
+    SPEAKER_SEED,
     ChainInput,
     FrameDifference,
     Shots,
@@ -54,8 +56,6 @@ COEFFICIENT_TOLERANCE = 2e-3
 """Largest difference of coefficients at the end of a chain in FP32; rounding feeds back where a past is read."""
 FP16_PSNR_DB = 45.0
 """Lowest peak signal-to-noise ratio of reduced-precision frames against FP32 frames."""
-
-_SPEAKER_SEED, _PORTRAIT_SEED = 7, 8
 
 
 def _silent(_: str, __: int, ___: int) -> None:
@@ -114,6 +114,7 @@ def export_bundle(
 
     Raises:
         ParityError: a graph differs from its network by more than allowed.
+        RangeError: numbers in an FP16 graph do not fit FP16, or only just.
         PolicyError: the policy is of other graphs.
         OutputError: the folder cannot be written.
         EngineError, BackendMissingError, DeviceError: an engine could not be built.
@@ -156,6 +157,7 @@ def export_generator(graphs: GraphFolder, parts: GeneratorParts, posnet: PosNet)
 
     Raises:
         ParityError: a graph, or what the runtime makes of all, differs from the networks by more than allowed.
+        RangeError: numbers in an FP16 graph do not fit FP16.
     """
     modules = parts.modules()
     for recipe in parts.recipes:
@@ -169,18 +171,21 @@ def react(graphs: GraphFolder, parts: GeneratorParts, posnet: PosNet) -> Reactio
 
     Raises:
         ParityError: coefficients of the FP32 graphs differ from those of the networks by more than allowed.
+        RangeError: numbers in an FP16 graph do not fit FP16.
     """
-    with runtime_generator(parts.info, graphs.paths("fp32")) as generator:
-        given = ChainInput.seeded(_SPEAKER_SEED, generator, parts.sample_rate_hz)
-    reactions = Reactions(react_as_published(parts, posnet, given))
-    for precision in graphs.precisions:
-        with runtime_generator(parts.info, graphs.paths(precision)) as generator:
-            reactions.graphs[precision] = react_with_graphs(generator, graphs.path("posnet", precision), given)
+    with runtime_generator(parts.info, graphs.opener("fp32")) as generator:
+        given = ChainInput.seeded(SPEAKER_SEED, generator, parts.sample_rate_hz)
+        reactions = Reactions(react_as_published(parts, posnet, given))
+        reactions.graphs["fp32"] = react_with_graphs(generator, graphs.opener("fp32"), given)
     if (error := reactions.error("fp32")) > COEFFICIENT_TOLERANCE:
         raise ParityError(
             f"Coefficients of the FP32 graphs of {parts.name} are {error:.3g} away from PyTorch, allowed is "
             f"{COEFFICIENT_TOLERANCE:g}. Check the checkpoint for NaN or huge weights."
         )
+    if "fp16" in graphs.precisions:
+        with runtime_generator(parts.info, graphs.opener("fp16")) as generator:
+            reactions.graphs["fp16"] = react_with_graphs(generator, graphs.opener("fp16"), given)
+        graphs.require_range()
     return reactions
 
 
@@ -209,7 +214,11 @@ class _Export:
             for recipe in renderer.recipes(options.size):
                 graphs.add(recipe, modules[recipe.graph])
         graphs.require_all_named()
-        report = {"graphs": graphs.errors, "end_to_end": self._check_frames(graphs, reactions)}
+        frames = self._check_frames(graphs, reactions)
+        graphs.watch_rest()
+        graphs.require_range()
+        weights = [{"slot": read.slot, "source": read.source, "note": read.note} for read in components.provenance]
+        report = {"graphs": graphs.errors, "end_to_end": frames, "weights": weights}
         (self._folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         self._step("sealed")
         return self._manifest(graphs)
@@ -232,15 +241,15 @@ class _Export:
     def _check_frames(self, graphs: GraphFolder, reactions: Reactions) -> dict[str, Any]:
         """Frames of the published networks, of the FP32 graphs and of the reduced ones, of the same speaker."""
         components, options = self._components, self._options
-        shots = Shots.seeded(_PORTRAIT_SEED, reactions.published.shape[1], options.size)
+        shots = Shots.seeded(PORTRAIT_SEED, reactions.published.shape[1], options.size)
+        info, found = components.renderer.info(options.size), components.renderer.found(options.size)
         reference = render_as_published(components.renderer, components.mean_face, reactions.published, shots)
         against = "PyTorch, networks as published"
         results: dict[str, Any] = {}
         for precision in options.precisions:
             self._step(f"end to end {precision}")
-            frames = render_with_graphs(
-                components.renderer, graphs.paths(precision), reactions.graphs[precision], shots
-            )
+            frames = render_with_graphs(info, found, graphs.opener(precision), reactions.graphs[precision], shots)
+            graphs.require_range()
             difference, coefficients = FrameDifference.between(reference, frames), reactions.error(precision)
             _check_frames(precision, difference, coefficients)
             results[precision] = {"against": against, "coefficients_max_abs_error": coefficients, **asdict(difference)}
@@ -282,5 +291,6 @@ def _check_frames(precision: str, difference: FrameDifference, coefficients: flo
     if precision != "fp32" and difference.psnr_db < FP16_PSNR_DB:
         raise ParityError(
             f"{precision} frames reach {difference.psnr_db:.1f} dB against FP32, needed are {FP16_PSNR_DB} dB; "
-            f"their coefficients differ by {coefficients:.3g}. Export with --precision fp32."
+            f"their coefficients differ by {coefficients:.3g}. Export with --precision fp32, or find the nodes that "
+            "must stay in FP32: pflx calibrate fp16 --help."
         )

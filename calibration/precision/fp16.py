@@ -2,18 +2,19 @@
 
 Candidates are emulated (see `emulation`), play the held-out takes, and are held against FP32 from end to end. Nodes
 are kept in the order of what they lose in FP16 by themselves (see `ranges`), which decides only where the search
-begins: what is kept is what the pictures need.
+begins: what is kept is what the pictures need, and whatever an export would refuse for its range.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +27,7 @@ import pflx
 from pflx.calibration.feeds.feeds import Feeds, without_preview
 from pflx.calibration.feeds.replay import PICTURES, Performance, play
 from pflx.calibration.judge import Bound, Judgement, judge
-from pflx.calibration.precision.emulation import emulate, emulate_typed, opened
+from pflx.calibration.precision.export_feeds import feeds_of_an_export
 from pflx.calibration.precision.fp16_report import TOGETHER, Fp16Report, GraphResult, Trial
 from pflx.calibration.precision.ranges import by_risk, measure_ranges
 from pflx.calibration.precision.timing import call_ms
@@ -36,6 +37,7 @@ from pflx.engines.bundle.policy import GraphPolicy, Origin, Policy
 from pflx.engines.gpu.device import Device
 from pflx.engines.graphs.threads import check_threads
 from pflx.export.mixed import Choices, Typed, convert, require_converter, skeleton
+from pflx.export.precision.emulation import emulate, emulate_typed, opened
 from pflx.runtime.bench.measure.environment import describe_environment
 
 PSNR_DB = 45.0
@@ -165,6 +167,7 @@ class _Stage:
         self._bundle, self._feeds, self._options, self._tell = bundle, feeds, options, progress
         self._takes = feeds.takes()
         self._engines: dict[str, Engine] = {}
+        self._export_feeds: Mapping[str, Sequence[Mapping[str, Array]]] = {}
         self._reference: list[Performance] = []
         self._gpu: Device | None = None
         self._stack = ExitStack()
@@ -177,6 +180,7 @@ class _Stage:
             for graph in self._bundle.manifest.graphs:
                 engine = OrtEngine(self._bundle.graph_path(graph, "fp32"), threads=self._options.threads)
                 self._engines[graph] = _Remembering(stack.enter_context(closing(engine)))
+            self._export_feeds = feeds_of_an_export(self._bundle.manifest, self._engines)
             self._tell("reference", 0, None)
             self._reference = self._play(self._engines)
             self._stack = stack.pop_all()
@@ -194,12 +198,17 @@ class _Stage:
     def search(self, graph: str) -> GraphResult:
         """Decide one graph, with those before it as they were decided and those after it in FP32."""
         self._tell(f"{graph}: ranges", 0, None)
-        search = _Search(graph, self._model(graph), self._feeds, self._options.threads)
+        feeds = chain(self._feeds.of_graph(graph), self._export_feeds[graph])
+        search = _Search(graph, self._model(graph), feeds, self._options.threads)
 
         def judged(chosen: Sequence[str]) -> bool:
-            return not self._try(search, chosen).faults
+            return not self._try(search, [*search.required, *chosen]).faults
 
-        kept = smallest(search.order, judged, begin=search.overflowing, trials=self._options.trials)
+        if search.required:
+            self._try(search, [])  # nobody may have it, but the report shows what it would be like
+        rest = [node for node in search.order if node not in search.required]
+        left = max(1, self._options.trials - len(search.trials))
+        kept = [*search.required, *smallest(rest, judged, begin=search.overflowing - len(search.required), trials=left)]
         for size in search.untried(self._options.curve):
             self._try(search, search.order[:size])
         nodes = search.choices.with_movers(kept)
@@ -298,15 +307,18 @@ class _Stage:
 class _Search:
     """One graph and what was tried with it."""
 
-    def __init__(self, graph: str, model: onnx.ModelProto, feeds: Feeds, threads: int | None) -> None:
+    def __init__(
+        self, graph: str, model: onnx.ModelProto, feeds: Iterable[Mapping[str, Array]], threads: int | None
+    ) -> None:
         self.graph, self.model = graph, model
         typed = Typed(model)
         self.choices = Choices(typed)
         self.trials: list[Trial] = []
         self._convertible = len(typed.convertible)
-        self._ranges = by_risk(measure_ranges(model, feeds.of_graph(graph), threads))
+        self._ranges = by_risk(measure_ranges(model, feeds, threads))
         self.order = [found.node for found in self._ranges]
         self.overflowing = sum(found.error is None for found in self._ranges)
+        self.required = [found.node for found in self._ranges if found.needs_fp32]
 
     def fp16_share(self, chosen: Sequence[str]) -> float:
         """Share of the numbers that are stored in FP16, of those among which is chosen."""

@@ -15,9 +15,10 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pflx.calibration.errors import CalibrationError
-from pflx.calibration.precision.emulation import opened
 from pflx.engines import Array
 from pflx.export.mixed import FP32_INPUTS, Choices, Typed, round_weights
+from pflx.export.precision.emulation import opened
+from pflx.export.precision.watch import ALLOWED, LARGEST
 
 OVERFLOW = 65520.0
 """Smallest number that FP16 rounds to infinity."""
@@ -37,6 +38,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         operator: what it is.
         values: numbers per call.
         largest: largest magnitude.
+        largest_taken: largest magnitude of what it takes, weights left out.
         smallest: smallest magnitude but zero; None where all are zero.
         overflow_share: share of the values that FP16 makes infinite, those that are not finite in FP32 included.
         subnormal_share: share of the values in which FP16 loses digits, but which are not zero.
@@ -50,12 +52,22 @@ class Range(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     operator: str
     values: int
     largest: float
+    largest_taken: float
     smallest: float | None
     overflow_share: float
     subnormal_share: float
     flushed_share: float
     weight_largest: float
     error: float | None
+
+    @property
+    def needs_fp32(self) -> bool:
+        """Whether an export would refuse the node in FP16, for what it takes or gives, or for a weight.
+
+        A little sooner than an export does, since rounding moves numbers there.
+        """
+        fits = max(self.largest, self.largest_taken) < ALLOWED / 1.1 and self.weight_largest < LARGEST
+        return not fits
 
 
 def measure_ranges(
@@ -93,7 +105,7 @@ def by_risk(ranges: Iterable[Range]) -> list[Range]:
     return sorted(ranges, key=lambda found: (found.error is not None, -(found.error or 0), -found.largest))
 
 
-_COLUMNS = ("values", "largest", "smallest", "overflow", "subnormal", "flushed", "error")
+_COLUMNS = ("values", "largest", "taken", "smallest", "overflow", "subnormal", "flushed", "error")
 
 
 def _range(node: NodeProto, typed: Typed, weights: Mapping[str, TensorProto], rows: Array) -> Range:
@@ -107,6 +119,7 @@ def _range(node: NodeProto, typed: Typed, weights: Mapping[str, TensorProto], ro
         operator=node.op_type,
         values=int(columns["values"].max()),
         largest=float(columns["largest"].max()),
+        largest_taken=float(columns["taken"].max()),
         smallest=_finite(columns["smallest"].min()),
         overflow_share=overflow,
         subnormal_share=float(columns["subnormal"].mean()),
@@ -167,6 +180,7 @@ class _Ruler:
         columns = (
             size,
             largest,
+            self._largest_taken(node),
             self.add("ReduceMin", positive, keepdims=0),
             self._share(self.add("Not", finite)),
             self._share(self.add("Less", positive, self._name("normal"))),
@@ -175,6 +189,11 @@ class _Ruler:
         )
         scalars = [self.add("Reshape", column, self._name("flat")) for column in columns]
         return self.add("Reshape", self.add("Concat", *scalars, axis=0), self._name("row"))
+
+    def _largest_taken(self, node: NodeProto) -> str:
+        taken = [name for name in self._typed.inputs(node) if name not in self._weights]
+        largest = [self.add("ReduceMax", self.add("Abs", name), keepdims=0) for name in taken]
+        return self.add("Max", *largest) if largest else self._name("zero")
 
     def _twin(self, node: NodeProto) -> list[str]:
         """The outputs of a copy of a node in FP16."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pflx.export.errors import ModelNameError, ModelOptionError
 from pflx.export.models import belfusion, perfrdiff, perfrdiff_v1, posnet, reactface, transvae
 from pflx.export.models.belfusion import BeLFusion, BeLFusionWindow, EmotionVAE, SkipMLP
-from pflx.export.models.keys import Keys, Weights, load_strictly, public_shapes
+from pflx.export.models.keys import Keys, Weights, check_strictly, load_strictly, public_shapes
 from pflx.export.models.perfrdiff import EmotionRegressor, PerFRDiff
 from pflx.export.models.perfrdiff_deploy import PerFRDiffCondition, PerFRDiffDenoise
 from pflx.export.models.perfrdiff_v1 import PerFRDiffV1
@@ -22,6 +22,7 @@ from pflx.export.models.transvae import TransVAE, TransVAEFirst, TransVAENext
 from pflx.export.models.weights import fill
 
 __all__ = [
+    "NETWORKS",
     "BeLFusion",
     "BeLFusionWindow",
     "EmotionRegressor",
@@ -41,6 +42,7 @@ __all__ = [
     "TransVAEFirst",
     "TransVAENext",
     "load_model",
+    "public_keys",
     "untrained",
     "unused_keys",
 ]
@@ -56,7 +58,7 @@ class _Network:
     options: tuple[str, ...] = ()
 
 
-_NETWORKS = {
+NETWORKS = {
     "belfusion": _Network(BeLFusion, belfusion.KEYS),
     "belfusion_mlp": _Network(SkipMLP, belfusion.MLP_KEYS),
     "belfusion_vae": _Network(EmotionVAE, belfusion.VAE_KEYS),
@@ -90,11 +92,19 @@ def load_model(name: str, state_dict: Weights, **config: int) -> nn.Module:
     """
     network = _network(name, config)
     if name == "posnet" and "fc3.weight" in state_dict:
-        shape = state_dict["fc3.weight"].shape
-        config = {"slide": shape[0] // posnet.POSE, "hidden": shape[-1], **config}
+        config = {**_posnet_size(tuple(state_dict["fc3.weight"].shape)), **config}
+        with torch.device("meta"):  # no memory is taken for a size that the file tells, unless all of it is so
+            check_strictly(name, network.build(**config), network.keys, state_dict)
     module = network.build(**config)
     load_strictly(name, module, network.keys, state_dict)
     return module.eval().requires_grad_(False)
+
+
+def _posnet_size(shape: tuple[int, ...]) -> dict[str, int]:
+    """Slide and width of a PosNet by the shape of its last layer; none where no layer has such a shape."""
+    if len(shape) != 2 or shape[0] < posnet.POSE or shape[1] < 1:
+        return {}
+    return {"slide": shape[0] // posnet.POSE, "hidden": shape[1]}
 
 
 def untrained(name: str, seed: int, **config: int) -> dict[str, Tensor]:
@@ -111,15 +121,22 @@ def untrained(name: str, seed: int, **config: int) -> dict[str, Tensor]:
     return {key: torch.from_numpy(value) for key, value in fill(shapes, seed).items()}
 
 
+def public_keys(name: str) -> frozenset[str]:
+    """Return the keys that a checkpoint of this network must hold, weight norm in its old spelling."""
+    network = _network(name, {})
+    with torch.device("meta"):
+        return frozenset(public_shapes(network.build(), network.keys))
+
+
 def unused_keys(name: str) -> frozenset[str]:
     """Return the keys that a checkpoint of this network may hold and that no step computes with."""
-    return frozenset(_network(name, {}).keys.unused)
+    return frozenset(_network(name, {}).keys.unread)
 
 
 def _network(name: str, config: Mapping[str, int]) -> _Network:
-    if name not in _NETWORKS:
-        raise ModelNameError(name, _NETWORKS)
-    network = _NETWORKS[name]
+    if name not in NETWORKS:
+        raise ModelNameError(name, NETWORKS)
+    network = NETWORKS[name]
     for option in config:
         if option not in network.options:
             takes = " and ".join(network.options) or "no options"

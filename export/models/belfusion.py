@@ -420,10 +420,12 @@ def _linear(name: str, n_in: int, n_out: int) -> dict[str, Shape]:
 _BOUNDS: dict[str, Shape] = {f"statistics.{name}": (LATENT,) for name in ("min", "max")}
 _MOMENTS: dict[str, Shape] = {f"statistics.{name}": (LATENT,) for name in ("mean", "std", "var")}
 _POSTERIOR = _linear("fc_mu_enc", LATENT, LATENT) | _linear("fc_logvar_enc", LATENT, LATENT)
-_ALIASES: dict[str, Shape] = {}
-for _layer in range(_LAYERS - 1):  # the same tensors as `linear_emb`, by their second name
-    _ALIASES |= _linear(f"layers.{_layer}.cond_layers.1", 2 * LATENT, _WIDTH)
+_ALIASES = {
+    f"layers.{layer}.cond_layers.1.{leaf}": f"layers.{layer}.linear_emb.{leaf}"
+    for layer in range(_LAYERS - 1)
+    for leaf in ("weight", "bias")
+}
 
-MLP_KEYS = Keys(unused=_ALIASES)
+MLP_KEYS = Keys(aliases=_ALIASES)
 VAE_KEYS = Keys(unused=_POSTERIOR | _BOUNDS | _MOMENTS)
-KEYS = Keys(unused=_ALIASES | _POSTERIOR | _MOMENTS, parts=("mlp", "vae"))
+KEYS = Keys(unused=_POSTERIOR | _MOMENTS, aliases=_ALIASES, parts=("mlp", "vae"))

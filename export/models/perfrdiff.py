@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pflx.export.errors import InputError
-from pflx.export.models.keys import Keys
+from pflx.export.models.keys import Keys, Table
 from pflx.export.models.layers import sinusoid
 from pflx.runtime.generators.diffusion import TIMESTEPS, signal_share
 
@@ -39,7 +39,6 @@ Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Noisy data and timestep to clean data."""
 
 _TIME_CHANNELS = 64
-_TABLE = (5000, 1, DIM)
 
 
 class TimeEmbedding(nn.Module):
@@ -225,9 +224,8 @@ KEYS = Keys(
     unused={
         "speaker_emotion_proj.weight": (DIM, EMOTION),
         "speaker_emotion_proj.bias": (DIM,),
-        "query_pos.pe": _TABLE,
-        "mem_pos.pe": _TABLE,
-    }
+    },
+    tables=dict.fromkeys(("query_pos.pe", "mem_pos.pe"), Table(lambda n: sinusoid(n, DIM))),
 )
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pflx.export.errors import InputError, ModelOptionError
-from pflx.export.models.keys import Keys
+from pflx.export.models.keys import Keys, Table
 from pflx.export.models.layers import (
     PERIOD,
     DecoderStack,
@@ -303,26 +303,34 @@ def _without(network: ReactFace, *names: str) -> ReactFace:
 
 
 def _unused_keys() -> dict[str, tuple[int, ...]]:
-    """Return what public checkpoints hold and no step reads: training heads and analytic tables."""
+    """Return what public checkpoints hold and no step reads: heads of the training."""
     with torch.device("meta"):
         heads = nn.ModuleDict(
             {"transformer_listener_vectors": DecoderStack(DIM, 2), "speaker_decoder": DecoderStack(DIM)}
         )
         heads["speaker_vector_map_layer"] = nn.Linear(DIM, COEFFICIENTS)
     encoder = "speaker_reaction_decoder.audio_encoder"
-    periodic = ("PPE.pe", "speaker_reaction_decoder.PPE.pe")
-    plain = ("PE.pe", "interaction_VAE.PE.pe", "listener_reaction_decoder.PE.pe")
     return {
         **{key: tuple(value.shape) for key, value in heads.state_dict().items()},
-        **dict.fromkeys(periodic, (1, 808, DIM)),
-        **dict.fromkeys(plain, (5000, 1, DIM)),
         f"{encoder}.wav2vec2.masked_spec_embed": (HIDDEN,),
         f"{encoder}.lm_head.weight": (32, HIDDEN),
         f"{encoder}.lm_head.bias": (32,),
     }
 
 
+def _periodic(n: int) -> Tensor:
+    """The first positions, over and over: float32 [n, 128]."""
+    return sinusoid(PERIOD, DIM).repeat(-(-n // PERIOD), 1)[:n]
+
+
+_PERIODIC = Table(_periodic, axis=1)
+_PLAIN = Table(lambda n: sinusoid(n, DIM))
+
 KEYS = Keys(
     unused=_unused_keys(),
+    tables={
+        **dict.fromkeys(("PPE.pe", "speaker_reaction_decoder.PPE.pe"), _PERIODIC),
+        **dict.fromkeys(("PE.pe", "interaction_VAE.PE.pe", "listener_reaction_decoder.PE.pe"), _PLAIN),
+    },
     weight_norm={"speaker_reaction_decoder.audio_encoder.wav2vec2.encoder.pos_conv_embed.conv.weight": 2},
 )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pflx.export.errors import InputError, ModelOptionError
-from pflx.export.models.keys import Keys
+from pflx.export.models.keys import Keys, Table
 from pflx.export.models.layers import MASKED, DecoderLayer, DecoderStack, EncoderLayer, LayerStack, sinusoid
 from pflx.export.models.video_encoder import FRAME_SIZE, VideoEncoder
 
@@ -390,4 +390,4 @@ class TransVAENext(_Deployed):
         return coefficients, emotion, features, moments
 
 
-KEYS = Keys(unused={"reaction_decoder.PE.pe": (5000, 1, DIM)})
+KEYS = Keys(tables={"reaction_decoder.PE.pe": Table(lambda n: sinusoid(n, DIM))})

@@ -24,7 +24,6 @@ from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.feeds import Feeds
 from pflx.calibration.feeds.record import RecordOptions, record
 from pflx.calibration.feeds.replay import play
-from pflx.calibration.precision.emulation import emulate, emulate_typed, opened
 from pflx.calibration.precision.fp16 import Fp16Options, _Remembering, calibrate_fp16, smallest
 from pflx.calibration.precision.fp16_report import Fp16Report, plot_report, report_lines, require_held
 from pflx.calibration.precision.ranges import by_risk, measure_ranges
@@ -33,6 +32,7 @@ from pflx.engines import Array, Bundle, Engine, FakeEngine, GraphInfo, OrtEngine
 from pflx.engines.bundle.policy import Policy, read_policy
 from pflx.engines.gpu.device import Device
 from pflx.export.mixed import Choices, Typed, check_policy, convert
+from pflx.export.precision.emulation import emulate, emulate_typed, opened
 from pflx.runtime import open_speaker
 
 F32 = np.dtype(np.float32)

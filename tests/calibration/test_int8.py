@@ -36,6 +36,7 @@ from pflx.calibration.reports import save_report
 from pflx.engines import Bundle, BundleError, OutputExistsError, PassportError
 from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.bundle.manifest import MANIFEST
+from pflx.export.mixed import Typed
 from pflx.runtime import EngineSettings, Listener, open_speaker
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
@@ -85,6 +86,13 @@ def test_the_planted_layer_is_found_and_left_out(found: Int8Result) -> None:
     assert {unit.nodes[0] for unit in report.units if unit.quantised} == set(HARMLESS)
     made = found.graphs["pirender_frame"]
     assert sum(node.op_type == "QuantizeLinear" for node in made.graph.node) == 3
+
+
+def test_what_tensorrt_computes_outside_of_int8_is_fp32_and_overflows_nowhere(found: Int8Result) -> None:
+    for model in found.graphs.values():
+        types = set(Typed(model).types.values())
+        assert onnx.TensorProto.INT8 in types
+        assert onnx.TensorProto.FLOAT16 not in types
 
 
 def test_what_is_found_is_found_again(found: Int8Result, calibrate: Calibrate) -> None:

@@ -110,6 +110,8 @@ def test_inspect_shows_what_the_exported_bundle_holds(exported: Path) -> None:
         "GFLOP at the smallest sizes, opset 20",
         "  generator  untrained, 413 tensors, seed 0",
         "  fp16 against FP32 graphs: at most ",
+        "\nLargest numbers in FP16\n",
+        "  pirender_frame  up to ",
         "none; build them where they will run: pflx build BUNDLE",
     ):
         assert said in outcome.out, said

@@ -185,7 +185,7 @@ def test_a_file_that_is_no_checkpoint_is_named(work: Path, posnet: Path) -> None
     (work / "empty.pth").touch()
     for name, said in (
         ("none.pth", "does not exist"),
-        ("cut.pth", "is damaged, or no PyTorch checkpoint"),
+        ("cut.pth", "is damaged: a zip archive that is truncated"),
         ("notes.pth", "is no PyTorch checkpoint"),
         ("empty.pth", "is empty"),
         (".", "is a directory"),

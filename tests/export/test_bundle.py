@@ -88,6 +88,19 @@ def test_the_report_holds_the_error_of_every_graph_and_of_the_chain(bundle: Bund
     assert report["end_to_end"]["fp16"]["psnr_db"] >= 45
 
 
+def test_the_report_says_how_far_the_numbers_of_fp16_graphs_go(bundle: Bundle) -> None:
+    graphs = json.loads((bundle.path / "report.json").read_text())["graphs"]
+    for graph in GRAPHS:
+        found = graphs[graph]["fp16"]["range"]
+        assert found["calls"] > 0
+        assert (found["nodes"] > 0) == (graph in WEIGHTED)
+        largest = [node["largest"] for node in found["widest"]]
+        assert largest == sorted(largest, reverse=True)
+        assert all(0 < number < 1000 for number in largest)
+        nodes = {node.name: node.op_type for node in onnx.load(bundle.graph_path(graph, "fp16")).graph.node}
+        assert all(nodes[node["node"]] == node["operator"] for node in found["widest"])
+
+
 @pytest.mark.parametrize(("graph", "precision"), VARIANTS)
 def test_a_graph_takes_and_gives_what_the_manifest_and_the_recipe_say(
     bundle: Bundle, skeletons: dict[tuple[str, str], Skeleton], graph: str, precision: str

@@ -35,12 +35,27 @@ def test_the_runtime_on_the_graphs_reacts_as_the_published_network(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_its_fp16_graphs_store_fits_fp16(kind: str) -> None:
+    made = exported_generator(kind)
+    made.graphs.watch_rest()
+    made.graphs.require_range()
+    for graph, entry in made.graphs.errors.items():
+        found = entry["fp16"]["range"]
+        assert found["calls"] > 0, graph
+        assert found["nodes"] > 0, graph
+        assert 0 < found["largest_weight"] < 100, graph
+        assert 0 < found["widest"][0]["largest"] < 1000, graph
+    assert made.reactions.graphs["fp16"].shape == made.reactions.published.shape
+    assert 0 < made.reactions.error("fp16") < 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_the_manifest_says_of_a_generator_is_so(kind: str) -> None:
     made = exported_generator(kind)
     info, graphs = made.parts.info, made.graphs.infos
     assert (info.name, info.window, info.hop) == (kind, made.parts.window, made.parts.hop)
     assert set(info.graphs.values()) == graphs.keys() - {"posnet"} == {recipe.graph for recipe in made.parts.recipes}
-    with runtime_generator(info, made.graphs.paths("fp32")) as generator:
+    with runtime_generator(info, made.graphs.opener("fp32")) as generator:
         assert list(generator.needs) == info.needs
         assert (generator.window, generator.hop) == (info.window, info.hop)
 
@@ -48,7 +63,7 @@ def test_what_the_manifest_says_of_a_generator_is_so(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_reactions_in_one_batch_are_those_made_one_by_one(kind: str) -> None:
     made = exported_generator(kind)
-    with runtime_generator(made.parts.info, made.graphs.paths("fp32")) as generator:
+    with runtime_generator(made.parts.info, made.graphs.opener("fp32")) as generator:
         speaker = ChainInput.seeded(3, generator, made.parts.sample_rate_hz)
         noise = np.random.default_rng(4).standard_normal((3, generator.noise_size), np.float32)
         fewest = generator.steps[-1] if generator.steps else None

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.export.reactface_tables import position_tables
 from support.golden_arrays import golden, statistics, to_float, unpack_pixels
 from support.places import GOLDEN
 from torch import Tensor, nn
@@ -278,7 +279,7 @@ def test_both_weight_norm_spellings_and_tables_load(reactface: ReactFace) -> Non
     weights: dict[str, Any] = dict(public_weights("reactface", 1))
     for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
         weights[f"{POSITION_CONV}.parametrizations.weight.{new}"] = weights.pop(f"{POSITION_CONV}.{old}")
-    weights |= {key: torch.zeros(shape) for key, shape in KEYS["reactface"].items() if key.endswith(".pe")}
+    weights |= position_tables()
     network = load_model("reactface", weights)
     torch.testing.assert_close(
         network.get_parameter(f"{POSITION_CONV}.weight"), reactface.get_parameter(f"{POSITION_CONV}.weight")

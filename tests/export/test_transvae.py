@@ -120,7 +120,7 @@ def test_the_exported_history_is_as_long_as_one_likes(history: int, samples: int
     made = exported_generator("transvae")
     recipe = made.parts.recipes[1]
     module = made.parts.modules()[recipe.graph]
-    engine = OrtEngine(made.graphs.paths("fp32")[recipe.graph])
+    engine = OrtEngine(made.graphs.path(recipe.graph, "fp32"))
     errors = graph_errors(module, engine, recipe, [{"history": history, "samples": samples}])
     assert max(errors.values()) <= 1e-4
 
@@ -141,7 +141,7 @@ def test_every_graph_builds_with_a_growing_history(tmp_path: Path) -> None:
     made = exported_generator("transvae")
     for recipe in made.parts.recipes:
         profile = profile_for(recipe.inputs, {"samples": (1, 1, 4), "history": (1, 64, 64)})
-        source, target = made.graphs.paths("fp32")[recipe.graph], tmp_path / f"{recipe.graph}.engine"
+        source, target = made.graphs.path(recipe.graph, "fp32"), tmp_path / f"{recipe.graph}.engine"
         build_engine(source, target, backend="tensorrt-rtx", profile=profile, precision="fp32")
         assert target.stat().st_size > 1_000_000
 

@@ -19,7 +19,7 @@ _FOLDER = TemporaryDirectory()
 
 @dataclass(frozen=True)
 class ExportedGenerator:
-    """A generator, its graphs and those of PosNet in FP32, and what both make of one speaker."""
+    """A generator, its graphs and those of PosNet in FP32 and FP16, and what all make of one speaker."""
 
     parts: GeneratorParts
     graphs: GraphFolder
@@ -28,11 +28,11 @@ class ExportedGenerator:
 
 @cache
 def exported_generator(kind: str, settings: ExportSettings | None = None) -> ExportedGenerator:
-    """What `pflx export --untrained 0 --kind KIND` writes of the generator, made once in a run of the tests."""
+    """What `pflx export --untrained 0 --kind KIND --precision fp16` writes of it, made once in a run of the tests."""
     folder = Path(_FOLDER.name) / f"{kind}{hash(settings)}"
     folder.mkdir()
     parts, _ = untrained_generator(kind, 0, settings or ExportSettings())
-    graphs = GraphFolder(folder, ("fp32",), lambda _: None)
+    graphs = GraphFolder(folder, ("fp32", "fp16"), lambda _: None)
     return ExportedGenerator(parts, graphs, export_generator(graphs, parts, untrained_posnet(parts.hop)))
 
 

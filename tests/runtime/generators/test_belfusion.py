@@ -91,7 +91,7 @@ def test_options_of_others_are_refused(options: GeneratorOptions) -> None:
 
 def test_the_exported_graph_moves_with_the_speaker() -> None:
     made = exported_generator("belfusion")
-    with runtime_generator(made.parts.info, made.graphs.paths("fp32")) as generator:
+    with runtime_generator(made.parts.info, made.graphs.opener("fp32")) as generator:
         first, _ = generator.step({"emotion": np.zeros((50, 25), np.float32)}, generator.start(2), noise_of(2))
         other, _ = generator.step(emotion_of(0), generator.start(2), noise_of(2))
     assert np.isfinite(first.coefficients).all()

@@ -48,7 +48,11 @@ def made(kind: str, request: pytest.FixtureRequest) -> Made:
         paths = {graph: bundle.graph_path(graph, "fp32") for graph in (*info.graphs.values(), "posnet")}
         return info, bundle.manifest.sample_rate_hz, paths
     found = exported_generator(kind)
-    return found.parts.info, found.parts.sample_rate_hz, found.graphs.paths("fp32")
+    return (
+        found.parts.info,
+        found.parts.sample_rate_hz,
+        {name: found.graphs.path(name, "fp32") for name in found.graphs.infos},
+    )
 
 
 def opened(info: GeneratorInfo, rate: int, paths: Mapping[str, Path]) -> Listener:

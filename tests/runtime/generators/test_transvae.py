@@ -13,7 +13,7 @@ from support.exported_generators import exported_generator
 from support.fakes import Recording, Reusing
 from support.golden_arrays import moving_picture
 
-from pflx.engines import Array, Engine, FakeEngine, FeedError, GeneratorInfo, OrtEngine, TensorSpec
+from pflx.engines import Array, Engine, FakeEngine, FeedError, GeneratorInfo, TensorSpec
 from pflx.runtime.generators import (
     Generator,
     GeneratorOptions,
@@ -207,7 +207,8 @@ def test_options_of_others_are_refused() -> None:
 def engines() -> Iterator[dict[str, Engine]]:
     made = exported_generator("transvae")
     with ExitStack() as stack:
-        yield {name: stack.enter_context(closing(OrtEngine(path))) for name, path in made.graphs.paths("fp32").items()}
+        opened = made.graphs.opener("fp32")
+        yield {name: stack.enter_context(closing(opened(name))) for name in made.graphs.infos}
 
 
 def test_the_exported_graphs_react_alike_until_the_history_is_full(engines: dict[str, Engine]) -> None:

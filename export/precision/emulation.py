@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -56,15 +57,38 @@ def emulate_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: a graph with FP16 inside; it is left as it is.
     """
+    return emulate_stored(model)[0]
+
+
+def emulate_stored(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Stored]]:
+    """The same, and which of its values the strongly typed graph stores in FP16, in its order."""
     typed = Typed(model)
     rounding = _Rounding(model)
+    stored = []
     for node in model.graph.node:
         copy = rounding.add(node)
         _widen_attributes(copy)
         for index, name in enumerate(node.output):
             if typed.types.get(name) == TensorProto.FLOAT16:
-                rounding.round_output(copy, index, exact=is_mover(node))
-    return rounding.finish()
+                exact = is_mover(node)
+                rounding.round_output(copy, index, exact=exact)
+                if not exact:
+                    stored.append(Stored(node.name, node.op_type, copy.output[index]))
+    return rounding.finish(), stored
+
+
+class Stored(NamedTuple):
+    """What a node stores in FP16.
+
+    Attributes:
+        node: its name.
+        operator: what it is.
+        value: name of the emulated value before it is rounded.
+    """
+
+    node: str
+    operator: str
+    value: str
 
 
 @contextmanager

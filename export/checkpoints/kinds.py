@@ -1,0 +1,171 @@
+"""Checkpoints to networks: which one a file holds, and what is said where it is another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from pflx.export.checkpoints.files import read_file
+from pflx.export.checkpoints.nests import STATISTICS, find_weights
+from pflx.export.checkpoints.signatures import SIGNATURES
+from pflx.export.checkpoints.tensors import check_tensors
+from pflx.export.errors import StateDictError, UnknownComponentError, WrongComponentError
+from pflx.export.models import load_model, unused_keys
+
+_SHOWN_KEYS = 3
+_WITH_STATISTICS = ("belfusion", "belfusion_vae")
+_GENERATOR = tuple(name for name, signature in SIGNATURES.items() if signature.slot == "--generator")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights read from a file.
+
+    Attributes:
+        path: the file.
+        sha256: of the whole file, in hexadecimal; of several shards, of their hashes in order.
+        state_dict: tensors on the CPU under the public keys, without nesting and prefixes.
+        nesting: the entry that held the weights, such as "state_dict"; empty if they were at the top.
+        notes: what was chosen, set aside or renamed on the way, for the record.
+        places: every entry of the file that holds named tensors, in words.
+    """
+
+    path: Path
+    sha256: str
+    state_dict: dict[str, Tensor]
+    nesting: str
+    notes: tuple[str, ...]
+    places: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: Path | str, wanted: Collection[str] = ()) -> Checkpoint:
+    """Return the weights in a file of PyTorch or safetensors, whatever its name; never runs code from the file.
+
+    They are looked for below other entries and behind prefixes, by the keys that the known networks have. Where there
+    are several copies, an average of weights (EMA) is taken, and the notes say so. A shard or an index of shards stands
+    for all of them.
+
+    Args:
+        path: the file.
+        wanted: networks to prefer in a file with several, by the names that `load_model` takes.
+
+    Raises:
+        CheckpointError: the file is missing, no checkpoint, damaged, needs arbitrary pickle to be read, or holds
+            tensors that are no weights.
+    """
+    path = Path(path)
+    content = read_file(path)
+    found = find_weights(path, content.value, wanted)
+    check_tensors(path, found.weights, found.expected)
+    return Checkpoint(path, content.sha256, found.weights, found.nesting, (*content.notes, *found.notes), found.places)
+
+
+def detect_component(state_dict: Mapping[str, object]) -> str:
+    """Return which network a state dict belongs to, by its keys and, where those do not tell, their shapes.
+
+    Returns:
+        A name that `load_model` takes, or perfrdiff_prior, perfrdiff_latent or perfrdiff_person for the parts of
+        PerFRDiff that its reaction does not depend on.
+
+    Raises:
+        UnknownComponentError: the keys belong to none of them.
+    """
+    for name, kind in SIGNATURES.items():
+        shape = getattr(state_dict.get(kind.key), "shape", None)
+        if kind.key in state_dict and (kind.shape is None or (shape is not None and tuple(shape) == kind.shape)):
+            return name
+    seen = ", ".join(list(state_dict)[:3]) or "none at all"
+    known = ", ".join(name for name, kind in SIGNATURES.items() if kind.slot)
+    raise UnknownComponentError(
+        f"These are not the weights of {known}: the first of {len(state_dict)} keys are {seen}."
+    )
+
+
+def load_component(path: Path | str, expected: str, **config: int) -> tuple[nn.Module, Checkpoint]:
+    """Return the network in a checkpoint that has to hold `expected`, and what was read.
+
+    Args:
+        path: the file.
+        expected: a name that `load_model` takes.
+        config: options of `load_model`.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`.
+        WrongComponentError: the file holds another network.
+        StateDictError: its keys or shapes do not fit.
+    """
+    checkpoint = read_checkpoint(path, [expected])
+    if (found := _detect(checkpoint)) != expected:
+        raise _wrong_component(path, SIGNATURES[expected].slot, SIGNATURES[expected].noun, found)
+    checkpoint = checkpoint_for(expected, checkpoint)
+    return load_network(expected, checkpoint.state_dict, [checkpoint.path], **config), checkpoint
+
+
+def load_network(name: str, weights: Mapping[str, Tensor], files: Sequence[Path], **config: int) -> nn.Module:
+    """Return the network of these weights.
+
+    Args:
+        name: a name that `load_model` takes.
+        weights: without prefixes.
+        files: that they are from, for messages.
+        config: options of `load_model`.
+
+    Raises:
+        StateDictError: keys or shapes do not fit.
+    """
+    try:
+        return load_model(name, weights, **config)
+    except StateDictError as error:
+        raise error.of_files(files) from None
+
+
+def read_generator(path: Path | str) -> Checkpoint:
+    """Return the weights in a file that has to hold a part of a generator; see `read_checkpoint`."""
+    return read_checkpoint(path, _GENERATOR)
+
+
+def generator_part(checkpoint: Checkpoint) -> str:
+    """Return which part of a generator a checkpoint holds, a name that `load_model` takes.
+
+    Raises:
+        UnknownComponentError: it holds nothing known.
+        WrongComponentError: it holds no part of a generator, or one that no bundle needs.
+    """
+    found = _detect(checkpoint)
+    if SIGNATURES[found].slot != "--generator":
+        raise _wrong_component(checkpoint.path, "--generator", "what the generator of a bundle is made of", found)
+    return found
+
+
+def checkpoint_for(network: str, checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint without what the network cannot take, and with notes on what it does not use."""
+    weights, notes = checkpoint.state_dict, list(checkpoint.notes)
+    if network not in _WITH_STATISTICS:
+        weights = {key: value for key, value in weights.items() if not key.startswith(f"{STATISTICS}.")}
+        notes += [f"{STATISTICS} not used"] if len(weights) < len(checkpoint.state_dict) else []
+    if unused := [key for key in weights if key in unused_keys(network)]:
+        shown = ", ".join(unused[:_SHOWN_KEYS]) + (", ..." if len(unused) > _SHOWN_KEYS else "")
+        notes.append(f"{len(unused)} keys that no step reads: {shown}")
+    return replace(checkpoint, state_dict=weights, notes=tuple(notes))
+
+
+def _detect(checkpoint: Checkpoint) -> str:
+    try:
+        return detect_component(checkpoint.state_dict)
+    except UnknownComponentError as error:
+        raise UnknownComponentError(
+            f"{checkpoint.path}: {error} It holds {'; '.join(checkpoint.places[:_SHOWN_KEYS])}. Where the weights are "
+            "there under other names, load them in the code that trained them, and pass what "
+            "torch.save(network.state_dict(), 'weights.pth') writes."
+        ) from None
+
+
+def _wrong_component(path: Path | str, slot: str, wanted: str, found: str) -> WrongComponentError:
+    got = SIGNATURES[found]
+    fix = got.fix or "pass one with the other number of coefficients"
+    if got.slot not in ("", slot):
+        fix = f"pass it to {got.slot}"
+    return WrongComponentError(f"{slot} {path} holds {got.noun}, not {wanted}: {fix}.")
