@@ -99,7 +99,7 @@ def test_most_of_a_network_missing_is_told_so(reactface: dict[str, Tensor]) -> N
     "shape", [(), (48,), (0, 512), (5, 512), (48, 0), (50, 512), (48, 2_000_000), (6_000_000, 512), (48, 4, 4)]
 )
 def test_no_memory_is_taken_for_a_size_that_one_layer_tells(posnet: dict[str, Tensor], shape: tuple[int, ...]) -> None:
-    error = refused("posnet", posnet | {"fc3.weight": torch.zeros(1).expand(shape)})
+    error = refused("posnet", posnet | {"fc3.weight": torch.zeros(()).expand(shape)})
     assert any(problem.startswith("fc") for problem in error.problems)
 
 
