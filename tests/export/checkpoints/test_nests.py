@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -87,7 +87,7 @@ def test_one_prefix_common_to_all_keys_is_removed_with_a_note(
 def test_what_pytorch_itself_makes_of_a_network_is_read(tmp_path: Path, weights: Weights) -> None:
     network, _ = load_component(save(tmp_path / "it.pth", weights), "posnet")
     averaged = torch.optim.swa_utils.AveragedModel(network)
-    for made in (averaged, torch.nn.DataParallel(network), torch.compile(network)):
+    for made in (averaged, torch.nn.DataParallel(network), cast(torch.nn.Module, torch.compile(network))):
         content = made.state_dict()
         assert content.keys() != weights.keys()
         again, found = load_component(save(tmp_path / "made.pth", content), "posnet")
