@@ -151,10 +151,10 @@ class SpeakerFile:
         pictures = islice(self._pictures(streams.get("video")), self.max_frames)
         per_frame = samples_per_frame(self.sample_rate_hz)
         shown = 0
-        while batch := list(islice(pictures, count)):
-            samples = sound.take(per_frame * len(batch))
-            yield SpeakerChunk(np.stack(batch), samples, shown / FPS, sum(each.skipped for each in streams.values()))
-            shown += len(batch)
+        while (video := _stacked(pictures, count)) is not None:
+            samples = sound.take(per_frame * len(video))
+            yield SpeakerChunk(video, samples, shown / FPS, sum(each.skipped for each in streams.values()))
+            shown += len(video)
 
     def _pictures(self, stream: DecodedStream | None) -> Iterator[UInt8Array]:
         if stream is None:
@@ -172,6 +172,12 @@ class SpeakerFile:
             while missing > 0:
                 yield black
                 missing -= samples_per_frame(self.sample_rate_hz)
+
+
+def _stacked(pictures: Iterator[UInt8Array], count: int) -> UInt8Array | None:
+    """The next pictures in one array; None at the end."""
+    batch = list(islice(pictures, count))
+    return np.stack(batch) if batch else None
 
 
 def open_speaker(path: str | Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> SpeakerFile:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pflx.runtime.speaker.extractor import SIZES, Every, Extractor, ExtractorError, Extractors, NeedError
 from pflx.runtime.speaker.landmarks import LandmarkExtractor
-from pflx.runtime.speaker.recorded import RECORDED, read_recorded
+from pflx.runtime.speaker.recorded import RECORDED, Recorded, read_recorded
 from pflx.runtime.speaker.regressor import OnnxExtractor
 
 LANDMARKS = "landmarks"
@@ -81,6 +81,28 @@ def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str,
             raise NeedError(
                 f"{generator} reads {SIZES[need]} numbers of {need}, the extractor gives {extractors[need].size}. "
                 f"Give one of {SIZES[need]}."
+            )
+
+
+def require_no_pictures(generator: str, needs: Sequence[str], extractors: Mapping[str, Extractor], clip: Path) -> None:
+    """Check that a generator can do without pictures of the speaker: that all it reads is heard, or recorded.
+
+    Args:
+        generator: its name, for the message.
+        needs: what it reads, pictures and sound included.
+        extractors: by need, but for those that it can do without.
+        clip: of sound alone, for the message.
+
+    Raises:
+        NeedError: it reads pictures, or something told from them.
+    """
+    told = {need for need, extractor in extractors.items() if not isinstance(extractor, Recorded)}
+    for need in needs:
+        if need == "video" or need in told:
+            what = "pictures" if need == "video" else need
+            raise NeedError(
+                f"{generator} reads the speaker's {what}, and {clip} holds sound alone. Give a clip that shows the "
+                "speaker."
             )
 
 
