@@ -249,7 +249,9 @@ class Listener:
         clip = self._open(clip)
         if not clip.has_pictures:
             require_no_pictures(self.manifest.generator.name, ("video",), {}, clip.path)
-        return clip_region(clip, detector or self._detector, self.manifest.pfl, progress)
+        pictures = (picture for chunk in clip.chunks() for picture in chunk.video)
+        size, detector = (clip.width, clip.height), detector or self._detector
+        return clip_region(clip.path, pictures, size, detector=detector, pfl=self.manifest.pfl, progress=progress)
 
     def react(
         self,
