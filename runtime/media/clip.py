@@ -209,7 +209,8 @@ def open_speaker(path: str | Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Spea
     picture = next(iter(seen or ()), None)
     sound = None if audio is None else next(iter(DecodedStream(path, audio)), None)
     if picture is None and (lacks is not None or sound is None):
-        raise MediaError(lacks or f"{path} holds neither pictures nor sound. Give a clip of the speaker.")
+        kind = what_it_is(path) or "holds neither pictures nor sound. Give a clip of the speaker."
+        raise MediaError(lacks or f"{path} {kind}")
     _note_what_is_lost(path, picture, audio if sound is None else None)
     sizes = [_FACELESS, _FACELESS]
     if picture is not None and seen is not None:

@@ -135,7 +135,8 @@ def _by_slot(pictures: Iterator[tuple[av.VideoFrame, _Place]]) -> Iterator[tuple
             nearest = new
         latest = new
     if nearest is not None and latest is not None:
-        yield nearest[0], nearest[1].size
+        if slot == 0 or slot < n_slots(latest[1].end_s):  # else the last one is nearest to the end itself
+            yield nearest[0], nearest[1].size
         yield from repeat((latest[0], latest[1].size), n_slots(latest[1].end_s) - slot - 1)
 
 

@@ -37,6 +37,8 @@ _XY = {  # AVColorPrimaries: red, green, blue, white. What cinema's P3 (11) call
     12: _P3,
 }
 _BT709 = 1
+_WHITE = 255 << 8
+"""What FFmpeg's scaler makes of the white of Y'CbCr in 16-bit RGB, whatever the depth it comes from."""
 _OUT_STEPS = 4096
 _ROWS = 64
 """Rows converted at a time, so that what is computed in between stays small."""
@@ -93,7 +95,7 @@ def _hlg_displayed(scene: Float32Array) -> Float32Array:
 @cache
 def _curve(transfer: int) -> Float32Array:
     """float32 [65536]: light of each 16-bit number; 1 at reference white, for HLG at the scene's peak."""
-    signal = np.linspace(0, 1, 1 << 16)
+    signal = np.minimum(np.arange(1 << 16) / _WHITE, 1)
     if transfer == _PQ:
         m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
         root = signal ** (1 / m2)

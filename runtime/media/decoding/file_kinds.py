@@ -33,11 +33,9 @@ _FILES = (
     ("a PDF document", "Give a clip of the speaker.", re.compile(rb"%PDF")),
 )
 _MOVIE_BOXES = {b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip", b"pnot", b"uuid"}
-_CODEC_NAMES = {
-    "video": re.compile(
-        rb"hdlr.{8}vide.*?stsd.{12}(?P<mp4>[ -~]{4})|\x86[\x81-\xff](?P<mkv>V_[\w/]+)|vids(?P<avi>[ -~]{4})", re.S
-    ),
-    "audio": re.compile(rb"hdlr.{8}soun.*?stsd.{12}(?P<mp4>[ -~]{4})|\x86[\x81-\xff](?P<mkv>A_[\w/]+)", re.S),
+_CODEC_NAMES = {  # in MP4 and QuickTime, AVI, and Matroska, which says how long it is
+    "video": re.compile(rb"hdlr.{8}vide.*?stsd.{12}([ -~]{4})|vids([ -~]{4})|\x86([\x81-\x9f]V_[\w/]+)", re.S),
+    "audio": re.compile(rb"hdlr.{8}soun.*?stsd.{12}([ -~]{4})|(?!)()|\x86([\x81-\x9f]A_[\w/]+)", re.S),
 }
 
 
@@ -90,9 +88,13 @@ def codec_name(path: Path, kind: str) -> str | None:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             found = _CODEC_NAMES[kind].search(content)
-            return next((name.decode("ascii") for name in found.groups() if name), None) if found else None
+            if found is None:
+                return None
+            in_mp4, in_avi, in_matroska = found.groups()
     except (OSError, ValueError):
         return None
+    name: bytes = in_mp4 or in_avi or in_matroska[1 : 1 + (in_matroska[0] & 0x7F)]
+    return name.decode("ascii")
 
 
 def _has_index(file: BinaryIO) -> bool:

@@ -67,7 +67,7 @@ def test_hdr_is_shown_as_the_sdr_picture_it_was_made_of(
     pictures = [scene(index) for index in range(5)]
     light = [(picture / 255) ** 2.4 @ TO_BT2020.T * WHITE_NITS for picture in pictures]
     path = write_colours(tmp_path / "hdr.mp4", [curve(each) for each in light], transfer, BT2020)
-    assert likeness_db(read(open_speaker(path)).video, np.stack(pictures)) > 40
+    assert likeness_db(read(open_speaker(path)).video, np.stack(pictures)) > 36
     assert not caplog.records
 
 
@@ -79,7 +79,7 @@ def test_the_signal_of_reference_white_is_white_and_so_is_what_is_brighter(
     signals = [np.full((32, 32, 3), level) for level in (0.0, white, 0.95)]
     black, reference, brighter = read(open_speaker(write_colours(tmp_path / "w.mp4", signals, transfer, BT2020))).video
     assert black.max() <= 1
-    assert reference.min() >= 253
+    assert reference.min() >= 254
     assert brighter.min() == 255
 
 
@@ -90,7 +90,7 @@ def test_a_wide_gamut_is_brought_to_that_of_screens(tmp_path: Path, primaries: i
     pictures = [scene(index) for index in range(5)]
     signals = [((picture / 255) ** 2.4 @ gamut.T) ** (1 / 2.4) for picture in pictures]
     path = write_colours(tmp_path / "wide.mp4", signals, BT709, primaries, matrix)
-    assert likeness_db(read(open_speaker(path)).video, np.stack(pictures)) > 38
+    assert likeness_db(read(open_speaker(path)).video, np.stack(pictures)) > 36
 
 
 def test_colours_of_sdr_are_ffmpegs_bit_for_bit(tmp_path: Path) -> None:

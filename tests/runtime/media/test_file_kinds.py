@@ -171,8 +171,7 @@ def test_sound_alone_is_a_speaker_whom_nobody_sees(tmp_path: Path, caplog: pytes
     assert len(read(speaker.limited(0.4)).video) == 10
 
 
-def test_neither_pictures_nor_sound_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = write_tracks(tmp_path / "whole.mkv", PictureTrack(greys(20)))
-    data = path.read_bytes()
-    path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])  # up to the first cluster
-    assert "no picture that can be decoded" in refusal(path, caplog)
+def test_subtitles_are_neither_pictures_nor_sound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "words.srt"
+    path.write_text("1\n00:00:00,000 --> 00:00:02,000\nHello\n")
+    assert refusal(path, caplog).startswith("is text, no clip.")

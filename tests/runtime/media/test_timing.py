@@ -34,15 +34,14 @@ def test_each_frame_shows_the_nearest_picture_or_else_the_latest(
         before = [index for index, time in enumerate(times) if _slot(time) < frame]
         expected.append(min(own, key=lambda index: abs(times[index] - 40 * frame)) if own else before[-1])
     assert shown(video) == [index % 24 for index in expected]
-    assert _slot(times[-1]) + 1 <= len(video) <= _slot(times[-1] + 400) + 1
+    assert max(1, _slot(times[-1] + 5)) <= len(video) <= _slot(times[-1] + 400) + 1
 
 
 @pytest.mark.parametrize("late_ms", [0, 1, 17, 20])
-@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
+@pytest.mark.parametrize("suffix", [".mkv", ".mov"])
 def test_pictures_a_little_later_than_the_sound_come_once_each(tmp_path: Path, late_ms: int, suffix: str) -> None:
     times = [late_ms / 1000 + index / 25 for index in range(50)]
-    codec = "libx264" if suffix == ".ts" else "mpeg4"
-    clip = write_clip(tmp_path / f"late{suffix}", times, sound=click_train(2.0, 16_000), codec=codec)
+    clip = write_clip(tmp_path / f"late{suffix}", times, sound=click_train(2.0, 16_000))
     assert shown(read(open_speaker(clip)).video) == [index % 24 for index in range(50)]
 
 
@@ -77,7 +76,7 @@ def test_pictures_come_once_and_in_order_where_only_decoding_has_its_times(
     speaker = open_speaker(clip)
     assert shown(read(speaker).video) == [index % 24 for index in range(60)]
     assert speaker.video is not None
-    assert speaker.video.by_decode_time == (name != "stamped.mp4")
+    assert speaker.video.by_decode_time == ("264" in name)  # FFmpeg puts the others in order by itself
 
 
 def test_sound_of_a_clip_with_decode_times_stays_with_its_pictures(tmp_path: Path) -> None:

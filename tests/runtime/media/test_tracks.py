@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,34 +52,53 @@ def test_slides_are_passed_over_for_the_video_after_them(
     assert note.startswith(f"{path}: the video of stream 1 is taken; stream 0 ")
 
 
+def with_tags_first(path: Path) -> None:
+    """Store the tags of an MP4, with the cover among them, before its tracks: the cover is stream 0 then."""
+    data = path.read_bytes()
+    start = data.rindex(b"moov") - 4
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    boxes, at = [], start + 8
+    while at < end:
+        size = int.from_bytes(data[at : at + 4], "big")
+        boxes.append(data[at : at + size])
+        at += size
+    boxes.sort(key=lambda box: box[4:8] != b"udta")
+    path.write_bytes(data[: start + 8] + b"".join(boxes) + data[end:])
+
+
 def test_a_cover_picture_is_passed_over_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "cover.mp4"
-    write_tracks(
-        path,
-        PictureTrack(greys(1, (32, 32)), codec="mjpeg", pix_fmt="yuvj420p", disposition=COVER),
-        PictureTrack(greys(50)),
-    )
+    cover = PictureTrack(greys(1, (32, 32)), codec="mjpeg", pix_fmt="yuvj420p", disposition=COVER)
+    path = write_tracks(tmp_path / "cover.mp4", cover, PictureTrack(greys(50)))
+    with_tags_first(path)
     assert shown(read(open_speaker(path)).video)[:24] == list(range(24))
     assert notes(caplog) == [f"{path}: the video of stream 1 is taken; stream 0 is a cover picture."]
 
 
-@pytest.mark.parametrize("kind", ["video", "audio"])
-def test_a_codec_that_is_not_known_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
-    path = tmp_path / "unknown.mp4"
+def test_a_cover_does_not_make_a_picture_of_the_speaker(tmp_path: Path) -> None:
+    cover = PictureTrack(greys(1, (32, 32)), codec="mjpeg", pix_fmt="yuvj420p", disposition=COVER)
+    path = write_tracks(tmp_path / "song.mp4", cover, SoundTrack(click_train(2.0, 16_000)))
+    speaker = open_speaker(path)
+    assert (speaker.has_pictures, speaker.has_audio) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "unknown"), [("video", b"V_MPEG4/ISO/ASP", b"V_"), ("audio", b"A_AAC", b"A_")]
+)
+def test_a_codec_that_is_not_known_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, codec: bytes, unknown: bytes
+) -> None:
     moving, heard = PictureTrack(greys(50), disposition=DEFAULT), SoundTrack(click_train(2.0, 16_000))
-    if kind == "video":
-        write_tracks(path, PictureTrack(greys(50, (32, 32)), codec="mpeg4", disposition=NONE), moving, heard)
-    else:
-        other = SoundTrack(click_train(2.0, 16_000), disposition=DEFAULT)
-        write_tracks(path, moving, replace(other, disposition=NONE), other)
-    data, tag = path.read_bytes(), b"mp4v" if kind == "video" else b"mp4a"
-    at = data.index(tag, data.index(b"stsd"))
-    path.write_bytes(data[:at] + b"zzz9" + data[at + 4 :])
+    first: list[PictureTrack | SoundTrack] = [PictureTrack(greys(50, (32, 32)), codec="mpeg4", disposition=NONE)]
+    if kind == "audio":
+        first = [SoundTrack(SILENCE, disposition=DEFAULT)]
+    path = write_tracks(tmp_path / "unknown.mkv", *first, moving, heard)
+    path.write_bytes(path.read_bytes().replace(codec, unknown.ljust(len(codec), b"Z"), 1))
     speaker = open_speaker(path)
     whole = read(speaker)
     assert shown(whole.video)[:24] == list(range(24))
     assert np.abs(whole.audio).max() > 0.5
-    assert len(notes(caplog)) == 1
+    (note,) = notes(caplog)
+    assert "stream 0 " in note
 
 
 def test_the_default_is_taken_where_both_have_something(tmp_path: Path) -> None:
@@ -113,11 +131,9 @@ def test_the_first_is_taken_without_a_word_where_it_is_the_default(
 
 
 def test_sound_that_cannot_be_decoded_is_silence_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "unheard.mp4"
-    write_tracks(path, PictureTrack(greys(50)), SoundTrack(click_train(2.0, 16_000)))
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b"mp4a", b"zzz9"))
+    path = write_tracks(tmp_path / "unheard.mkv", PictureTrack(greys(50)), SoundTrack(click_train(2.0, 16_000)))
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_ZZZ"))
     speaker = open_speaker(path)
     assert not speaker.has_audio
     assert not read(speaker).audio.any()
-    assert notes(caplog) == [f"{path}: its sound (zzz9) cannot be decoded, and is taken as silence."]
+    assert notes(caplog) == [f"{path}: its sound (A_ZZZ) cannot be decoded, and is taken as silence."]
