@@ -35,7 +35,7 @@ from pflx.runtime.media.sources import Source, Timed, as_source
 from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
 from pflx.runtime.speaker.clip_region import clip_region
 from pflx.runtime.speaker.extractor import Extractor, Extractors
-from pflx.runtime.speaker.extractors import open_extractors, require_needs, require_no_pictures
+from pflx.runtime.speaker.extractors import check_voice_alone, open_extractors, require_needs
 from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
 from pflx.runtime.speaker.pfl import Region, centre_square
@@ -248,7 +248,7 @@ class Listener:
         """
         clip = self._open(clip)
         if not clip.has_pictures:
-            require_no_pictures(self.manifest.generator.name, ("video",), {}, clip.path)
+            check_voice_alone(self.manifest.generator.name, ("video",), {}, clip.path)
         pictures = (picture for chunk in clip.chunks() for picture in chunk.video)
         size, detector = (clip.width, clip.height), detector or self._detector
         return clip_region(clip.path, pictures, size, detector=detector, pfl=self.manifest.pfl, progress=progress)
@@ -416,7 +416,7 @@ class Listener:
         name, needs = self.manifest.generator.name, self.generator.needs
         require_needs(name, needs, given)
         if clip is not None and not clip.has_pictures:
-            require_no_pictures(
+            check_voice_alone(
                 name, needs, {need: given[need] for need in given.keys() - default_sources(name)}, clip.path
             )
         frames = None if clip is None or alone else clip.frames

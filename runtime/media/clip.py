@@ -259,9 +259,7 @@ def _lack(path: Path, container: InputContainer) -> str | None:
 
 
 def _note_what_is_lost(path: Path, picture: av.VideoFrame | None, unheard: Track | None) -> None:
-    if picture is None:
-        log.warning("%s: there is sound and no picture: a speaker whom nobody sees.", path)
-    elif (colours := unread_colours(picture)) is not None:
+    if picture is not None and (colours := unread_colours(picture)) is not None:
         log.warning("%s: its colours (%s) are taken as they are stored.", path, colours)
     if unheard is not None:
         codec = codec_name(path, "audio")

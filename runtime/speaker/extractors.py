@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from pflx.runtime.speaker.extractor import SIZES, Every, Extractor, ExtractorErr
 from pflx.runtime.speaker.landmarks import LandmarkExtractor
 from pflx.runtime.speaker.recorded import RECORDED, Recorded, read_recorded
 from pflx.runtime.speaker.regressor import OnnxExtractor
+
+log = logging.getLogger(__name__)
 
 LANDMARKS = "landmarks"
 """What stands for `LandmarkExtractor` where a file could be named."""
@@ -84,8 +87,10 @@ def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str,
             )
 
 
-def require_no_pictures(generator: str, needs: Sequence[str], extractors: Mapping[str, Extractor], clip: Path) -> None:
+def check_voice_alone(generator: str, needs: Sequence[str], extractors: Mapping[str, Extractor], clip: Path) -> None:
     """Check that a generator can do without pictures of the speaker: that all it reads is heard, or recorded.
+
+    A note says then that nobody is seen.
 
     Args:
         generator: its name, for the message.
@@ -104,6 +109,7 @@ def require_no_pictures(generator: str, needs: Sequence[str], extractors: Mappin
                 f"{generator} reads the speaker's {what}, and {clip} holds sound alone. Give a clip that shows the "
                 "speaker."
             )
+    log.warning("%s holds sound and no pictures: a speaker whom nobody sees.", clip)
 
 
 def _ways(need: str) -> str:

@@ -159,9 +159,7 @@ def test_sound_alone_is_a_speaker_whom_nobody_sees(tmp_path: Path, caplog: pytes
     path = write_tracks(tmp_path / "voice.m4a", SoundTrack(click_train(2.0, 16_000)))
     speaker = open_speaker(path)
     assert (speaker.has_pictures, speaker.has_audio, speaker.source_fps) == (False, True, None)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: there is sound and no picture: a speaker whom nobody sees."
-    ]
+    assert not caplog.records  # a listener says so, if it can do with that
     whole = read(speaker)
     assert speaker.frames is not None
     assert abs(len(whole.video) - 50) <= 3  # what AAC adds
