@@ -248,7 +248,7 @@ class Listener:
         """
         clip = self._open(clip)
         if not clip.has_pictures:
-            check_voice_alone(self.manifest.generator.name, ("video",), {}, clip.path)
+            check_voice_alone(self.manifest.generator.name, ("video",), {}, (), clip.path)
         pictures = (picture for chunk in clip.chunks() for picture in chunk.video)
         size, detector = (clip.width, clip.height), detector or self._detector
         return clip_region(clip.path, pictures, size, detector=detector, pfl=self.manifest.pfl, progress=progress)
@@ -416,9 +416,7 @@ class Listener:
         name, needs = self.manifest.generator.name, self.generator.needs
         require_needs(name, needs, given)
         if clip is not None and not clip.has_pictures:
-            check_voice_alone(
-                name, needs, {need: given[need] for need in given.keys() - default_sources(name)}, clip.path
-            )
+            check_voice_alone(name, needs, given, default_sources(name), clip.path)
         frames = None if clip is None or alone else clip.frames
         for need, extractor in given.items():
             if isinstance(extractor, Recorded) and frames is not None and extractor.frames < frames - 1:

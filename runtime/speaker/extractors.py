@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy.typing as npt
@@ -87,7 +87,13 @@ def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str,
             )
 
 
-def check_voice_alone(generator: str, needs: Sequence[str], extractors: Mapping[str, Extractor], clip: Path) -> None:
+def check_voice_alone(
+    generator: str,
+    needs: Sequence[str],
+    extractors: Mapping[str, Extractor],
+    dispensable: Collection[str],
+    clip: Path,
+) -> None:
     """Check that a generator can do without pictures of the speaker: that all it reads is heard, or recorded.
 
     A note says then that nobody is seen.
@@ -95,15 +101,16 @@ def check_voice_alone(generator: str, needs: Sequence[str], extractors: Mapping[
     Args:
         generator: its name, for the message.
         needs: what it reads, pictures and sound included.
-        extractors: by need, but for those that it can do without.
+        extractors: what is given, by need.
+        dispensable: needs that it can do without.
         clip: of sound alone, for the message.
 
     Raises:
         NeedError: it reads pictures, or something told from them.
     """
-    told = {need for need, extractor in extractors.items() if not isinstance(extractor, Recorded)}
+    recorded = {need for need, extractor in extractors.items() if isinstance(extractor, Recorded)}
     for need in needs:
-        if need == "video" or need in told:
+        if need == "video" or (need in SIZES and need not in recorded and need not in dispensable):
             what = "pictures" if need == "video" else need
             raise NeedError(
                 f"{generator} reads the speaker's {what}, and {clip} holds sound alone. Give a clip that shows the "
