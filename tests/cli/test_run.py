@@ -24,6 +24,7 @@ from support.fakes import (
     sound_of,
     write_fake_bundle,
 )
+from support.media.clips import SoundTrack, write_tracks
 
 import pflx.runtime.listener as listener_module
 from pflx.engines.bundle.driver import find_gpus
@@ -108,6 +109,13 @@ def test_the_video_shows_the_reaction_frame_by_frame_with_the_speakers_sound(sce
     ]
     assert outcome.err == "Untrained weights (seed 7): the pictures mean nothing.\n"
     assert list(scene.output.parent.iterdir()) == [scene.output]
+
+
+def test_a_voice_alone_is_refused_in_one_line_by_a_generator_that_reads_pictures(scene: Scene) -> None:
+    voice = write_tracks(scene.folder / "voice.wav", SoundTrack(sound_of(FRAMES)[None], codec="pcm_s16le"))
+    assert scene.refuse(voice) == (
+        f"reactface reads the speaker's pictures, and {voice} holds sound alone. Give a clip that shows the speaker."
+    )
 
 
 def test_a_clip_without_sound_gives_a_video_without_sound(scene: Scene) -> None:

@@ -14,9 +14,10 @@ from support.places import MEDIA
 
 from pflx.engines import GeneratorInfo, PflInfo
 from pflx.engines.bundle.manifest import encode_manifest
-from pflx.runtime import Listener, ListenerFrame, Recorded, SpeakerSettings, open_speaker
+from pflx.runtime import Listener, ListenerFrame, Recorded, open_speaker
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
-from pflx.runtime.speaker.extractor import NeedError
+from pflx.runtime.speaker.extractor import Every, NeedError
+from pflx.runtime.speaker.extractors import check_voice_alone
 from pflx.runtime.speaker.faces import Face
 
 SECONDS = 1.92
@@ -82,11 +83,14 @@ def test_a_generator_that_reads_pictures_says_so_of_a_voice_alone(spoken: tuple[
     assert str(caught.value) == said
 
 
-def test_what_is_told_from_pictures_is_wanted_unless_it_was_recorded(spoken: tuple[Path, Path]) -> None:
-    voice, _ = spoken
-    listener = listener_of("backchannel", "audio", "coefficients")
-    named = SpeakerSettings(extractors={"coefficients": Recorded(np.zeros((48, 58), np.float32))})
-    assert len(coefficients(listener.react(voice, speaker=named))) == 48
+def test_what_is_told_from_pictures_is_wanted_unless_it_was_recorded() -> None:
+    needs, voice = ("coefficients", "mfcc"), Path("voice.wav")
+    recorded = Recorded(np.zeros((48, 58), np.float32))
+    check_voice_alone("perfrdiff", needs, {"coefficients": recorded}, (), voice)
+    with pytest.raises(
+        NeedError, match=r"perfrdiff reads the speaker's coefficients, and voice\.wav holds sound alone"
+    ):
+        check_voice_alone("perfrdiff", needs, {"coefficients": Every(recorded, 5)}, (), voice)
 
 
 @pytest.mark.parametrize("square", [True, False])
