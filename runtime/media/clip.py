@@ -15,7 +15,7 @@ import numpy as np
 from pflx.engines import FeedError
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ, samples_per_frame
-from pflx.runtime.media.decoder import DecodedStream, Track, is_picture, opened, stamp_s, stated_duration_s
+from pflx.runtime.media.decoder import DecodedStream, Track, is_picture, memory_told, opened, stamp_s, stated_duration_s
 from pflx.runtime.media.decoding.colours import unread_colours
 from pflx.runtime.media.decoding.file_kinds import codec_name, what_is_at, what_it_is
 from pflx.runtime.media.decoding.tracks import choose_track
@@ -144,7 +144,10 @@ class SpeakerFile:
             MediaError: the file is gone.
             MediaMemoryError: there is not enough memory.
         """
-        count = max(1, min(frames_per_chunk, _CHUNK_BYTES // (self.width * self.height * 3)))
+        with memory_told(self.path):
+            yield from self._chunks(max(1, min(frames_per_chunk, _CHUNK_BYTES // (self.width * self.height * 3))))
+
+    def _chunks(self, count: int) -> Iterator[SpeakerChunk]:
         streams = {track.kind: DecodedStream(self.path, track) for track in (self.video, self.audio) if track}
         heard = streams.get("audio")
         sound = SampleTrack(sound_blocks(heard, self.origin_s, self.sample_rate_hz) if heard else iter(()))
@@ -193,7 +196,11 @@ def open_speaker(path: str | Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Spea
         MediaMemoryError: there is not enough memory.
     """
     samples_per_frame(sample_rate_hz)
-    path = Path(path)
+    with memory_told(Path(path)):
+        return _looked_into(Path(path), sample_rate_hz)
+
+
+def _looked_into(path: Path, sample_rate_hz: int) -> SpeakerFile:
     if (fault := what_is_at(path)) is not None:
         raise MediaError(f"{path} {fault}")
     with opened(path) as container:

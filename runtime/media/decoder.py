@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 TIME_TOLERANCE_S = 0.0006  # Matroska and FLV round time stamps to the nearest millisecond
 LONGEST_GAP_S = 60.0  # a longer step forward is taken for a broken clock, not for a pause
 
+NO_MEMORY = (MemoryError, BlockingIOError)  # the second where there is none for another thread
+
 StreamKind: TypeAlias = Literal["video", "audio"]
 
 
@@ -32,7 +34,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
     Raises:
         MediaError: FFmpeg does not read it.
-        MediaMemoryError: there is no memory to read it.
+        MemoryError: there is no memory to read it; see `memory_told`.
     """
     import av
     from av.error import FFmpegError
@@ -40,8 +42,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
     try:
         # Absolute: FFmpeg would take "a:b.mp4" for an address.
         container = av.open(str(path.absolute()), **_tolerance(av.__version__))
-    except MemoryError as error:
-        raise out_of_memory(path) from error
+    except NO_MEMORY:
+        raise
     except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, PermissionError):
@@ -57,9 +59,19 @@ def _tolerance(version: str) -> dict[str, Any]:
     return {} if int(version.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 
 
-def out_of_memory(path: Path) -> MediaMemoryError:
-    """What to raise where FFmpeg got no memory: not a damaged part, which would be left out."""
-    return MediaMemoryError(f"There is not enough memory to read {path}. Free some, or give a clip of a smaller size.")
+@contextmanager
+def memory_told(path: Path) -> Iterator[None]:
+    """Says which clip there was not enough memory for: that is no damaged part of it, to be left out.
+
+    Raises:
+        MediaMemoryError: in the place of whatever FFmpeg or numpy raised in the block.
+    """
+    try:
+        yield
+    except NO_MEMORY as error:
+        raise MediaMemoryError(
+            f"There is not enough memory to read {path}. Free some, or give a clip of a smaller size."
+        ) from error
 
 
 def is_picture(container: InputContainer) -> bool:
@@ -134,8 +146,8 @@ class DecodedStream:
                 first_dts = packet.dts if first_dts is None else first_dts
                 try:
                     frames = packet.decode()
-                except MemoryError as error:
-                    raise out_of_memory(self.path) from error
+                except NO_MEMORY:
+                    raise
                 except FFmpegError:
                     self._skip()
                     continue
@@ -155,8 +167,8 @@ class DecodedStream:
         """The next packet; None at the end, also where the file breaks off."""
         try:
             return next(packets, None)
-        except MemoryError as error:
-            raise out_of_memory(self.path) from error
+        except NO_MEMORY:
+            raise
         except failure:
             self._skip()
             return None
