@@ -206,7 +206,7 @@ def _looked_into(path: Path, sample_rate_hz: int) -> SpeakerFile:
     with opened(path) as container:
         _check_kind(path, container)
         video, audio = choose_track(path, container, "video"), choose_track(path, container, "audio")
-        lacks = _lack(path, container)
+        lacks, has_sound = _lack(path, container), bool(container.streams.audio)
         main = video or audio
         stream: Any = None if main is None else container.streams[main.index]
         duration_s = None if stream is None else stated_duration_s(container, stream)
@@ -218,7 +218,7 @@ def _looked_into(path: Path, sample_rate_hz: int) -> SpeakerFile:
     if picture is None and (lacks is not None or sound is None):
         kind = what_it_is(path) or "holds neither pictures nor sound. Give a clip of the speaker."
         raise MediaError(lacks or f"{path} {kind}")
-    _note_what_is_lost(path, picture, audio if sound is None else None)
+    _note_what_is_lost(path, picture, unheard=has_sound and sound is None)
     sizes = [_FACELESS, _FACELESS]
     if picture is not None and seen is not None:
         turned = -1 if orientation_of(picture)[0] else 1
@@ -265,9 +265,9 @@ def _lack(path: Path, container: InputContainer) -> str | None:
     )
 
 
-def _note_what_is_lost(path: Path, picture: av.VideoFrame | None, unheard: Track | None) -> None:
+def _note_what_is_lost(path: Path, picture: av.VideoFrame | None, *, unheard: bool) -> None:
     if picture is not None and (colours := unread_colours(picture)) is not None:
         log.warning("%s: its colours (%s) are taken as they are stored.", path, colours)
-    if unheard is not None:
+    if unheard:
         codec = codec_name(path, "audio")
         log.warning("%s: its sound%s cannot be decoded, and is taken as silence.", path, f" ({codec})" if codec else "")

@@ -130,8 +130,12 @@ def test_the_first_is_taken_without_a_word_where_it_is_the_default(
     assert not notes(caplog)
 
 
-def test_sound_that_cannot_be_decoded_is_silence_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = write_tracks(tmp_path / "unheard.mkv", PictureTrack(greys(50)), SoundTrack(click_train(2.0, 16_000)))
+@pytest.mark.parametrize("count", [1, 2])
+def test_sound_that_cannot_be_decoded_is_silence_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    sounds = [SoundTrack(click_train(2.0, 16_000))] * count
+    path = write_tracks(tmp_path / "unheard.mkv", PictureTrack(greys(50)), *sounds)
     path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_ZZZ"))
     speaker = open_speaker(path)
     assert not speaker.has_audio
