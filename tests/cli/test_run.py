@@ -231,10 +231,10 @@ def test_a_speaker_that_is_no_clip_is_named(scene: Scene) -> None:
     empty.touch()
     for speaker, said in (
         (scene.folder / "none.mp4", "none.mp4 does not exist"),
-        (text, "is no video that FFmpeg can read"),
-        (empty, "is no video that FFmpeg can read"),
+        (text, "is text, no clip"),
+        (empty, "is empty"),
         (scene.folder, "is a folder"),
-        (scene.folder / "me.png", "holds no video"),
+        (scene.folder / "me.png", "is a picture (PNG)"),
     ):
         line = scene.refuse(speaker)
         assert str(speaker) in line
