@@ -113,10 +113,13 @@ def test_the_video_shows_the_reaction_frame_by_frame_with_the_speakers_sound(sce
 
 def test_a_voice_alone_is_refused_in_one_line_by_a_generator_that_reads_pictures(scene: Scene) -> None:
     voice = write_tracks(scene.folder / "voice.wav", SoundTrack(sound_of(FRAMES)[None], codec="pcm_s16le"))
-    assert scene.refuse(voice) == (
+    outcome = pflx("run", voice, *scene.arguments())
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == (
         f"pflx: reactface reads the speaker's pictures, and {voice} holds sound alone. "
         "Give a clip that shows the speaker."
     )
+    assert not list(scene.output.parent.iterdir())
 
 
 def test_a_clip_without_sound_gives_a_video_without_sound(scene: Scene) -> None:

@@ -115,7 +115,7 @@ def test_a_film_without_its_index_is_named(tmp_path: Path, caplog: pytest.LogCap
     assert what_it_is(whole) is None
 
 
-@pytest.mark.parametrize(("name", "codec", "tag"), [("c.mp4", "mpeg4", b"mp4v"), ("c.avi", "mjpeg", b"MJPG")])
+@pytest.mark.parametrize(("name", "codec", "tag"), [("c.mp4", "libx264", b"avc1"), ("c.avi", "mjpeg", b"MJPG")])
 def test_a_codec_that_is_not_known_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, codec: str, tag: bytes
 ) -> None:
