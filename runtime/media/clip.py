@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 64 << 20
-"""Of the pictures of a chunk, at most, if it has more than one: 72 of 640x480, 10 of 1920x1080, 2 of 3840x2160."""
+_CHUNK_BYTES = 32 << 20
+"""Of the pictures of a chunk, at most, if it has more than one: 36 of 640x480, 5 of 1920x1080, 1 of 3840x2160."""
 _FACELESS = (64, 64)
 """Width and height of the black pictures of a clip that has sound alone."""
 
@@ -138,7 +138,7 @@ class SpeakerFile:
 
         Args:
             frames_per_chunk: frames in each chunk but the last, which may have fewer. Where pictures are so large that
-                they would fill more than 64 MiB, all chunks have fewer.
+                they would fill more than 32 MiB, all chunks have fewer.
 
         Raises:
             MediaError: the file is gone.

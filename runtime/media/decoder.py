@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -132,7 +132,7 @@ class DecodedStream:
     quiet: bool = False
     pixel_aspect: Fraction | None = field(default=None, init=False)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Generator[Any, None, None]:
         from av.error import FFmpegError
 
         with opened(self.path) as container:

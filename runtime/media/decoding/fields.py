@@ -56,8 +56,7 @@ class _Deinterlacer:
         source.link_to(weave)
         weave.link_to(sink)
         graph.configure()
-        self._graph, self._source, self._sink = graph, source, sink
-        self._count = 0
+        self._graph, self._count = graph, 0
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
         """What is ready after one more picture; the rest after None."""
@@ -65,9 +64,9 @@ class _Deinterlacer:
 
         if frame is not None:
             frame.pts, self._count = self._count, self._count + 1  # their times are kept outside
-        self._source.push(frame)
+        self._graph.vpush(frame)
         while True:
             try:
-                yield self._sink.pull()
+                yield self._graph.vpull()
             except (BlockingIOError, EOFError):
                 return

@@ -45,9 +45,9 @@ def peak_below(size: int) -> Iterator[None]:
 
 def test_a_chunk_of_large_pictures_holds_few_and_the_clip_stays_the_same(large: Path) -> None:
     speaker = open_speaker(large)
-    with peak_below(23 * PICTURE_BYTES):
+    with peak_below(13 * PICTURE_BYTES):
         counts = [len(chunk.video) for chunk in speaker.chunks(40)]
-    assert counts == [10, 10, 10, 10]
+    assert counts == [5] * 8
     whole = read(speaker.limited(0.8), 3)
     np.testing.assert_array_equal(read(speaker.limited(0.8), 40).video, whole.video)
 

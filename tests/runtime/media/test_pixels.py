@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from av.filter import Graph
 from support.media.clips import PictureTrack, grey_level, likeness_db, read, scene, write_tracks
@@ -69,7 +71,7 @@ def test_a_part_of_another_size_with_pixels_of_its_own_keeps_its_shape(tmp_path:
     assert likeness_db(video[12:18], np.stack([scene(0)] * 6)) > 28
 
 
-def combing(video: UInt8Array) -> float:
+def combing(video: npt.NDArray[Any]) -> float:
     """How much neighbouring lines differ, in levels."""
     light = video.astype(np.float32).mean(axis=-1)
     return float(np.abs(2 * light[:, 1:-1] - light[:, :-2] - light[:, 2:]).mean())

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.stream import Disposition
 
 from pflx.runtime.evaluation.psnr import psnr_db
@@ -117,7 +118,7 @@ class PictureTrack:
         facts: what the codec's context is told: `sample_aspect_ratio`, `color_trc`, …
     """
 
-    pictures: Sequence[UInt8Array | av.VideoFrame]
+    pictures: Sequence[npt.NDArray[Any] | av.VideoFrame]
     rate: int | Fraction = 25
     codec: str = "libx264"
     pix_fmt: str = "yuv420p"
@@ -128,8 +129,8 @@ class PictureTrack:
     def add(self, container: Any) -> Any:
         stream = container.add_stream(self.codec, rate=self.rate, options=self.options)
         first = self.pictures[0]
-        is_frame = isinstance(first, av.VideoFrame)
-        stream.height, stream.width = (first.height, first.width) if is_frame else first.shape[:2]
+        size = (first.height, first.width) if isinstance(first, av.VideoFrame) else first.shape[:2]
+        stream.height, stream.width = size
         stream.pix_fmt = self.pix_fmt
         if self.disposition is not None:
             stream.disposition = self.disposition
@@ -192,6 +193,6 @@ def scene(index: int, size: tuple[int, int] = (96, 96)) -> UInt8Array:
     return np.asarray(127.5 + 120 * np.stack(waves, -1), np.uint8)
 
 
-def likeness_db(made: UInt8Array, expected: UInt8Array) -> float:
+def likeness_db(made: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     """Peak signal-to-noise ratio of two videos, over all their pictures."""
     return psnr_db(float(np.mean((made.astype(np.float64) - expected) ** 2)))
