@@ -211,7 +211,7 @@ def _looked_into(path: Path, sample_rate_hz: int) -> SpeakerFile:
         stream: Any = None if main is None else container.streams[main.index]
         duration_s = None if stream is None else stated_duration_s(container, stream)
         states_own = stream is not None and stream.duration is not None  # else it is the end of the longest stream
-        source_fps = None if video is None or not stream.average_rate else float(stream.average_rate)
+        rate = None if video is None else container.streams[video.index].average_rate
     seen = None if video is None else DecodedStream(path, video)
     picture = next(iter(seen or ()), None)
     sound = None if audio is None else next(iter(DecodedStream(path, audio)), None)
@@ -231,7 +231,7 @@ def _looked_into(path: Path, sample_rate_hz: int) -> SpeakerFile:
         shown_size=sizes[0],
         stored_size=sizes[1],
         rotation=0 if picture is None else picture.rotation,
-        source_fps=source_fps,
+        source_fps=float(rate) if rate else None,
         duration_s=duration_s,
         frames=None if duration_s is None else max(1, n_slots(duration_s + late_s)),
         video=video,

@@ -98,6 +98,7 @@ def shown_pictures(
     # and hundreds of whole pictures would wait for Python's garbage collector.
     reformatter, turn = VideoReformatter(), None
     shown: av.VideoFrame | None = None
+    rgb = np.zeros((0, 0, 3), np.uint8)
     for frame, own_size in _by_slot(whole_pictures(_placed(stream, _PictureClock(origin_s), square))):
         turn = turn or orientation_of(frame)
         if frame is not shown:

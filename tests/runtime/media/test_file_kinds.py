@@ -9,8 +9,10 @@ import socket
 import zipfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.error import PermissionError as AvPermissionError
 from PIL import Image
 from support.media.clips import PictureTrack, SoundTrack, click_train, greys, read, shown, write_tracks
 from support.places import MEDIA
@@ -132,10 +134,8 @@ def test_a_codec_that_is_not_known_is_named(
 def test_a_clip_that_may_not_be_read_is_told_apart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import av
-
     def refuse(*_: object, **__: object) -> None:
-        raise av.error.PermissionError(13, "Permission denied")
+        raise AvPermissionError(13, "Permission denied")
 
     path = tmp_path / "mine.mp4"
     path.write_bytes((MEDIA / "webcam_cap12_12s.mp4").read_bytes())

@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.error import MemoryError as AvMemoryError
 from support.fakes import fake_listener
 from support.media.clips import PictureTrack, SoundTrack, click_train, greys, read, write_tracks
 
@@ -75,7 +76,7 @@ class _Container:
 
 
 def _no_memory() -> None:
-    raise av.error.MemoryError(12, "Cannot allocate memory")
+    raise AvMemoryError(12, "Cannot allocate memory")
 
 
 @pytest.mark.parametrize("kind", ["video", "audio"])

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.error import BlockingIOError as AvBlockingIOError
+from av.error import EOFError as AvEOFError
 from av.filter import Graph
 from support.media.clips import PictureTrack, grey_level, likeness_db, read, scene, write_tracks
 
@@ -104,7 +106,7 @@ def test_interlaced_pictures_are_made_whole_as_ffmpeg_does(tmp_path: Path) -> No
         while True:
             try:
                 made.append(graph.vpull().to_ndarray(format="rgb24"))
-            except (av.BlockingIOError, av.EOFError):
+            except (AvBlockingIOError, AvEOFError):
                 break
     assert len(video) == len(made) == 10
     assert combing(video) < combing(np.stack(made)) + 0.01 * combing(stored)
