@@ -208,10 +208,11 @@ def _looked_into(path: Path, sample_rate_hz: int) -> SpeakerFile:
         video, audio = choose_track(path, container, "video"), choose_track(path, container, "audio")
         lacks, has_sound = _lack(path, container), bool(container.streams.audio)
         main = video or audio
-        stream: Any = None if main is None else container.streams[main.index]
+        streams: Any = container.streams
+        stream = None if main is None else streams[main.index]
         duration_s = None if stream is None else stated_duration_s(container, stream)
         states_own = stream is not None and stream.duration is not None  # else it is the end of the longest stream
-        rate = None if video is None else container.streams[video.index].average_rate
+        rate = None if video is None else streams[video.index].average_rate
     seen = None if video is None else DecodedStream(path, video)
     picture = next(iter(seen or ()), None)
     sound = None if audio is None else next(iter(DecodedStream(path, audio)), None)
