@@ -131,6 +131,8 @@ class DecodedStream:
     skipped: int = 0
     quiet: bool = False
     pixel_aspect: Fraction | None = field(default=None, init=False)
+    _stated_aspect: Fraction | None = field(default=None, init=False)
+    _coded_aspects: dict[tuple[int, int], Fraction | None] = field(default_factory=dict, init=False)
 
     def __iter__(self) -> Generator[Any, None, None]:
         from av.error import FFmpegError
@@ -139,7 +141,6 @@ class DecodedStream:
             stream: Any = container.streams[self.track.index]
             if stream.codec_context is None:  # a codec that FFmpeg does not know
                 return
-            stated = stream.sample_aspect_ratio if self.track.kind == "video" else None
             first_dts, delay = None, None
             packets = container.demux(stream)
             while (packet := self._next(packets, FFmpegError)) is not None:
@@ -151,9 +152,9 @@ class DecodedStream:
                 except FFmpegError:
                     self._skip()
                     continue
-                if self.track.kind == "video":
-                    self.pixel_aspect = stated or stream.codec_context.sample_aspect_ratio
                 for frame in frames:
+                    if self.track.kind == "video":
+                        self._note_aspect(stream, frame)
                     if self.track.by_decode_time and frame.dts is not None:
                         # The decoder gives a picture with the time of the packet that pushed it out.
                         delay = frame.dts - (first_dts or 0) if delay is None else delay
@@ -162,6 +163,15 @@ class DecodedStream:
                         frame.pts = None
                     if not (frame.is_corrupt and self._skip()):
                         yield frame
+
+    def _note_aspect(self, stream: Any, frame: av.VideoFrame) -> None:
+        """The shape of a picture's pixels: the container's word if it differs from the codec's, which may change."""
+        context, size = stream.codec_context, (frame.width, frame.height)
+        if not self._coded_aspects and stream.sample_aspect_ratio != context.sample_aspect_ratio:
+            self._stated_aspect = stream.sample_aspect_ratio
+        if size == (context.width, context.height):  # else it is of a part before, and the decoder is ahead of it
+            self._coded_aspects[size] = context.sample_aspect_ratio
+        self.pixel_aspect = self._stated_aspect or self._coded_aspects.get(size)
 
     def _next(self, packets: Iterator[Any], failure: type[Exception]) -> Any:
         """The next packet; None at the end, also where the file breaks off."""
