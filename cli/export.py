@@ -142,6 +142,9 @@ def export(
     engine: Annotated[Engine, typer.Option(help="Also build TensorRT engines, on this machine.")] = Engine.NONE,
     size: Annotated[int, typer.Option(help="Side of the rendered frame: 256 or 224.")] = 256,
     pfl: Annotated[PflMode, typer.Option(help="Arithmetic of the training crops.")] = PflMode.RELEASE,
+    stored_pixels: Annotated[
+        bool, typer.Option("--stored-pixels", help="It was trained on clips whose pixels were not made square.")
+    ] = False,
     window: Annotated[
         int | None, typer.Option(min=1, help="Frames per step: reactface a multiple of 8, transvae 8 or 16. [8]")
     ] = None,
@@ -164,7 +167,7 @@ def export(
     """
     sources = Sources(generator or [], posnet, renderer, mean_face, untrained, kind)
     check_target(output, overwrite)
-    cut = PflInfo(mode=pfl.value, window=256, padding=20)
+    cut = PflInfo(mode=pfl.value, window=256, padding=20, square_pixels=not stored_pixels)
     chosen = (window, history, mfcc_range, policy)
     if sources.are_builtin and not use_past_frames and all(choice is None for choice in chosen):
         face = None if mean_face is None else read_mean_face(mean_face)

@@ -47,13 +47,14 @@ def inspect(
 def _print_head(bundle: Bundle) -> None:
     manifest = bundle.manifest
     pfl = manifest.pfl
+    pixels = "" if pfl.square_pixels else ", pixels as stored"
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     for line in (
         f"{bundle.path}, schema {manifest.schema}, written {manifest.created} by pflx {manifest.pflx} ({versions})",
         *_generator_lines(manifest),
         f"smoother   {manifest.smoother.name}: slide {manifest.smoother.slide} frames",
         *_renderer_lines(manifest),
-        f"crop       {pfl.mode}: window {pfl.window} px, padding {pfl.padding} px",
+        f"crop       {pfl.mode}: window {pfl.window} px, padding {pfl.padding} px{pixels}",
         f"mean face  {manifest.mean_face.source}",
         f"precision  {manifest.precision} unless asked otherwise",
     ):

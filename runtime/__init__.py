@@ -16,7 +16,7 @@ from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.live.stats import SessionStats
 from pflx.runtime.media.clip import SpeakerChunk, SpeakerFile, open_speaker
-from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.errors import MediaError, MediaMemoryError
 from pflx.runtime.media.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink
 from pflx.runtime.media.sources import FileSource, IterableSource, Source, Timed
 from pflx.runtime.media.webcam import WebcamSource
@@ -52,6 +52,7 @@ __all__ = [
     "LiveSession",
     "LiveSettings",
     "MediaError",
+    "MediaMemoryError",
     "NeedError",
     "NullSink",
     "Pace",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -35,11 +33,12 @@ from pflx.runtime.media.clip import SpeakerFile, open_speaker
 from pflx.runtime.media.sinks import Sink, as_sink
 from pflx.runtime.media.sources import Source, Timed, as_source
 from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
+from pflx.runtime.speaker.clip_region import clip_region
 from pflx.runtime.speaker.extractor import Extractor, Extractors
-from pflx.runtime.speaker.extractors import open_extractors, require_needs
-from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView, find_face, session_region
+from pflx.runtime.speaker.extractors import check_voice_alone, open_extractors, require_needs
+from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
-from pflx.runtime.speaker.pfl import Box, Region, centre_square
+from pflx.runtime.speaker.pfl import Region, centre_square
 from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
 from pflx.runtime.stream.chain import Chain, Noise, as_noise, seeded_noise
@@ -47,8 +46,6 @@ from pflx.runtime.stream.inbox import Inbox
 from pflx.runtime.stream.posnet import Smoother
 from pflx.runtime.stream.saved import snapshot_samples, snapshot_seed
 from pflx.runtime.stream.stream import Stream
-
-log = logging.getLogger(__name__)
 
 _CROWDED = 0.5
 """Share of the engines' time from which what counts is that all sessions keep up, not how early each picture is."""
@@ -245,21 +242,17 @@ class Listener:
             clip: of the speaker.
             detector: finds the face; by default the listener's.
             progress: called with the number of frames searched so far.
+
+        Raises:
+            MediaError: the clip cannot be read.
+            NeedError: it has no pictures.
         """
-        clip, detector = self._open(clip), detector or self._detector
-        boxes: list[Box] = []
-        done = 0
-        for chunk in clip.chunks():
-            for frame in chunk.video:
-                box = find_face(detector, frame, boxes[-1] if boxes else None)
-                boxes += [] if box is None else [box]
-            done += len(chunk.video)
-            if progress:
-                progress(done)
-        region = session_region(boxes, (clip.width, clip.height), self.manifest.pfl)
-        if not boxes:
-            log.warning("No face in %s: using the middle of the frame, %s.", clip.path, region)
-        return region
+        clip = self._open(clip)
+        if not clip.has_pictures:
+            check_voice_alone(self.manifest.generator.name, ("video",), {}, (), clip.path)
+        pictures = (picture for chunk in clip.chunks() for picture in chunk.video)
+        size, detector = (clip.width, clip.height), detector or self._detector
+        return clip_region(clip.path, pictures, size, detector=detector, pfl=self.manifest.pfl, progress=progress)
 
     def react(
         self,
@@ -286,7 +279,7 @@ class Listener:
             NeedError: see `stream`.
         """
         clip = self._open(clip)
-        chain = self._session_chain(speaker, clip.frames)  # what lacks is told before the long search for the face
+        chain = self._session_chain(speaker, clip)  # what lacks is told before the long search for the face
         region = speaker.region or self._speaker.region
         if region is None and self.reads_pictures:
             region = self.find_region(clip, detector=speaker.detector)
@@ -297,6 +290,7 @@ class Listener:
             for chunk in clip.chunks(segments * self._chain.generator.hop):
                 stream.push(video=chunk.video, audio=chunk.audio)
                 yield from stream.pull()
+                stream.release_pictures()
             stream.finish()
             yield from stream.pull()
 
@@ -317,7 +311,7 @@ class Listener:
         if not isinstance(chain.generator, Denoiser) or chain.generator.is_trained_sampler:
             return None
         inbox = Inbox(silent=False, sample_rate_hz=self.sample_rate_hz)
-        for chunk in islice(self._open(clip).chunks(chain.generator.window), 1):
+        for chunk in self._open(clip).limited(chain.generator.window / FPS).chunks():
             inbox.add(chunk.video, chunk.audio, chain.clock())
         taken = inbox.window(inbox.n_frames)
         window, _ = chain.speaker.step(taken, chain.speaker.start(FaceTrack()), Ahead())
@@ -367,7 +361,8 @@ class Listener:
             raise FeedError("floor is Rung.WARPED, and the bundle has no preview to move pictures with; give another.")
         if self._turn is None or (clock is not None and clock is not self._turn.clock):
             self._turn = Turn(clock or SystemClock())
-        chain = replace(self._session_chain(speaker, alone=True), clock=self._turn.clock)
+        clip = self._open(source) if isinstance(source, str | Path | SpeakerFile) else None
+        chain = replace(self._session_chain(speaker, clip, alone=True), clock=self._turn.clock)
         if settings.lookahead is not None:
             chain = replace(chain, lookahead=min(settings.lookahead, chain.renderer.radius))
         track = FaceTrack(region=speaker.region or self._speaker.region)
@@ -377,7 +372,7 @@ class Listener:
             stream.restore(snapshot)
             stream.flush()
             stream.reopen()
-        feed, box = as_source(source, self.sample_rate_hz), as_sink(sink)
+        feed, box = as_source(clip or source, self.sample_rate_hz), as_sink(sink)
         session = LiveSession(
             chain, stream, feed, box, self._turn, settings, samples, record, lambda: self.load > _CROWDED
         )
@@ -411,14 +406,20 @@ class Listener:
     def _opened(self, extractors: Extractors) -> dict[str, Extractor]:
         return open_extractors(extractors, self.manifest.mean_face.values)
 
-    def _session_chain(self, speaker: SpeakerSettings, frames: int | None = None, *, alone: bool = False) -> Chain:
-        """The chain of one session, of so many frames, in which the generator gets all that it needs.
+    def _session_chain(
+        self, speaker: SpeakerSettings, clip: SpeakerFile | None = None, *, alone: bool = False
+    ) -> Chain:
+        """The chain of one session, of one clip if that is known, in which the generator gets all that it needs.
 
         With `alone`, it looks at the speaker with a detector of its own where no other was given; where anything else
         looks, which may not be made for two sessions at once, it takes turns with the engines.
         """
         given = {**self._extractors, **self._opened(speaker.extractors)}
-        require_needs(self.manifest.generator.name, self.generator.needs, given)
+        name, needs = self.manifest.generator.name, self.generator.needs
+        require_needs(name, needs, given)
+        if clip is not None and not clip.has_pictures:
+            check_voice_alone(name, needs, given, default_sources(name), clip.path)
+        frames = None if clip is None or alone else clip.frames
         for need, extractor in given.items():
             if isinstance(extractor, Recorded) and frames is not None and extractor.frames < frames - 1:
                 raise FeedError(
@@ -435,9 +436,8 @@ class Listener:
         return replace(self._chain, speaker=self._chain.speaker.with_extractors(given))
 
     def _open(self, clip: SpeakerFile | str | Path) -> SpeakerFile:
-        if isinstance(clip, SpeakerFile):
-            return clip.at_rate(self.sample_rate_hz)
-        return open_speaker(clip, self.sample_rate_hz)
+        opened = clip if isinstance(clip, SpeakerFile) else open_speaker(clip)
+        return opened.at_rate(self.sample_rate_hz).with_pixels(square=self.manifest.pfl.square_pixels)
 
     def close(self) -> None:
         """Close all engines; closing twice is harmless."""

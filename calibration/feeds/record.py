@@ -131,7 +131,7 @@ def record(
     place = Path(folder)
     bundle = without_preview(bundle)
     manifest = bundle.manifest
-    speakers = [_opened(clip, manifest.sample_rate_hz) for clip in clips]
+    speakers = [_opened(clip, manifest) for clip in clips]
     source = _Source(Path(portrait), load_portrait(portrait, manifest.renderer.size))
     opened = _open_extractors(manifest, extractors or {}, speakers)
     recorder = _Recorder(ArrayStore(place / "arrays"), _started(place, bundle, options))
@@ -175,8 +175,9 @@ def _started(place: Path, bundle: Bundle, options: RecordOptions) -> FeedIndex:
     return index
 
 
-def _opened(clip: SpeakerFile | str | Path, sample_rate_hz: int) -> SpeakerFile:
-    return clip.at_rate(sample_rate_hz) if isinstance(clip, SpeakerFile) else open_speaker(clip, sample_rate_hz)
+def _opened(clip: SpeakerFile | str | Path, manifest: Manifest) -> SpeakerFile:
+    opened = clip if isinstance(clip, SpeakerFile) else open_speaker(clip)
+    return opened.at_rate(manifest.sample_rate_hz).with_pixels(square=manifest.pfl.square_pixels)
 
 
 def _open_extractors(manifest: Manifest, given: Extractors, speakers: Sequence[SpeakerFile]) -> dict[str, Extractor]:

@@ -87,18 +87,21 @@ class RendererInfo(_Record, frozen=True, kw_only=True):
     graphs: dict[str, str]
 
 
-class PflInfo(_Record, frozen=True, kw_only=True):
+class PflInfo(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """The crop that the checkpoint was trained on.
 
     Attributes:
         mode: `release` or `paper`.
         window: side of the crop in pixels of the speaker's frame.
         padding: pixels added around the face.
+        square_pixels: whether pixels of a clip that are not square were made so first, as a player does; else they
+            were taken as they are stored, as OpenCV does.
     """
 
     mode: str
     window: int
     padding: int
+    square_pixels: bool = True
 
 
 class MeanFace(_Record, frozen=True, kw_only=True):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy.typing as npt
 
 from pflx.runtime.speaker.extractor import SIZES, Every, Extractor, ExtractorError, Extractors, NeedError
 from pflx.runtime.speaker.landmarks import LandmarkExtractor
-from pflx.runtime.speaker.recorded import RECORDED, read_recorded
+from pflx.runtime.speaker.recorded import RECORDED, Recorded, read_recorded
 from pflx.runtime.speaker.regressor import OnnxExtractor
+
+log = logging.getLogger(__name__)
 
 LANDMARKS = "landmarks"
 """What stands for `LandmarkExtractor` where a file could be named."""
@@ -82,6 +85,38 @@ def require_needs(generator: str, needs: Sequence[str], extractors: Mapping[str,
                 f"{generator} reads {SIZES[need]} numbers of {need}, the extractor gives {extractors[need].size}. "
                 f"Give one of {SIZES[need]}."
             )
+
+
+def check_voice_alone(
+    generator: str,
+    needs: Sequence[str],
+    extractors: Mapping[str, Extractor],
+    dispensable: Collection[str],
+    clip: Path,
+) -> None:
+    """Check that a generator can do without pictures of the speaker: that all it reads is heard, or recorded.
+
+    A note says then that nobody is seen.
+
+    Args:
+        generator: its name, for the message.
+        needs: what it reads, pictures and sound included.
+        extractors: what is given, by need.
+        dispensable: needs that it can do without.
+        clip: of sound alone, for the message.
+
+    Raises:
+        NeedError: it reads pictures, or something told from them.
+    """
+    recorded = {need for need, extractor in extractors.items() if isinstance(extractor, Recorded)}
+    for need in needs:
+        if need == "video" or (need in SIZES and need not in recorded and need not in dispensable):
+            what = "pictures" if need == "video" else need
+            raise NeedError(
+                f"{generator} reads the speaker's {what}, and {clip} holds sound alone. Give a clip that shows the "
+                "speaker."
+            )
+    log.warning("%s holds sound and no pictures: a speaker whom nobody sees.", clip)
 
 
 def _ways(need: str) -> str:

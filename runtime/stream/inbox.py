@@ -107,6 +107,10 @@ class Inbox:
         """The first frames, or as many as there are, uint8 [H, W, 3] RGB each, and their numbers."""
         return self._frames[:n_frames], self._numbers[:n_frames]
 
+    def release(self, n_frames: int) -> None:
+        """Let the first frames all show the last of them, so that the others need no memory."""
+        self._frames[:n_frames] = self._frames[n_frames - 1 : n_frames] * n_frames
+
     def names(self, start: int) -> list[tuple[int, float]]:
         """Number, and time on the speaker's media clock, of every frame that waits from the `start`-th on."""
         return list(zip(self._numbers[start:], self._times_s[start:], strict=True))

@@ -188,6 +188,15 @@ class Stream:
         """Take new input after `finish`; it goes on where the motion ended, the padding of the last window included."""
         self._n_speaker = None
 
+    def release_pictures(self) -> None:
+        """Drop the speaker's pictures that were looked at, for whoever takes no snapshot until the next segment.
+
+        Without it they stay until their segment is made: a second of large ones is a gigabyte.
+        """
+        cropped, face = self._ahead.cropped, self._segments.state.speaker.face
+        if cropped is not None and face.region is not None:
+            self._inbox.release(cropped.count)
+
     def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
         """Show another portrait from the next frame on; it is no part of snapshots.
 

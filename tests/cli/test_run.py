@@ -24,6 +24,7 @@ from support.fakes import (
     sound_of,
     write_fake_bundle,
 )
+from support.media.clips import SoundTrack, write_tracks
 
 import pflx.runtime.listener as listener_module
 from pflx.engines.bundle.driver import find_gpus
@@ -108,6 +109,17 @@ def test_the_video_shows_the_reaction_frame_by_frame_with_the_speakers_sound(sce
     ]
     assert outcome.err == "Untrained weights (seed 7): the pictures mean nothing.\n"
     assert list(scene.output.parent.iterdir()) == [scene.output]
+
+
+def test_a_voice_alone_is_refused_in_one_line_by_a_generator_that_reads_pictures(scene: Scene) -> None:
+    voice = write_tracks(scene.folder / "voice.wav", SoundTrack(sound_of(FRAMES)[None], codec="pcm_s16le"))
+    outcome = pflx("run", voice, *scene.arguments())
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == (
+        f"pflx: reactface reads the speaker's pictures, and {voice} holds sound alone. "
+        "Give a clip that shows the speaker."
+    )
+    assert not list(scene.output.parent.iterdir())
 
 
 def test_a_clip_without_sound_gives_a_video_without_sound(scene: Scene) -> None:
@@ -222,10 +234,10 @@ def test_a_speaker_that_is_no_clip_is_named(scene: Scene) -> None:
     empty.touch()
     for speaker, said in (
         (scene.folder / "none.mp4", "none.mp4 does not exist"),
-        (text, "is no video that FFmpeg can read"),
-        (empty, "is no video that FFmpeg can read"),
+        (text, "is text, no clip"),
+        (empty, "is empty"),
         (scene.folder, "is a folder"),
-        (scene.folder / "me.png", "holds no video"),
+        (scene.folder / "me.png", "is a picture (PNG)"),
     ):
         line = scene.refuse(speaker)
         assert str(speaker) in line

@@ -183,7 +183,7 @@ IMPOSSIBLE = {
     "run none.mp4 -p me.png -o none/out.mp4": "There is no folder none. Make it, or choose another place.",
     "run none.mp4 -p me.png": "none.mp4 does not exist. Check the path.",
     "run folder -p me.png": "folder is a folder. Give a video file.",
-    "run text.txt -p me.png": "text.txt is no video that FFmpeg can read (Invalid data found when processing input).",
+    "run text.txt -p me.png": "text.txt is text, no clip. Give a clip of the speaker.",
     "run speaker.mp4 -p none.png": "none.png does not exist. Check the path.",
     "run speaker.mp4 -p text.txt": (
         "text.txt is no picture that can be read (UnidentifiedImageError: cannot identify image file 'text.txt')."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -12,6 +13,7 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 from support.fakes import ONE_FACE, fake_listener
+from support.media.clips import PictureTrack, greys, write_tracks
 from support.places import ROOT, python_blocks
 
 from pflx.engines.gpu.device import Device
@@ -20,7 +22,7 @@ from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.bundle_engines import open_engine
 from pflx.runtime.media.video_writer import VideoWriter
 
-RUN_HERE = {"features.md": 1, "gpu.md": 2, "live.md": 1}
+RUN_HERE = {"features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1}
 RUN_ELSEWHERE = {
     "README.md": 2,  # tests/examples/test_examples.py
     "embedding.md": 5,  # files in examples/, word for word: tests/examples/test_embedding.py
@@ -41,6 +43,20 @@ def ran(block: str, names: Mapping[str, Any]) -> dict[str, Any]:
 def test_every_block_is_run_somewhere() -> None:
     names = ["README.md", *(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))]
     assert {name: len(found) for name in names if (found := blocks(name))} == RUN_HERE | RUN_ELSEWHERE
+
+
+def test_a_clip_is_read_as_the_page_on_inputs_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    track = PictureTrack(greys(60, (48, 96)), facts={"sample_aspect_ratio": Fraction(2)})
+    write_tracks(tmp_path / "speaker.mp4", track)
+    ran(blocks("inputs.md")[0], {})
+    assert capsys.readouterr().out.splitlines() == [
+        "96 96 48 96 True False",
+        "0.0 (25, 96, 96, 3) (16000,)",
+        "1.0 (25, 96, 96, 3) (16000,)",
+    ]
 
 
 def test_the_fitted_extractor_scales_and_passes_on_that_there_is_no_face() -> None:

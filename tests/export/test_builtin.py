@@ -88,6 +88,12 @@ def test_a_copy_takes_no_place_of_another(tmp_path: Path) -> None:
     assert Bundle.open(tmp_path / "me.pflx").manifest.renderer.size == 224
 
 
+def test_it_remembers_whose_pixels_it_was_trained_on(tmp_path: Path) -> None:
+    assert pflx("export", "-o", tmp_path / "me.pflx", "--stored-pixels").code == 0
+    assert not Bundle.open(tmp_path / "me.pflx").manifest.pfl.square_pixels
+    assert "padding 20 px, pixels as stored" in pflx("inspect", tmp_path / "me.pflx").out
+
+
 def test_what_it_cannot_be_is_refused_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
     target = tmp_path / "me.pflx"
     assert "Frames of 300 px cannot be rendered. Choose one of (224, 256)." in refusal(

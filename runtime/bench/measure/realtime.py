@@ -112,8 +112,9 @@ def make_stimulus(plan: Plan) -> Stimulus:
     Raises:
         MediaError, PortraitError, BundleError: the clip, the portrait or the bundle cannot be read.
     """
-    clip = None if plan.speaker is None else open_speaker(plan.speaker)
-    rate_hz = read_manifest(plan, verify=False).sample_rate_hz
+    manifest = read_manifest(plan, verify=False)
+    square, rate_hz = manifest.pfl.square_pixels, manifest.sample_rate_hz
+    clip = None if plan.speaker is None else open_speaker(plan.speaker).with_pixels(square=square)
     return Stimulus(plan.duration_s, plan.seed, portrait=plan.portrait, clip=clip, sample_rate_hz=rate_hz)
 
 

@@ -7,15 +7,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.media.clips import click_train, onsets, read, shown, write_clip
 from support.places import MEDIA
 
 from pflx.engines import FeedError
 from pflx.runtime.media.clip import open_speaker
 from pflx.runtime.media.decoder import stamp_s
-from pflx.runtime.media.errors import MediaError
 
 
 def test_a_real_clip_of_odd_rate_becomes_25_fps_and_16_khz() -> None:
@@ -46,20 +43,6 @@ def test_chunks_are_the_same_clip_whatever_their_size_and_however_often() -> Non
     np.testing.assert_array_equal(first.audio, second.audio)
     starts = [chunk.start_s for chunk in speaker.chunks(64)]
     assert starts == [0.0, 2.56, 5.12, 7.68]
-
-
-@settings(max_examples=25, deadline=None)
-@given(gaps_ms=st.lists(st.integers(5, 400), min_size=1, max_size=20))
-def test_each_frame_shows_the_latest_picture_that_was_due(
-    tmp_path_factory: pytest.TempPathFactory, gaps_ms: list[int]
-) -> None:
-    times = np.concatenate([[0], np.cumsum(gaps_ms)])
-    clip = write_clip(tmp_path_factory.mktemp("vfr") / "vfr.mkv", (times / 1000).tolist())
-    video = read(open_speaker(clip)).video
-    due = np.arange(len(video)) * 40
-    expected = np.searchsorted(times, due, side="right") - 1
-    assert shown(video) == [index % 24 for index in expected]
-    assert times[-1] - 40 <= due[-1] <= times[-1] + 400
 
 
 @pytest.mark.parametrize("fps", [10, 24, 25, 30, 60])
@@ -239,37 +222,6 @@ def test_a_stamp_without_a_unit_is_none() -> None:
     assert stamp_s(frame) is None
     frame.time_base = Fraction(1, 10)
     assert stamp_s(frame) == 0.5
-
-
-def test_what_is_no_clip_gives_one_clear_line(tmp_path: Path) -> None:
-    text = tmp_path / "notes.txt"
-    text.write_text("not a film\n" * 50)
-    renamed = tmp_path / "notes.mp4"
-    renamed.write_text("not a film\n" * 50)
-    empty = tmp_path / "empty.mp4"
-    empty.touch()
-    truncated = tmp_path / "truncated.mp4"
-    truncated.write_bytes((MEDIA / "webcam_cap12_12s.mp4").read_bytes()[:60_000])
-    missing, picture = tmp_path / "none.mp4", MEDIA / "portrait_astronaut_256.png"
-    for path in (text, renamed, empty, truncated, missing, tmp_path, picture):
-        with pytest.raises(MediaError) as caught:
-            open_speaker(path)
-        message = str(caught.value)
-        assert path.name in message
-        assert "\n" not in message
-        assert isinstance(caught.value, OSError)
-
-
-def test_sound_alone_is_no_speaker(tmp_path: Path) -> None:
-    path = tmp_path / "voice.m4a"
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(click_train(1, 16_000), format="fltp", layout="mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with pytest.raises(MediaError, match="no video"):
-        open_speaker(path)
 
 
 def test_pictures_and_sound_stored_far_apart_are_read_together(tmp_path: Path) -> None:

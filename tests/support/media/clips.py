@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
+from av.stream import Disposition
 
+from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.media.clip import SpeakerChunk, SpeakerFile
 
@@ -100,3 +104,95 @@ def shown(video: UInt8Array) -> list[int]:
     """Which picture each frame shows, by its brightness in the lower right."""
     levels = video[:, -8:, -8:].reshape(len(video), -1).mean(axis=1)
     return [round((level - 20) / 9) for level in levels]
+
+
+@dataclass
+class PictureTrack:
+    """A stream of pictures at a steady rate.
+
+    Attributes:
+        pictures: uint8 [H, W, 3] RGB, or frames.
+        rate: pictures per second.
+        codec, pix_fmt, options: FFmpeg's.
+        disposition: of the stream; None leaves it to the container.
+        facts: what the codec's context is told: `sample_aspect_ratio`, `color_trc`, …
+    """
+
+    pictures: Sequence[npt.NDArray[Any] | av.VideoFrame]
+    rate: int | Fraction = 25
+    codec: str = "libx264"
+    pix_fmt: str = "yuv420p"
+    options: dict[str, str] | None = None
+    disposition: Disposition | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, container: Any) -> Any:
+        stream = container.add_stream(self.codec, rate=self.rate, options=self.options)
+        first = self.pictures[0]
+        size = (first.height, first.width) if isinstance(first, av.VideoFrame) else first.shape[:2]
+        stream.height, stream.width = size
+        stream.pix_fmt = self.pix_fmt
+        if self.disposition is not None:
+            stream.disposition = self.disposition
+        for name, value in self.facts.items():
+            setattr(stream.codec_context, name, value)
+        return stream
+
+    def write(self, container: Any, stream: Any) -> None:
+        for index, each in enumerate(self.pictures):
+            frame = each if isinstance(each, av.VideoFrame) else av.VideoFrame.from_ndarray(each, "rgb24")
+            frame.pts, frame.time_base = index, 1 / Fraction(self.rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@dataclass
+class SoundTrack:
+    """A stream of mono sound, float32 [1, N]."""
+
+    sound: Float32Array
+    rate: int = 16_000
+    codec: str = "aac"
+    disposition: Disposition | None = None
+
+    def add(self, container: Any) -> Any:
+        stream = container.add_stream(self.codec, rate=self.rate, layout="mono")
+        if self.disposition is not None:
+            stream.disposition = self.disposition
+        return stream
+
+    def write(self, container: Any, stream: Any) -> None:
+        for start in range(0, self.sound.shape[1], 1024):
+            piece = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(self.sound[:, start : start + 1024]), "fltp", "mono"
+            )
+            piece.sample_rate, piece.time_base, piece.pts = self.rate, Fraction(1, self.rate), start
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+
+
+def write_tracks(path: Path, *tracks: PictureTrack | SoundTrack) -> Path:
+    """A file of these streams, one stored after the other."""
+    with av.open(str(path), "w") as container:
+        streams = [track.add(container) for track in tracks]
+        for track, stream in zip(tracks, streams, strict=True):
+            track.write(container, stream)
+    return path
+
+
+def greys(count: int, size: tuple[int, int] = (64, 48)) -> list[UInt8Array]:
+    """Pictures of `grey_level` each."""
+    return [np.full((size[1], size[0], 3), grey_level(index), np.uint8) for index in range(count)]
+
+
+def scene(index: int, size: tuple[int, int] = (96, 96)) -> UInt8Array:
+    """A soft picture of every colour, which moves a little from one to the next."""
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin((x / width * (3 + colour) + y / height * (4 - colour) + index / 10) * 2.2) for colour in range(3)]
+    return np.asarray(127.5 + 120 * np.stack(waves, -1), np.uint8)
+
+
+def likeness_db(made: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio of two videos, over all their pictures."""
+    return psnr_db(float(np.mean((made.astype(np.float64) - expected) ** 2)))
