@@ -7,6 +7,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from pflx.engines import DeviceError
 from pflx.runtime.frames.arrays import Float32Array
 from pflx.runtime.frames.timing import NS_PER_S, SAMPLE_RATE_HZ, Clock, samples_per_frame
 from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.sound import Downmix, MonoResampler, channels_of, names_of, tell_cancelled
 from pflx.runtime.media.sources import Timed
 
 if TYPE_CHECKING:
@@ -175,7 +177,6 @@ class _Camera(_Device):
 
 class _Microphone(_Device):
     def __init__(self, name: str, sample_rate_hz: int, clock: Clock) -> None:
-        import av
         from av.error import FFmpegError
 
         super().__init__()
@@ -188,7 +189,8 @@ class _Microphone(_Device):
         except (FFmpegError, OSError, ValueError) as error:
             raise DeviceError(_microphone_sentence(self._name, error)) from error
         self._packets = self._container.demux(audio=0)
-        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate_hz)
+        self._downmix = Downmix(partial(tell_cancelled, self._name))
+        self._resampler: MonoResampler | None = None
 
     def _read(self) -> Timed | None:
         """The next block of sound.
@@ -220,10 +222,11 @@ class _Microphone(_Device):
             return []
         except (FFmpegError, OSError, StopIteration) as error:
             raise MediaError(f"{self._name} stopped delivering sound. Check its cable, or choose another.") from error
-        for frame in frames:
-            frame.pts = None  # the samples are contiguous, whatever the driver's clock says
-        ready = [part for frame in frames for part in self._resampler.resample(frame)]
-        return [np.asarray(part.to_ndarray(), np.float32).ravel() for part in ready]
+        if self._resampler is None and frames:
+            self._resampler = MonoResampler(frames[0].sample_rate, self._rate_hz)
+        # The samples are contiguous, whatever the driver's clock says.
+        mixed = [self._downmix.mix(channels_of(frame), names_of(frame)) for frame in frames]
+        return [] if self._resampler is None else [self._resampler.push(block) for block in mixed]
 
     def _release(self) -> None:
         self._container.close()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 import av
@@ -16,6 +17,7 @@ from av.frame import Frame
 from pflx.runtime.frames.timing import NS_PER_S, Clock
 from pflx.runtime.live.timeline import MediaClock
 from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.sound import Downmix, MonoResampler, channels_of, names_of, tell_cancelled
 from pflx.runtime.media.sources import Timed
 
 MAX_SIDE = 1920
@@ -116,14 +118,15 @@ class PeerSource:
             yield Timed(clock.at(start_s) / NS_PER_S, video=np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
 
     def _heard(self) -> Iterator[Timed]:
-        clock, resampler = MediaClock(live=True), av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
+        clock, downmix = MediaClock(live=True), Downmix(partial(tell_cancelled, "A visitor's microphone"))
+        resampler: MonoResampler | None = None
         for frame, arrival in self.blocks:
             start_s = _time_s(frame)
             clock.observe(0, start_s, start_s + frame.samples / frame.sample_rate, arrival)
-            ready = resampler.resample(_mono(frame))
-            parts = [np.asarray(part.to_ndarray(), np.float32).ravel() for part in ready]
-            if parts:
-                yield Timed(clock.at(start_s) / NS_PER_S, audio=np.concatenate(parts))
+            resampler = resampler or MonoResampler(frame.sample_rate, self._rate_hz)
+            heard = resampler.push(downmix.mix(channels_of(frame), names_of(frame)))
+            if len(heard):
+                yield Timed(clock.at(start_s) / NS_PER_S, audio=heard)
 
 
 class PeerFeed:
@@ -166,18 +169,6 @@ class PeerFeed:
                 source.pictures.put((frame, now))
         elif isinstance(frame, av.AudioFrame) and source is not None:
             source.blocks.put((frame, now))
-
-
-def _mono(frame: av.AudioFrame) -> av.AudioFrame:
-    """The mean of the channels, in [-1, 1]; FFmpeg's own mix of two equal ones would be 3 dB louder.
-
-    It has no stamp: samples are contiguous to the resampler, whatever was lost on the way.
-    """
-    assert frame.format.name == "s16", "what aiortc's decoders give"
-    channels = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
-    mixed = av.AudioFrame.from_ndarray(channels.mean(axis=1, dtype=np.float32)[None] / 32768, "flt", "mono")
-    mixed.sample_rate = frame.sample_rate
-    return mixed
 
 
 def _time_s(frame: Frame) -> float:
