@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,9 +25,13 @@ from pflx.runtime.stream.inbox import check_sound
 
 _PAUSE_NS = NS_PER_S // 5  # sound without a stamp that comes later than this after the last had a pause before it
 _APART_S = 0.02  # stamps within it are jitter: the sound is unbroken
+_HASTE = 1.25  # more than bursts of a network make of it ...
+_LOOK_NS = 3 * NS_PER_S  # ... over so long
 _RATES_HZ = (4_000, 768_000)
 _MOST_CHANNELS = 64
 _SOUNDS = ("int16", "int32", "float32", "float64")
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -164,7 +169,7 @@ class PushSource:
         self._heard_ns = 0  # of sound that came
         self._stamped = MediaClock(live=True)  # of whoever pushes; pictures and sound are stamped on one
         self._arriving = _Arrivals()
-        self._read = False
+        self._read = self._warned = False
 
     @property
     def sample_rate_hz(self) -> int | None:
@@ -233,6 +238,7 @@ class PushSource:
             now = self._clock()
             if time_s is None:
                 stamp_s = self._arriving.place(length_s, now)
+                self._tell_of_haste(rate_hz)
             else:
                 stamp_s = self._placed(1, time_s, time_s + length_s, now)
             self._heard_ns += round(length_s * NS_PER_S)
@@ -281,6 +287,17 @@ class PushSource:
         self._stamped.observe(track, start_s, end_s, now)
         return self._stamped.at(start_s) / NS_PER_S
 
+    def _tell_of_haste(self, rate_hz: int) -> None:
+        if not self._warned and self._arriving.haste > _HASTE:
+            self._warned = True
+            log.warning(
+                "%s: sound comes %.1f times as fast as time passes, by its rate of %d Hz. Give put_audio its right "
+                "rate, or push it as it is heard.",
+                self._name,
+                self._arriving.haste,
+                rate_hz,
+            )
+
     def _seen(self) -> Iterator[Timed]:
         with self._news:
             dark = not self._camera
@@ -312,21 +329,37 @@ class PushSource:
 
 
 class _Arrivals:
-    """Stamps blocks of sound that have none, by their arrival: they follow one another, but for pauses."""
+    """Stamps blocks of sound that have none, by their arrival: they follow one another, but for pauses.
+
+    Attributes:
+        haste: how much more sound came lately than time has passed; 1 where it is as it should be.
+    """
 
     def __init__(self) -> None:
+        self.haste = 1.0
+        self._since = self._came_ns = 0
         self._clock = MediaClock(live=True)
         self._end_s = 0.0  # of all that came, pauses included
         self._begun = False
 
     def place(self, length_s: float, now: int) -> float:
         """When a block that comes now began, in s."""
+        self._measure(round(length_s * NS_PER_S), now)
         if self._begun:
             late = now - self._clock.at(self._end_s + length_s)
             self._end_s += late / NS_PER_S if late > _PAUSE_NS else 0
         start_s, self._end_s, self._begun = self._end_s, self._end_s + length_s, True
         self._clock.observe(0, start_s, self._end_s, now)
         return self._clock.at(start_s) / NS_PER_S
+
+    def _measure(self, length_ns: int, now: int) -> None:
+        if not self._begun:
+            self._since = now
+            return
+        self._came_ns += length_ns
+        if now - self._since >= _LOOK_NS:
+            self.haste = self._came_ns / (now - self._since)
+            self._since, self._came_ns = now, 0
 
 
 class _Run:

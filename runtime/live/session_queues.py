@@ -33,9 +33,12 @@ def frame_queue(declared_delay_ms: float, settings: LiveSettings) -> MediaQueue[
     return MediaQueue("frames", "player", Policy.DROP_OLDEST, capacity_ms, FRAME_MS, lambda due: due.scheduled)
 
 
-def viewer_queue(samples: int, settings: LiveSettings, policy: Policy) -> MediaQueue[ListenerFrame]:
-    """Of frames for whoever iterates, `samples` of them in each slot."""
-    capacity_ms = max(settings.queue_ms, FRAME_MS)
+def viewer_queue(
+    samples: int, settings: LiveSettings, policy: Policy, *, latest: bool = False
+) -> MediaQueue[ListenerFrame]:
+    """Of frames for whoever iterates, `samples` of them in each slot; of one slot for the latest alone."""
+    capacity_ms = FRAME_MS if latest else max(settings.queue_ms, FRAME_MS)
+    policy = Policy.LATEST if latest else policy
     return MediaQueue("viewer", "viewer", policy, capacity_ms, FRAME_MS / samples, _emitted)
 
 

@@ -187,8 +187,9 @@ class Audience:
 
     def join(self, sample: int | None, *, latest: bool) -> Viewer:
         """Another reader, from now on; see `LiveSession.frames`."""
-        policy = Policy.LATEST if latest else Policy.DROP_OLDEST
-        viewer = self._viewer(viewer_queue(self._samples if sample is None else 1, self._settings, policy), sample)
+        samples = self._samples if sample is None else 1
+        queue = viewer_queue(samples, self._settings, Policy.DROP_OLDEST, latest=latest)
+        viewer = self._viewer(queue, sample)
         with self._monitor:
             if self._ended:
                 viewer.end(self._error)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from pflx.engines import FeedError
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ, samples_per_frame
 from pflx.runtime.media.clip import SpeakerFile, open_speaker
+
+_BLOCKS = 25  # of sound, that all must tell of another rate ...
+_OTHER_RATE = 0.08  # ... by so much: 44100 and 48000 Hz are 9 % apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +205,37 @@ class IterableSource:
         self._closed = True
 
     def _checked(self) -> Iterator[Timed]:
+        rate = _StatedRate(self._sample_rate_hz)
         for item in self._items:
             if self._closed:
                 return
             if not isinstance(item, Timed):
                 raise FeedError(f"The source yielded {type(item).__name__}; it must yield Timed(time_s, video, audio).")
+            rate.look(item)
             yield item
+
+
+class _StatedRate:
+    """Notices sound that has another rate than was stated: every block is longer, or shorter, than its stamps say."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._last: tuple[float, int] | None = None
+        self._found: deque[float] = deque(maxlen=_BLOCKS)  # samples per second by the stamps
+
+    def look(self, item: Timed) -> None:
+        """Look at the next item; raises FeedError."""
+        if not isinstance(item.audio, np.ndarray) or not item.audio.size:
+            return
+        before, self._last = self._last, (item.time_s, item.audio.size)
+        if before is not None and item.time_s > before[0]:
+            self._found.append(before[1] / (item.time_s - before[0]))
+        if len(self._found) < _BLOCKS:
+            return
+        lowest, highest = min(self._found), max(self._found)
+        if highest > 1.02 * lowest or abs(highest / self._rate_hz - 1) < _OTHER_RATE:
+            return
+        raise FeedError(
+            f"By its time stamps the sound has {round(highest, -2):.0f} Hz, and {self._rate_hz} Hz was stated. "
+            "Resample it, or push it: PushSource takes any rate."
+        )

@@ -225,6 +225,23 @@ def test_sound_that_arrives_unevenly_is_heard_without_gaps() -> None:
     np.testing.assert_allclose(sound_of_items(items)[200:47_000], tone(3.0, 16_000)[200:47_000], atol=0.005)
 
 
+@pytest.mark.parametrize(("has", "stated", "told"), [(48_000, 16_000, 1), (48_000, 48_000, 0), (44_100, 48_000, 0)])
+def test_a_rate_that_cannot_be_is_told_of_once(
+    has: int, stated: int, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    hand = Hand()
+    source = PushSource(16_000, clock=hand, name="Ann")
+    for number in range(500):
+        hand.at(0.02 * (number + 1))
+        source.put_audio(np.zeros(has // 50, np.int16), stated)
+    said = [
+        line
+        for line in caplog.messages
+        if line.startswith("Ann: sound comes 3.0 times as fast as time passes, by its rate of 16000 Hz")
+    ]
+    assert len(said) == len(caplog.messages) == told
+
+
 def test_a_pause_of_the_sound_is_a_pause() -> None:
     hand = Hand()
     source = patient(hand)

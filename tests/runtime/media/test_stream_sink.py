@@ -61,7 +61,7 @@ def got_by(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def send(sink: StreamSink, numbers: Sequence[int] = range(N), pause_s: float = 0.0) -> None:
     for number in numbers:
-        sink.show(frame(number, 5 * number))
+        sink.show(frame(number, 5 * number % 150))
         time.sleep(pause_s)
     sink.close(None)
 
