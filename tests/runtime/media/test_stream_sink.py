@@ -90,8 +90,8 @@ def test_a_tcp_server_gets_every_picture(silence: bool) -> None:
 def test_a_media_server_gets_every_picture(protocol: str) -> None:
     port = free_port()
     address = f"{protocol}://127.0.0.1:{port}/live/key"
-    listening = {"rtmp": "listen=1", "rtsp": "rtsp_flags=listen"}[protocol]
-    with server(address, "", listening, port=port) as process:
+    listening = {"rtmp": ["listen=1"], "rtsp": ["rtsp_flags=listen", "listen_timeout=20"]}[protocol]
+    with server(address, "", *listening, port=port) as process:
         send(StreamSink(address), pause_s=0.01)
         got = got_by(process)
     assert sorted(got["streams"]) == ["aac", "h264"]

@@ -129,6 +129,15 @@ def test_what_the_session_reads_is_what_the_camera_saw() -> None:
     play(act, fake_listener(detector=Detector()))
 
 
+def test_a_visitor_without_a_camera_is_heard_and_sees_the_listener() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated(sees=False)
+        await visitor.see(5)
+        assert len(here.lobby.peers) == 1
+
+    play(act)
+
+
 # Settings
 
 
