@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.fakes import fake_listener, sound_of
 from support.live.live_sessions import run
+from support.live.pushing import Daylight
 from support.live.timelines import RATE, every, moved, number_of, pictures, play, sounds
 
 from pflx.runtime import FaceState, Timed
@@ -64,7 +65,7 @@ def test_pictures_that_come_within_a_second_begin_the_slots_as_ever() -> None:
 def test_a_session_of_sound_alone_shows_frames_without_a_face_on_time() -> None:
     sound = sound_of(100)
     items = [Timed(k / 25, audio=sound[640 * k : 640 * k + 640]) for k in range(100)]
-    frames = run(items, listener=fake_listener(lookahead=0)).frames
+    frames = run(items, listener=fake_listener(detector=Daylight(), lookahead=0)).frames
     assert len(frames) >= 65
     assert {frame.face for frame in frames} == {FaceState.LOST}
     assert max(np.diff([frame.ledger.emitted or 0 for frame in frames[2:]])) <= 41_000_000

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fakes import ONE_FACE, fake_listener
-from support.live.pushing import BEGIN, MS, Hand, everything, patient, sound_of_items, tone
+from support.fakes import fake_listener
+from support.live.pushing import BEGIN, MS, Daylight, Hand, everything, patient, sound_of_items, tone
 from support.live.timelines import play
 from support.media.clips import click_train
 
@@ -377,13 +377,6 @@ def test_what_was_said_not_to_come_is_refused() -> None:
 
 
 # Sessions
-
-
-class Daylight:
-    """Finds a face in whatever is not black."""
-
-    def detect(self, frame_rgb: Any) -> list[Face]:
-        return ONE_FACE.detect(frame_rgb) if frame_rgb.any() else []
 
 
 def talk(source: PushSource, until: list[ListenerFrame], count: int, *, camera: bool) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from support.fakes import ONE_FACE
 
-from pflx.runtime import PushSource, Timed
+from pflx.runtime import Face, PushSource, Timed
 
 MS = 1_000_000
 BEGIN = 50 * 1000 * MS
@@ -26,6 +27,13 @@ class Hand:
 
     def at(self, time_s: float) -> None:
         self.now = BEGIN + round(time_s * 1e9)
+
+
+class Daylight:
+    """Finds a face in whatever is not black."""
+
+    def detect(self, frame_rgb: Any) -> list[Face]:
+        return ONE_FACE.detect(frame_rgb) if frame_rgb.any() else []
 
 
 def patient(clock: Callable[[], int], **options: Any) -> PushSource:
