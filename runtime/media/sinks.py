@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 from pflx.engines import FeedError
 from pflx.runtime.frames.arrays import UInt8Array
@@ -49,8 +49,10 @@ def as_sinks(given: Shown | Sequence[Shown] | None) -> list[Sink]:
         FeedError: one of them is none.
         MediaError: a file cannot be written.
     """
-    each = list(given) if isinstance(given, list | tuple) else [given]
-    return [sink for one in each if (sink := as_sink(one)) is not None]
+    if isinstance(given, list | tuple):
+        return [sink for one in given if (sink := as_sink(one)) is not None]
+    sink = as_sink(cast("Shown | None", given))
+    return [] if sink is None else [sink]
 
 
 def as_sink(given: Sink | Callable[[ListenerFrame], object] | str | Path | None) -> Sink | None:

@@ -117,7 +117,7 @@ class Downmix:
 
     def _weights(self, blended: int) -> Float32Array:
         share = np.float32(min(blended, _BLEND) / _BLEND)
-        return self._before + share * (self._after - self._before)
+        return np.asarray(self._before + share * (self._after - self._before), np.float32)
 
     def _weighted(self, samples: Float32Array) -> Float32Array:
         count = samples.shape[1]

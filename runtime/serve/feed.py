@@ -84,7 +84,7 @@ def _planes(frame: av.VideoFrame) -> UInt8Array:
     if frame.format.name != "yuv420p":
         frame = frame.reformat(format="yuv420p")
     rows = [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in frame.planes
     ]
     return np.concatenate([row.reshape(-1) for row in rows])

@@ -44,7 +44,7 @@ def encoded(channels: Float32Array, name: str) -> np.ndarray:
         return channels.astype(kind)
     half = 2.0 ** (8 * kind.itemsize - 1)
     levels = np.clip(np.round(channels.astype(np.float64) * half), -half, half - 1) + half * (kind.kind == "u")
-    return levels.astype(kind)
+    return np.asarray(levels, kind)
 
 
 def frame_of(channels: Float32Array, name: str, layout: str, rate: int = RATE) -> av.AudioFrame:

@@ -14,12 +14,13 @@ from typing import Any
 def main(address: str, kind: str = "", *options: str) -> None:
     """Take a stream in until it ends."""
     import av
+    from av.error import FFmpegError
 
     got: dict[str, Any] = {"video": 0, "samples": 0, "levels": [], "loudest": 0.0, "stamps": []}
     given = dict(option.split("=") for option in options)
     with av.open(address, format=kind or None, options=given, timeout=(20, 3)) as container:
         got["streams"] = [stream.codec_context.name for stream in container.streams]
-        with suppress(OSError, av.FFmpegError):  # some protocols end like that
+        with suppress(OSError, FFmpegError):  # some protocols end like that
             for frame in container.decode():
                 if isinstance(frame, av.VideoFrame):
                     got["video"] += 1

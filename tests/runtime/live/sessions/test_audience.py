@@ -227,7 +227,12 @@ def test_a_session_whose_threads_cannot_start_is_taken_down_whole(threads: int, 
 def test_a_session_opens_shows_and_closes_beside_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     main = threading.get_ident()
     worked: list[bool] = []
-    monkeypatch.setattr(Listener, "open", lambda *given, **options: worked.append(_elsewhere(main)) or fake_listener())
+
+    def open_fake(*given: Any, **options: Any) -> Listener:
+        worked.append(threading.get_ident() != main)
+        return fake_listener(**options)
+
+    monkeypatch.setattr(Listener, "open", open_fake)
 
     async def act() -> tuple[list[int], list[int], int]:
         ticks = 0
@@ -256,10 +261,6 @@ def test_a_session_opens_shows_and_closes_beside_an_event_loop(monkeypatch: pyte
     assert first
     assert ticks > 10
     assert not still(5)
-
-
-def _elsewhere(thread: int) -> bool:
-    return threading.get_ident() != thread
 
 
 def test_a_failed_session_is_told_at_the_end_of_its_block() -> None:
