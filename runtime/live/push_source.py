@@ -132,7 +132,7 @@ class PushSource:
         picture_ms: pictures that may wait to be read, by the time in which they came.
         sound_ms: sound that may wait to be read.
         name: of the speaker, in what is logged.
-        clock: monotonic, in ns, of the session: it stamps what comes without a stamp.
+        clock: monotonic, in ns, of the session, which must be a real one: it stamps what comes without a stamp.
 
     Raises:
         FeedError: a setting out of range.
@@ -411,9 +411,9 @@ def _names(channels: int) -> tuple[str, ...]:
 
 def _sound(samples: Any, rate_hz: int, channels: int) -> Float32Array:
     """float32 [channels, N] of whatever was pushed, a copy."""
-    if isinstance(channels, bool) or not isinstance(channels, int) or not 1 <= channels <= _MOST_CHANNELS:
+    if not _is_whole(channels, 1, _MOST_CHANNELS):
         raise FeedError(f"channels is {channels!r}; give 1 to {_MOST_CHANNELS}.")
-    if isinstance(rate_hz, bool) or rate_hz != int(rate_hz) or not _RATES_HZ[0] <= rate_hz <= _RATES_HZ[1]:
+    if not _is_whole(rate_hz, *_RATES_HZ):
         raise FeedError(f"rate_hz is {rate_hz!r}; give samples per second, such as 16000 or 48000.")
     if isinstance(samples, bytes | bytearray | memoryview):
         samples = np.frombuffer(samples, np.int16)
@@ -424,6 +424,10 @@ def _sound(samples: Any, rate_hz: int, channels: int) -> Float32Array:
     if samples.dtype.kind != "i":
         check_sound(sound.reshape(-1))
     return sound
+
+
+def _is_whole(given: object, lowest: int, highest: int) -> bool:
+    return isinstance(given, int | np.integer) and not isinstance(given, bool) and lowest <= given <= highest
 
 
 def _rows(samples: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:

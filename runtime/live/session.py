@@ -51,7 +51,7 @@ class LiveSession:
     Every 40 ms of the speaker are one slot. Slot k is shown at the time of its scheduled arrival plus the declared
     delay: what the algorithm costs, plus `playout_ms`. At each deadline exactly one frame per sample goes to the sink:
     the frame that was rendered for it, or else the last picture once more, which the frame says (`degraded`).
-    The output begins with the first picture.
+    The output begins with the first picture, or without one where the speaker has no camera (`Timeline`).
 
     An exception in the source, the chain or the sink stops the session: whoever waits, iterates, or leaves the `with`
     block gets a `SessionError` with the cause. Made, and started, by `Listener.live`.

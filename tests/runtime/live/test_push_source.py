@@ -164,6 +164,8 @@ def test_sound_of_every_layout_is_heard_alike(samples: Any, channels: int) -> No
         (np.zeros((3, 100), np.int16), {"channels": 2}, r"got \[3, 100\]"),
         (np.zeros(9, np.int16), {"channels": 0}, "channels is 0"),
         (np.zeros(9, np.int16), {"rate_hz": 0}, "rate_hz is 0; give samples per second"),
+        (np.zeros(9, np.int16), {"rate_hz": "16k"}, "rate_hz is '16k'"),
+        (np.zeros(9, np.int16), {"channels": True}, "channels is True"),
         (np.zeros(9, np.int16), {"rate_hz": 48}, "rate_hz is 48; give samples per second"),
         (np.zeros(9, np.int16), {"time_s": float("inf")}, "time_s is inf"),
     ],
