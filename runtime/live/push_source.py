@@ -427,7 +427,7 @@ def _sound(samples: Any, rate_hz: int, channels: int) -> Float32Array:
 
 
 def _is_whole(given: object, lowest: int, highest: int) -> bool:
-    return isinstance(given, int | np.integer) and not isinstance(given, bool) and lowest <= given <= highest
+    return isinstance(given, int | np.integer) and not isinstance(given, bool) and lowest <= int(given) <= highest
 
 
 def _rows(samples: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
