@@ -25,6 +25,7 @@ def live(
     portrait: Portrait,
     bundle: OwnBundleArgument = None,
     camera: Annotated[str | None, typer.Option(help="Number, path or address of the camera. [0]")] = None,
+    no_camera: Annotated[bool, typer.Option("--no-camera", help="Listen to the microphone alone.")] = False,
     microphone: Annotated[str | None, typer.Option(help="Name of the microphone, or 'none'. [default]")] = None,
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
     playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
@@ -39,8 +40,10 @@ def live(
     from pflx.runtime import Listener, LiveSettings, StopWatching
     from pflx.runtime.frames.timing import FPS
 
-    if speaker is not None and (camera, microphone) != (None, None):
+    if speaker is not None and (camera, microphone, no_camera) != (None, None, False):
         raise UsageError("--speaker takes the place of --camera and --microphone. Leave one of them out.")
+    if no_camera and (camera is not None or microphone == NO_MICROPHONE):
+        raise UsageError("--no-camera listens to the microphone alone. Leave out --camera, or --microphone none.")
     window = _window(portrait)
     with ExitStack() as stack:
         stack.callback(window.close, None)
@@ -55,7 +58,7 @@ def live(
             )
         )
         print_untrained(listener.manifest)
-        source = speaker or _source(listener, camera or "0", microphone or "default")
+        source = speaker or _source(listener, None if no_camera else camera or "0", microphone or "default")
         session = stack.enter_context(listener.live(source, settings=LiveSettings(playout_ms=playout), seed=seed))
         print_line(f"The listener is {session.declared_delay_ms:.0f} ms behind. Press q in the window to end.")
         frames = islice(session, None if duration is None else round(duration * FPS))
@@ -77,11 +80,11 @@ def _window(portrait: Path) -> WindowSink:
         ) from error
 
 
-def _source(listener: Listener, camera: str, microphone: str) -> Source:
+def _source(listener: Listener, camera: str | None, microphone: str) -> Source:
     from pflx.runtime import WebcamSource
 
     return WebcamSource(
-        int(camera) if camera.isdecimal() else camera,
+        int(camera) if camera is not None and camera.isdecimal() else camera,
         None if microphone == NO_MICROPHONE else microphone,
         sample_rate_hz=listener.sample_rate_hz,
     )

@@ -7,10 +7,12 @@ from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import Pace
+from pflx.runtime.frames.pixels import PixelFormat
 from pflx.runtime.generators import GeneratorOptions
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.clock import LiveClock, SystemClock, VirtualClock
 from pflx.runtime.live.errors import ListenerFullError, SessionError
+from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.queues import Policy, QueueGauge
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
@@ -19,6 +21,7 @@ from pflx.runtime.media.clip import SpeakerChunk, SpeakerFile, open_speaker
 from pflx.runtime.media.errors import MediaError, MediaMemoryError
 from pflx.runtime.media.sinks import CallbackSink, NullSink, Sink, StopWatching, VideoFileSink
 from pflx.runtime.media.sources import FileSource, IterableSource, Source, Timed
+from pflx.runtime.media.stream_sink import StreamSink
 from pflx.runtime.media.webcam import WebcamSource
 from pflx.runtime.media.window import WindowSink
 from pflx.runtime.rendering.portrait import PortraitError, load_portrait
@@ -56,8 +59,10 @@ __all__ = [
     "NeedError",
     "NullSink",
     "Pace",
+    "PixelFormat",
     "Policy",
     "PortraitError",
+    "PushSource",
     "QueueGauge",
     "Recorded",
     "Region",
@@ -72,6 +77,7 @@ __all__ = [
     "StopWatching",
     "Stream",
     "StreamError",
+    "StreamSink",
     "SystemClock",
     "Timed",
     "VideoFileSink",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from weakref import WeakSet
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
 from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.device import Device
+from pflx.runtime.beside_loop import beside_loop
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_engines
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
@@ -23,28 +26,28 @@ from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS, Clock
 from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
-from pflx.runtime.generators.protocol import Denoiser, StepDifference, delay_frames
-from pflx.runtime.generators.speaker_window import Ahead, SpeakerWindows
+from pflx.runtime.generators.protocol import StepDifference, delay_frames
+from pflx.runtime.generators.speaker_window import SpeakerWindows
 from pflx.runtime.live.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, open_speaker
-from pflx.runtime.media.sinks import Sink, as_sink
+from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
 from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
 from pflx.runtime.speaker.clip_region import clip_region
 from pflx.runtime.speaker.extractor import Extractor, Extractors
-from pflx.runtime.speaker.extractors import check_voice_alone, open_extractors, require_needs
+from pflx.runtime.speaker.extractors import check_clip, check_voice_alone, open_extractors, require_needs
 from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
 from pflx.runtime.speaker.pfl import Region, centre_square
 from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
-from pflx.runtime.stream.chain import Chain, Noise, as_noise, seeded_noise
-from pflx.runtime.stream.inbox import Inbox
+from pflx.runtime.stream.chain import Chain, Noise, as_noise
+from pflx.runtime.stream.first_window import first_window_difference
 from pflx.runtime.stream.posnet import Smoother
-from pflx.runtime.stream.saved import snapshot_samples, snapshot_seed
+from pflx.runtime.stream.saved import chosen_seed, snapshot_samples
 from pflx.runtime.stream.stream import Stream
 
 _CROWDED = 0.5
@@ -151,6 +154,11 @@ class Listener:
             close_engines(found, gpu)
             raise
 
+    @classmethod
+    async def aopen(cls, *given: Any, **options: Any) -> Self:
+        """`open`, in an event loop, which goes on meanwhile. Takes, gives and raises the same."""
+        return await beside_loop(partial(cls.open, *given, **options), undo=cls.close)
+
     @property
     def device(self) -> str:
         """What it runs on: "cpu", or a GPU like "cuda:0"."""
@@ -224,8 +232,8 @@ class Listener:
             StreamError: the arrays are no snapshot, or it does not fit.
             NeedError: see `stream`.
         """
-        samples, known = snapshot_samples(snapshot), snapshot_seed(snapshot) or 0
-        stream = self.stream(samples=samples, seed=known if seed is None else seed, speaker=speaker)
+        known = chosen_seed(seed, snapshot)
+        stream = self.stream(samples=snapshot_samples(snapshot), seed=known, speaker=speaker)
         stream.restore(snapshot)
         return stream
 
@@ -250,9 +258,7 @@ class Listener:
         clip = self._open(clip)
         if not clip.has_pictures:
             check_voice_alone(self.manifest.generator.name, ("video",), {}, (), clip.path)
-        pictures = (picture for chunk in clip.chunks() for picture in chunk.video)
-        size, detector = (clip.width, clip.height), detector or self._detector
-        return clip_region(clip.path, pictures, size, detector=detector, pfl=self.manifest.pfl, progress=progress)
+        return clip_region(clip, detector or self._detector, self.manifest.pfl, progress)
 
     def react(
         self,
@@ -307,20 +313,12 @@ class Listener:
         Returns:
             None for the trained sampler itself, and for a generator that does not denoise.
         """
-        chain = self._session_chain(speaker)
-        if not isinstance(chain.generator, Denoiser) or chain.generator.is_trained_sampler:
-            return None
-        inbox = Inbox(silent=False, sample_rate_hz=self.sample_rate_hz)
-        for chunk in self._open(clip).limited(chain.generator.window / FPS).chunks():
-            inbox.add(chunk.video, chunk.audio, chain.clock())
-        taken = inbox.window(inbox.n_frames)
-        window, _ = chain.speaker.step(taken, chain.speaker.start(FaceTrack()), Ahead())
-        return chain.generator.step_difference(window, seeded_noise(seed)(0, 0, chain.generator.noise_size)[None])
+        return first_window_difference(self._session_chain(speaker), self._open(clip), seed)
 
     def live(
         self,
         source: Source | SpeakerFile | str | Path | Iterable[Timed],
-        sink: Sink | Callable[[ListenerFrame], object] | str | Path | None = None,
+        sink: Shown | Sequence[Shown] | None = None,
         settings: LiveSettings = PROMPT,
         *,
         samples: int = 1,
@@ -334,13 +332,11 @@ class Listener:
 
             with listener.live("speaker.mp4", show) as session:  # or WebcamSource(), or any iterable of Timed
                 session.wait()
-            with listener.live(WebcamSource()) as session:       # without a sink: iterate, also with `async for`
-                for frame in session:
-                    ...
 
         Args:
             source: a clip, played at its own pace; a camera; or time-stamped pictures and sound.
-            sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink().
+            sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink(). Of
+                several in a list, none stops another: see `LiveSession.sink_errors`. Without: `session.frames()`.
             settings: how it keeps time.
             samples: M parallel reactions.
             seed: see `stream`; None is that of the snapshot, or 0.
@@ -366,19 +362,31 @@ class Listener:
         if settings.lookahead is not None:
             chain = replace(chain, lookahead=min(settings.lookahead, chain.renderer.radius))
         track = FaceTrack(region=speaker.region or self._speaker.region)
-        known = snapshot_seed(snapshot or {}) or 0
-        stream = Stream(chain, samples=samples, noise=as_noise(known if seed is None else seed), track=track)
+        stream = Stream(chain, samples=samples, noise=as_noise(chosen_seed(seed, snapshot)), track=track)
         if snapshot is not None:
-            stream.restore(snapshot)
-            stream.flush()
-            stream.reopen()
-        feed, box = as_source(clip or source, self.sample_rate_hz), as_sink(sink)
+            stream.go_on_from(snapshot)
+        feed, sinks = as_source(clip or source, self.sample_rate_hz), as_sinks(sink)
         session = LiveSession(
-            chain, stream, feed, box, self._turn, settings, samples, record, lambda: self.load > _CROWDED
+            chain, stream, feed, sinks, self._turn, settings, samples, record, lambda: self.load > _CROWDED
         )
         with self._sessions_lock:
             self._sessions.add(session)
         return session.start(lambda load: self._admit(load, settings.max_load))
+
+    @asynccontextmanager
+    async def alive(self, *given: Any, **options: Any) -> AsyncIterator[LiveSession]:
+        """`live`, in an event loop, which goes on while the session starts and ends. Takes and raises the same.
+
+        async with listener.alive(source) as session:
+            async for frame in session.frames():
+                ...
+        """
+        session = await beside_loop(partial(self.live, *given, **options), undo=LiveSession.close)
+        try:
+            yield session
+        finally:
+            await beside_loop(session.close)
+        session.check()
 
     @property
     def load(self) -> float:
@@ -417,15 +425,8 @@ class Listener:
         given = {**self._extractors, **self._opened(speaker.extractors)}
         name, needs = self.manifest.generator.name, self.generator.needs
         require_needs(name, needs, given)
-        if clip is not None and not clip.has_pictures:
-            check_voice_alone(name, needs, given, default_sources(name), clip.path)
-        frames = None if clip is None or alone else clip.frames
-        for need, extractor in given.items():
-            if isinstance(extractor, Recorded) and frames is not None and extractor.frames < frames - 1:
-                raise FeedError(
-                    f"The speaker's {need} are recorded for {extractor.frames} frames, and the clip has {frames}. "
-                    f"Give those of this clip at {FPS} fps, or cut the clip."
-                )
+        if clip is not None:
+            check_clip(name, needs, given, default_sources(name), clip, is_live=alone)
         needed = [extractor for need, extractor in given.items() if need in self.generator.needs]
         detector = speaker.detector or self._speaker.detector
         if alone and detector is None and all(isinstance(each, Recorded) for each in needed):

@@ -30,6 +30,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "live",
         "latency",
         "text_table",
+        "beside_loop",
         "builtin",
         "bundle_engines",
         "listener",

@@ -132,6 +132,13 @@ class _SystemThread(Thread):
         return self._thread is threading.current_thread()
 
 
+def join_all(threads: Iterable[Thread], clock: LiveClock, within_ns: int) -> bool:
+    """Wait for the end of all threads but the one that asks, at most so long; True when they have ended."""
+    until = clock() + within_ns
+    ended = [thread.is_current or thread.join(max(0, until - clock())) for thread in threads]
+    return all(ended)
+
+
 class Turn:
     """A lock that is held while engines work, so that the sessions of one listener use them one after the other.
 

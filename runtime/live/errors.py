@@ -9,8 +9,8 @@ class SessionError(PflxError, RuntimeError):
     """A session has failed; `__cause__` is what was raised in it.
 
     Attributes:
-        stage: where: "source", "chain" (crop, generator, PosNet or renderer), "sink", or "record", the callable that
-            gets the ledgers.
+        stage: where: "source", "chain" (crop, generator, PosNet or renderer), "sink", "record", the callable that gets
+            the ledgers, or "start", where the machine has no thread left for it.
     """
 
     def __init__(self, stage: str, cause: BaseException) -> None:

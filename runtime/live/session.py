@@ -17,27 +17,27 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from pflx.engines import Array
+from pflx.engines import Array, FeedError
 from pflx.runtime.frames.ledger import Ledger
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FRAME_NS, NS_PER_MS
 from pflx.runtime.generators.protocol import delay_frames
-from pflx.runtime.live.clock import Thread, Turn
+from pflx.runtime.live.clock import Thread, Turn, join_all
 from pflx.runtime.live.commands import Commands
 from pflx.runtime.live.errors import SessionError
 from pflx.runtime.live.playout import Deadlines, Playout
 from pflx.runtime.live.scheduler import DeadlinePace, warm_up
-from pflx.runtime.live.session_queues import FRAME_MS, frame_queue, speaker_queue, viewer_queue
+from pflx.runtime.live.session_queues import FRAME_MS, frame_queue, speaker_queue
 from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.live.stats import SessionStats, Tally
 from pflx.runtime.live.timeline import Slot, Timeline
-from pflx.runtime.live.viewer import Viewer
+from pflx.runtime.live.viewer import Audience, Viewer
 from pflx.runtime.media.sinks import Sink, StopWatching
 from pflx.runtime.media.sources import Source, Timed
 from pflx.runtime.rendering.renderers import Portrait
 from pflx.runtime.stream.chain import Chain
 from pflx.runtime.stream.inbox import Arrival
-from pflx.runtime.stream.stream import Stream, StreamError
+from pflx.runtime.stream.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class LiveSession:
     Every 40 ms of the speaker are one slot. Slot k is shown at the time of its scheduled arrival plus the declared
     delay: what the algorithm costs, plus `playout_ms`. At each deadline exactly one frame per sample goes to the sink:
     the frame that was rendered for it, or else the last picture once more, which the frame says (`degraded`).
-    The output begins with the first picture.
+    The output begins with the first picture, or without one where the speaker has no camera (`Timeline`).
 
     An exception in the source, the chain or the sink stops the session: whoever waits, iterates, or leaves the `with`
     block gets a `SessionError` with the cause. Made, and started, by `Listener.live`.
@@ -67,7 +67,7 @@ class LiveSession:
         chain: Chain,
         stream: Stream,
         source: Source,
-        sink: Sink | None,
+        sinks: Sequence[Sink],
         turn: Turn,
         settings: LiveSettings,
         samples: int,
@@ -77,7 +77,7 @@ class LiveSession:
         hop = chain.generator.hop
         self.settings, self.samples = settings, samples
         self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * FRAME_MS
-        self._chain, self._stream, self._source, self._sink, self._turn = chain, stream, source, sink, turn
+        self._chain, self._stream, self._source, self._turn = chain, stream, source, turn
         self._clock = turn.clock
         self._monitor = self._clock.monitor()
         self._timeline = Timeline(
@@ -85,16 +85,10 @@ class LiveSession:
         )
         self._speaker = speaker_queue(hop)
         self._frames = frame_queue(self.declared_delay_ms, settings)
-        self._viewed = viewer_queue(samples, settings)
-        self._viewer = Viewer(
-            self._clock, self._monitor, self._viewed, block_ns=settings.block_ns, stale_ns=settings.stale_ns
-        )
+        self._audience = Audience(self._clock, self._monitor, settings, samples, sinks)
+        delay_ns = round((self.declared_delay_ms - FRAME_MS) * NS_PER_MS)
         self._playout = Playout(
-            self._frames,
-            samples=samples,
-            delay_ns=round((self.declared_delay_ms - FRAME_MS) * NS_PER_MS),
-            floor=settings.floor,
-            stale_ns=settings.stale_ns,
+            self._frames, samples=samples, delay_ns=delay_ns, floor=settings.floor, stale_ns=settings.stale_ns
         )
         self._deadlines = Deadlines()
         self._pace = DeadlinePace(
@@ -107,9 +101,7 @@ class LiveSession:
             waiting=lambda: len(self._speaker) >= hop,
             crowded=crowded,
         )
-        self._tally = Tally(record)
-        self._av_offset_ns = 0
-        self._warned = False
+        self._tally, self._av_offset_ns = Tally(record, _PATIENCE * samples, settings.stale_ms, self._costs), 0
         self._commands = Commands(self._monitor, turn)
         self._open_tracks = 0
         self._busy: set[str] = set()  # names of the threads that still work
@@ -135,10 +127,12 @@ class LiveSession:
             return self._tally.stats(
                 repaired=self._stream.repaired,
                 reanchored=self._timeline.clock.reanchored,
-                queues=[queue.gauge(now) for queue in (self._speaker, self._frames, self._viewed)],
+                queues=[queue.gauge(now) for queue in (self._speaker, self._frames, self._audience.first)],
                 av_offset_ns=self._av_offset_ns,
-                cost_ns={"generator": self._pace.step_cost, "render": self._pace.render.predicted},
             )
+
+    def _costs(self) -> dict[str, int]:
+        return {"generator": self._pace.step_cost, "render": self._pace.render.predicted}
 
     @property
     def load(self) -> float:
@@ -163,19 +157,29 @@ class LiveSession:
                 warm_up(self._chain, self._pace, self.samples)
             admit(self.load)
             tracks = self._source.tracks()
+            self._open_tracks = len(tracks)
+            self._start_threads(tracks)
         except BaseException as error:
             self._stop()
-            if self._sink is not None:
-                self._sink.close(error)
+            self.close()
+            self._audience.close_all(error)
             raise
-        self._open_tracks = len(tracks)
+        return self
+
+    def _start_threads(self, tracks: Sequence[Iterator[Timed]]) -> None:
+        """Start all threads, or tell those that run to end."""
         work: list[tuple[str, str, Callable[[], None]]]
         work = [("worker", "chain", self._work), ("player", "sink", self._play)]
+        work += [(f"sink-{i}", "sink", partial(self._audience.serve, i)) for i in range(self._audience.served)]
         work += [(f"reader-{i}", "source", partial(self._read, i, track)) for i, track in enumerate(tracks)]
         self._busy.update(name for name, _, _ in work)
-        for name, stage, act in work:
-            self._threads.append(self._clock.start(partial(self._run, name, stage, act), f"pflx-{name}"))
-        return self
+        for place, (name, stage, act) in enumerate(work):
+            try:
+                self._threads.append(self._clock.start(partial(self._run, name, stage, act), f"pflx-{name}"))
+            except Exception as error:  # the machine has no thread left
+                self._busy.difference_update(missing for missing, _, _ in work[place:])
+                self._fail("start", error)
+                self.check()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the session has ended; True when it has.
@@ -188,25 +192,46 @@ class LiveSession:
         """
         until = None if timeout_s is None else self._clock() + round(timeout_s * 1000 * NS_PER_MS)
         with self._monitor:
-            while self._failure is None and "player" in self._busy:
+            while self._failure is None and any(name.startswith(("player", "sink")) for name in self._busy):
                 if until is not None and self._clock() >= until:
                     return False
                 self._monitor.wait(until)
-        self._raise_failure()
+        self.check()
         return True
 
     def __iter__(self) -> Iterator[ListenerFrame]:
-        """The frames as they are due; for a session without a sink. Ends with the session.
+        """The frames of all samples as they are due; for a session without a sink. Ends with the session.
 
         Raises:
             SessionError: it has failed.
             StreamError: it has a sink.
         """
-        return iter(self._require_viewer())
+        return iter(self._audience.free())
 
     def __aiter__(self) -> AsyncIterator[ListenerFrame]:
         """As `for`, in an event loop, which goes on meanwhile."""
-        return aiter(self._require_viewer())
+        return aiter(self._audience.free())
+
+    def frames(self, sample: int | None = 0, *, latest: bool = False) -> Viewer:
+        """A reader of its own: the frames as they are due from now on, by `for` or `async for`, beside any sink.
+
+        There may be any number of readers. Each misses what it does not take within `queue_ms`, and no other does.
+
+        Args:
+            sample: which of the reactions; None for all.
+            latest: keep nothing but the newest frame for it.
+
+        Raises:
+            FeedError: there is no such sample.
+        """
+        if sample is not None and not 0 <= sample < self.samples:
+            raise FeedError(f"sample is {sample}; this session has 0 to {self.samples - 1}.")
+        return self._audience.join(sample, latest=latest)
+
+    @property
+    def sink_errors(self) -> list[SessionError]:
+        """Of the sinks that have failed while others went on."""
+        return self._audience.errors[:]
 
     def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
         """Show another portrait from the next frame that is rendered on; see `Stream.set_portrait`."""
@@ -225,12 +250,8 @@ class LiveSession:
     def close(self) -> None:
         """Stop, from any thread, a sink's `show` included; closing twice is harmless. Frames not due are dropped."""
         self._stop()
-        until = self._clock() + _JOIN_NS
-        for thread in self._threads:
-            if not thread.is_current and not thread.join(max(0, until - self._clock())):
-                log.warning(
-                    "A thread of the session is still in its source, sink or engine; it ends when that returns."
-                )
+        if not join_all(self._threads, self._clock, _JOIN_NS):
+            log.warning("A thread of the session is still in its source, sink or engine; it ends when that returns.")
 
     def __enter__(self) -> Self:
         return self
@@ -238,7 +259,7 @@ class LiveSession:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
         if error is None:
-            self._raise_failure()
+            self.check()
         elif self._failure is not None and error is not self._failure:
             log.error("%s", self._failure)
 
@@ -274,7 +295,7 @@ class LiveSession:
         for slot in self._timeline.ready(self._clock()):
             self._av_offset_ns = slot.av_offset_ns
             self._speaker.put(slot)
-            self._tell_dropped(self._playout.expect(slot))
+            self._tally.drop(self._playout.expect(slot))
             news = True
         if news or not self._open_tracks:
             self._monitor.notify()
@@ -343,7 +364,7 @@ class LiveSession:
             self._playout.deliver(frame, fresh=fresh)
             self._monitor.notify()
         if not fresh:
-            self._warn_once("A frame came %d ms late and is not shown", late / NS_PER_MS)
+            self._tally.warn_once("A frame came %d ms late and is not shown", late / NS_PER_MS)
 
     def _flush(self) -> None:
         with self._monitor:
@@ -359,8 +380,7 @@ class LiveSession:
                 pass
         except BaseException as error:
             self._fail("sink", error)
-        if self._sink is not None:
-            self._sink.close(self._failure)
+        self._audience.close(self._failure)
 
     def _show_next(self) -> bool:
         """Wait for the next deadline and show what there is; False when all is shown, or the session stops."""
@@ -369,7 +389,7 @@ class LiveSession:
             if self._playout.is_short(self._clock()):
                 self._monitor.wait(self._clock())  # what is ready at the very moment of its deadline is in time
             shown, gone = self._playout.take(self._clock())
-            self._tell_dropped(gone)
+            self._tally.drop(gone)
             if self._stopping:
                 return False
             if not shown:
@@ -391,27 +411,7 @@ class LiveSession:
         frame = replace(frame, ledger=replace(frame.ledger, emitted=self._clock()))
         with self._monitor:
             self._tally.emit(frame.ledger)
-            if self._sink is None:
-                self._viewer.offer(frame)
-                return
-        self._sink.show(frame)
-
-    def _tell_dropped(self, ledgers: Sequence[Ledger]) -> None:
-        for ledger in ledgers:
-            self._tally.drop(ledger)
-        if not self._tally.emitted and self._tally.dropped >= _PATIENCE * self.samples:
-            step, render = self._pace.step_cost / NS_PER_MS, self._pace.render.predicted / NS_PER_MS
-            self._warn_once("Nothing is in time to be shown: a segment takes %d ms, a picture %d ms", step, render)
-
-    def _warn_once(self, message: str, *details: float) -> None:
-        if not self._warned:
-            self._warned = True
-            log.warning(f"{message}; stale_ms is %g. Said once.", *details, self.settings.stale_ms)
-
-    def _require_viewer(self) -> Viewer:
-        if self._sink is not None:
-            raise StreamError("This session has a sink; open it without one to iterate over it.")
-        return self._viewer
+        self._audience.show(frame)
 
     def _ask(self, act: Callable[[], object]) -> object:
         return self._commands.ask(act, lambda: "worker" in self._busy)
@@ -438,12 +438,13 @@ class LiveSession:
     def _stop(self) -> None:
         with self._monitor:
             self._stopping = True
-            self._viewer.end(self._failure)
+            self._audience.end(self._failure)
         try:
             self._source.close()
         except Exception as error:  # the session ends all the same
             log.warning("The source could not be closed: %s", error)
 
-    def _raise_failure(self) -> None:
+    def check(self) -> None:
+        """Raise the `SessionError` that has stopped it, if one has."""
         if self._failure is not None:
             raise self._failure

@@ -4,7 +4,8 @@
 |---|---|---|---|---|
 | `speaker` | slots of the speaker no segment was made of yet | two hops and 500 ms | worker | the oldest goes |
 | `frames` | slots before their deadline, with their frames | declared delay and `stale_ms` | player | the oldest goes |
-| `viewer` | frames due and not taken yet, when iterated over | `queue_ms` | the caller | `policy` |
+| `viewer` | frames due and not taken yet, for each reader | `queue_ms` | the caller | `policy` |
+| `sink` | frames due and not shown yet, for each of several sinks | `stale_ms` | its thread | the oldest goes |
 """
 
 from __future__ import annotations
@@ -32,9 +33,20 @@ def frame_queue(declared_delay_ms: float, settings: LiveSettings) -> MediaQueue[
     return MediaQueue("frames", "player", Policy.DROP_OLDEST, capacity_ms, FRAME_MS, lambda due: due.scheduled)
 
 
-def viewer_queue(samples: int, settings: LiveSettings) -> MediaQueue[ListenerFrame]:
-    """Of frames for whoever iterates, `samples` of them in each slot."""
-    capacity_ms = max(settings.queue_ms, FRAME_MS)
-    return MediaQueue(
-        "viewer", "viewer", settings.policy, capacity_ms, FRAME_MS / samples, lambda frame: frame.ledger.emitted or 0
-    )
+def viewer_queue(
+    samples: int, settings: LiveSettings, policy: Policy, *, latest: bool = False
+) -> MediaQueue[ListenerFrame]:
+    """Of frames for whoever iterates, `samples` of them in each slot; of one slot for the latest alone."""
+    capacity_ms = FRAME_MS if latest else max(settings.queue_ms, FRAME_MS)
+    policy = Policy.LATEST if latest else policy
+    return MediaQueue("viewer", "viewer", policy, capacity_ms, FRAME_MS / samples, _emitted)
+
+
+def sink_queue(samples: int, settings: LiveSettings) -> MediaQueue[ListenerFrame]:
+    """Of frames for one of several sinks."""
+    capacity_ms = max(settings.stale_ms, FRAME_MS)
+    return MediaQueue("sink", "sink", Policy.DROP_OLDEST, capacity_ms, FRAME_MS / samples, _emitted)
+
+
+def _emitted(frame: ListenerFrame) -> int:
+    return frame.ledger.emitted or 0

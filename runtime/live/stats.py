@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.timing import NS_PER_MS
 from pflx.runtime.live.errors import SessionError
 from pflx.runtime.live.queues import QueueGauge
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,22 @@ class Tally:
 
     Args:
         record: gets every ledger, of frames that were shown and of those that were not.
+        patience: frames of which none was shown, until it is said.
+        stale_ms: of the session, for what is said.
+        cost_ns: what a segment and a picture take, likewise.
     """
 
-    def __init__(self, record: Callable[[Ledger], None] | None) -> None:
+    def __init__(
+        self,
+        record: Callable[[Ledger], None] | None,
+        patience: int,
+        stale_ms: float,
+        cost_ns: Callable[[], Mapping[str, int]],
+    ) -> None:
         self.emitted = self.missed = self.dropped = self.age_ns = 0
         self.rungs: Counter[Rung] = Counter()
-        self._record = record
+        self._record, self._patience, self._stale_ms, self._cost_ns = record, patience, stale_ms, cost_ns
+        self._warned = False
 
     def emit(self, ledger: Ledger) -> None:
         """A frame is shown."""
@@ -65,11 +78,21 @@ class Tally:
             self.age_ns = ledger.emitted - ledger.newest
         self._tell(ledger)
 
-    def drop(self, ledger: Ledger) -> None:
-        """A frame is never shown."""
-        self.dropped += 1
-        self.missed += 1
-        self._tell(ledger)
+    def drop(self, ledgers: Iterable[Ledger]) -> None:
+        """Frames that are never shown."""
+        for ledger in ledgers:
+            self.dropped += 1
+            self.missed += 1
+            self._tell(ledger)
+        if not self.emitted and self.dropped >= self._patience:
+            step, render = (cost / NS_PER_MS for cost in self._cost_ns().values())
+            self.warn_once("Nothing is in time to be shown: a segment takes %d ms, a picture %d ms", step, render)
+
+    def warn_once(self, message: str, *details: float) -> None:
+        """Log what is late; the first time only."""
+        if not self._warned:
+            self._warned = True
+            log.warning(f"{message}; stale_ms is %g. Said once.", *details, self._stale_ms)
 
     def stats(
         self,
@@ -78,7 +101,6 @@ class Tally:
         reanchored: int,
         queues: list[QueueGauge],
         av_offset_ns: int,
-        cost_ns: Mapping[str, int],
     ) -> SessionStats:
         """All that was counted, and what only the session knows; see `SessionStats`."""
         return SessionStats(
@@ -92,7 +114,7 @@ class Tally:
             queues=queues,
             age_ms=self.age_ns / NS_PER_MS,
             av_offset_ms=av_offset_ns / NS_PER_MS,
-            cost_ms={name: cost / NS_PER_MS for name, cost in cost_ns.items()},
+            cost_ms={name: cost / NS_PER_MS for name, cost in self._cost_ns().items()},
         )
 
     def _tell(self, ledger: Ledger) -> None:

@@ -26,6 +26,8 @@ _SLEW = 1e-3  # the clock follows a source whose clock runs up to 1000 ppm fast 
 _SOUND_GONE_NS = NS_PER_S // 2  # no slot waits for sound that has not been heard for so long
 _SOUND_STEP_S = 0.02  # stamps within it are jitter or drift; beyond it sound is missing or doubled
 _SMOOTHING_S = 0.8  # time constant of the running mean of the sound's offset
+_DARK_NS = NS_PER_S  # who is heard for so long before any picture comes has no camera
+_DARK_SIDE = 640  # of the black square that then stands for pictures
 _OFFSET_S = 0.001  # a mean offset beyond it is worked off ...
 _STRETCH = 0.01  # ... by making the sound up to 1 % longer or shorter
 
@@ -163,6 +165,9 @@ class Timeline:
     stalls goes on as a speaker who sits still. Sound whose clock drifts against the pictures' is stretched until it
     fits again. All pictures get the size of the first.
 
+    A speaker without a camera is one of whom a source says so (`Timed.dark`), or who is heard for a second before any
+    picture comes: slots go on in the dark, without waiting for pictures, until one comes.
+
     Args:
         live: see `Source`.
         first: number of the first slot.
@@ -177,6 +182,8 @@ class Timeline:
         self._base = first
         self._pictures: deque[_Picture] = deque()  # of slots that are not closed
         self._last: UInt8Array | None = None
+        self._dark = False  # no picture is waited for
+        self._heard: int | None = None  # when the first sound came
         self._sound = _SoundTrack(0, sample_rate_hz)
         self._read = 0
         self._ended = False
@@ -200,31 +207,44 @@ class Timeline:
             return
         self._read = now
         if item.video is not None:
-            self._add_picture(item.time_s, item.video, now)
+            self._add_picture(item.time_s, item.video, item.dark, now)
         if item.audio is not None:
             self._sound.add(item.time_s, item.audio, now)
             if self._start_s is None:  # no slot takes any sound yet
+                self._heard = now if self._heard is None else self._heard
                 self._sound.forget(item.time_s - 1)
 
     def end(self) -> None:
         """No more will come: what is there fills the last slots."""
         self._ended = True
+        if self._start_s is None and self._heard is not None and (start_s := self._sound.start_s) is not None:
+            self._go_dark(start_s)
 
     def ready(self, now: int) -> Iterator[Slot]:
         """The slots that are complete by now, or will not get any better."""
+        if self._start_s is None and self._heard is not None and now - self._heard >= _DARK_NS:
+            self._go_dark(self.clock.time_s(now - GRACE_NS) - 1 / FPS)
         while self._start_s is not None and self._is_ready(now):
             yield self._close_slot()
 
     def next_look(self) -> int | None:
         """When the next slot will be ready if nothing more comes, in ns; None while nothing is known of the speaker."""
+        if self._start_s is None and self._heard is not None:
+            return self._heard + _DARK_NS
         if self._start_s is None or self._ended:
             return None
         scheduled = self._scheduled()
         return scheduled if self._is_complete(scheduled) else scheduled + GRACE_NS
 
+    def _go_dark(self, start_s: float) -> None:
+        """Begin without a picture."""
+        self._start_s, self._dark = start_s, True
+        self._last = np.zeros((_DARK_SIDE, _DARK_SIDE, 3), np.uint8)
+
     def _start_anew(self, scheduled: int) -> None:
         """Let the slots go on in time, whatever the stamps do."""
-        self._last = self._pictures[-1].picture if self._pictures else self._last
+        if self._pictures:
+            self._last, self._dark = self._pictures[-1].picture, self._pictures[-1].dark
         self._pictures.clear()
         self._base, self._start_s = self._number, self.clock.time_s(scheduled) - 1 / FPS
 
@@ -237,12 +257,13 @@ class Timeline:
 
     def _is_ready(self, now: int) -> bool:
         if self._ended:
-            return self._is_seen()
+            begun = self._dark and self._sound.reaches(self._time_s() + 1 / self._rate_hz)
+            return bool(self._pictures) or begun
         late = now - self._scheduled()
         return late >= GRACE_NS or (late >= 0 and self._is_complete(now))
 
     def _is_seen(self) -> bool:
-        return bool(self._pictures)
+        return bool(self._pictures) or self._dark
 
     def _is_complete(self, now: int) -> bool:
         heard = self._sound.reaches(self._time_s() + 1 / FPS) or self._sound.is_gone(now)
@@ -250,7 +271,8 @@ class Timeline:
 
     def _close_slot(self) -> Slot:
         if self._pictures and self._pictures[0].slot == self._number:
-            self._last = self._pictures.popleft().picture
+            shown = self._pictures.popleft()
+            self._last, self._dark = shown.picture, shown.dark
         assert self._last is not None
         slot = Slot(
             number=self._number,
@@ -264,16 +286,16 @@ class Timeline:
         self._number += 1
         return slot
 
-    def _add_picture(self, time_s: float, picture: UInt8Array, now: int) -> None:
+    def _add_picture(self, time_s: float, picture: UInt8Array, dark: bool, now: int) -> None:
         if self._last is None:
             self._last = picture
         picture = fit_picture(picture, (self._last.shape[1], self._last.shape[0]))
         if self._start_s is None:  # what is late already must not make up for all the time that it took
             self._start_s = max(time_s, self.clock.time_s(now) - 1 / FPS)
         place = self._base + (time_s - self._start_s) * FPS
-        new = _Picture(math.floor(place + 0.5), abs(place - math.floor(place + 0.5)), picture)
-        if new.slot < self._number:
-            self._last = picture  # too late for its own slot, but newer than what the next ones would repeat
+        new = _Picture(math.floor(place + 0.5), abs(place - math.floor(place + 0.5)), picture, dark)
+        if new.slot < self._number:  # too late for its own slot, but newer than what the next ones would repeat
+            self._last, self._dark = picture, dark
         elif not self._pictures or new.slot > self._pictures[-1].slot:
             self._pictures.append(new)
         elif new.slot == self._pictures[-1].slot and new.distance < self._pictures[-1].distance:
@@ -282,11 +304,12 @@ class Timeline:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture, the slot it belongs to, and how far it is from the slot's start, in slots."""
+    """A picture, the slot it belongs to, and how far it is from the slot's start, in slots; `dark` as of `Timed`."""
 
     slot: int
     distance: float
     picture: UInt8Array
+    dark: bool
 
 
 class _SoundTrack:
@@ -298,9 +321,9 @@ class _SoundTrack:
     """
 
     def __init__(self, now: int, rate_hz: int) -> None:
+        self.start_s: float | None = None  # media time of the first sample
         self._rate_hz, self._per_frame = rate_hz, samples_per_frame(rate_hz)
         self._samples = np.zeros(0, np.float32)
-        self._start_s: float | None = None  # media time of the first sample
         self._offset_s = 0.0
         self._room = 0.0  # samples by which the sound may be stretched now
         self._broken = False  # it ran out, so that nothing has to fit to it
@@ -313,7 +336,7 @@ class _SoundTrack:
 
     def reaches(self, time_s: float) -> bool:
         """Whether the sound is there up to `time_s`."""
-        return self._start_s is not None and self._end_s() >= time_s - 0.5 / self._rate_hz
+        return self.start_s is not None and self._end_s() >= time_s - 0.5 / self._rate_hz
 
     def is_gone(self, now: int) -> bool:
         """Whether there is no sound to wait for."""
@@ -322,8 +345,8 @@ class _SoundTrack:
     def add(self, time_s: float, samples: Float32Array, now: int) -> None:
         """Append a block by its stamp."""
         self._heard = now
-        if self._start_s is None or time_s - self._end_s() > _LEAP_S:
-            self._start_s, self._samples, self._broken = time_s, np.zeros(0, np.float32), False
+        if self.start_s is None or time_s - self._end_s() > _LEAP_S:
+            self.start_s, self._samples, self._broken = time_s, np.zeros(0, np.float32), False
         offset_s = time_s - self._end_s()
         if self._broken or abs(offset_s) > _SOUND_STEP_S:
             samples = self._mend(round(offset_s * self._rate_hz), samples)
@@ -338,9 +361,9 @@ class _SoundTrack:
     def take(self, time_s: float) -> Float32Array:
         """The 40 ms from `time_s` on; silence where there is nothing."""
         sound = np.zeros(self._per_frame, np.float32)
-        if self._start_s is None:
+        if self.start_s is None:
             return sound
-        skip = round((time_s - self._start_s) * self._rate_hz)
+        skip = round((time_s - self.start_s) * self._rate_hz)
         heard = self._samples[max(skip, 0) : max(skip + self._per_frame, 0)]
         begin = max(-skip, 0)
         sound[begin : begin + len(heard)] = heard
@@ -349,17 +372,17 @@ class _SoundTrack:
 
     def forget(self, time_s: float) -> None:
         """Drop all before `time_s`; what still comes for it is too late."""
-        if self._start_s is None:
+        if self.start_s is None:
             return
-        count = round((time_s - self._start_s) * self._rate_hz)
+        count = round((time_s - self.start_s) * self._rate_hz)
         if count > len(self._samples):
-            self._start_s, self._samples, self._broken = time_s, self._samples[:0], True
+            self.start_s, self._samples, self._broken = time_s, self._samples[:0], True
         elif count > 0:
-            self._start_s, self._samples = self._start_s + count / self._rate_hz, self._samples[count:]
+            self.start_s, self._samples = self.start_s + count / self._rate_hz, self._samples[count:]
 
     def _end_s(self) -> float:
-        assert self._start_s is not None
-        return self._start_s + len(self._samples) / self._rate_hz
+        assert self.start_s is not None
+        return self.start_s + len(self._samples) / self._rate_hz
 
     def _mend(self, missing: int, samples: Float32Array) -> Float32Array:
         """A block that follows what there is: with silence before it, or without what came already."""

@@ -38,7 +38,7 @@ def fit_picture(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
         return picture
     scale = min(size[0] / width, size[1] / height)
     fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(picture, fitted, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(picture, fitted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     whole = np.zeros((size[1], size[0], 3), np.uint8)
     left, top = (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2
     whole[top : top + fitted[1], left : left + fitted[0]] = small

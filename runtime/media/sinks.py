@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 from pflx.engines import FeedError
 from pflx.runtime.frames.arrays import UInt8Array
@@ -36,6 +36,23 @@ class Sink(Protocol):
     def close(self, error: BaseException | None) -> None:
         """The session has ended, in failure if there is an error. Closing twice is harmless."""
         ...
+
+
+Shown: TypeAlias = Sink | Callable[[ListenerFrame], object] | str | Path
+"""What may be given for a sink: an object, a function, or the path of an .mp4."""
+
+
+def as_sinks(given: Shown | Sequence[Shown] | None) -> list[Sink]:
+    """The sinks that were meant: none, one, or several.
+
+    Raises:
+        FeedError: one of them is none.
+        MediaError: a file cannot be written.
+    """
+    if isinstance(given, list | tuple):
+        return [sink for one in given if (sink := as_sink(one)) is not None]
+    sink = as_sink(cast("Shown | None", given))
+    return [] if sink is None else [sink]
 
 
 def as_sink(given: Sink | Callable[[ListenerFrame], object] | str | Path | None) -> Sink | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from pflx.engines import FeedError
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ, samples_per_frame
 from pflx.runtime.media.clip import SpeakerFile, open_speaker
 
-if TYPE_CHECKING:
-    pass
+_BLOCKS = 25  # of sound, that all must tell of another rate ...
+_OTHER_RATE = 0.08  # ... by so much: 44100 and 48000 Hz are 9 % apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +29,13 @@ class Timed:
             pictures and sound share it.
         video: uint8 [H, W, 3] RGB, one picture. The pictures may come at any rate.
         audio: float32 [N], mono in [-1, 1], at the listener's rate (`Manifest.sample_rate_hz`).
+        dark: the camera is off from here on: `video` shows nobody, goes on until another comes, and none is waited for.
     """
 
     time_s: float
     video: UInt8Array | None = None
     audio: Float32Array | None = None
+    dark: bool = False
 
     def copied(self) -> Timed:
         """The same with arrays of its own: a source may write its next picture into the ones it gave."""
@@ -38,6 +43,7 @@ class Timed:
             self.time_s,
             None if self.video is None else self.video.copy(),
             None if self.audio is None else self.audio.copy(),
+            self.dark,
         )
 
 
@@ -97,9 +103,14 @@ def as_source(
 def _checked_rate(source: Source, sample_rate_hz: int) -> Source:
     if source.sample_rate_hz not in (None, sample_rate_hz):
         kind = type(source).__name__
+        fix = f"Make it with {kind}(..., sample_rate_hz={sample_rate_hz})."
+        if isinstance(source, IterableSource):  # which gives its items as they are
+            fix = (
+                f"Resample its sound to {sample_rate_hz} Hz, and say so: sample_rate_hz={sample_rate_hz}. "
+                "Or push it: PushSource takes any rate."
+            )
         raise FeedError(
-            f"The {kind} gives sound at {source.sample_rate_hz} Hz, the listener hears {sample_rate_hz} Hz. "
-            f"Make it with {kind}(..., sample_rate_hz={sample_rate_hz})."
+            f"The {kind} gives sound at {source.sample_rate_hz} Hz, the listener hears {sample_rate_hz} Hz. {fix}"
         )
     return source
 
@@ -156,12 +167,13 @@ class FileSource:
 class IterableSource:
     """Any iterable of `Timed` items, in order of time.
 
-    `close` takes effect when the iterable yields: an iterable that waits for ever cannot be ended from here.
+    `close` takes effect when the iterable yields: an iterable that waits for ever cannot be ended from here. The items
+    go on as they are: sound of another rate, or of several channels, is for `PushSource`.
 
     Args:
         items: pictures and sound, apart or together.
         live: whether they come as they are captured; else the session holds them back until their time.
-        sample_rate_hz: of the sound in them, a multiple of 25.
+        sample_rate_hz: of the sound in them; it must be the listener's.
 
     Raises:
         FeedError: the rate is no multiple of 25.
@@ -193,9 +205,37 @@ class IterableSource:
         self._closed = True
 
     def _checked(self) -> Iterator[Timed]:
+        rate = _StatedRate(self._sample_rate_hz)
         for item in self._items:
             if self._closed:
                 return
             if not isinstance(item, Timed):
                 raise FeedError(f"The source yielded {type(item).__name__}; it must yield Timed(time_s, video, audio).")
+            rate.look(item)
             yield item
+
+
+class _StatedRate:
+    """Notices sound that has another rate than was stated: every block is longer, or shorter, than its stamps say."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._last: tuple[float, int] | None = None
+        self._found: deque[float] = deque(maxlen=_BLOCKS)  # samples per second by the stamps
+
+    def look(self, item: Timed) -> None:
+        """Look at the next item; raises FeedError."""
+        if not isinstance(item.audio, np.ndarray) or not item.audio.size:
+            return
+        before, self._last = self._last, (item.time_s, item.audio.size)
+        if before is not None and item.time_s > before[0]:
+            self._found.append(before[1] / (item.time_s - before[0]))
+        if len(self._found) < _BLOCKS:
+            return
+        lowest, highest = min(self._found), max(self._found)
+        if highest > 1.02 * lowest or abs(highest / self._rate_hz - 1) < _OTHER_RATE:
+            return
+        raise FeedError(
+            f"By its time stamps the sound has {round(highest, -2):.0f} Hz, and {self._rate_hz} Hz was stated. "
+            "Resample it, or push it: PushSource takes any rate."
+        )

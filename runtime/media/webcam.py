@@ -7,16 +7,18 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pflx.engines import DeviceError
+from pflx.engines import DeviceError, FeedError
 from pflx.runtime.frames.arrays import Float32Array
 from pflx.runtime.frames.timing import NS_PER_S, SAMPLE_RATE_HZ, Clock, samples_per_frame
 from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.sound import Downmix, MonoResampler, channels_of, names_of, tell_cancelled
 from pflx.runtime.media.sources import Timed
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _PATIENCE_NS = 2_000_000_000  # a camera that fails for longer has stopped; some
 _PAUSE_S = 0.02  # before a device that had nothing is asked again
 _RELEASE_S = 0.25  # how long close() waits for a read to end; after that the reading thread lets the device go
 _SHORTEST_BLOCK_S = 0.01  # some devices hand out single samples
+_DARK_SIDE = 256  # of the black picture that stands for those of no camera
 _ALSA_DIR = Path("/usr/share/alsa")
 
 _CAMERA_HELP = {
@@ -48,7 +51,7 @@ class WebcamSource:
     and sizes that change are passed on as they come.
 
     Args:
-        camera: its number, or a path or address that OpenCV opens.
+        camera: its number, or a path or address that OpenCV opens; None for a speaker who is only heard.
         microphone: its name, "default", or None for no sound. On Linux an ALSA (or PulseAudio) device such as
             "plughw:0", on macOS and Windows the name that the system shows.
         size: wanted (width, height) in pixels.
@@ -57,7 +60,7 @@ class WebcamSource:
         clock: monotonic, in ns; its seconds are the stamps.
 
     Raises:
-        FeedError: the rate is no multiple of 25.
+        FeedError: the rate is no multiple of 25, or there is neither camera nor microphone.
         DeviceError: no such camera or microphone, no permission, or another program holds it.
     """
 
@@ -65,7 +68,7 @@ class WebcamSource:
 
     def __init__(
         self,
-        camera: int | str = 0,
+        camera: int | str | None = 0,
         microphone: str | None = None,
         *,
         size: tuple[int, int] = (640, 480),
@@ -75,7 +78,10 @@ class WebcamSource:
     ) -> None:
         samples_per_frame(sample_rate_hz)
         self._sample_rate_hz = None if microphone is None else sample_rate_hz
-        self._devices: list[_Device] = [_Camera(camera, size, fps, clock)]
+        self._clock, self._sees = clock, camera is not None
+        if camera is None and microphone is None:
+            raise FeedError("Without a camera and without a microphone there is nobody. Name one of them.")
+        self._devices: list[_Device] = [] if camera is None else [_Camera(camera, size, fps, clock)]
         if microphone is not None:
             try:
                 self._devices.append(_Microphone(microphone, sample_rate_hz, clock))
@@ -89,11 +95,14 @@ class WebcamSource:
         return self._sample_rate_hz
 
     def tracks(self) -> Sequence[Iterator[Timed]]:
-        """The pictures; and the sound, if there is a microphone.
+        """The pictures, or one dark one; and the sound, if there is a microphone.
 
         Reading raises MediaError when a device stops delivering.
         """
-        return [iter(device) for device in self._devices]
+        return [*([] if self._sees else [self._darkness()]), *(iter(device) for device in self._devices)]
+
+    def _darkness(self) -> Iterator[Timed]:
+        yield Timed(self._clock() / NS_PER_S, video=np.zeros((_DARK_SIDE, _DARK_SIDE, 3), np.uint8), dark=True)
 
     def close(self) -> None:
         """Let the devices go, from any thread; closing twice is harmless."""
@@ -175,7 +184,6 @@ class _Camera(_Device):
 
 class _Microphone(_Device):
     def __init__(self, name: str, sample_rate_hz: int, clock: Clock) -> None:
-        import av
         from av.error import FFmpegError
 
         super().__init__()
@@ -188,7 +196,8 @@ class _Microphone(_Device):
         except (FFmpegError, OSError, ValueError) as error:
             raise DeviceError(_microphone_sentence(self._name, error)) from error
         self._packets = self._container.demux(audio=0)
-        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate_hz)
+        self._downmix = Downmix(partial(tell_cancelled, self._name))
+        self._resampler: MonoResampler | None = None
 
     def _read(self) -> Timed | None:
         """The next block of sound.
@@ -220,10 +229,11 @@ class _Microphone(_Device):
             return []
         except (FFmpegError, OSError, StopIteration) as error:
             raise MediaError(f"{self._name} stopped delivering sound. Check its cable, or choose another.") from error
-        for frame in frames:
-            frame.pts = None  # the samples are contiguous, whatever the driver's clock says
-        ready = [part for frame in frames for part in self._resampler.resample(frame)]
-        return [np.asarray(part.to_ndarray(), np.float32).ravel() for part in ready]
+        if self._resampler is None and frames:
+            self._resampler = MonoResampler(frames[0].sample_rate, self._rate_hz)
+        # The samples are contiguous, whatever the driver's clock says.
+        mixed = [self._downmix.mix(channels_of(frame), names_of(frame)) for frame in frames]
+        return [] if self._resampler is None else [self._resampler.push(block) for block in mixed]
 
     def _release(self) -> None:
         self._container.close()

@@ -1,133 +1,29 @@
-"""A visitor's camera and microphone, as a source of live sessions."""
+"""What arrives of a visitor, pushed into the session of the moment."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar
 
 import av
 import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av.frame import Frame
 
+from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.pixels import PixelFormat
 from pflx.runtime.frames.timing import NS_PER_S, Clock
+from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.timeline import MediaClock
 from pflx.runtime.media.errors import MediaError
-from pflx.runtime.media.sources import Timed
 
 MAX_SIDE = 1920
 """Pixels on the longer side of a visitor's picture; the page asks for 320x240."""
 
-_PICTURES = 3  # that may wait for the reader: 120 ms
-_BLOCKS = 15  # of sound, 20 ms each
-
-Item = TypeVar("Item")
-
-
-class Mailbox(Generic[Item]):
-    """Hands things from the event loop to one reading thread. Bounded: the oldest makes room.
-
-    Args:
-        size: how many may wait.
-
-    Attributes:
-        dropped: how many had to go.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.dropped = 0
-        self._waiting: deque[Item] = deque()
-        self._size = size
-        self._news = threading.Condition()
-        self._closed = False
-
-    def put(self, item: Item) -> None:
-        """Lay an item out; never waits."""
-        with self._news:
-            if len(self._waiting) == self._size:
-                self._waiting.popleft()
-                self.dropped += 1
-            self._waiting.append(item)
-            self._news.notify()
-
-    def close(self) -> None:
-        """No more will come, and what waits is left."""
-        with self._news:
-            self._closed = True
-            self._news.notify_all()
-
-    def __iter__(self) -> Iterator[Item]:
-        """The items as they come, until it is closed."""
-        while True:
-            with self._news:
-                while not self._waiting and not self._closed:
-                    self._news.wait()
-                if self._closed:
-                    return
-                item = self._waiting.popleft()
-            yield item
-
-
-class PeerSource:
-    """What one live session reads of a visitor.
-
-    Stamps of pictures and sound begin anywhere. Both are put on the server's clock by the moment at which they
-    arrived, and from then on followed: what the network delays is not taken for a late capture.
-
-    Args:
-        sample_rate_hz: of the sound to give.
-        hears: whether the visitor sends sound.
-    """
-
-    live = True
-
-    def __init__(self, sample_rate_hz: int, *, hears: bool = True) -> None:
-        self.pictures: Mailbox[tuple[av.VideoFrame, int]] = Mailbox(_PICTURES)
-        self.blocks: Mailbox[tuple[av.AudioFrame, int]] = Mailbox(_BLOCKS)
-        self._rate_hz, self._hears = sample_rate_hz, hears
-
-    @property
-    def sample_rate_hz(self) -> int | None:
-        """See the class; None without sound."""
-        return self._rate_hz if self._hears else None
-
-    @property
-    def dropped(self) -> int:
-        """Pictures and blocks of sound that came faster than they were read."""
-        return self.pictures.dropped + self.blocks.dropped
-
-    def tracks(self) -> Sequence[Iterator[Timed]]:
-        """The pictures; and the sound, if there is any."""
-        return [self._seen(), self._heard()] if self._hears else [self._seen()]
-
-    def close(self) -> None:
-        """End it, from any thread; closing twice is harmless."""
-        self.pictures.close()
-        self.blocks.close()
-
-    def _seen(self) -> Iterator[Timed]:
-        clock = MediaClock(live=True)
-        for frame, arrival in self.pictures:
-            start_s = _time_s(frame)
-            clock.observe(0, start_s, start_s, arrival)
-            yield Timed(clock.at(start_s) / NS_PER_S, video=np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
-
-    def _heard(self) -> Iterator[Timed]:
-        clock, resampler = MediaClock(live=True), av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
-        for frame, arrival in self.blocks:
-            start_s = _time_s(frame)
-            clock.observe(0, start_s, start_s + frame.samples / frame.sample_rate, arrival)
-            ready = resampler.resample(_mono(frame))
-            parts = [np.asarray(part.to_ndarray(), np.float32).ravel() for part in ready]
-            if parts:
-                yield Timed(clock.at(start_s) / NS_PER_S, audio=np.concatenate(parts))
-
 
 class PeerFeed:
     """Takes what arrives of a visitor off the network, always and at once, and gives it to the session of the moment.
+
+    RTP stamps of pictures and sound begin anywhere. Both are put on the server's clock by the moment at which they
+    arrived, and from then on followed: what the network delays is not taken for a late capture.
 
     Args:
         clock: stamps what arrives.
@@ -138,9 +34,10 @@ class PeerFeed:
     """
 
     def __init__(self, clock: Clock = time.perf_counter_ns) -> None:
-        self.source: PeerSource | None = None
+        self.source: PushSource | None = None
         self.heard_of = clock()
         self._clock = clock
+        self._seen, self._heard = MediaClock(live=True), MediaClock(live=True)
 
     async def pump(self, track: MediaStreamTrack) -> None:
         """Take a track in until it ends.
@@ -154,33 +51,40 @@ class PeerFeed:
             except MediaStreamError:
                 return
             self.heard_of = self._clock()
-            self._take(frame, self.heard_of)
+            self.take(frame, self.heard_of)
 
-    def _take(self, frame: object, now: int) -> None:
+    def take(self, frame: object, now: int) -> None:
+        """Push one frame of a track that came now."""
         source = self.source
         if isinstance(frame, av.VideoFrame):
             if max(frame.width, frame.height) > MAX_SIDE:
-                size = f"{frame.width}x{frame.height}"
-                raise MediaError(f"The camera sends {size} px; at most {MAX_SIDE} a side are taken.")
+                raise MediaError(
+                    f"The camera sends {frame.width}x{frame.height} px; at most {MAX_SIDE} a side are taken."
+                )
+            time_s = _on_clock(self._seen, frame, 0.0, now)
             if source is not None:
-                source.pictures.put((frame, now))
-        elif isinstance(frame, av.AudioFrame) and source is not None:
-            source.blocks.put((frame, now))
+                room = (frame.width, frame.height)
+                source.put_video(_planes(frame), format=PixelFormat.I420, size=room, time_s=time_s)
+        elif isinstance(frame, av.AudioFrame):
+            time_s = _on_clock(self._heard, frame, frame.samples / frame.sample_rate, now)
+            if source is not None:
+                source.put_audio(frame.to_ndarray(), frame.sample_rate, frame.layout.nb_channels, time_s=time_s)
 
 
-def _mono(frame: av.AudioFrame) -> av.AudioFrame:
-    """The mean of the channels, in [-1, 1]; FFmpeg's own mix of two equal ones would be 3 dB louder.
-
-    It has no stamp: samples are contiguous to the resampler, whatever was lost on the way.
-    """
-    assert frame.format.name == "s16", "what aiortc's decoders give"
-    channels = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
-    mixed = av.AudioFrame.from_ndarray(channels.mean(axis=1, dtype=np.float32)[None] / 32768, "flt", "mono")
-    mixed.sample_rate = frame.sample_rate
-    return mixed
-
-
-def _time_s(frame: Frame) -> float:
+def _on_clock(clock: MediaClock, frame: av.VideoFrame | av.AudioFrame, length_s: float, now: int) -> float:
     assert frame.pts is not None
     assert frame.time_base
-    return float(frame.pts * frame.time_base)
+    start_s = float(frame.pts * frame.time_base)
+    clock.observe(0, start_s, start_s + length_s, now)
+    return clock.at(start_s) / NS_PER_S
+
+
+def _planes(frame: av.VideoFrame) -> UInt8Array:
+    """The bytes of Y, U and V without the padding of their rows. RGB would keep the event loop for longer."""
+    if frame.format.name != "yuv420p":
+        frame = frame.reformat(format="yuv420p")
+    rows = [
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        for plane in frame.planes
+    ]
+    return np.concatenate([row.reshape(-1) for row in rows])

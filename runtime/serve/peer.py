@@ -20,9 +20,10 @@ from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.timing import NS_PER_S
 from pflx.runtime.listener import Listener
+from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
-from pflx.runtime.serve.feed import PeerFeed, PeerSource
+from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.guard import RateLimit
 from pflx.runtime.serve.panel import Panel
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
@@ -45,7 +46,7 @@ InThread = Callable[..., Any]
 
 
 class OfferError(PflxError, ValueError):
-    """What a browser offers is no camera with a microphone."""
+    """What a browser offers is neither a camera nor a microphone."""
 
 
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,7 +169,8 @@ class Peer:
 
     def _start(self, wish: Wish) -> None:
         listener = self._listener_of(wish)
-        source = PeerSource(listener.sample_rate_hz, hears="audio" in self._kinds)
+        sees, hears = "video" in self._kinds, "audio" in self._kinds
+        source = PushSource(listener.sample_rate_hz, video=sees, audio=hears, name="A visitor")
         panel = Panel(wish.samples)
         self.session = listener.live(
             source,
@@ -203,8 +205,8 @@ class Peer:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         except Exception as error:  # whatever a parser makes of a stranger's text
             raise OfferError("The browser's offer cannot be understood. Try a newer browser.") from error
-        if "video" not in self._kinds:
-            raise OfferError("No camera is offered. Allow the camera, and start again.")
+        if not self._kinds or "m=video" not in lines:
+            raise OfferError("Neither camera nor microphone is offered. Allow the camera, and start again.")
         if "a=fingerprint:" not in sdp:  # by which the encryption knows who it speaks to
             raise OfferError("The browser's offer has no fingerprint. Try another browser.")
 

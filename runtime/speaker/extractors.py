@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy.typing as npt
 
+from pflx.engines import FeedError
+from pflx.runtime.frames.timing import FPS
+from pflx.runtime.media.clip import SpeakerFile
 from pflx.runtime.speaker.extractor import SIZES, Every, Extractor, ExtractorError, Extractors, NeedError
 from pflx.runtime.speaker.landmarks import LandmarkExtractor
 from pflx.runtime.speaker.recorded import RECORDED, Recorded, read_recorded
@@ -117,6 +120,49 @@ def check_voice_alone(
                 "speaker."
             )
     log.warning("%s holds sound and no pictures: a speaker whom nobody sees.", clip)
+
+
+def check_clip(
+    generator: str,
+    needs: Sequence[str],
+    extractors: Mapping[str, Extractor],
+    dispensable: Collection[str],
+    clip: SpeakerFile,
+    *,
+    is_live: bool,
+) -> None:
+    """Check that a clip has what a generator reads, and that recorded numbers last as long.
+
+    Args:
+        generator: its name, for the message.
+        needs: what it reads, pictures and sound included.
+        extractors: what is given, by need.
+        dispensable: needs that it can do without.
+        clip: of the speaker.
+        is_live: whether it is played as long as somebody likes; the last numbers are held then.
+
+    Raises:
+        NeedError: see `check_voice_alone`.
+        FeedError: see `check_recorded`.
+    """
+    if not clip.has_pictures:
+        check_voice_alone(generator, needs, extractors, dispensable, clip.path)
+    if not is_live and clip.frames is not None:
+        check_recorded(extractors, clip.frames)
+
+
+def check_recorded(extractors: Mapping[str, Extractor], frames: int) -> None:
+    """Check that what was recorded is of so many frames, or of one less, as rounding makes of a clip's end.
+
+    Raises:
+        FeedError: there is less.
+    """
+    for need, extractor in extractors.items():
+        if isinstance(extractor, Recorded) and extractor.frames < frames - 1:
+            raise FeedError(
+                f"The speaker's {need} are recorded for {extractor.frames} frames, and the clip has {frames}. "
+                f"Give those of this clip at {FPS} fps, or cut the clip."
+            )
 
 
 def _ways(need: str) -> str:

@@ -215,6 +215,9 @@ def _stamps(arrival: Arrival, now: int) -> tuple[int, int, int, int]:
     return arrival.scheduled, arrival.read, now, arrival.av_offset_ns
 
 
+_LOUDEST = 8.0  # floats from a decoder may pass 1 a little; what passes this was scaled for integers
+
+
 def check_sound(audio: Float32Array) -> None:
     """Refuse what is no sound, with a FeedError."""
     shape, dtype = described(audio)
@@ -222,6 +225,11 @@ def check_sound(audio: Float32Array) -> None:
         raise FeedError(f"Sound is float32 [N], mono in [-1, 1], got {dtype} {list(shape or ())}.")
     if not np.isfinite(audio).all():
         raise FeedError("Sound holds NaN or infinite samples; replace them with 0.")
+    if len(audio) and (loudest := float(np.abs(audio).max())) > _LOUDEST:
+        raise FeedError(
+            f"Sound lies in [-1, 1], got a sample of {loudest:g}: these are floats in the range of 16-bit integers. "
+            "Divide them by 32768; or give an int16 array to PushSource."
+        )
 
 
 def described(given: object) -> tuple[tuple[int, ...] | None, Any]:

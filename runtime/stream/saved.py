@@ -12,7 +12,7 @@ from pflx.engines import Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
 from pflx.runtime.frames.snapshot import prefixed, sealed, unprefixed, unsealed
 from pflx.runtime.generators.speaker_window import SpeakerState
-from pflx.runtime.stream.chain import Chain
+from pflx.runtime.stream.chain import Chain, Noise
 from pflx.runtime.stream.hop import HopState
 from pflx.runtime.stream.inbox import Inbox
 from pflx.runtime.stream.segment import Segment
@@ -98,8 +98,12 @@ def snapshot_samples(snapshot: Mapping[str, Any]) -> int:
     return int(samples[0]) if _is_whole(samples, 1) and 1 <= samples[0] <= _MOST_SAMPLES else 1
 
 
-def snapshot_seed(snapshot: Mapping[str, Any]) -> int | None:
-    """The seed of a snapshot; None for a noise of the caller's own, and for what is no snapshot."""
+def chosen_seed(given: int | Noise | None, snapshot: Mapping[str, Any] | None) -> int | Noise:
+    """What a stream is given, or else what the snapshot knows that it goes on from; 0 if neither says."""
+    return given if given is not None else _seed(snapshot or {}) or 0
+
+
+def _seed(snapshot: Mapping[str, Any]) -> int | None:
     digits = snapshot.get("seed")
     text = digits.tobytes() if isinstance(digits, np.ndarray) and digits.dtype == np.uint8 else b""
     return int(text) if text.isdigit() and len(text) < 100 else None
@@ -125,7 +129,7 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     _require(all(_is_pose(value, samples) for value in pose.values()), "its last pose is none")
     return Saved(
         samples,
-        snapshot_seed(arrays),
+        _seed(arrays),
         n_taken,
         n_closed,
         n_emitted,

@@ -259,6 +259,16 @@ class Stream:
         self._pictures.go_on_at(saved.n_emitted)
         self._ahead = Ahead()
 
+    def go_on_from(self, snapshot: Mapping[str, Array]) -> None:
+        """Take over the motion of a snapshot, without the input that waited in it, whether or not it was finished.
+
+        Raises:
+            StreamError: see `restore`.
+        """
+        self.restore(snapshot)
+        self.flush()
+        self.reopen()
+
     def close(self) -> None:
         """Drop what the stream holds and end it; the engines belong to the listener."""
         self._n_speaker = 0

@@ -90,13 +90,14 @@ def test_closing_the_window_ends_it_without_an_error(
         ((), 0, "default"),
         (("--camera", "2", "--microphone", "none"), 2, None),
         (("--camera", "/dev/video7", "--microphone", "plughw:0"), "/dev/video7", "plughw:0"),
+        (("--no-camera",), None, "default"),
     ],
 )
 def test_camera_and_microphone_are_those_that_were_named(
     windows: list[Window],
     monkeypatch: pytest.MonkeyPatch,
     options: tuple[str, ...],
-    camera: int | str,
+    camera: int | str | None,
     microphone: str | None,
 ) -> None:
     asked: list[tuple[Any, ...]] = []
@@ -114,4 +115,11 @@ def test_camera_and_microphone_are_those_that_were_named(
 
 def test_a_clip_and_a_camera_are_refused_together(windows: list[Window], clip: Path) -> None:
     assert "--speaker takes the place of --camera" in refusal(*GIVEN, "--speaker", clip, "--camera", "1")
+    assert windows == []
+
+
+def test_nobody_to_listen_to_is_refused(windows: list[Window], clip: Path) -> None:
+    assert "microphone alone" in refusal(*GIVEN, "--no-camera", "--microphone", "none")
+    assert "microphone alone" in refusal(*GIVEN, "--no-camera", "--camera", "1")
+    assert "--speaker takes the place" in refusal(*GIVEN, "--speaker", clip, "--no-camera")
     assert windows == []

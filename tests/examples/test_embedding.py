@@ -50,7 +50,7 @@ def shown_examples() -> dict[str, str]:
 def test_the_document_shows_the_examples_as_they_are() -> None:
     shown = shown_examples()
     assert set(shown) == {
-        *("embed.py", "webcam_window.py", "asyncio_frames.py", "fastapi_endpoint.py", "frame_consumer.py")
+        *("embed.py", "webcam_window.py", "push.py", "asyncio_frames.py", "fastapi_endpoint.py", "frame_consumer.py")
     }
     for name, code in shown.items():
         assert (EXAMPLES / name).read_text() == code, f"docs/embedding.md shows another {name}"
@@ -87,6 +87,22 @@ def test_the_webcam_window_shows_frames_until_it_is_closed(
     assert opened == [("me.pflx", "me.png")]
     assert {image.shape for image in shown} == {(SIZE, SIZE, 3)}
     assert "'FULL'" in capsys.readouterr().out
+
+
+def test_what_is_pushed_is_reacted_to(
+    opened: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["push.py", "me.pflx", "me.png"])
+    runpy.run_path(str(EXAMPLES / "push.py"))
+    assert opened == [("me.pflx", "me.png")]
+    lines = [
+        re.fullmatch(r"(\d+\.\d\d) s  due at (\d+) \(64, 64, 4\)", line)
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    assert len(lines) > 25
+    due = [int(line[2]) for line in lines if line]
+    assert len(due) == len(lines)
+    assert min(np.diff(due)) >= 39_000_000
 
 
 def test_the_event_loop_gets_frames_with_their_times(

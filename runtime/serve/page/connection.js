@@ -23,6 +23,7 @@ async function connect() {
   const mine = { peer, id: null, channel: null, answered: performance.now(), seen: null, arrived: false, timer: 0 };
   state.link = mine;
   for (const track of state.stream.getTracks()) limit(peer.addTrack(track, state.stream));
+  if (!state.stream.getVideoTracks().length) peer.addTransceiver("video", { direction: "recvonly" });
   mine.channel = peer.createDataChannel("panel", { ordered: false, maxRetransmits: 0 });
   mine.channel.onmessage = ({ data }) => state.link === mine && hear(mine, JSON.parse(data));
   mine.channel.onclose = () => state.link === mine && lose("The connection was closed.");

@@ -7,23 +7,23 @@ import { state } from "./state.js";
 const VIDEO = { width: { ideal: 320 }, height: { ideal: 240 }, frameRate: { ideal: 25, max: 30 } };
 const AUDIO = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
 
-async function openDevices(constraints = { video: VIDEO, audio: AUDIO }) {
+// Who has no microphone is seen all the same, who has no camera heard.
+async function openDevices({ video, audio } = { video: VIDEO, audio: AUDIO }) {
   if (!navigator.mediaDevices) {
     throw new Refusal("camera", "Browsers give the camera to https pages and to localhost only. Open the page that way.");
   }
-  try {
-    return await navigator.mediaDevices.getUserMedia(constraints);
-  } catch (error) {
-    if (error.name === "NotFoundError" && constraints.audio && constraints.video) {
-      return openDevices({ video: VIDEO }); // no microphone: a speaker without sound
+  for (const constraints of [{ video, audio }, { video }, { audio }]) {
+    try {
+      return await navigator.mediaDevices.getUserMedia(constraints);
+    } catch (error) {
+      if (error.name !== "NotFoundError" || !constraints.video) throw new Refusal("camera", cameraSentence(error));
     }
-    throw new Refusal("camera", cameraSentence(error));
   }
 }
 
 function cameraSentence(error) {
   if (error.name === "NotAllowedError") return "The camera was not allowed. Allow it in the address bar, and start again.";
-  if (error.name === "NotFoundError") return "No camera was found. Plug one in, and start again.";
+  if (error.name === "NotFoundError") return "Neither a camera nor a microphone was found. Plug one in, and start again.";
   if (error.name === "NotReadableError") return "Another program uses the camera. Close it, and start again.";
   return `The camera cannot be opened (${error.name}).`;
 }
@@ -35,7 +35,8 @@ export function openPicked() {
 
 // `unplugged`, here and below, is called when a device that is in use is gone.
 export async function devices(unplugged) {
-  if (!state.stream || state.stream.getVideoTracks()[0].readyState === "ended") adopt(await openDevices(), unplugged);
+  const [first] = [...(state.stream?.getVideoTracks() ?? []), ...(state.stream?.getAudioTracks() ?? [])];
+  if (!first || first.readyState === "ended") adopt(await openDevices(), unplugged);
 }
 
 export function adopt(fresh, unplugged) {
@@ -46,7 +47,7 @@ export function adopt(fresh, unplugged) {
     if (track.kind === "audio") track.enabled = !mute;
   }
   $("self").srcObject = state.stream;
-  $("self").hidden = false;
+  $("self").hidden = !state.stream.getVideoTracks().length;
   $("mute").disabled = !state.stream.getAudioTracks().length;
   listDevices();
 }

@@ -31,7 +31,7 @@ from support.live.timelines import (
 
 from pflx.engines import FeedError
 from pflx.runtime.frames.timing import FRAME_NS, NS_PER_S
-from pflx.runtime.live.timeline import Timeline
+from pflx.runtime.live.timeline import GRACE_NS, Timeline
 from pflx.runtime.media.sources import Timed
 
 # Rates, jitter and pictures
@@ -97,26 +97,32 @@ def test_without_sound_there_is_silence_and_no_offset() -> None:
     assert max(np.subtract(run.closed_s, np.arange(1, len(run.slots) + 1) * 0.04)[25:]) < 1e-6  # nobody is waited for
 
 
-def test_without_pictures_there_are_no_slots_and_little_memory() -> None:
+def test_without_pictures_slots_go_on_in_the_dark_after_a_second_in_little_memory() -> None:
     timeline = Timeline(live=True)
+    slots = []
     tracemalloc.start()
     for k in range(15_000):
         item = Timed(k / 25, audio=np.ones(640, np.float32))
         now = START + (k + 1) * FRAME_NS
         timeline.observe(0, item, now)
         timeline.add(0, item, now)
-        assert not list(timeline.ready(now))
-    assert timeline.next_look() is None
-    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        slots += [(slot.number, now - slot.scheduled, slot.picture.max()) for slot in timeline.ready(now)]
+    assert tracemalloc.get_traced_memory()[1] < 8_000_000
     tracemalloc.stop()
+    assert [number for number, _, _ in slots] == list(range(len(slots)))
+    assert len(slots) == 15_000 - 25 + 1
+    assert max(late for _, late, _ in slots) <= GRACE_NS  # the first one's; then no picture is waited for
+    assert {late for _, late, _ in slots[2:]} == {slots[2][1]}
+    assert slots[2][1] < FRAME_NS
+    assert not any(brightest for *_, brightest in slots)
 
 
 @pytest.mark.parametrize("live", [True, False])
 def test_the_slots_begin_with_the_first_picture_and_its_sound(live: bool) -> None:
-    video = moved(pictures(every(0.04, 2.0)), 5.01, 5.01)
-    run = play(video, sounds(every(0.04, 7.0)) if live else at_once(sounds(every(0.04, 7.0))), live=live)
-    assert run.slots[0].time_s == pytest.approx(5.01)
-    assert run.slots[0].scheduled == pytest.approx(START + 5.05 * NS_PER_S)
+    video = moved(pictures(every(0.04, 2.0)), 0.91, 0.91)
+    run = play(video, sounds(every(0.04, 3.0)) if live else at_once(sounds(every(0.04, 3.0))), live=live)
+    assert run.slots[0].time_s == pytest.approx(0.91)
+    assert run.slots[0].scheduled == pytest.approx(START + 0.95 * NS_PER_S)
     assert all(np.nanmax(np.abs(heard_s(slot))) < 1e-4 for slot in run.slots[:-2])
 
 

@@ -94,6 +94,11 @@ def test_a_source_with_another_rate_than_the_listeners_is_refused_and_the_fix_to
             as_source(source, wanted)
 
 
+def test_items_of_another_rate_are_to_be_resampled_or_pushed_for_their_source_leaves_them_as_they_are() -> None:
+    with pytest.raises(FeedError, match=r"Resample its sound to 16000 Hz.* Or push it: PushSource takes any rate"):
+        as_source(IterableSource([], sample_rate_hz=48_000), 16_000)
+
+
 MAKE: list[Callable[[int], Source]] = [
     lambda rate: FileSource(CLIP, sample_rate_hz=rate),
     lambda rate: IterableSource([], sample_rate_hz=rate),
@@ -124,3 +129,20 @@ def test_an_iterable_of_something_else_is_named() -> None:
     next(track)
     with pytest.raises(FeedError, match="yielded ndarray"):
         next(track)
+
+
+@pytest.mark.parametrize(("has", "stated"), [(48_000, 16_000), (16_000, 48_000), (44_100, 48_000), (8000, 16_000)])
+def test_sound_whose_stamps_tell_of_another_rate_is_refused(has: int, stated: int) -> None:
+    items = [Timed(k / 50, audio=np.zeros(has // 50, np.float32)) for k in range(60)]
+    read = IterableSource(items, sample_rate_hz=stated).tracks()[0]
+    with pytest.raises(FeedError, match=rf"the sound has {has} Hz, and {stated} Hz was stated\..*PushSource"):
+        list(read)
+
+
+def test_pauses_jitter_and_drift_are_no_other_rate() -> None:
+    random = np.random.default_rng(0)
+    pauses = [Timed(k / 50 + k // 7, audio=np.zeros(320, np.float32)) for k in range(100)]
+    jitter = [Timed(k / 50 + random.uniform(0, 0.008), audio=np.zeros(320, np.float32)) for k in range(100)]
+    drift = [Timed(k / 50 * 1.004, audio=np.zeros(320, np.float32)) for k in range(100)]
+    for items in (pauses, jitter, drift):
+        assert len(list(IterableSource(items).tracks()[0])) == 100

@@ -20,7 +20,7 @@ import pytest
 from av.device import DeviceInfo
 from support.media.timed_items import UInt8Array, bgr, pictures, sound
 
-from pflx.engines import DeviceError
+from pflx.engines import DeviceError, FeedError
 from pflx.runtime import MediaError
 from pflx.runtime.media import webcam
 from pflx.runtime.media.sources import Timed, as_source
@@ -232,6 +232,21 @@ def test_sound_that_waited_in_the_driver_is_left_out(monkeypatch: pytest.MonkeyP
     assert waiting._read() is not None
     clock._step = 0
     assert waiting._read() is not None
+
+
+def test_a_microphone_without_a_camera_is_heard_in_the_dark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_microphone(monkeypatch, write_wav(tmp_path / "voice.wav", 0.5))
+    seen, heard = WebcamSource(None, "default", clock=Ticks(1000)).tracks()
+    (dark,) = seen
+    assert dark.dark
+    assert dark.video is not None
+    assert not dark.video.any()
+    assert next(heard).audio is not None
+
+
+def test_neither_camera_nor_microphone_is_refused() -> None:
+    with pytest.raises(FeedError, match="there is nobody"):
+        WebcamSource(None)
 
 
 def test_a_microphone_that_has_nothing_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ addEventListener('securitypolicyviolation', (event) => violations.push(event.blo
 """
 _IS_LIVE = "document.getElementById('screen').dataset.state === 'live'"
 _TRACKS = "document.getElementById('self').srcObject.getTracks().map((track) => track.id).join()"
+_PATHS = ("/../settings.py", "/%2e%2e/settings.py", "/..%2f..%2fsettings.py", "//etc/passwd", "/page/index.html")
+_NO_CAMERA = """
+const all = navigator.mediaDevices, real = all.getUserMedia.bind(all), none = new DOMException('', 'NotFoundError');
+all.getUserMedia = (wanted) => (wanted.video ? Promise.reject(none) : real(wanted));
+"""
 _UNPLUG_CAMERA = "document.getElementById('self').srcObject.getVideoTracks()[0].dispatchEvent(new Event('ended'))"
 _CHOOSE_MICROPHONE = """
 (() => {
@@ -393,6 +398,11 @@ def test_another_microphone_or_camera_goes_on_over_the_same_connection(window: W
         assert page.run(_STATE) == "live"
 
 
+def test_a_visitor_without_a_camera_is_heard(window: Window) -> None:
+    with window.live(lambda page: page.run(_NO_CAMERA)) as page:
+        assert [page.run(_DECODED) > 5, page.run("document.getElementById('self').hidden")] == [True, True]
+
+
 def test_a_page_that_slept_connects_again_when_it_wakes_up(window: Window) -> None:
     with Server(patience_s=1) as server, Window(server, window.browser).live() as page:
         (slept,) = server.lobby.peers
@@ -434,13 +444,7 @@ def test_raw_paths_reach_no_file(window: Window) -> None:
     with ExitStack() as closing:
         connection = http.client.HTTPConnection(host, timeout=10)
         closing.callback(connection.close)
-        for path in (
-            "/../settings.py",
-            "/%2e%2e/settings.py",
-            "/..%2f..%2fsettings.py",
-            "//etc/passwd",
-            "/page/index.html",
-        ):
+        for path in _PATHS:
             connection.request("GET", path)
             answer = connection.getresponse()
             assert (answer.status, b"import" in answer.read()) == (404, False)

@@ -56,7 +56,7 @@ def test_listeners_of_other_bundles_take_of_the_same_time() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda sdp: "nonsense", "No camera is offered"),
+        (lambda sdp: "nonsense", "Neither camera nor microphone is offered"),
         (lambda sdp: "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=oops", "cannot be understood"),
         (lambda sdp: sdp[: sdp.index("m=video")] + sdp[sdp.index("m=audio") :], "."),
         (lambda sdp: sdp + sdp[sdp.index("m=video") :], "one camera"),

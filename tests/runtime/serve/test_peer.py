@@ -124,9 +124,18 @@ def test_what_the_session_reads_is_what_the_camera_saw() -> None:
     async def act(here: Scene) -> None:
         await here.seated(camera=Camera((80, 60)))
         await until(lambda: len(seen) > 3)
-        assert set(seen[-3:]) == {(60, 80, 3)}  # the first are of the warm-up
+        assert set(seen[-3:]) == {(640, 640, 3)}  # the first are of the warm-up
 
     play(act, fake_listener(detector=Detector()))
+
+
+def test_a_visitor_without_a_camera_is_heard_and_sees_the_listener() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated(sees=False)
+        await visitor.see(5)
+        assert len(here.lobby.peers) == 1
+
+    play(act)
 
 
 # Settings

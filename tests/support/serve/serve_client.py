@@ -122,12 +122,17 @@ class Camera(VideoStreamTrack):
 class Visitor:
     """A peer that sends a camera and a microphone, and keeps what it sees and is told."""
 
-    def __init__(self, browser: Browser, *, camera: MediaStreamTrack | None = None, sound: bool = True) -> None:
+    def __init__(
+        self, browser: Browser, *, camera: MediaStreamTrack | None = None, sees: bool = True, sound: bool = True
+    ) -> None:
         self.pictures: list[av.VideoFrame] = []
         self.told: list[dict[str, Any]] = []
         self.id = ""
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.connection.addTrack(camera or Camera())
+        if sees:
+            self.connection.addTrack(camera or Camera())
+        else:
+            self.connection.addTransceiver("video", direction="recvonly")
         if sound:
             self.connection.addTrack(AudioStreamTrack())
         self.channel = self.connection.createDataChannel("panel")
