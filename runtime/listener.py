@@ -232,8 +232,7 @@ class Listener:
             StreamError: the arrays are no snapshot, or it does not fit.
             NeedError: see `stream`.
         """
-        known = chosen_seed(seed, snapshot)
-        stream = self.stream(samples=snapshot_samples(snapshot), seed=known, speaker=speaker)
+        stream = self.stream(samples=snapshot_samples(snapshot), seed=chosen_seed(seed, snapshot), speaker=speaker)
         stream.restore(snapshot)
         return stream
 
