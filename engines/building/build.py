@@ -13,7 +13,8 @@ from pflx.engines.bundle.engine_passport import Passport, Profile, Source, opera
 from pflx.engines.bundle.manifest import Manifest
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.variant_admission import require_admitted
-from pflx.engines.bundle.writer import OutputError, install_engine, require_space, write_whole
+from pflx.engines.bundle.writer import install_engine, require_space
+from pflx.engines.files.writer import OutputError, write_whole
 from pflx.engines.graphs.protocol import TensorSpec
 
 Ranges: TypeAlias = Mapping[str, tuple[int, int, int]]
