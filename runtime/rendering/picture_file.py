@@ -100,7 +100,7 @@ def _decode(stream: IO[bytes], name: str, formats: Sequence[str], most_pixels: i
     except (PortraitError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise PortraitError(f"{name} has {_too_many(most_pixels)}") from error
+        raise PortraitError(f"{name} has more than {most_pixels / 1e6:.0f} million pixels. Scale it down.") from error
     except Exception as error:  # decoders of damaged files raise whatever they come upon
         raise PortraitError(f"{name} is damaged or cut off{_reason(error)}. Copy or download it again.") from error
 
@@ -145,11 +145,8 @@ def _require_decoder(kind: str, name: str) -> None:
 
 def _check_size(picture: Image, name: str, most_pixels: int) -> None:
     if picture.width * picture.height > most_pixels:
-        raise PortraitError(f"{name} has {picture.width}x{picture.height} px, {_too_many(most_pixels)}")
-
-
-def _too_many(most_pixels: int) -> str:
-    return f"more than {most_pixels / 1e6:.0f} million. Scale it down."
+        size = f"{picture.width}x{picture.height} pixels"
+        raise PortraitError(f"{name} has {size}, more than {most_pixels / 1e6:.0f} million. Scale it down.")
 
 
 def _check_whole(picture: Image, name: str) -> None:

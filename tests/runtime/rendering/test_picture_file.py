@@ -239,7 +239,7 @@ def test_heic_is_read_where_the_package_is_installed(caplog: pytest.LogCaptureFi
     for cut in (HEIC, content[: len(content) // 2]):
         with pytest.raises(PortraitError, match="damaged or cut off"):
             read(cut)
-    with pytest.raises(PortraitError, match=r"256x256 px, more than 0 million\. Scale it down"):
+    with pytest.raises(PortraitError, match=r"256x256 pixels, more than 0 million\. Scale it down"):
         read(content, most_pixels=1000)
     assert not caplog.messages
 
@@ -281,7 +281,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
     header = b"BM" + b"\0" * 8 + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
     header += size[0].to_bytes(4, "little") + size[1].to_bytes(4, "little") + b"\x01\0\x18\0" + b"\0" * 24
-    with pytest.raises(PortraitError, match=f"more than {MOST_PIXELS // 10**6} million. Scale it down"):
+    with pytest.raises(PortraitError, match=rf"more than {MOST_PIXELS // 10**6} million( pixels)?\. Scale it down"):
         read(header + b"\0" * 100)
     assert not recwarn.list
 

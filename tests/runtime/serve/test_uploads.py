@@ -73,7 +73,7 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
-    with pytest.raises(PortraitError, match=r"px, more than 33 million|has more than 33 million|damaged"):
+    with pytest.raises(PortraitError, match=r"more than 33 million( pixels)?\. Scale it down"):
         decode_portrait(png_that_claims(*size))
 
 
