@@ -99,34 +99,29 @@ def kill(job: Job, folder: Path, kills: int, seed: int) -> dict[str, Any]:
     spans = _measure(job, folder, words)
     counts: Counter[str] = Counter()
     draw = random.Random(seed)
-    for turn in range(kills):
+    while counts["kills"] < kills:
         job.before(folder)
         old = {name: _state(folder / name) for name in job.outputs}
         child = _start(words, folder)
-        aimed = turn % 2 == 1 and _wait_for_partial(child, folder)
+        aimed = bool(counts["kills"] % 2) and _wait_for_partial(child, folder)
         time.sleep(draw.uniform(0, spans["half_written_s" if aimed else "whole_s"]))
-        counts["killed_while_running" if _end(child) else "over_before"] += 1
-        counts["aimed"] += aimed
-        counts["half_written_left"] += bool(_partials(folder))
+        if not _end(child):
+            counts["over_before"] += 1
+            continue
+        counts["kills"] += 1
+        counts["kills_while_half_written"] += bool(_partials(folder))
         for name, look in job.outputs.items():
             kept = _state(folder / name) == old[name]
             counts["outputs_old" if kept else "outputs_new"] += 1
             if not kept and not _is_whole(look, folder / name):
                 counts["broken"] += 1
-                print(f"{words[0]}: {name} is broken after kill {turn}", file=sys.stderr)
-        counts["next_failed"] += not _run(words, folder)
-        counts["next_failed"] += not all(_is_whole(look, folder / name) for name, look in job.outputs.items())
+                print(f"{words[0]}: {name} is broken after kill {counts['kills']}", file=sys.stderr)
+        through = _run(words, folder) and all(_is_whole(look, folder / name) for name, look in job.outputs.items())
+        counts["next_failed"] += not through
         strangers = {path.name for path in folder.iterdir()} - {*job.outputs, "log"}
         counts["left_after_next"] += bool(_partials(folder) or strangers)
-    names = (
-        "killed_while_running",
-        "over_before",
-        "aimed",
-        "something_half_written_left",
-        "outputs_old",
-        "outputs_new",
-    )
-    return {"kills": kills, **{name: counts[name] for name in (*names, *BAD)}, **spans}
+    names = ("kills", "kills_while_half_written", "over_before", "outputs_old", "outputs_new", *BAD)
+    return {**{name: counts[name] for name in names}, **spans}
 
 
 def _measure(job: Job, folder: Path, words: list[str]) -> dict[str, float]:
