@@ -36,6 +36,8 @@ from PIL import Image
 from pflx.calibration.feeds.feeds import ArrayStore, Feeds, digests_of
 from pflx.engines import Bundle
 from pflx.runtime.builtin import builtin_path
+from pflx.runtime.media.clip import open_speaker
+from pflx.runtime.media.video_writer import VideoWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 MEDIA = ROOT / "tests" / "media"
@@ -78,11 +80,10 @@ def main() -> None:
         for verb in arguments.verbs:
             counts = kill(JOBS[verb], Path(work) / verb.replace(" ", "_"), arguments.kills, arguments.seed)
             found[verb] = {"command": shlex.join(["python", *sys.argv]), **counts}
-    total = {key: sum(each[key] for each in found.values()) for key in ("kills", *BAD)}
-    report.write(
-        "kill_runs",
-        {"machine": machine, "left_out": {"build": "takes TensorRT"}, "verbs": dict(sorted(found.items())), **total},
-    )
+            total = {key: sum(each[key] for each in found.values()) for key in ("kills", *BAD)}
+            left_out = {"build": "takes TensorRT"}
+            counted = {"machine": machine, "left_out": left_out, "verbs": dict(sorted(found.items())), **total}
+            report.write("kill_runs", counted)
     if any(total[key] for key in BAD):
         sys.exit("Something was broken, or left.")
 
@@ -242,6 +243,8 @@ def _json(path: Path) -> None:
 
 def _one_clip(folder: Path) -> None:
     """Feeds of one clip, recorded once, to which the next is added."""
+    for clip in (CLIP, SECOND):
+        _shorten(clip, folder.parent / clip.name)
     kept = folder.parent / "feeds_of_one_clip"
     if not kept.exists():
         words = _record(folder, CLIP)
@@ -253,7 +256,19 @@ def _one_clip(folder: Path) -> None:
 
 
 def _record(folder: Path, clip: Path) -> list[str | Path]:
-    return ["calibrate", "record", builtin_path(256), "-s", clip, "-p", PORTRAIT, "-o", folder / "feeds"]
+    short = folder.parent / clip.name
+    return ["calibrate", "record", builtin_path(256), "-s", short, "-p", PORTRAIT, "-o", folder / "feeds"]
+
+
+def _shorten(clip: Path, target: Path) -> None:
+    """The first two seconds of a clip."""
+    if target.exists():
+        return
+    speaker = open_speaker(clip).limited(2)
+    with VideoWriter(target, (speaker.width, speaker.height), audio=True) as writer:
+        for chunk in speaker.chunks():
+            writer.write(chunk.video)
+            writer.write_audio(chunk.audio)
 
 
 def _predictions(folder: Path) -> Path:
@@ -281,7 +296,7 @@ JOBS = {
     ),
     "calibrate posnet": Job(
         lambda at: [
-            *("calibrate", "posnet", MEDIA / "head_cap13_31s.npy", "--slide", "8", "--steps", "300"),
+            *("calibrate", "posnet", MEDIA / "head_cap13_31s.npy", "--slide", "8", "--steps", "100"),
             *("-o", at / "posnet.safetensors", "--json", at / "posnet.json"),
         ],
         {"posnet.safetensors": _weights, "posnet.json": _json},
