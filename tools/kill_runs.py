@@ -76,6 +76,7 @@ def main() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     found = _earlier(report.RESULTS / "kill_runs.json")
+    total: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="pflx-kills-") as work:
         for verb in arguments.verbs:
             counts = kill(JOBS[verb], Path(work) / verb.replace(" ", "_"), arguments.kills, arguments.seed)
@@ -84,7 +85,7 @@ def main() -> None:
             left_out = {"build": "takes TensorRT"}
             counted = {"machine": machine, "left_out": left_out, "verbs": dict(sorted(found.items())), **total}
             report.write("kill_runs", counted)
-    if any(total[key] for key in BAD):
+    if any(total.get(key) for key in BAD):
         sys.exit("Something was broken, or left.")
 
 

@@ -68,12 +68,16 @@ class VideoWriter:
             raise MediaError(f"There is no folder {self._path.parent}. Make it, or choose another place.")
         if self._path.is_dir():
             raise MediaError(f"{self._path} is a folder. Choose another name.")
-        self._container: OutputContainer | None = None
         with self._failures():
             self._file = Replacement(self._path)
         try:
             with self._failures():
-                self._container = _new_mp4(self._file.partial)
+                self._container: OutputContainer = _new_mp4(self._file.partial)
+        except BaseException:
+            self._file.discard()
+            raise
+        try:
+            with self._failures():
                 self._video = _add_video(self._container, size, fps)
                 self._audio = _add_audio(self._container, sample_rate_hz) if audio else None
                 self._container.start_encoding()  # opens the file: a bad place is found here, not later
@@ -133,7 +137,6 @@ class VideoWriter:
                 self.write_audio(block)
             self._mux(self._audio, None)
         self._mux(self._video, None)
-        assert self._container is not None
         with self._failures():
             self._container.close()
             self._file.commit()
@@ -142,9 +145,8 @@ class VideoWriter:
         """Close and remove what is left; a failure here would hide the one that led here."""
         from av.error import FFmpegError
 
-        if self._container is not None:
-            with suppress(FFmpegError, OSError):
-                self._container.close()
+        with suppress(FFmpegError, OSError):
+            self._container.close()
         self._file.discard()
 
     def _mux(self, stream: Any, frame: Any) -> None:

@@ -114,7 +114,7 @@ def _known_kind(stream: IO[bytes], name: str, formats: Sequence[str]) -> str:
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
     kind = kind_of(head)
-    if kind in formats:
+    if kind is not None and kind in formats:
         _require_decoder(kind, name)
         return kind
     *most, last = (_NAMES.get(each, each) for each in formats[:3])
@@ -223,7 +223,7 @@ def _converted(picture: Image, profile: bytes, name: str) -> Image:
     from PIL import Image, ImageCms
 
     try:
-        given = ImageCms.ImageCmsProfile(BytesIO(profile))
+        given: Any = ImageCms.ImageCmsProfile(BytesIO(profile))
         space = given.profile.xcolor_space.strip()
         mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
         if mode is None or (mode == "CMYK") != (picture.mode == "CMYK"):

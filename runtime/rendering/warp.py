@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pflx.runtime.frames.arrays import Float32Array, Float64Array, UInt8Array
-from pflx.runtime.rendering.portrait import PortraitError, load_picture, load_portrait, load_square, load_whole
+from pflx.runtime.rendering.picture_file import PortraitError
+from pflx.runtime.rendering.portrait import load_picture, load_portrait, load_square, load_whole
 from pflx.runtime.speaker.landmarks import FaceLandmarks, FaceMesh
 
 GEOMETRY: Mapping[str, int] = {

@@ -275,7 +275,8 @@ def test_files_are_synced_before_they_are_renamed_and_folders_after(
 def test_a_writer_that_was_taken_for_dead_before_it_was_locked_makes_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, taken = os.open, []
+    opened = os.open
+    taken: list[Path] = []
 
     def open_and_lose(path: Path, flags: int, mode: int = 0o777) -> int:
         handle = opened(path, flags, mode)

@@ -55,7 +55,7 @@ def as_players_show_it(path: Path) -> Float64Array:
 def planes(frame: av.VideoFrame) -> list[UInt8Array]:
     """Luma, and both chromas, which have half its size, in its size."""
     assert frame.format.name == "yuv420p"
-    raw = [np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size) for plane in frame.planes]
+    raw = [np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size) for plane in frame.planes]
     luma, *chroma = (values[:, : plane.width] for values, plane in zip(raw, frame.planes, strict=True))
     return [luma, *(cv2.resize(values, luma.shape[::-1]).astype(np.uint8) for values in chroma)]
 

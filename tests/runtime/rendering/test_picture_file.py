@@ -22,8 +22,11 @@ PORTRAIT = MEDIA / "portrait_astronaut_256.png"
 ORIGINAL = np.asarray(Image.open(PORTRAIT).convert("RGB"))
 _GREY = ORIGINAL.mean(axis=2, keepdims=True)
 VIVID = np.clip(_GREY + 2.5 * (ORIGINAL - _GREY), 0, 255).astype(np.uint8)
-LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}}
-LOSSY = {"JPEG": {"quality": 100, "subsampling": 0}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}
+LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}}
+LOSSY: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 100, "subsampling": 0},
+    "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+}
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 

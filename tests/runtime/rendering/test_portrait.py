@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from support.places import MEDIA
 
-from pflx.runtime.rendering.portrait import PortraitError, load_portrait
+from pflx.runtime.rendering.picture_file import PortraitError
+from pflx.runtime.rendering.portrait import load_portrait
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
 

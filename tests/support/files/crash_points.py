@@ -64,4 +64,5 @@ def _die(folder: Path, after: int) -> None:
         fsync(handle)
 
     sys.addaudithook(hook)
-    os.fsync = counted
+    system: Any = os
+    system.fsync = counted
