@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--verbs", nargs="+", choices=sorted(JOBS), default=sorted(JOBS))
     parser.add_argument("--kills", type=int, default=40, help="of each verb")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="after which a verb is done with fewer kills")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     sys.path.append(str(ROOT / "benchmarks"))
@@ -79,7 +80,8 @@ def main() -> None:
     total: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="pflx-kills-") as work:
         for verb in arguments.verbs:
-            counts = kill(JOBS[verb], Path(work) / verb.replace(" ", "_"), arguments.kills, arguments.seed)
+            until = time.monotonic() + arguments.seconds
+            counts = kill(JOBS[verb], Path(work) / verb.replace(" ", "_"), arguments.kills, until, arguments.seed)
             found[verb] = {"command": shlex.join(["python", *sys.argv]), **counts}
             total = {key: sum(each[key] for each in found.values()) for key in ("kills", *BAD)}
             left_out = {"build": "takes TensorRT"}
@@ -93,7 +95,7 @@ BAD = ("broken", "next_failed", "left_after_next")
 """Counts that must be 0."""
 
 
-def kill(job: Job, folder: Path, kills: int, seed: int) -> dict[str, Any]:
+def kill(job: Job, folder: Path, kills: int, until: float, seed: int) -> dict[str, Any]:
     """Kill one verb again and again."""
     folder.mkdir()
     job.before(folder)
@@ -101,7 +103,7 @@ def kill(job: Job, folder: Path, kills: int, seed: int) -> dict[str, Any]:
     spans = _measure(job, folder, words)
     counts: Counter[str] = Counter()
     draw = random.Random(seed)
-    while counts["kills"] < kills:
+    while counts["kills"] < kills and time.monotonic() < until:
         job.before(folder)
         old = {name: _state(folder / name) for name in job.outputs}
         child = _start(words, folder)
