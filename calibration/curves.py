@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pflx.calibration.reports import INSTALL
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 from pflx.engines.graphs.protocol import import_backend
 
 _INK, _SOFT, _PALE, _WARNING = "#1c2430", "#5d6b7c", "#dfe4ea", "#c8362b"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 
 INSTALL = "pip install 'pflx[cpu,calibrate]'"
 

@@ -14,7 +14,7 @@ import typer
 from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.export import Kind
 from pflx.cli.options import DenoisingOptions, EngineOptions, Lookahead, SpeakerOptions, grouped
-from pflx.cli.paths import check_output
+from pflx.cli.paths import check_apart, check_output
 from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
 
 if TYPE_CHECKING:
@@ -116,6 +116,16 @@ def bench_latency(
 
     outputs = _Outputs(json, html, trace)
     outputs.check(traced=mode in _TRACED and not self_test)
+    check_apart(
+        reads={
+            "BUNDLE": bundle,
+            "--portrait": portrait,
+            "--speaker": speaker,
+            "--compare": compare,
+            **known.files(),
+        },
+        writes={"--json": json, "--html": html, "--trace": trace},
+    )
     manifest = None if bundle is None or self_test else Bundle.open(bundle, verify=False).manifest
     judge = _Judge(limits, compare, [*manifest.graphs] if manifest and mode is Mode.ENGINE else [])
     at_once = _read_range(sessions)
@@ -254,8 +264,6 @@ class _Outputs:
             check_output(path, suffix)
         if self.trace and not traced:
             raise OutputError(f"--trace {self.trace}: only the modes {' and '.join(_TRACED)} leave a trace.")
-        if self.trace and self.json and self.trace.absolute() == self.json.absolute():
-            raise OutputError(f"{self.json} is given twice. Choose another name for --trace.")
 
     def write(self, report: Report, judge: _Judge, ledgers: list[Ledger]) -> None:
         """Print the report, write the files, and fail last, so that the report is there to look into."""

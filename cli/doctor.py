@@ -84,6 +84,7 @@ def examine() -> Iterator[Finding]:
     for name, package, needed_for in (
         ("pygame", "window", "pflx live"),
         ("aiortc", "serve", "pflx serve"),
+        ("pillow_heif", "heic", "portraits in HEIC"),
         ("torch", "export", "pflx export of checkpoints"),
         ("onnxscript", "export", "pflx export of checkpoints"),
     ):

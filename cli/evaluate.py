@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pflx.cli.console import command_line, err, print_line, progress_bar
-from pflx.cli.paths import check_output
+from pflx.cli.paths import check_apart, check_output
 
 _Predictions = Annotated[
     Path, typer.Argument(help="Of `pflx run --coefficients`, .npz; or [N, K, T, D] or [K, T, D], .npy or .npz.")
@@ -51,6 +51,16 @@ def evaluate(
 
     check_output(plot, ".png")
     check_output(json, ".json")
+    check_apart(
+        reads={
+            "PREDICTIONS": predictions,
+            "--listener": listener,
+            "--speaker": speaker,
+            "--neighbours": neighbours,
+            "--video": video,
+        },
+        writes={"--plot": plot, "--json": json},
+    )
     given = read_predictions(predictions)
     inputs = Inputs(
         predictions=given,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.paths import check_apart
 from pflx.engines import BackendMissingError, Bundle, PflInfo, PflxError
 from pflx.engines.bundle.mean_face import read_mean_face
 from pflx.engines.bundle.policy import read_policy
@@ -167,6 +168,16 @@ def export(
     """
     sources = Sources(generator or [], posnet, renderer, mean_face, untrained, kind)
     check_target(output, overwrite)
+    check_apart(
+        reads={
+            "--generator": generator,
+            "--posnet": posnet,
+            "--renderer": renderer,
+            "--mean-face": mean_face,
+            "--policy": policy,
+        },
+        writes={"--output": output},
+    )
     cut = PflInfo(mode=pfl.value, window=256, padding=20, square_pixels=not stored_pixels)
     chosen = (window, history, mfcc_range, policy)
     if sources.are_builtin and not use_past_frames and all(choice is None for choice in chosen):

@@ -86,6 +86,10 @@ class SpeakerOptions:
         given = {"coefficients": self.speaker_coefficients, "emotion": self.speaker_emotion}
         return {need: value for need, value in given.items() if value is not None}
 
+    def files(self) -> dict[str, str | None]:
+        """Option to the file that it may name."""
+        return {"--speaker-coefficients": self.speaker_coefficients, "--speaker-emotion": self.speaker_emotion}
+
     def settings(self) -> SpeakerSettings:
         """As the runtime takes them."""
         from pflx.runtime import SpeakerSettings

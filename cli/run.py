@@ -24,9 +24,9 @@ from pflx.cli.options import (
     SpeakerOptions,
     grouped,
 )
-from pflx.cli.paths import check_output
-from pflx.engines import Array, Manifest, OutputError
-from pflx.engines.bundle.writer import write_whole
+from pflx.cli.paths import check_apart, check_output
+from pflx.engines import Array, Manifest
+from pflx.engines.files.writer import write_whole
 
 if TYPE_CHECKING:
     from pflx.runtime import Ledger, ListenerFrame, Region, SpeakerFile
@@ -74,9 +74,12 @@ def run(
     check_output(output, ".mp4")
     check_output(coefficients, ".npz")
     check_output(trace, ".json")
+    videos = [output] if side_by_side or samples == 1 else _numbered(output, samples)
+    check_apart(
+        reads={"SPEAKER": speaker, "--portrait": portrait, "--bundle": bundle, **known.files()},
+        writes={"--output": videos, "--coefficients": coefficients, "--trace": trace},
+    )
     clip = open_speaker(speaker)
-    if output.exists() and output.samefile(speaker):
-        raise OutputError(f"{output} is the speaker's clip, which would be replaced. Give another --output.")
     if duration is not None:
         clip = clip.limited(duration)
     track, stamps = _Track(samples), _Stamps()
@@ -99,7 +102,7 @@ def run(
             difference = listener.step_difference(clip, seed=seed)
         if difference is not None:
             print_line(_told(difference))
-        film = _Film(output, clip, listener.manifest.renderer.size, samples, side_by_side)
+        film = _Film(videos, clip, listener.manifest.renderer.size, samples, side_by_side)
         with film, progress_bar() as report:
             print_untrained(listener.manifest)
             region = None
@@ -112,7 +115,7 @@ def run(
             track.write(coefficients, region, listener.manifest)
         if trace:
             stamps.write(trace, f"pflx run {speaker.name}")
-    for path in filter(None, [*film.paths, coefficients, trace]):
+    for path in filter(None, [*videos, coefficients, trace]):
         print_line(f"Wrote {path}")
     print_line(f"The reaction trails the speaker by {listener.algorithmic_delay_ms:.0f} ms at most, computing aside.")
 
@@ -127,17 +130,20 @@ def _told(difference: StepDifference) -> str:
     )
 
 
+def _numbered(output: Path, samples: int) -> list[Path]:
+    return [output.with_stem(f"{output.stem}-{sample}") for sample in range(samples)]
+
+
 class _Film:
     """The videos of one run: one per sample, or one with the speaker on the left. Opened before any work is done."""
 
-    def __init__(self, output: Path, clip: SpeakerFile, size: int, samples: int, side_by_side: bool) -> None:
+    def __init__(self, paths: list[Path], clip: SpeakerFile, size: int, samples: int, side_by_side: bool) -> None:
+        self._paths = paths
         self._clip, self._size, self._samples, self._side_by_side = clip, size, samples, side_by_side
-        numbered = [output.with_stem(f"{output.stem}-{sample}") for sample in range(samples)]
-        self.paths = [output] if side_by_side or samples == 1 else numbered
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:  # closes the first ones where a later one cannot be opened
-            self._writers = [opened.enter_context(self._writer(path)) for path in self.paths]
+            self._writers = [opened.enter_context(self._writer(path)) for path in self._paths]
             self._stack = opened.pop_all()
         return self
 

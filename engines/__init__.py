@@ -23,7 +23,8 @@ from pflx.engines.bundle.manifest import (
     SmootherInfo,
 )
 from pflx.engines.bundle.variant_admission import Admission
-from pflx.engines.bundle.writer import OutputError, OutputExistsError, bundle_writer, require_space, write_manifest
+from pflx.engines.bundle.writer import bundle_writer, require_space, write_manifest
+from pflx.engines.files.writer import OutputError, OutputExistsError
 from pflx.engines.graphs.fake import FakeEngine
 from pflx.engines.graphs.openvino import OpenVinoEngine
 from pflx.engines.graphs.ort import OrtEngine

@@ -24,7 +24,8 @@ from pflx.runtime.media.sources import FileSource, IterableSource, Source, Timed
 from pflx.runtime.media.stream_sink import StreamSink
 from pflx.runtime.media.webcam import WebcamSource
 from pflx.runtime.media.window import WindowSink
-from pflx.runtime.rendering.portrait import PortraitError, load_portrait
+from pflx.runtime.rendering.picture_file import PortraitError
+from pflx.runtime.rendering.portrait import load_portrait
 from pflx.runtime.speaker.extractor import Extractor, NeedError
 from pflx.runtime.speaker.extractors import open_extractor
 from pflx.runtime.speaker.faces import BlazeFace, Face, FaceDetector

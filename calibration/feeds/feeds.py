@@ -26,7 +26,7 @@ from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.replay import Step, Take
 from pflx.engines import Array, Bundle
 from pflx.engines.bundle.manifest import with_renderer
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 
 SCHEMA = 1
 INDEX = "feeds.json"

@@ -44,7 +44,7 @@ from pflx.engines import (
     check_feeds,
 )
 from pflx.engines.bundle.bundle import file_info
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 from pflx.engines.graphs.threads import check_threads
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.bundle_engines import CALL_SIZES

@@ -22,7 +22,7 @@ from pflx.calibration.posnet.start import MIN_HIDDEN, solve_start
 from pflx.calibration.posnet.table import online
 from pflx.calibration.progress import Progress, silent
 from pflx.engines import Array
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 from pflx.export.models import PosNet
 from pflx.export.models.posnet import POSE
 

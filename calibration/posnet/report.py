@@ -14,7 +14,7 @@ from pflx.calibration.posnet.fit import FitOptions, Fitted, fit, joined, save_po
 from pflx.calibration.posnet.motion import JUMP, Motion, read_motion
 from pflx.calibration.posnet.table import Row, baselines, compare, table_lines
 from pflx.calibration.progress import Progress, silent
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 
 
 def fit_and_judge(

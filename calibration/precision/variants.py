@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from pflx.engines import Admission, Bundle, BundleError, Manifest, bundle_writer, require_space, write_manifest
-from pflx.engines.bundle.locks import locked
 from pflx.engines.bundle.manifest import MANIFEST
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.locks import locked
+from pflx.engines.files.writer import write_whole
 
 REPORT = "report.json"
 CALIBRATED = "calibrated"

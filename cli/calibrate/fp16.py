@@ -11,7 +11,7 @@ from msgspec import structs
 from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.options import BundleArgument, Threads
 from pflx.cli.options import Feeds as FeedsOption
-from pflx.cli.paths import check_output
+from pflx.cli.paths import check_apart, check_output
 from pflx.engines import Bundle
 
 
@@ -42,10 +42,13 @@ def fp16(
     from pflx.calibration.precision.fp16_report import plot_report, report_lines, require_held
     from pflx.calibration.reports import save_report
     from pflx.engines.bundle.policy import encode_policy
-    from pflx.engines.bundle.writer import write_whole
+    from pflx.engines.files.writer import write_whole
 
     for path, suffix in ((output, ".json"), (report, ".json"), (plot, ".png")):
         check_output(path, suffix)
+    check_apart(
+        reads={"BUNDLE": bundle, "--feeds": feeds}, writes={"--output": output, "--report": report, "--plot": plot}
+    )
     options = Fp16Options(
         bound=Bound(psnr_db=psnr, ssim=ssim, head_deg=head),
         trials=trials,

@@ -11,7 +11,7 @@ import typer
 from pflx.cli.console import print_line, print_untrained, progress_bar
 from pflx.cli.options import BundleArgument, Threads
 from pflx.cli.options import Feeds as FeedsOption
-from pflx.cli.paths import check_output
+from pflx.cli.paths import check_apart, check_output
 from pflx.engines import Bundle
 
 
@@ -54,6 +54,11 @@ def int8(
     check_output(json, ".json")
     check_output(plot, ".png")
     target = output or bundle
+    into_another = target.resolve() != bundle.resolve()
+    check_apart(
+        reads={"BUNDLE": bundle, "--feeds": feeds},
+        writes={"--output": target if into_another else None, "--json": json, "--plot": plot},
+    )
     opened = Bundle.open(bundle)
     check_target(target.absolute(), overwrite or output is None)
     recorded = Feeds.open(feeds)

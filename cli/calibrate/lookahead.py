@@ -11,7 +11,7 @@ from msgspec import structs
 from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.options import BundleArgument, Precision, Threads
 from pflx.cli.options import Feeds as FeedsOption
-from pflx.cli.paths import check_output
+from pflx.cli.paths import check_apart, check_output
 from pflx.engines import Bundle
 
 
@@ -32,6 +32,7 @@ def lookahead(
 
     check_output(json, ".json")
     check_output(plot, ".png")
+    check_apart(reads={"BUNDLE": bundle, "--feeds": feeds}, writes={"--json": json, "--plot": plot})
     opened = Bundle.open(bundle)
     recorded = Feeds.open(feeds)
     recorded.require_match(opened)

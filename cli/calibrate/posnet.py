@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pflx.cli.console import print_line, progress_bar
-from pflx.cli.paths import check_output
+from pflx.cli.paths import check_apart, check_output
 from pflx.engines import BackendMissingError
 
 
@@ -79,6 +79,7 @@ def posnet(
     """
     check_output(output, ".safetensors")
     check_output(json, ".json")
+    check_apart(reads={"MOTION": motion}, writes={"--output": output, "--json": json})
     try:
         from pflx.calibration.posnet.fit import FitOptions
         from pflx.calibration.posnet.loss import Objective

@@ -9,6 +9,7 @@ import typer
 
 from pflx.cli.console import print_line, progress_bar
 from pflx.cli.options import BundleArgument, Portrait, SpeakerOptions, Threads, grouped
+from pflx.cli.paths import check_apart
 from pflx.engines import Bundle
 
 
@@ -30,6 +31,10 @@ def record(
     """
     from pflx.calibration.feeds.record import RecordOptions, record
 
+    check_apart(
+        reads={"BUNDLE": bundle, "--speaker": speaker, "--portrait": portrait, **known.files()},
+        writes={"--output": output},
+    )
     with progress_bar() as report:
         feeds = record(
             Bundle.open(bundle),

@@ -11,11 +11,12 @@ from typing import TypeAlias
 from pflx.engines.building.compiler import EngineBuildError, Progress, compile_graph
 from pflx.engines.bundle.bundle import Bundle, file_info
 from pflx.engines.bundle.engine_passport import Passport, Profile, Source, operating_system, this_machine
-from pflx.engines.bundle.locks import GoneError
 from pflx.engines.bundle.manifest import BundleCorruptError, Manifest
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.variant_admission import require_admitted
-from pflx.engines.bundle.writer import OutputError, install_engine, require_space, write_whole
+from pflx.engines.bundle.writer import install_engine, require_space
+from pflx.engines.files.locks import GoneError
+from pflx.engines.files.writer import OutputError, write_whole
 from pflx.engines.graphs.protocol import TensorSpec
 
 Ranges: TypeAlias = Mapping[str, tuple[int, int, int]]

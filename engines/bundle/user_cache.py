@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from pflx.engines.bundle.driver import Gpu
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 from pflx.engines.graphs.protocol import PflxError
 
 log = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -9,7 +10,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import msgspec
 
 from pflx.engines.bundle.bundle import Bundle, file_info, is_leftover, list_files
 from pflx.engines.bundle.engine_passport import Passport
-from pflx.engines.bundle.locks import GoneError, locked
 from pflx.engines.bundle.manifest import (
     MANIFEST,
     BundleCorruptError,
@@ -27,15 +27,20 @@ from pflx.engines.bundle.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from pflx.engines.graphs.protocol import PflxError
+from pflx.engines.files.locks import GoneError, locked
+from pflx.engines.files.writer import (
+    OutputError,
+    OutputExistsError,
+    clear_leftovers,
+    followed,
+    new_partial,
+    sync_folder,
+    sync_tree,
+    write_whole,
+)
 
-
-class OutputError(PflxError, OSError):
-    """An output cannot be written where it was asked for."""
-
-
-class OutputExistsError(OutputError, FileExistsError):
-    """Something is already at the output path."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Source: Linux, fcntl.h and linux/fs.h."""
 
 
 @contextmanager
@@ -44,7 +49,8 @@ def bundle_writer(target: str | Path, overwrite: bool = False) -> Iterator[Path]
 
     The block fills the folder and ends with `write_manifest`. Any exception, Ctrl-C included, removes
     the folder and leaves `target` as it was. What a killed process left is removed by the next writer
-    to the same target: a living writer holds a lock on its folder, a dead one does not.
+    in the same folder: a living writer holds a lock on what it makes, a dead one does not. Where `target` is a link,
+    what it points at is written.
 
     Args:
         target: where the bundle is to be; its name ends in `.pflx`.
@@ -58,15 +64,16 @@ def bundle_writer(target: str | Path, overwrite: bool = False) -> Iterator[Path]
         OutputError: the name or the parent folder is wrong, not writable, or the disk is full.
         BundleCorruptError: the block left no valid bundle.
     """
-    place = Path(os.path.abspath(target))  # noqa: PTH100 - a link at the target must not be followed
-    check_target(place, overwrite)
-    _clear_leftovers(place)
+    place = followed(target)
+    _put_back(place)
+    check_target(Path(target), overwrite)
+    clear_leftovers(place.parent)
     with ExitStack() as stack:
         folder = _new_folder(place, stack)
         try:
             yield folder
             Bundle.open(folder, verify=False)
-            _sync(folder)
+            sync_tree(folder)
             _commit(folder, place, overwrite)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -137,11 +144,13 @@ def check_target(target: Path, overwrite: bool = False) -> None:
     """
     if target.suffix != ".pflx" or not target.stem:
         raise OutputError(f"A bundle's name ends in .pflx, '{target.name}' does not. Try {target.name}.pflx.")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target.parent} is no folder. Make it, or write {target.name} elsewhere.")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{target.parent} is not writable. Write {target.name} elsewhere.")
-    if os.path.lexists(target):
+    place = followed(target)
+    parent = place.parent if target.is_symlink() else target.parent
+    if not parent.is_dir():
+        raise OutputError(f"{parent} is no folder. Make it, or write {target.name} elsewhere.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{parent} is not writable. Write {target.name} elsewhere.")
+    if os.path.lexists(place):
         _check_replaceable(target, overwrite)
 
 
@@ -176,22 +185,22 @@ def _with_engine(manifest: Manifest, passport: Passport, info: FileInfo) -> Mani
 
 def _remove_leftovers(root: Path, manifest: Manifest) -> None:
     """Remove what an interrupted build left; only under the lock, where no other build is writing."""
-    unlisted = (root / path for path in list_files(root) - manifest.files.keys() if is_leftover(path))
-    for path in [*unlisted, *root.glob(".*.partial"), *root.glob("engines/.*.partial")]:
-        path.unlink(missing_ok=True)
+    for path in list_files(root) - manifest.files.keys():
+        if is_leftover(path):
+            (root / path).unlink(missing_ok=True)
 
 
 def _check_replaceable(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputExistsError(f"{target} exists. Give another name, or replace it with --overwrite.")
-    if target.is_symlink() or not (target / MANIFEST).is_file():
+    if not (target / MANIFEST).is_file():
         raise OutputExistsError(f"{target} is no bundle, and is not replaced. Remove it, or give another name.")
 
 
 def _new_folder(target: Path, stack: ExitStack) -> Path:
     """Make a folder beside the target, locked until the stack is left."""
     while True:
-        folder = _beside(target, "partial")
+        folder = new_partial(target.parent)
         try:
             folder.mkdir()
             stack.enter_context(locked(folder))
@@ -207,23 +216,43 @@ def _commit(folder: Path, target: Path, overwrite: bool) -> None:
         _swap(folder, target)
     else:
         _rename(folder, target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _swap(folder: Path, target: Path) -> None:
+    """Replace a bundle. What was there is removed, or left in `folder` for the caller to remove."""
     try:
         with locked(target):  # the lock stays with the old folder when it is renamed
             _check_replaceable(target, overwrite=True)
-            old = _beside(target, "old")
-            target.rename(old)
-            try:
-                _rename(folder, target)
-            except BaseException:
-                old.rename(target)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):  # some file systems have no permissions
+                folder.chmod(target.stat().st_mode & 0o777)
+            if not _exchange(folder, target):
+                _swap_in_steps(folder, target)
     except GoneError:
         _rename(folder, target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step; False where the system or the file system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # not in every C library
+    if renameat2 is None:
+        return False
+    paths = [ctypes.c_char_p(os.fsencode(path)) for path in (one, other)]
+    return bool(renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
+
+
+def _swap_in_steps(folder: Path, target: Path) -> None:
+    """Move the old bundle aside, from where `_put_back` takes it if this process is stopped in between."""
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    target.rename(old)
+    try:
+        _rename(folder, target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _rename(folder: Path, target: Path) -> None:
@@ -235,59 +264,11 @@ def _rename(folder: Path, target: Path) -> None:
         raise
 
 
-def _clear_leftovers(target: Path) -> None:
-    """Remove what killed writers left, and put back a bundle that was moved aside but not replaced."""
-    for kind in ("old", "partial"):
-        for folder in target.parent.glob(f".{escape(target.name)}.*.{kind}"):
-            try:
-                with locked(folder, wait=False) as mine:
-                    if mine and kind == "old" and not os.path.lexists(target):
-                        folder.rename(target)
-                    elif mine:
-                        shutil.rmtree(folder, ignore_errors=True)
-            except GoneError:
-                continue
-
-
-def _beside(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{kind}")
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that it appears at its path complete and on the disk, or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    partial = _beside(path, "partial")
-    try:
-        with partial.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        else:
-            _sync_folder(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _put_back(target: Path) -> None:
+    """Put back a bundle that a dead process moved aside and did not replace, and remove one that it did."""
+    for folder in target.parent.glob(f".{escape(target.name)}.*.old"):
+        with suppress(GoneError, OSError), locked(folder, wait=False) as mine:
+            if mine and not os.path.lexists(target):
+                folder.rename(target)
+            elif mine:
+                shutil.rmtree(folder, ignore_errors=True)

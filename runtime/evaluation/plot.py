@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pflx.engines import Array, FeedError
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 from pflx.engines.graphs.protocol import import_backend
 from pflx.runtime.evaluation.distance import INSTALL
 from pflx.runtime.evaluation.evaluate import Inputs, pose_of

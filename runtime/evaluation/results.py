@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from pflx.engines import PflxError
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 
 SCHEMA = 1
 

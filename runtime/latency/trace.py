@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 from pflx.runtime.frames.ledger import Ledger, Rung
 
 _PID = 1

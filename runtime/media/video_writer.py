@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from pflx.engines.files.writer import Replacement
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ
 from pflx.runtime.media.errors import MediaError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 _H264_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "h264_nvenc")
+_BT709, _LIMITED = 1, 1
+"""Primaries, transfer and matrix; and range. Source: ITU-T H.273, tables 2 to 4; FFmpeg, AVCOL_RANGE_MPEG."""
 
 
 class VideoWriter:
@@ -30,11 +32,11 @@ class VideoWriter:
                 writer.write(frames)            # uint8 [T, H, W, 3]
                 writer.write_audio(samples)     # float32 [sample rate / 25 * T]
 
-    It is written beside its place and renamed when the block ends well; after an exception, Ctrl-C included,
-    nothing stays. Pictures and sound may come in turns of any size; keep the turns to a few seconds, what one
-    is ahead of the other waits (compressed) in memory. Sound that ends before the pictures is followed by
-    silence. An odd width or height, which H.264 in yuv420p cannot hold, is filled up by repeating the last
-    column or row. A file of that name is replaced.
+    It is written beside its place and renamed when the block ends well (see `Replacement`); after an exception,
+    Ctrl-C included, nothing stays. Colours are those of BT.709 in limited range, and the file says so. Pictures and
+    sound may come in turns of any size; keep the turns to a few seconds, what one is ahead of the other waits
+    (compressed) in memory. Sound that ends before the pictures is followed by silence. An odd width or height, which
+    H.264 in yuv420p cannot hold, is filled up by repeating the last column or row. A file of that name is replaced.
 
     Args:
         path: where to; the suffix must be .mp4.
@@ -66,9 +68,14 @@ class VideoWriter:
             raise MediaError(f"There is no folder {self._path.parent}. Make it, or choose another place.")
         if self._path.is_dir():
             raise MediaError(f"{self._path} is a folder. Choose another name.")
-        self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         with self._failures():
-            self._container: OutputContainer = _new_mp4(self._partial)
+            self._file = Replacement(self._path)
+        try:
+            with self._failures():
+                self._container: OutputContainer = _new_mp4(self._file.partial)
+        except BaseException:
+            self._file.discard()
+            raise
         try:
             with self._failures():
                 self._video = _add_video(self._container, size, fps)
@@ -90,7 +97,8 @@ class VideoWriter:
             )
         even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
         for image in even:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            given = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = given.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
             frame.pts = self._frames
             self._frames += 1
             self._mux(self._video, frame)
@@ -131,7 +139,7 @@ class VideoWriter:
         self._mux(self._video, None)
         with self._failures():
             self._container.close()
-            self._partial.replace(self._path)
+            self._file.commit()
 
     def _discard(self) -> None:
         """Close and remove what is left; a failure here would hide the one that led here."""
@@ -139,8 +147,7 @@ class VideoWriter:
 
         with suppress(FFmpegError, OSError):
             self._container.close()
-        with suppress(OSError):
-            self._partial.unlink(missing_ok=True)
+        self._file.discard()
 
     def _mux(self, stream: Any, frame: Any) -> None:
         with self._failures():
@@ -177,6 +184,9 @@ def _add_video(container: OutputContainer, size: tuple[int, int], fps: int) -> A
     assert isinstance(stream, av.VideoStream)
     stream.width, stream.height = size[0] + size[0] % 2, size[1] + size[1] % 2
     stream.pix_fmt = "yuv420p"
+    colours = stream.codec_context
+    colours.color_primaries = colours.color_trc = colours.colorspace = _BT709
+    colours.color_range = _LIMITED
     return stream
 
 

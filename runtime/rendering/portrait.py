@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.rendering.picture_file import PortraitError, read_picture
 from pflx.runtime.speaker.pfl import centre_crop
 
 if TYPE_CHECKING:
@@ -22,16 +22,16 @@ SMALLEST_SIDE = 64
 _FULL_SIDE = 256  # the public models' pictures; their 224 px inputs are the middle of these
 
 
-class PortraitError(PflxError, ValueError):
-    """A picture that cannot serve as a portrait."""
+_MOST_OBLONG = 8
+"""Longer side by shorter: of what is longer, the middle is scaled, for the whole could fill the memory."""
 
 
 def load_portrait(source: str | Path | npt.NDArray[Any], size: int = 256) -> UInt8Array:
     """The portrait as uint8 [size, size, 3] RGB.
 
     The shorter side is scaled to `size` (Pillow's antialiased bilinear filter) and the middle square is cut
-    out; for 224, the shorter side is scaled to 256 first, as the public code does. EXIF orientation is
-    applied, transparency is laid on white, grey becomes RGB, 16-bit is reduced to 8.
+    out; for 224, the shorter side is scaled to 256 first, as the public code does. Files are read as
+    `read_picture` does; in arrays too, transparency is laid on white, grey becomes RGB, 16-bit is reduced to 8.
 
     Args:
         source: a picture file, or uint8 or uint16 [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA.
@@ -51,9 +51,18 @@ def load_picture(source: str | Path | npt.NDArray[Any], longest: int = 1024) -> 
     """
     from PIL import Image
 
-    picture = _opened(source)
+    picture = _opened(source).copy()
     picture.thumbnail((longest, longest), Image.Resampling.BILINEAR)
     return np.asarray(picture)
+
+
+def load_whole(source: str | Path | npt.NDArray[Any]) -> UInt8Array:
+    """The whole of a portrait as uint8 [H, W, 3] RGB, which the other functions here take for the portrait.
+
+    Raises:
+        PortraitError: see `load_portrait`.
+    """
+    return np.asarray(_opened(source))
 
 
 def load_square(source: str | Path | npt.NDArray[Any], box: tuple[float, float, float], size: int) -> UInt8Array:
@@ -78,29 +87,12 @@ def load_square(source: str | Path | npt.NDArray[Any], box: tuple[float, float, 
 
 def _opened(source: str | Path | npt.NDArray[Any]) -> Image:
     """The whole portrait in RGB."""
-    picture = _from_array(source) if isinstance(source, np.ndarray) else _from_file(Path(source))
+    picture = _on_white(_from_array(source)) if isinstance(source, np.ndarray) else read_picture(Path(source))
     if min(picture.size) < SMALLEST_SIDE:
         raise PortraitError(
             f"The portrait is {picture.width}x{picture.height} px. Take one of at least {SMALLEST_SIDE} px a side."
         )
-    return _on_white(picture)
-
-
-def _from_file(path: Path) -> Image:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-    except FileNotFoundError as error:
-        raise PortraitError(f"{path} does not exist. Check the path.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PortraitError(f"{path} is no picture that can be read ({reason}).") from error
-    if picture.mode.startswith("I"):
-        return _from_array(np.asarray(picture).astype(np.uint16))
-    return _from_array(np.asarray(picture)) if picture.mode == "F" else picture
+    return picture
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image:
@@ -129,6 +121,10 @@ def _square(picture: Image, size: int) -> UInt8Array:
 
     full = _FULL_SIDE if size == 224 else size
     short = min(picture.size)
+    if max(picture.size) > _MOST_OBLONG * short:
+        width, height = (min(side, _MOST_OBLONG * short) for side in picture.size)
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        picture = picture.crop((left, top, left + width, top + height))
     if short != full:
         scaled = (full * picture.width // short, full * picture.height // short)
         picture = picture.resize(scaled, Image.Resampling.BILINEAR)

@@ -14,7 +14,8 @@ from pflx.engines.gpu.placement import fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
 from pflx.runtime.frames.pace import BATCHES
-from pflx.runtime.rendering.portrait import PortraitError, load_portrait
+from pflx.runtime.rendering.picture_file import PortraitError
+from pflx.runtime.rendering.portrait import load_portrait
 from pflx.runtime.rendering.warp import frame_portrait, square_geometry
 from pflx.runtime.speaker.landmarks import FaceMesh
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pflx.runtime.frames.arrays import Float32Array, Float64Array, UInt8Array
-from pflx.runtime.rendering.portrait import PortraitError, load_picture, load_portrait, load_square
+from pflx.runtime.rendering.picture_file import PortraitError
+from pflx.runtime.rendering.portrait import load_picture, load_portrait, load_square, load_whole
 from pflx.runtime.speaker.landmarks import FaceLandmarks, FaceMesh
 
 GEOMETRY: Mapping[str, int] = {
@@ -156,11 +157,12 @@ def frame_portrait(
     Raises:
         PortraitError: it cannot be read, or no face is found in it.
     """
-    whole = load_picture(source)
-    if (face := mesh.find(whole)) is None:
+    whole = load_whole(source)
+    seen = load_picture(whole)
+    if (face := mesh.find(seen)) is None:
         raise PortraitError(_NO_FACE)
-    square = _square_around(face, whole.shape[1], whole.shape[0])
-    picture = load_portrait(source, size) if square is None else load_square(source, square, size)
+    square = _square_around(face, seen.shape[1], seen.shape[0])
+    picture = load_portrait(whole, size) if square is None else load_square(whole, square, size)
     return picture, square_geometry(picture, mesh)
 
 

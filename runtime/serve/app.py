@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from pflx.engines import DeviceError, PflxError
 from pflx.runtime.live.errors import ListenerFullError
-from pflx.runtime.rendering.portrait import PortraitError
+from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.serve.guard import Guard, RateLimit, is_equal, refused, signed_in
 from pflx.runtime.serve.lobby import GoneError, Lobby, SeatsTakenError, WishError
 from pflx.runtime.serve.peer import OfferError, Peer, Wish

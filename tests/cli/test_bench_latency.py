@@ -205,7 +205,7 @@ def test_what_cannot_be_judged_or_written_is_refused_before_the_work(
         (("--html", tmp_path / "me.pflx"), "does not end in .html"),
         (("--html", tmp_path), "does not end in .html"),
         (("--trace", lost / "a.json"), f"There is no folder {lost}"),
-        (("--trace", tmp_path / "b.json", "--json", tmp_path / "b.json"), "is given twice"),
+        (("--trace", tmp_path / "b.json", "--json", tmp_path / "b.json"), "are one file"),
         (("--mode", "engine", "--trace", tmp_path / "b.json"), "only the modes realtime and single-stream leave"),
         (("--self-test", "--trace", tmp_path / "b.json"), "only the modes realtime and single-stream leave"),
         (("--sessions", "4"), "--sessions is '4'; write the fewest and the most, like 1..8."),

@@ -46,7 +46,13 @@ def test_an_onnx_runtime_whose_files_were_overwritten_is_broken(monkeypatch: pyt
 
 
 def test_what_is_not_installed_comes_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    extras = {"torch": "export", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "cuda.bindings": "gpu"}
+    extras = {
+        "torch": "export",
+        "tensorrt": "tensorrt",
+        "tensorrt_rtx": "tensorrt-rtx",
+        "cuda.bindings": "gpu",
+        "pillow_heif": "heic",
+    }
     for module in (*extras, "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, module, None)
     findings = {finding.subject: finding for finding in examine()}

@@ -268,7 +268,10 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(scene: Scene) -
     for changes, said in (
         ({"output": lost / "a.mp4"}, f"There is no folder {lost}"),
         ({"output": scene.folder / "a.avi"}, "does not end in .mp4"),
-        ({"output": clip}, "is the speaker's clip, which would be replaced"),
+        (
+            {"output": clip},
+            f"--output {clip} is SPEAKER {clip}, which would be replaced. Choose another",
+        ),
         ({"coefficients": lost / "a.npz"}, f"There is no folder {lost}"),
         ({"coefficients": scene.folder / "a.npy"}, "does not end in .npz. Try"),
         ({"trace": lost / "a.json"}, f"There is no folder {lost}"),

@@ -186,7 +186,8 @@ IMPOSSIBLE = {
     "run text.txt -p me.png": "text.txt is text, no clip. Give a clip of the speaker.",
     "run speaker.mp4 -p none.png": "none.png does not exist. Check the path.",
     "run speaker.mp4 -p text.txt": (
-        "text.txt is no picture that can be read (UnidentifiedImageError: cannot identify image file 'text.txt')."
+        "text.txt is no picture that can be read: it is of no format that is known here. Save it as JPEG, PNG or WebP, "
+        "and give that."
     ),
     "run speaker.mp4 -p me.png -b none.pflx": "none.pflx does not exist. Make one: pflx export -o none.pflx",
     "run speaker.mp4 -p me.png -b folder": (

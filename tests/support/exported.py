@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pflx.engines.bundle.locks import locked
+from pflx.engines.files.locks import locked
 
 if TYPE_CHECKING:
     from pflx.export.recipes import Recipe

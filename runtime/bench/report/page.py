@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 from pflx.runtime.bench.report.plots import NARROW, WIDE, histogram, minute_plot, rung_name, stage_bar, trail_plot
 from pflx.runtime.bench.report.report import MAX_POINTS, EngineFigures, Report, Series
 from pflx.runtime.bench.report.scalars import NEEDED, memory_slope_mb_per_h

@@ -11,7 +11,7 @@ import msgspec
 
 from pflx.engines import PflxError
 from pflx.engines.bundle.schema import check_schema
-from pflx.engines.bundle.writer import write_whole
+from pflx.engines.files.writer import write_whole
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.latency.percentiles import Distribution, Figures
 

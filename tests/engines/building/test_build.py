@@ -24,7 +24,7 @@ from pflx.engines.building.compiler import EngineBuildError
 from pflx.engines.bundle.bundle import file_info
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import Passport
-from pflx.engines.bundle.writer import OutputError
+from pflx.engines.files.writer import OutputError
 from pflx.engines.graphs.protocol import TensorSpec, import_backend
 
 F, F16, I64, U8, BOOL = (

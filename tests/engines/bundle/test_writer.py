@@ -27,7 +27,7 @@ from pflx.engines import (
     require_space,
     write_manifest,
 )
-from pflx.engines.bundle.locks import locked
+from pflx.engines.bundle import writer
 from pflx.engines.bundle.tensorrt_library import BACKENDS
 from pflx.engines.bundle.writer import install_engine
 
@@ -145,13 +145,56 @@ def test_overwrite_replaces_bundles_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "folder.pflx").mkdir()
     (tmp_path / "folder.pflx" / "thesis.tex").write_text("years of work")
     (tmp_path / "file.pflx").write_text("?")
-    write(tmp_path / "real.pflx")
-    (tmp_path / "link.pflx").symlink_to("real.pflx")
+    (tmp_path / "link.pflx").symlink_to("folder.pflx")
+    (tmp_path / "itself.pflx").symlink_to("itself.pflx")
     before = entries(tmp_path)
-    for name in ("folder.pflx", "file.pflx", "link.pflx"):
+    for name in ("folder.pflx", "file.pflx", "link.pflx", "itself.pflx"):
         with pytest.raises(OutputExistsError, match="is no bundle"):
             write(tmp_path / name, overwrite=True)
     assert entries(tmp_path) == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_stays_and_the_bundle_that_it_points_at_is_written(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "disk").mkdir()
+    link, real = tmp_path / "me.pflx", tmp_path / "disk" / "kept"
+    link.symlink_to("disk/kept")
+    if there:
+        write(tmp_path / "new.pflx")
+        (tmp_path / "new.pflx").rename(real)
+        with pytest.raises(OutputExistsError, match=r"me\.pflx exists"):
+            write(link)
+    write(link, b"new ", overwrite=there)
+    assert link.is_symlink()
+    assert Bundle.open(real).graph_path("posnet").read_bytes() == b"new posnet"
+    assert entries(tmp_path) == ["disk", "me.pflx"]
+    assert entries(tmp_path / "disk") == ["kept"]
+
+
+def test_a_bundle_is_replaced_in_steps_where_the_file_system_exchanges_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_exchange", lambda one, other: False)
+    target = tmp_path / "me.pflx"
+    write(target)
+    write(target, b"new ", overwrite=True)
+    assert Bundle.open(target).graph_path("posnet").read_bytes() == b"new posnet"
+    assert entries(tmp_path) == ["me.pflx"]
+
+
+def test_a_bundle_may_have_the_longest_name_there_is(tmp_path: Path) -> None:
+    target = tmp_path / f"{'n' * 250}.pflx"
+    write(target)
+    write(target, b"new ", overwrite=True)
+    assert entries(tmp_path) == [target.name]
+
+
+def test_a_bundle_that_is_replaced_keeps_the_permissions_of_its_folder(tmp_path: Path) -> None:
+    target = tmp_path / "me.pflx"
+    write(target)
+    target.chmod(0o750)
+    write(target, b"new ", overwrite=True)
+    assert target.stat().st_mode & 0o777 == 0o750
 
 
 def test_a_parent_that_is_missing_or_a_file_is_named(tmp_path: Path) -> None:
@@ -250,17 +293,12 @@ def test_an_old_bundle_that_was_moved_aside_by_a_killed_writer_comes_back(tmp_pa
     assert Bundle.open(target).graph_path("posnet").read_bytes() == b"graph posnet"
 
 
-def test_leftovers_of_other_targets_stay(tmp_path: Path) -> None:
-    (tmp_path / ".other.pflx.00112233.partial").mkdir()
+def test_hidden_things_of_others_stay(tmp_path: Path) -> None:
+    names = [".me.pflx.00112233.partial", ".pflx-0011.part", ".pflx-00112233445566zz.part", "me.pflx"]
+    for name in names[:-1]:
+        (tmp_path / name).mkdir()
     write(tmp_path / "me.pflx")
-    assert entries(tmp_path) == [".other.pflx.00112233.partial", "me.pflx"]
-
-
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
-    with locked(tmp_path) as first, locked(tmp_path, wait=False) as second:
-        assert (first, second) == (True, False)
-    with locked(tmp_path, wait=False) as third:
-        assert third
+    assert entries(tmp_path) == sorted(names)
 
 
 def test_an_engine_replaces_the_one_before_it(tmp_path: Path) -> None:
@@ -298,7 +336,7 @@ def test_an_interrupted_installation_leaves_a_valid_bundle(
     replace, unlink = Path.replace, Path.unlink
 
     def stop(path: Path, *arguments: object, **named: object) -> object:
-        plan = ".plan" in path.name
+        plan = ".plan" in str(arguments[0])
         if (step == "engine" and plan) or (step == "manifest" and not plan):
             os._exit(9)
         return replace(path, *arguments, **named)  # type: ignore[arg-type]
@@ -319,7 +357,7 @@ def test_an_interrupted_installation_leaves_a_valid_bundle(
     last = install_engine(target, PASSPORT, b"third")
     assert Bundle.open(target).manifest.engines == [last]
     assert [f"engines/{name}" for name in entries(target / "engines")] == [last.file]
-    assert ".partial" not in " ".join(entries(target))
+    assert ".part" not in " ".join(entries(target))
 
 
 def test_two_processes_that_install_engines_lose_none(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.latency.reports import EMPTY, FIGURES, REPORT, SETUP, planted_distribution
 
-from pflx.engines.bundle.writer import OutputError
+from pflx.engines.files.writer import OutputError
 from pflx.runtime.bench.report.page import render_page, save_page
 from pflx.runtime.bench.report.plots import Axis, axis, histogram, minute_plot, rung_name, stage_bar, trail_plot
 from pflx.runtime.bench.report.report import Minute, Mode, Report, Series

@@ -14,7 +14,7 @@ from support.latency.planted import MS, STEP, on_time, plain
 from support.latency.traces import incidents, on_row, trace
 from support.sessions import FRAMES, listener, whole
 
-from pflx.engines.bundle.writer import OutputError
+from pflx.engines.files.writer import OutputError
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.latency.trace import write_trace
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from support.media.clips import click_train, grey_level, onsets, read, shown
 
-from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.arrays import Float64Array, UInt8Array
 from pflx.runtime.media.clip import open_speaker
 from pflx.runtime.media.errors import MediaError
 from pflx.runtime.media.video_writer import VideoWriter
@@ -40,6 +41,39 @@ def test_what_was_written_is_read_back_in_time(tmp_path: Path, rate: int) -> Non
         assert container.streams.audio[0].rate == rate
     assert path.read_bytes().find(b"moov") < path.read_bytes().find(b"mdat")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def as_players_show_it(path: Path) -> Float64Array:
+    """The first picture of a video in levels [H, W, 3], by BT.709 in limited range. Source: ITU-R BT.709-6, item 3."""
+    with av.open(str(path)) as container:
+        luma, blue, red = (np.asarray(plane, np.float64) for plane in planes(next(container.decode(video=0))))
+    y, cb, cr = (luma - 16) / 219, (blue - 128) / 224, (red - 128) / 224
+    rgb = np.stack([y + 1.5748 * cr, y - 0.1873 * cb - 0.4681 * cr, y + 1.8556 * cb], axis=-1)
+    return np.asarray(np.clip(255 * rgb, 0, 255), np.float64)
+
+
+def planes(frame: av.VideoFrame) -> list[UInt8Array]:
+    """Luma, and both chromas, which have half its size, in its size."""
+    assert frame.format.name == "yuv420p"
+    raw = [np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size) for plane in frame.planes]
+    luma, *chroma = (values[:, : plane.width] for values, plane in zip(raw, frame.planes, strict=True))
+    return [luma, *(cv2.resize(values, luma.shape[::-1]).astype(np.uint8) for values in chroma)]
+
+
+def test_players_show_the_colours_that_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
+    written = np.clip(cv2.resize(coarse, (256, 256), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
+    with VideoWriter(path, (256, 256)) as writer:
+        writer.write(np.repeat(written[None], 5, axis=0))
+    with av.open(str(path)) as container:
+        colours = container.streams.video[0].codec_context
+        bt709, limited = 1, 1
+        assert (colours.color_primaries, colours.color_trc, colours.colorspace) == (bt709, bt709, bt709)
+        assert colours.color_range == limited
+    error = as_players_show_it(path) - written
+    assert np.abs(error.mean(axis=(0, 1))).max() < 0.5
+    assert np.abs(error).mean() < 2
 
 
 def test_sound_that_ends_early_is_followed_by_silence(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from support.places import MEDIA
 
-from pflx.runtime.rendering.portrait import PortraitError, load_portrait
+from pflx.runtime.rendering.picture_file import PortraitError
+from pflx.runtime.rendering.portrait import load_portrait
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
 
@@ -64,6 +65,23 @@ def test_sixteen_bits_are_rounded_to_eight() -> None:
     portrait = load_portrait(deep)
     assert (portrait[128:] == 255).all()
     assert not portrait[:128].any()
+
+
+@pytest.mark.parametrize("size", [(64, 200_000), (200_000, 64)])
+def test_of_a_strip_the_middle_is_scaled_and_no_more(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    resize, asked = Image.Image.resize, []
+
+    def noted(self: Image.Image, wanted: tuple[int, int], *rest: object) -> Image.Image:
+        asked.append(wanted)
+        return resize(self, wanted, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    strip = np.zeros((size[1], size[0], 3), np.uint8)
+    strip[size[1] // 2 - 32 : size[1] // 2 + 32, size[0] // 2 - 32 : size[0] // 2 + 32] = 200
+    portrait = load_portrait(strip)
+    assert portrait.shape == (256, 256, 3)
+    np.testing.assert_array_equal(portrait[8:-8, 8:-8], 200)
+    assert sorted(asked[0]) == [256, 8 * 256]
 
 
 def test_what_is_no_portrait_gives_one_clear_line(tmp_path: Path) -> None:

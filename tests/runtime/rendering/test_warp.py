@@ -13,7 +13,7 @@ from PIL import Image
 from support.places import MEDIA
 
 from pflx.runtime.media.clip import open_speaker
-from pflx.runtime.rendering.portrait import PortraitError
+from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.warp import (
     GEOMETRY,
     GEOMETRY_SIZE,

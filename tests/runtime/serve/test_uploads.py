@@ -43,15 +43,12 @@ def test_a_picture_of_a_camera_is_decoded(kind: str) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "I;16"])
 def test_every_kind_of_pixels_becomes_rgb(mode: str) -> None:
-    if mode == "I;16":
-        picture = Image.fromarray(np.asarray(halves("L")).astype(np.uint16) * 257)
-        picture = picture.resize((256, 256))
-    else:
-        picture = halves(mode, (256, 256))
+    deep = Image.fromarray(np.asarray(halves("L")).astype(np.uint16) * 257)
+    picture = deep if mode == "I;16" else halves(mode)
     decoded = decode_portrait(packed(picture, "JPEG" if mode == "CMYK" else "PNG"))
-    assert decoded.shape == (256, 256, 3)
-    assert decoded[:, :100].mean() > 200
-    assert decoded[:, 156:].mean() < 55
+    assert decoded.shape == (64, 96, 3)
+    assert decoded[:, :40].mean() > 240
+    assert decoded[:, 56:].mean() < 15
 
 
 def test_what_is_transparent_is_white() -> None:
@@ -76,7 +73,7 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
-    with pytest.raises(PortraitError, match=r"The picture has|no JPEG, PNG or WebP"):
+    with pytest.raises(PortraitError, match=r"more than 33 million( pixels)?\. Scale it down"):
         decode_portrait(png_that_claims(*size))
 
 
@@ -85,9 +82,9 @@ def test_a_file_with_too_many_bytes_is_refused() -> None:
         decode_portrait(b"\xff" * (MAX_BYTES + 1))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "ICO", "PPM", "EPS", "PDF"])
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "ICO", "PPM", "EPS", "PDF", "AVIF"])
 def test_other_formats_are_never_handed_to_their_decoders(kind: str) -> None:
-    with pytest.raises(PortraitError, match="no JPEG, PNG or WebP"):
+    with pytest.raises(PortraitError, match=r"no picture that can be read: .* Save it as JPEG, PNG or WebP"):
         decode_portrait(packed(halves(), kind))
 
 
@@ -95,15 +92,16 @@ def test_other_formats_are_never_handed_to_their_decoders(kind: str) -> None:
     "content", [b"", b"hello", str(PORTRAIT).encode(), b"/etc/passwd", b"<svg/>", b"\x89PNG\r\n\x1a\n"]
 )
 def test_what_is_no_picture_is_refused_and_names_no_file(content: bytes) -> None:
-    with pytest.raises(PortraitError, match="no JPEG, PNG or WebP") as refused:
+    with pytest.raises(PortraitError, match=r"This file is (no picture that can be read: |damaged)") as refused:
         decode_portrait(content)
     assert "/" not in str(refused.value)
+    assert "object at" not in str(refused.value)
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
 def test_a_picture_that_was_cut_off_is_refused(kept: float) -> None:
     content = PORTRAIT.read_bytes()
-    with pytest.raises(PortraitError, match="no JPEG, PNG or WebP"):
+    with pytest.raises(PortraitError, match="This file is damaged or cut off"):
         decode_portrait(content[: int(len(content) * kept)])
 
 

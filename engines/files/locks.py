@@ -36,7 +36,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         return
     while True:
         try:
-            handle = os.open(path, os.O_RDONLY)
+            handle = _open(path)
         except FileNotFoundError as error:
             raise GoneError(path) from error
         try:
@@ -46,6 +46,34 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
                 return
         finally:
             os.close(handle)
+
+
+def lock(handle: int, path: Path) -> bool:
+    """Lock an open file for as long as it is open.
+
+    Args:
+        handle: of the file, open for writing.
+        path: where it was opened.
+
+    Returns:
+        Whether it is still at its path: somebody may have taken it for a dead process's before it was locked.
+    """
+    if sys.platform == "win32":
+        return True
+    _flock(handle, wait=True)
+    try:
+        return _is_at(handle, path)
+    except GoneError:
+        return False
+
+
+def _open(path: Path) -> int:
+    if not path.is_dir():
+        try:
+            return os.open(path, os.O_RDWR)  # on NFS, a lock takes a file that is open for writing
+        except PermissionError:
+            pass
+    return os.open(path, os.O_RDONLY)
 
 
 def _flock(handle: int, wait: bool) -> bool:
