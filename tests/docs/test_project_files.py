@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,20 @@ def test_paths_that_contributing_names_are_there() -> None:
     places = [Path(path.replace("NAME.py", "__init__.py")) for path in named]
     assert len(places) > 5
     assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/results").glob("*.json")), ids=lambda path: path.stem)
+def test_every_result_says_what_made_it_when_where_and_of_which_code(path: Path) -> None:
+    found = json.loads(path.read_text())
+    host = found.get("machine") or found.get("environment") or found["hardware"]
+    versions = found.get("versions") or host.get("versions") or host["packages"]
+    commands = [found["command"]] if "command" in found else [verb["command"] for verb in found["verbs"].values()]
+    assert all(commands)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*", found["created"])
+    commits = [found["commit"]] if "commit" in found else list(found.get("commits", {}).values()) or [host["commit"]]
+    assert all(re.match(r"[0-9a-f]{7,}", commit) for commit in commits)
+    assert host.get("cpu") or host.get("gpu")
+    assert versions
 
 
 def test_the_changelog_keeps_its_form() -> None:
