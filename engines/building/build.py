@@ -104,7 +104,6 @@ def build_bundle_engines(
     sources = {name: bundle.graph_path(name, chosen) for name in bundle.manifest.graphs}
     sizes = {**default_ranges(bundle.manifest), **(ranges or {})}
     profiles = {name: profile_for(graph.inputs, sizes) for name, graph in bundle.manifest.graphs.items()}
-    this_machine(backend, gpu)  # what is missing is told before anything is built
     _require_writable(bundle.path, sum(source.stat().st_size for source in sources.values()))
     passports = []
     for name, source in sources.items():

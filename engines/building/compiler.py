@@ -68,7 +68,7 @@ def compile_graph(
             f"TensorRT builds on the GPU that will run the engine, and {why_no_gpu().reason}. "
             "Run `pflx build` where it will run, or build with tensorrt-rtx."
         )
-    if backend == "tensorrt" and gpu >= len(gpus):
+    if gpus and gpu >= len(gpus):
         raise DeviceError(f"Asked to build on cuda:{gpu}, this machine has {len(gpus)} GPU(s).")
     trt: Any = import_tensorrt(backend)
     here = gpus[gpu] if backend == "tensorrt" else None

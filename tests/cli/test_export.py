@@ -276,7 +276,7 @@ def test_a_missing_package_is_named_with_its_extra(work: Path, monkeypatch: pyte
 def test_stopping_an_export_in_the_middle_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, "-m", "pflx", "export", "--untrained", "0", "-o", "me.pflx"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ)
-    while process.poll() is None and not list(tmp_path.glob(".me.pflx.*/graphs")):
+    while process.poll() is None and not list(tmp_path.glob(".pflx-*.part/graphs")):
         time.sleep(0.1)
     process.send_signal(how)
     _, said = process.communicate()

@@ -20,6 +20,7 @@ from pflx.export.chain import last_frames
 from pflx.export.generators import FAMILIES, ExportSettings
 from pflx.export.generators.perfrdiff import PerFRDiffParts
 from pflx.export.models import EmotionRegressor, PerFRDiff, PerFRDiffDenoise, PerFRDiffV1, PosNet, unused_keys
+from pflx.export.models.layers import sinusoid
 from pflx.export.models.weights import fill
 from pflx.export.parity import check_graph, graph_errors
 from pflx.export.recipes import Recipe
@@ -229,7 +230,7 @@ def test_tables_and_parts_that_no_step_reads_may_be_there(network: PerFRDiff) ->
     given: dict[str, Any] = dict(weights("denoiser_v5"))
     assert {"query_pos.pe", "mem_pos.pe", "speaker_emotion_proj.weight"} <= unused_keys("perfrdiff")
     assert "d_rnn.rnn_f.weight_ih" in unused_keys("perfrdiff_emotion")
-    tables = {f"{name}_pos.pe": torch.zeros(5000, 1, 512) for name in ("query", "mem")}
+    tables = {f"{name}_pos.pe": sinusoid(5000, 512)[:, None] for name in ("query", "mem")}
     loaded = load_model("perfrdiff", given | tables)
     for key, value in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)

@@ -23,6 +23,7 @@ from pflx.export.errors import ComponentError
 from pflx.export.generators import ExportSettings
 from pflx.export.generators.transvae import HISTORY, TransVAEParts
 from pflx.export.models import TransVAE, TransVAEFirst, TransVAENext
+from pflx.export.models.layers import sinusoid
 from pflx.export.models.transvae import LSTM, MAX_FRAMES, Past
 from pflx.export.models.weights import fill
 from pflx.export.parity import graph_errors
@@ -170,7 +171,9 @@ def test_the_manifest_holds_the_history() -> None:
 
 def test_a_table_of_positions_loads_and_other_keys_do_not() -> None:
     given: dict[str, Any] = dict(weights())
-    load_model("transvae", given | {TABLE: torch.zeros(5000, 1, 128)}, window=16)
+    load_model("transvae", given | {TABLE: sinusoid(5000, 128)[:, None]}, window=16)
+    with pytest.raises(StateDictError, match=r"reaction_decoder\.PE\.pe holds other positions"):
+        load_model("transvae", given | {TABLE: torch.zeros(5000, 1, 128)}, window=16)
     with pytest.raises(StateDictError, match=r"missing fusion\.bias; unknown fusion\.gain"):
         load_model("transvae", {k: v for k, v in given.items() if k != "fusion.bias"} | {"fusion.gain": torch.ones(1)})
 

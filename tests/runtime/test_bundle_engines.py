@@ -37,6 +37,8 @@ from support.live.live_sessions import (
 
 from pflx.engines import Bundle, BundleError, Engine, PassportError
 from pflx.engines.bundle.driver import Gpu
+from pflx.engines.bundle.engine_passport import Passport
+from pflx.engines.bundle.manifest import MANIFEST, encode_manifest
 from pflx.engines.bundle.writer import install_engine
 from pflx.engines.gpu.device import Device
 from pflx.engines.graphs.protocol import BackendMissingError, DeviceError, EngineError, FeedError, PflxError
@@ -76,6 +78,12 @@ def bundle(tmp_path: Path) -> Path:
     return write_fake_bundle(tmp_path / "me.pflx")
 
 
+def rewrite_passport(bundle: Path, old: Passport, new: Passport) -> None:
+    manifest = Bundle.open(bundle, verify=False).manifest
+    engines = [new if each == old else each for each in manifest.engines]
+    (bundle / MANIFEST).write_bytes(encode_manifest(msgspec.structs.replace(manifest, engines=engines)))
+
+
 @pytest.fixture
 def tensorrt(machine: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTrt]:
     """Install a TensorRT made of Python, and engines of it in the bundle; `changes` are of one graph's passport."""
@@ -91,9 +99,9 @@ def tensorrt(machine: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setitem(sys.modules, module.__name__, module)
         for graph in FUNCTIONS if engines else ():
             given = passport_of(bundle, graph, library, module.__version__)
-            install_engine(
-                bundle, msgspec.structs.replace(given, **changes) if graph == changed else given, plan_of(graph)
-            )
+            installed = install_engine(bundle, given, plan_of(graph))
+            if graph == changed:
+                rewrite_passport(bundle, installed, msgspec.structs.replace(installed, **changes))
         return made
 
     return install

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_a_bundle_is_valid_wherever_the_installation_of_an_engine_dies(tmp_path:
         precision="fp32",
         backend="tensorrt-rtx",
         backend_version="1.7",
-        onnx_sha256="0" * 64,
+        onnx_sha256=sha256(b"old posnet").hexdigest(),
         compute_capabilities=["sm_89"],
         profile={},
         driver=None,

@@ -287,7 +287,7 @@ def test_a_portrait_is_shown_from_the_first_frame_on_and_may_change(window: Wind
         page.choose_file("portrait", blue)
         wait_for(lambda: snap(page)[..., 2].mean() > 180)
         page.choose_file("portrait", broken)
-        page.until("document.getElementById('portrait-help').textContent.includes('no JPEG, PNG or WebP')")
+        page.until("document.getElementById('portrait-help').textContent.includes('Save it as JPEG, PNG or WebP')")
         assert page.run(_STATE) == "live"
 
 

@@ -1,6 +1,6 @@
 """Hostile files in numbers: every reader answers with its numbers or with one line, and takes little memory.
 
-    python tools/fuzz.py [--inputs 100000] [--seed 0]
+    python tools/long_runs/fuzz.py [--inputs 100000] [--seed 0]
 
 Good files are changed at random (bytes flipped, cut off, put in, parts of others pasted) and read in worker processes
 whose memory is bounded. What raises anything else than a PflxError, or several lines, hangs, or takes more than a
@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 from pflx.engines import PflxError  # noqa: E402
@@ -271,7 +271,7 @@ def main() -> None:
     write(
         "fuzz",
         {
-            "command": f"python tools/fuzz.py --inputs {given.inputs} --seed {given.seed}",
+            "command": f"python tools/long_runs/fuzz.py --inputs {given.inputs} --seed {given.seed}",
             "machine": machine(2),
             "seconds": round(time.monotonic() - begun),
             "inputs": sum(counter.total() - counter["took more than a gigabyte"] for counter in counts.values()),

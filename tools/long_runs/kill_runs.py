@@ -1,6 +1,6 @@
 """Kills pflx at random moments, with no way to tidy up, and looks at what is left; counts go to benchmarks/results.
 
-    python tools/kill_runs.py [--verbs run export …] [--kills 40]
+    python tools/long_runs/kill_runs.py [--verbs run export …] [--kills 40]
 
 Every verb writes over the outputs of an earlier run. Half of the kills come at any moment of its run, the other half
 while something half-written lies in the folder. After each, the old output must be there whole, or the new one; the
@@ -38,7 +38,7 @@ from pflx.runtime.builtin import builtin_path
 from pflx.runtime.media.clip import open_speaker
 from pflx.runtime.media.video_writer import VideoWriter
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MEDIA = ROOT / "tests" / "media"
 CLIP, SECOND = MEDIA / "podium_speech_8s.mp4", MEDIA / "webcam_cap12_12s.mp4"
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
