@@ -9,8 +9,9 @@ me.pflx/
   policy.fp16.json  which nodes stay in FP32 in FP16 graphs, where a policy decided
 ```
 
-Two kinds of file may stand in a bundle without being listed, and are never read: hidden ones, and
-`engines/*.plan`, which an interrupted build can leave behind.
+Three kinds of file may stand in a bundle without being listed, and are never read: hidden ones, `engines/*.plan`,
+which an interrupted build can leave behind, and at its top what hubs of models put there (`README.md`, `LICENSE`). A
+file may be a link to anywhere, as those in a hub's cache are: its size and hash say whether it is the one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ from pflx.engines.bundle.manifest import (
     decode_manifest,
 )
 
-_AGAIN = "Export it again."
+_AGAIN = "Copy the bundle again, or export it again."
+_POINTER = b"version https://git-lfs.github.com/spec/v1"
+_POINTS = "is a pointer of Git LFS, not the file itself. Run `git lfs pull` in the clone."
+_CARDS = ("README", "LICENSE", "NOTICE", "CITATION", "USE_POLICY")
+"""What hubs of models put beside a bundle's files, with any ending."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,23 @@ class Bundle:
         Raises:
             BundleMissingError: no folder, or no manifest in it.
             BundleVersionError: written to another schema.
-            BundleCorruptError: the manifest is malformed, or a file is missing, changed, not listed,
-                or outside the folder.
+            BundleCorruptError: the manifest is malformed, or a file is missing, changed or not listed.
         """
         root = Path(path)
-        if not (root / MANIFEST).is_file():
-            raise BundleMissingError(_missing(root))
-        manifest = decode_manifest((root / MANIFEST).read_bytes(), root.name)
-        _check_files(root, manifest, verify)
+        try:
+            if not (root / MANIFEST).is_file():
+                raise BundleMissingError(_missing(root))
+            data = (root / MANIFEST).read_bytes()
+            if data.startswith(_POINTER):
+                raise BundleCorruptError(f"{root}: '{MANIFEST}' {_POINTS}")
+            manifest = decode_manifest(data, root.name)
+            _check_files(root, manifest, verify)
+        except BundleError:
+            raise
+        except OSError as error:
+            raise BundleMissingError(
+                f"{root} cannot be opened: {error.strerror}. Check the path, and who may read it."
+            ) from error
         return cls(root, manifest)
 
     def graph_path(self, name: str, precision: str | None = None) -> Path:
@@ -144,12 +158,17 @@ def is_leftover(relative: str) -> bool:
     return path.parts[0] == "engines" and path.suffix == ".plan"
 
 
+def is_card(relative: str) -> bool:
+    """Whether an unlisted file tells people of the bundle."""
+    return "/" not in relative and PurePosixPath(relative).stem.upper() in _CARDS
+
+
 def _check_files(root: Path, manifest: Manifest, verify: bool) -> None:
     found = list_files(root)
     for relative in sorted(manifest.files.keys() - found):
         raise BundleCorruptError(f"{root}: file '{relative}' is missing. {_AGAIN}")
     for relative in sorted(found - manifest.files.keys()):
-        if not is_leftover(relative):
+        if not is_leftover(relative) and not is_card(relative):
             raise BundleCorruptError(f"{root}: file '{relative}' is not in the manifest. Remove it.")
     for relative, info in manifest.files.items():
         _check_size(root, relative, info)
@@ -160,10 +179,25 @@ def _check_files(root: Path, manifest: Manifest, verify: bool) -> None:
 
 def _check_size(root: Path, relative: str, info: FileInfo) -> None:
     path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise BundleCorruptError(f"{root}: '{relative}' is a link that leaves the bundle. {_AGAIN}")
     if not path.is_file():
-        raise BundleCorruptError(f"{root}: '{relative}' is no regular file. {_AGAIN}")
+        what = "is a link that leads nowhere" if path.is_symlink() else "is no regular file"
+        raise BundleCorruptError(f"{root}: '{relative}' {what}. {_AGAIN}")
     size = path.stat().st_size
     if size != info.bytes:
-        raise BundleCorruptError(f"{root}: '{relative}' has {size} bytes, not {info.bytes}. {_AGAIN}")
+        raise BundleCorruptError(f"{root}: '{relative}' {_why_other(path, size, info)}")
+
+
+def _why_other(path: Path, size: int, info: FileInfo) -> str:
+    """What became of a file that has another size, and what helps."""
+    with path.open("rb") as stream:
+        begin = stream.read(len(_POINTER))
+        if begin == _POINTER:
+            return _POINTS
+        if size < 1 << 24 and begin[:1] == b"{":
+            text = (begin + stream.read()).replace(b"\r\n", b"\n")
+            if hashlib.sha256(text).hexdigest() == info.sha256:
+                return (
+                    "has the line ends of Windows, which git put in. Add `* -text` to .gitattributes, and check it out "
+                    "again."
+                )
+    return f"has {size} bytes, not {info.bytes}. {_AGAIN}"

@@ -18,6 +18,11 @@ from pflx.engines.graphs.protocol import PflxError, TensorSpec
 SCHEMA = 3
 MANIFEST = "manifest.json"
 
+_FPS = 25
+"""Of coefficients and pictures, in all that pflx runs."""
+_MOST_FRAMES = 1 << 12
+_LARGEST_SIDE = 1 << 12
+
 
 class BundleError(PflxError, ValueError):
     """A bundle cannot give what was asked of it."""
@@ -288,9 +293,30 @@ def _broken_references(manifest: Manifest) -> Iterator[str]:
     for passport in manifest.engines:
         if passport.file not in manifest.files or passport.graph not in manifest.graphs:
             yield f"engine '{passport.file}' of graph '{passport.graph}' is not there"
+    yield from _absurd_values(manifest)
     values = manifest.mean_face.values
     if len(values) != 58 or not all(map(math.isfinite, values)):
         yield f"mean_face has {len(values)} values, not 58 finite ones"
+
+
+def _absurd_values(manifest: Manifest) -> Iterator[str]:
+    """Numbers with which a session would open and then fail, or never end."""
+    generator, renderers = manifest.generator, [manifest.renderer, *filter(None, [manifest.preview])]
+    if manifest.fps != _FPS:
+        yield f"fps is {manifest.fps}; pflx runs at {_FPS}"
+    if not 8_000 <= manifest.sample_rate_hz <= 192_000 or manifest.sample_rate_hz % _FPS:
+        yield f"sample_rate_hz is {manifest.sample_rate_hz}; it is a multiple of {_FPS} from 8,000 to 192,000"
+    for name, frames in (("window", generator.window), ("hop", generator.hop), ("slide", manifest.smoother.slide)):
+        if not 1 <= frames <= _MOST_FRAMES:
+            yield f"{name} is {frames}; it is 1 to {_MOST_FRAMES} frames"
+    if not all(map(math.isfinite, generator.settings.values())):
+        yield "a setting of the generator is not finite"
+    for renderer in renderers:
+        if not 16 <= renderer.size <= _LARGEST_SIDE:
+            yield f"the size of {renderer.name} is {renderer.size}; it is 16 to {_LARGEST_SIDE} px"
+    pfl = manifest.pfl
+    if not 16 <= pfl.window <= _LARGEST_SIDE or not 0 <= pfl.padding < _LARGEST_SIDE:
+        yield f"the crop is of {pfl.window} px with {pfl.padding} around; it is 16 to {_LARGEST_SIDE}, and not below 0"
 
 
 def _stays_inside(relative: str) -> bool:

@@ -133,9 +133,13 @@ def test_inspect_finds_a_flipped_byte(tmp_path: Path) -> None:
     bundle = write_fake_bundle(tmp_path / "me.pflx")
     file = bundle / "graphs" / "pirender_frame.fp32.onnx"
     file.write_bytes(b"h" + file.read_bytes()[1:])
-    assert "'graphs/pirender_frame.fp32.onnx' has changed. Export it again." in refusal("inspect", bundle)
+    assert "'graphs/pirender_frame.fp32.onnx' has changed. Copy the bundle again, or export it again." in refusal(
+        "inspect", bundle
+    )
     file.unlink()
-    assert "'graphs/pirender_frame.fp32.onnx' is missing. Export it again." in refusal("inspect", "--json", bundle)
+    assert "'graphs/pirender_frame.fp32.onnx' is missing. Copy the bundle again, or export it again." in refusal(
+        "inspect", "--json", bundle
+    )
 
 
 @pytest.mark.parametrize("verb", ["inspect", "build"])

@@ -252,7 +252,7 @@ def test_a_bundle_that_is_none_or_changed_is_named(scene: Scene) -> None:
     content[3] ^= 1
     graph.write_bytes(content)
     line = scene.refuse(clip)
-    assert "the content of 'graphs/posnet.fp32.onnx' has changed. Export it again." in line
+    assert "the content of 'graphs/posnet.fp32.onnx' has changed. Copy the bundle again, or export it again." in line
 
 
 def test_a_portrait_that_is_none_is_named(scene: Scene) -> None:

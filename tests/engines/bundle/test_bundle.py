@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,92 @@ def test_a_path_that_leaves_the_bundle_is_refused(bundle: Path, path: str) -> No
         Bundle.open(bundle)
 
 
-@pytest.mark.parametrize("linked", [GRAPH, "graphs"])
-def test_a_link_that_leaves_the_bundle_is_refused(bundle: Path, tmp_path: Path, linked: str) -> None:
-    outside = tmp_path / "outside"
-    (bundle / linked).rename(outside)
-    (bundle / linked).symlink_to(outside)
-    with pytest.raises(BundleCorruptError, match=r"link that leaves|missing"):
+def in_a_hubs_cache(bundle: Path, cache: Path) -> Path:
+    """The bundle as `huggingface_hub` keeps it: a snapshot of links to files named by their hashes, and a card."""
+    blobs, snapshot = cache / "blobs", cache / "snapshots" / "0123abcd"
+    blobs.mkdir(parents=True)
+    for file in sorted(bundle.rglob("*")):
+        if file.is_file():
+            blob = blobs / sha256(file.read_bytes()).hexdigest()
+            file.rename(blob)
+            link = snapshot / file.relative_to(bundle)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+    (snapshot / "README.md").write_text("---\nlicense: mit\n---\n# A listener\n")
+    (snapshot / "LICENSE.txt").write_text("MIT")
+    (snapshot / ".gitattributes").write_text("*.onnx filter=lfs")
+    return snapshot
+
+
+def test_links_with_the_right_content_and_a_card_are_no_fault(bundle: Path, tmp_path: Path) -> None:
+    snapshot = in_a_hubs_cache(bundle, tmp_path / "models--me--listener")
+    opened = Bundle.open(snapshot)
+    assert opened.graph_path("posnet").read_bytes()
+    (snapshot / GRAPH).resolve().write_bytes(b"another grap")
+    with pytest.raises(BundleCorruptError, match=f"the content of '{GRAPH}' has changed"):
+        Bundle.open(snapshot)
+
+
+@pytest.mark.parametrize("target", ["nowhere", Path(GRAPH).name])
+def test_a_link_that_leads_nowhere_or_to_itself_is_named(bundle: Path, target: str) -> None:
+    (bundle / GRAPH).unlink()
+    (bundle / GRAPH).symlink_to(target)
+    with pytest.raises(BundleCorruptError, match=f"'{GRAPH}' is a link that leads nowhere"):
         Bundle.open(bundle)
+
+
+def test_a_linked_folder_is_not_followed(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "graphs").rename(tmp_path / "outside")
+    (bundle / "graphs").symlink_to(tmp_path / "outside")
+    with pytest.raises(BundleCorruptError, match="is missing"):
+        Bundle.open(bundle)
+
+
+def test_a_pointer_of_a_large_file_store_is_called_so(bundle: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
+    (bundle / GRAPH).write_bytes(pointer)
+    with pytest.raises(BundleCorruptError, match=r"fp32\.onnx' is a pointer of Git LFS.*`git lfs pull`"):
+        Bundle.open(bundle)
+    (bundle / "manifest.json").write_bytes(pointer)
+    with pytest.raises(BundleCorruptError, match=r"'manifest\.json' is a pointer of Git LFS"):
+        Bundle.open(bundle)
+
+
+def test_line_ends_that_git_changed_are_called_so(bundle: Path) -> None:
+    def seal(data: dict[str, Any]) -> None:
+        data["files"]["report.json"] = {"bytes": 8, "sha256": sha256(b'{\n"a":1}').hexdigest()}
+
+    edit_manifest(bundle, seal)
+    (bundle / "report.json").write_bytes(b'{\r\n"a":1}')
+    with pytest.raises(BundleCorruptError, match=r"'report\.json' has the line ends of Windows.*\.gitattributes"):
+        Bundle.open(bundle)
+
+
+def test_a_path_that_no_file_system_takes_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError, match="cannot be opened: File name too long"):
+        Bundle.open(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(fps=0), "fps is 0; pflx runs at 25"),
+        (lambda d: d.update(fps=30), "fps is 30; pflx runs at 25"),
+        (lambda d: d.update(sample_rate_hz=0), "sample_rate_hz is 0"),
+        (lambda d: d.update(sample_rate_hz=16_001), "sample_rate_hz is 16001; it is a multiple of 25"),
+        (lambda d: d["generator"].update(hop=0), "hop is 0; it is 1 to 4096 frames"),
+        (lambda d: d["generator"].update(window=-8), "window is -8"),
+        (lambda d: d["smoother"].update(slide=1 << 40), "slide is 1099511627776"),
+        (lambda d: d["renderer"].update(size=1 << 20), "is 1048576; it is 16 to 4096 px"),
+        (lambda d: d["pfl"].update(window=0), "the crop is of 0 px"),
+    ],
+)
+def test_a_manifest_of_absurd_numbers_is_refused_when_it_is_opened(
+    bundle: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    edit_manifest(bundle, change)
+    with pytest.raises(BundleCorruptError, match=message):
+        Bundle.open(bundle, verify=False)
 
 
 @pytest.mark.parametrize(
