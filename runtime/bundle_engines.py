@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, TypeAlias, cast, get_args
 
 from pflx.engines import Bundle, BundleError, Engine, FeedError, Manifest, OrtEngine, PflxError
@@ -118,9 +119,12 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
+        read = partial(bundle.read_graph, graph, precision)
         if library != "openvino":
-            return OrtEngine(path, threads=threads, sizes=CALL_SIZES)
-        return OpenVinoEngine(path, info.inputs, info.outputs, threads=threads, sizes=CALL_SIZES, inference=inference)
+            return OrtEngine(path, threads=threads, sizes=CALL_SIZES, read=read)
+        return OpenVinoEngine(
+            path, info.inputs, info.outputs, threads=threads, sizes=CALL_SIZES, inference=inference, read=read
+        )
     stream = gpu.streams.named(stream_of(bundle.manifest, graph))
     return DeviceEngine(graph, _context(bundle, graph, library, precision, gpu, stream), gpu, stream)
 
@@ -189,7 +193,8 @@ def _context(
 ) -> ExecutionContext:
     path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
     if library == "onnxruntime":
-        return OrtContext(path, info.inputs, info.outputs, gpu, stream)
+        read = partial(bundle.read_graph, graph, precision)
+        return OrtContext(path, info.inputs, info.outputs, gpu, stream, read)
     assert library != "openvino", "refused on a GPU before"
     passport = bundle.passport(graph, library, precision)
     if passport is None:
@@ -199,4 +204,5 @@ def _context(
         )
     source = bundle.source(graph, precision)
     require_match(passport, this_machine(library, gpu.cuda.ordinal), str(bundle.path), source)
-    return TrtContext(bundle.path / passport.file, passport, info.inputs, info.outputs, gpu, stream)
+    read = partial(bundle.read_engine, passport)
+    return TrtContext(bundle.path / passport.file, passport, info.inputs, info.outputs, gpu, stream, read)

@@ -102,6 +102,32 @@ class Bundle:
             )
         return self.path / graph.files[wanted]
 
+    def read_graph(self, name: str, precision: str | None = None) -> bytes:
+        """Content of the ONNX file of a graph, its hash checked: what is run is what was sealed.
+
+        Raises:
+            BundleError: see `graph_path`.
+            BundleCorruptError: the file is gone, or another one.
+        """
+        return self._read(self.graph_path(name, precision).relative_to(self.path).as_posix())
+
+    def read_engine(self, passport: Passport) -> bytes:
+        """Content of the file of a compiled graph, likewise.
+
+        Raises:
+            BundleCorruptError: the file is gone, or another one.
+        """
+        return self._read(passport.file)
+
+    def _read(self, relative: str) -> bytes:
+        try:
+            content = (self.path / relative).read_bytes()
+        except OSError as error:
+            raise BundleCorruptError(f"{self.path}: '{relative}' cannot be read: {error.strerror}. {_AGAIN}") from error
+        if hashlib.sha256(content).hexdigest() != self.manifest.files[relative].sha256:
+            raise _changed(self.path, relative)
+        return content
+
     def source(self, graph: str, precision: str | None = None) -> Source:
         """What an engine of a graph has to be built from; of a graph that `graph_path` finds."""
         wanted = precision or self.manifest.precision
@@ -174,7 +200,11 @@ def _check_files(root: Path, manifest: Manifest, verify: bool) -> None:
         _check_size(root, relative, info)
     for relative, info in manifest.files.items() if verify else ():
         if file_info(root / relative).sha256 != info.sha256:
-            raise BundleCorruptError(f"{root}: the content of '{relative}' has changed. {_AGAIN}")
+            raise _changed(root, relative)
+
+
+def _changed(root: Path, relative: str) -> BundleCorruptError:
+    return BundleCorruptError(f"{root}: the content of '{relative}' has changed. {_AGAIN}")
 
 
 def _check_size(root: Path, relative: str, info: FileInfo) -> None:

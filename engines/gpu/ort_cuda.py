@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
@@ -43,6 +43,7 @@ class OrtContext:
         outputs: what it returns.
         device: the GPU.
         stream: that all work is put on.
+        read: gives the content of the file, which is then named by its path alone; None reads it there.
 
     Raises:
         BackendMissingError: onnxruntime is not installed.
@@ -57,11 +58,12 @@ class OrtContext:
         outputs: Mapping[str, TensorSpec],
         device: Device,
         stream: Stream,
+        read: Callable[[], bytes] | None = None,
     ) -> None:
-        self._path = Path(path)
+        self._path, self._read = Path(path), read
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self._device, self._stream = device, stream
-        if not self._path.is_file():
+        if read is None and not self._path.is_file():
             raise EngineError(f"{self._path}: no such file. Give the path of an ONNX graph.")
         require_cuda(device.name)
         ort = import_onnxruntime()
@@ -128,9 +130,10 @@ class OrtContext:
             "use_tf32": "0",
             "arena_extend_strategy": "kSameAsRequested",
         }
+        content = self._path if self._read is None else self._read()
         try:
             session = import_onnxruntime().InferenceSession(
-                self._path, session_options(1, sizes, "all", deterministic=False), providers=[(_CUDA, options)]
+                content, session_options(1, sizes, "all", deterministic=False), providers=[(_CUDA, options)]
             )
         except Exception as error:  # as in enqueue
             raise _explained(f"{self._path} could not be loaded on {self._device.name}", error) from error

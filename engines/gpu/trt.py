@@ -11,9 +11,10 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -55,6 +56,7 @@ class TrtContext:
         outputs: what it returns.
         device: the GPU.
         stream: that all work is put on.
+        read: gives the content of the engine file, which is then named by its path alone; None reads it there.
 
     Raises:
         BackendMissingError: the library is not installed.
@@ -72,6 +74,7 @@ class TrtContext:
         outputs: Mapping[str, TensorSpec],
         device: Device,
         stream: Stream,
+        read: Callable[[], bytes] | None = None,
     ) -> None:
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self._passport, self._device, self._stream = passport, device, stream
@@ -80,7 +83,7 @@ class TrtContext:
         self._staged: dict[str, DeviceArray] = {}
         grows = any(GROWING in spec.shape for spec in inputs.values())
         with _LOADING:
-            loaded = _load(plan, passport, device, grows)
+            loaded = _load(plan, passport, device, grows, read or partial(_read, plan))
             loaded.require_interface(self.inputs, self.outputs)
             self._activations: DeviceArray | None = device.empty((loaded.activation_bytes,), np.uint8, stream)
             self._context: Any = loaded.new_context(self._activations)
@@ -209,12 +212,12 @@ class TrtContext:
 class _LoadedEngine:
     """A deserialised engine: the weights on a GPU, and the library that put them there."""
 
-    def __init__(self, plan: Path, passport: Passport, device: Device, grows: bool) -> None:
+    def __init__(self, passport: Passport, device: Device, grows: bool, read: Callable[[], bytes]) -> None:
         self._passport, self._device = passport, device
         self._trt = import_tensorrt(passport.backend)
         self._logger = library_logger(self._trt)
         self.reasons: list[str] = self._logger.errors
-        content = _read(plan)
+        content = read()
         machine = this_machine(passport.backend, device.cuda.ordinal)
         if machine.compute_capability is None:  # a runtime made without a GPU crashes the process when it ends
             raise DeviceError(f"{self._named('needs a GPU')}, and {why_no_gpu().reason}. See `pflx doctor`.")
@@ -322,11 +325,11 @@ _LOADED: WeakValueDictionary[tuple[Path, int], _LoadedEngine] = WeakValueDiction
 _LOADING = threading.Lock()
 
 
-def _load(plan: Path, passport: Passport, device: Device, grows: bool) -> _LoadedEngine:
+def _load(plan: Path, passport: Passport, device: Device, grows: bool, read: Callable[[], bytes]) -> _LoadedEngine:
     key = (plan.resolve(), device.cuda.ordinal)
     loaded = _LOADED.get(key)
     if loaded is None:
-        loaded = _LoadedEngine(plan, passport, device, grows)
+        loaded = _LoadedEngine(passport, device, grows, read)
         _LOADED[key] = loaded
     return loaded
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -39,6 +39,7 @@ class OpenVinoEngine:
         threads: int | None = None,
         sizes: Mapping[str, int] | None = None,
         inference: Inference = "f32",
+        read: Callable[[], bytes] | None = None,
     ) -> None:
         """Compile a graph.
 
@@ -50,6 +51,7 @@ class OpenVinoEngine:
             sizes: named dimensions that are the same in every call: they become fixed.
             inference: what floating-point layers compute in. Left to itself, OpenVINO would take bf16 wherever the CPU
                 has it.
+            read: gives the content of the file, which is then named by its path alone; None reads it there.
 
         Raises:
             BackendMissingError: openvino is not installed.
@@ -62,7 +64,7 @@ class OpenVinoEngine:
         self.name = self._path.stem
         self.inputs = {name: _fixed(spec, sizes or {}) for name, spec in inputs.items()}
         self.outputs = {name: _fixed(spec, sizes or {}) for name, spec in outputs.items()}
-        self._compiled: Any = self._compile(threads, inference)
+        self._compiled: Any = self._compile(threads, inference, read)
         self._request: Any = self._compiled.create_infer_request()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -82,15 +84,16 @@ class OpenVinoEngine:
         """Drop the compiled graph; a later `run` raises EngineError."""
         self._request = self._compiled = None
 
-    def _compile(self, threads: int | None, inference: Inference) -> Any:
-        if not self._path.is_file():
+    def _compile(self, threads: int | None, inference: Inference, read: Callable[[], bytes] | None) -> Any:
+        if read is None and not self._path.is_file():
             raise EngineError(f"{self._path}: no such file. Give the path of an ONNX graph.")
         openvino = import_openvino()
         core = openvino.Core()
         if inference == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(f"{self._path} is to compute in bf16, which this CPU does not. Take f32.")
+        content = self._path if read is None else read()
         try:
-            model = core.read_model(self._path)
+            model = core.read_model(content)
             self._require_names(model)
             model.reshape({name: _partial(openvino, spec) for name, spec in self.inputs.items()})
             return core.compile_model(model, "CPU", _options(threads, inference))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ class OrtEngine:
         threads: int | None = None,
         sizes: Mapping[str, int] | None = None,
         optimization: GraphOptimization = "all",
+        read: Callable[[], bytes] | None = None,
     ) -> None:
         """Load a graph.
 
@@ -53,6 +54,7 @@ class OrtEngine:
             sizes: named dimensions that are the same in every call: they become fixed, and what follows from
                 them is computed on loading.
             optimization: how far ONNX Runtime rewrites the graph on loading.
+            read: gives the content of the file, which is then named by its path alone; None reads it there.
 
         Raises:
             BackendMissingError: onnxruntime is not installed.
@@ -61,7 +63,7 @@ class OrtEngine:
         """
         self._path = Path(path)
         self.name = self._path.stem
-        self._session: Any = self._open(session_options(threads, sizes or {}, optimization))
+        self._session: Any = self._open(session_options(threads, sizes or {}, optimization), read)
         self.inputs: dict[str, TensorSpec] = dict(map(_spec, self._session.get_inputs()))
         self.outputs: dict[str, TensorSpec] = dict(map(_spec, self._session.get_outputs()))
 
@@ -80,11 +82,12 @@ class OrtEngine:
         """Drop the session; a later `run` raises EngineError."""
         self._session = None
 
-    def _open(self, options: Any) -> Any:
-        if not self._path.is_file():
+    def _open(self, options: Any, read: Callable[[], bytes] | None) -> Any:
+        if read is None and not self._path.is_file():
             raise EngineError(f"{self._path}: no such file. Give the path of an ONNX graph.")
+        content = self._path if read is None else read()
         try:
-            return import_onnxruntime().InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
+            return import_onnxruntime().InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # as in run
             raise EngineError(f"{self._path} could not be loaded: {first_line(error)}") from error
 

@@ -201,6 +201,8 @@ def test_a_bundle_is_opened_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     opened: list[tuple[str, Any]] = []
 
     def record(path: Path, **options: Any) -> FakeEngine:
+        content = options.pop("read")()
+        assert content == path.read_bytes()
         opened.append((path.name, options))
         return open_fake(path)
 

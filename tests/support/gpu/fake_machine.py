@@ -57,7 +57,13 @@ class Machine:
         return self.on_cpu[graph]
 
     def open_gpu(
-        self, path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any], device: Device, stream: Stream
+        self,
+        path: Path,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        device: Device,
+        stream: Stream,
+        _: object,
     ) -> FunctionContext:
         graph = path.name.split(".")[0]
         self._fail(graph)
