@@ -16,6 +16,7 @@ from support.gpu.user_cache import put_user_cache
 
 from pflx.engines import EngineError, FeedError, Passport, PassportError, TensorSpec
 from pflx.engines.bundle.driver import Gpu
+from pflx.engines.gpu.array import DeviceArray
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import DeviceEngine
 from pflx.engines.gpu.trt import TrtContext
@@ -90,6 +91,14 @@ def rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return make_bench(tmp_path, monkeypatch, True)
 
 
+def placed(bench: Bench) -> tuple[dict[str, DeviceArray], dict[str, DeviceArray]]:
+    """Feeds and room for results on the GPU, for the bench's stream."""
+    given = {name: bench.device.place(value) for name, value in feeds().items()}
+    for feed in given.values():
+        feed.use_on(bench.stream)
+    return given, {"y": bench.device.empty((2, 64), F32, bench.stream)}
+
+
 def feeds(batch: int = 2, step: float = 1) -> dict[str, np.ndarray[Any, Any]]:
     x = np.random.default_rng(batch).random((batch, 64), np.float32)
     return {"x": x, "step": np.full(1, step, np.float32)}
@@ -125,10 +134,7 @@ def test_every_run_takes_its_gpu_whatever_another_library_has_chosen(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = bench.context()
-    given = {name: bench.device.place(value) for name, value in feeds().items()}
-    results = {"y": bench.device.empty((2, 64), F32, bench.stream)}
-    for feed in given.values():
-        feed.use_on(bench.stream)
+    given, results = placed(bench)
     library, run = context._context, context._context.execute_async_v3
     chosen = bench.cuda.calls["make_current"]
 
@@ -146,10 +152,7 @@ def test_what_is_raised_in_the_librarys_log_is_raised_after_its_call(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, interruption: BaseException
 ) -> None:
     context = bench.context()
-    given = {name: bench.device.place(value) for name, value in feeds().items()}
-    results = {"y": bench.device.empty((2, 64), F32, bench.stream)}
-    for feed in given.values():
-        feed.use_on(bench.stream)
+    given, results = placed(bench)
 
     def interrupt(*_: object) -> None:
         raise interruption
