@@ -4,9 +4,21 @@ import os
 import signal
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
+import pytest
 from hypothesis import settings
 from support.exported import exported as exported
+
+_EXPORTING = (
+    "tests/export/test_belfusion.py",
+    "tests/export/test_generators.py",
+    "tests/export/test_transvae.py",
+    "tests/runtime/generators/test_belfusion.py",
+    "tests/runtime/generators/test_families.py",
+    "tests/runtime/generators/test_transvae.py",
+)
+"""They use `support.exported_generators`."""
 
 _PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "onnxscript")
 
@@ -21,6 +33,34 @@ def pytest_configure() -> None:
     os.environ.pop("COLUMNS", None)  # a width of the terminal that holds for ever once the console has seen it
     _share_cores()
     _tensorrt()  # its libraries are loaded before any test puts another driver in the place of the real one
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One file that needs the exported bundle comes first, the others last: nobody waits while it is made."""
+    needy = {item.path for item in items if "exported" in getattr(item, "fixturenames", ())}
+    first = min(needy, default=None)
+    items.sort(
+        key=lambda item: 0 if item.path == first else 3 if item.path in needy else 1 + (not _exports(item.nodeid))
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """By files, in the order above; those that export generators go to one worker, which does so once."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist tells no types
+        def _split_scope(self, nodeid: str) -> str:
+            return "exported generators" if _exports(nodeid) else str(super()._split_scope(nodeid))
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+def _exports(nodeid: str) -> bool:
+    return nodeid.startswith(_EXPORTING)
 
 
 def _share_cores() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -91,12 +92,17 @@ class OpenVinoEngine:
         core = openvino.Core()
         if inference == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError(f"{self._path} is to compute in bf16, which this CPU does not. Take f32.")
-        content = self._path if read is None else read()
+        content = None if read is None else read()
         try:
-            model = core.read_model(content)
-            self._require_names(model)
-            model.reshape({name: _partial(openvino, spec) for name, spec in self.inputs.items()})
-            return core.compile_model(model, "CPU", _options(threads, inference))
+            with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                path = self._path
+                if content is not None:  # not from memory, where OpenVINO drops inputs that nothing reads
+                    path = Path(folder) / path.name
+                    path.write_bytes(content)
+                model = core.read_model(path)
+                self._require_names(model)
+                model.reshape({name: _partial(openvino, spec) for name, spec in self.inputs.items()})
+                return core.compile_model(model, "CPU", _options(threads, inference))
         except EngineError:
             raise
         except Exception as error:  # as in run
