@@ -29,6 +29,8 @@ from pflx.engines.graphs.protocol import (
 from pflx.engines.graphs.threads import usable_cores
 
 Verdict = Literal["ok", "missing", "broken"]
+_NOT_TO_RUN = ("dev", "docs")
+"""Extras of those who work on pflx."""
 _COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
@@ -119,7 +121,7 @@ def onnxruntime_finding(cpu: str | None, gpu: str | None) -> Finding:
 
 
 def outdated(requirements: Iterable[str], installed: Callable[[str], str | None]) -> Iterator[Finding]:
-    """Each installed package that is older than pflx needs.
+    """Each installed package that is older than pflx needs to run.
 
     Args:
         requirements: as package metadata has them.
@@ -131,6 +133,9 @@ def outdated(requirements: Iterable[str], installed: Callable[[str], str | None]
         return
     told: set[str] = set()
     for requirement in map(Requirement, requirements):
+        marker = requirement.marker
+        if marker is not None and any(marker.evaluate({"extra": extra}) for extra in _NOT_TO_RUN):
+            continue
         version_here = installed(requirement.name)
         allowed = version_here is None or requirement.specifier.contains(version_here, prereleases=True)
         if not allowed and requirement.name not in told:

@@ -78,8 +78,15 @@ def test_a_library_that_does_not_load_is_broken_and_the_others_are_looked_at(
 
 
 def test_a_package_that_is_older_than_pflx_needs_is_broken() -> None:
-    needed = ["numpy>=2.0", 'onnxruntime>=1.21; extra == "cpu"', 'torch>=2.13; extra == "export"', "av>=17.1"]
-    here = {"numpy": "1.26.4", "onnxruntime": "1.22.0rc1", "av": "17.1"}
+    needed = [
+        "setuptools>=77; extra == 'dev'",
+        "mkdocs>=9; extra == 'docs'",
+        "numpy>=2.0",
+        'onnxruntime>=1.21; extra == "cpu"',
+        'torch>=2.13; extra == "export"',
+        "av>=17.1",
+    ]
+    here = {"setuptools": "65.5", "mkdocs": "1.0", "numpy": "1.26.4", "onnxruntime": "1.22.0rc1", "av": "17.1"}
     (finding,) = outdated(needed, here.get)
     assert (finding.subject, finding.verdict) == ("numpy", "broken")
     assert finding.detail == "1.26.4 is installed, pflx needs >=2.0"
