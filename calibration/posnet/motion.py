@@ -267,7 +267,8 @@ def _tracks(path: Path, arrays: dict[str, Array]) -> list[Array]:
     if len(arrays) != 1:
         raise CalibrationError(f"{path} holds {', '.join(arrays) or 'nothing'}. Give one array of head poses.")
     (values,) = arrays.values()
-    if values.dtype.kind not in "fiu" or values.ndim not in (2, 3) or values.shape[-1] not in (6, 58):
+    is_motion = values.dtype.kind in "fiu" and values.ndim in (2, 3) and values.shape[-1] in (6, 58) and values.size
+    if not is_motion:
         raise CalibrationError(
             f"{path} is {values.dtype} {list(values.shape)}, no motion of a head. "
             "Give [T, 6] poses or [T, 58] coefficients, or several [N, T, 6 or 58]."

@@ -46,8 +46,8 @@ class CoefficientTrack:
         """The same of a frame that may be still to come."""
         if position in self.names:
             return self.number(position)
-        last = max(self.names)
-        return self.number(last) + position - last
+        last = max(self.names, default=None)
+        return position if last is None else self.number(last) + position - last
 
     def known(self, position: int) -> int:
         """How many segments had to be closed for a frame to be due; at the end of the input, how many there are."""

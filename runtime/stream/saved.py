@@ -123,8 +123,13 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     indices = sorted({name.partition(".")[0].removeprefix("segment") for name in arrays if name.startswith("segment")})
     segments = {int(index): _segment(unprefixed(f"segment{index}", arrays), samples, hop) for index in indices}
     first = max(0, n_emitted // samples - WINDOW_RADIUS) // hop
-    _require(segments.keys() >= {*range(first, n_closed)}, "segments are missing")
+    _require(_covers(segments, first, n_closed), "segments are missing")
     _require(not segments or max(segments) < n_closed, "it has more segments than it counts")
+    names, inbox = _names(arrays), _inbox(unprefixed("inbox", arrays), chain)
+    named_to = n_taken + inbox.n_frames
+    _require(_covers(names, n_emitted // samples, named_to), "frames without a name are left")
+    _require(bool(names) or not max(n_emitted, n_closed), "no frame has a name")
+    _require(n_speaker <= named_to, "it ends after its last frame")
     pose = unprefixed("smoother", arrays)
     _require(all(_is_pose(value, samples) for value in pose.values()), "its last pose is none")
     return Saved(
@@ -134,9 +139,9 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
         n_closed,
         n_emitted,
         None if n_speaker < 0 else n_speaker,
-        _names(arrays),
+        names,
         HopState(_speaker(unprefixed("speaker", arrays), chain), state, pose),
-        _inbox(unprefixed("inbox", arrays), chain),
+        inbox,
         segments,
     )
 
@@ -188,6 +193,11 @@ def _segment(arrays: Mapping[str, Array], samples: int, hop: int) -> Segment:
     _require(emotion is None or (emotion.ndim == 3 and emotion.shape[:2] == (samples, hop)), "an emotion does not fit")
     _require(_is_whole(arrays["made"], 2) and _is_whole(arrays["stamps"], 7), "a segment's stamps are no numbers")
     return Segment.from_arrays(arrays)
+
+
+def _covers(kept: Mapping[int, object], start: int, stop: int) -> bool:
+    """Whether all from `start` to before `stop` are kept; how many there would be may be made up."""
+    return stop - start <= len(kept) and all(index in kept for index in range(start, stop))
 
 
 def _fits(state: Mapping[str, Array], start: Mapping[str, Array]) -> bool:
