@@ -131,8 +131,7 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
 
 def stream_of(manifest: Manifest, graph: str) -> str:
     """The stream that a graph's work is put on: pictures are rendered while the next segment is generated."""
-    renderers = filter(None, (manifest.renderer, manifest.preview))
-    return "render" if any(graph in info.graphs.values() for info in renderers) else "generate"
+    return "render" if any(graph in info.graphs.values() for info in manifest.renderers) else "generate"
 
 
 def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:

@@ -32,7 +32,7 @@ from pflx.runtime.live.clock import LiveClock, SystemClock, Turn
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import PROMPT, LiveSettings
-from pflx.runtime.media.clip import SpeakerFile, open_speaker
+from pflx.runtime.media.clip import SpeakerFile, speaker_for
 from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
 from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
@@ -436,8 +436,7 @@ class Listener:
         return replace(self._chain, speaker=self._chain.speaker.with_extractors(given))
 
     def _open(self, clip: SpeakerFile | str | Path) -> SpeakerFile:
-        opened = clip if isinstance(clip, SpeakerFile) else open_speaker(clip)
-        return opened.at_rate(self.sample_rate_hz).with_pixels(square=self.manifest.pfl.square_pixels)
+        return speaker_for(clip, self.manifest)
 
     def close(self) -> None:
         """Close all engines; closing twice is harmless."""

@@ -46,10 +46,10 @@ from pflx.engines import (
 from pflx.engines.bundle.bundle import file_info
 from pflx.engines.files.writer import write_whole
 from pflx.engines.graphs.threads import check_threads
-from pflx.runtime import Listener, open_speaker
+from pflx.runtime import Listener
 from pflx.runtime.bundle_engines import CALL_SIZES
 from pflx.runtime.generators import Generator, Reaction, SpeakerWindow, State, default_sources, reach
-from pflx.runtime.media.clip import SpeakerFile
+from pflx.runtime.media.clip import SpeakerFile, speaker_for
 from pflx.runtime.rendering.portrait import load_portrait
 from pflx.runtime.speaker.extractor import Extractor, Extractors
 from pflx.runtime.speaker.extractors import open_extractors, require_needs
@@ -131,7 +131,7 @@ def record(
     place = Path(folder)
     bundle = without_preview(bundle)
     manifest = bundle.manifest
-    speakers = [_opened(clip, manifest) for clip in clips]
+    speakers = [speaker_for(clip, manifest) for clip in clips]
     source = _Source(Path(portrait), load_portrait(portrait, manifest.renderer.size))
     opened = _open_extractors(manifest, extractors or {}, speakers)
     recorder = _Recorder(ArrayStore(place / "arrays"), _started(place, bundle, options))
@@ -173,11 +173,6 @@ def _started(place: Path, bundle: Bundle, options: RecordOptions) -> FeedIndex:
             f"{options.limit}. Give these, or a new folder."
         )
     return index
-
-
-def _opened(clip: SpeakerFile | str | Path, manifest: Manifest) -> SpeakerFile:
-    opened = clip if isinstance(clip, SpeakerFile) else open_speaker(clip)
-    return opened.at_rate(manifest.sample_rate_hz).with_pixels(square=manifest.pfl.square_pixels)
 
 
 def _open_extractors(manifest: Manifest, given: Extractors, speakers: Sequence[SpeakerFile]) -> dict[str, Extractor]:

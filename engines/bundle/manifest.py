@@ -215,6 +215,11 @@ class Manifest(_Record, frozen=True, kw_only=True):
     engines: list[Passport] = []
     admissions: dict[str, Admission] = {}
 
+    @property
+    def renderers(self) -> list[RendererInfo]:
+        """The renderer, and the preview if there is one."""
+        return [self.renderer] if self.preview is None else [self.renderer, self.preview]
+
 
 def with_renderer(manifest: Manifest, name: str, bundle: str) -> Manifest:
     """The manifest with one of its two renderers alone, and without the graphs of the other.
@@ -227,7 +232,7 @@ def with_renderer(manifest: Manifest, name: str, bundle: str) -> Manifest:
     Raises:
         BundleError: the bundle has no such renderer.
     """
-    renderers = {info.name: info for info in (manifest.preview, manifest.renderer) if info is not None}
+    renderers = {info.name: info for info in reversed(manifest.renderers)}
     if name not in renderers:
         raise BundleError(f"{bundle} has no renderer '{name}'. Choose one of {', '.join(renderers)}.")
     left_out = {graph for info in renderers.values() if info.name != name for graph in info.graphs.values()}
@@ -272,9 +277,8 @@ def check_references(manifest: Manifest, name: str) -> None:
 
 def _broken_references(manifest: Manifest) -> Iterator[str]:
     yield from (f"path '{path}' leaves the bundle" for path in manifest.files if not _stays_inside(path))
-    renderers = [manifest.renderer, *filter(None, [manifest.preview])]
-    parts: list[GeneratorInfo | SmootherInfo | RendererInfo] = [manifest.generator, manifest.smoother, *renderers]
-    for part in parts:
+    parts: list[GeneratorInfo | SmootherInfo | RendererInfo] = [manifest.generator, manifest.smoother]
+    for part in [*parts, *manifest.renderers]:
         missing = set(part.graphs.values()) - manifest.graphs.keys()
         yield from (f"{part.name} uses graph '{graph}', which is not there" for graph in sorted(missing))
     for name, graph in manifest.graphs.items():
@@ -301,7 +305,7 @@ def _broken_references(manifest: Manifest) -> Iterator[str]:
 
 def _absurd_values(manifest: Manifest) -> Iterator[str]:
     """Numbers with which a session would open and then fail, or never end."""
-    generator, renderers = manifest.generator, [manifest.renderer, *filter(None, [manifest.preview])]
+    generator = manifest.generator
     if manifest.fps != _FPS:
         yield f"fps is {manifest.fps}; pflx runs at {_FPS}"
     if not 8_000 <= manifest.sample_rate_hz <= 192_000 or manifest.sample_rate_hz % _FPS:
@@ -311,7 +315,7 @@ def _absurd_values(manifest: Manifest) -> Iterator[str]:
             yield f"{name} is {frames}; it is 1 to {_MOST_FRAMES} frames"
     if not all(map(math.isfinite, generator.settings.values())):
         yield "a setting of the generator is not finite"
-    for renderer in renderers:
+    for renderer in manifest.renderers:
         if not 16 <= renderer.size <= _LARGEST_SIDE:
             yield f"the size of {renderer.name} is {renderer.size}; it is 16 to {_LARGEST_SIDE} px"
     pfl = manifest.pfl

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pflx.engines import FeedError
+from pflx.engines import FeedError, Manifest
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ, samples_per_frame
 from pflx.runtime.media.decoder import DecodedStream, Track, is_picture, memory_told, opened, stamp_s, stated_duration_s
@@ -198,6 +198,16 @@ def open_speaker(path: str | Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Spea
     samples_per_frame(sample_rate_hz)
     with memory_told(Path(path)):
         return _looked_into(Path(path), sample_rate_hz)
+
+
+def speaker_for(clip: SpeakerFile | str | Path, manifest: Manifest) -> SpeakerFile:
+    """A clip as a bundle hears and sees it: at its rate, with pixels as those of its training data.
+
+    Raises:
+        MediaError, MediaMemoryError: see `open_speaker`.
+    """
+    opened = clip if isinstance(clip, SpeakerFile) else open_speaker(clip)
+    return opened.at_rate(manifest.sample_rate_hz).with_pixels(square=manifest.pfl.square_pixels)
 
 
 def _looked_into(path: Path, sample_rate_hz: int) -> SpeakerFile:
