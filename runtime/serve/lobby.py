@@ -10,11 +10,15 @@ from typing import Any, TypeVar
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.listener import Listener
+from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.serve.peer import MAX_PLAYOUT_MS, Peer, Wish
 from pflx.runtime.serve.settings import ServeError, ServeSettings
 from pflx.runtime.serve.uploads import decode_portrait
 
 _THREADS = 4  # for what takes long beside the event loop: starting and ending sessions, decoding portraits
+
+GRACE_S = 4.0
+"""For who was let in to connect, before their place may be given to somebody else."""
 
 Result = TypeVar("Result")
 
@@ -78,21 +82,12 @@ class Lobby:
         """
         self._check(wish)
         async with self._admission:  # one after the other, for each is measured against those who are here
-            if len(self.peers) >= self.settings.max_sessions:
-                raise SeatsTakenError(self.settings.max_sessions)
-            peer = Peer(
-                self.settings,
-                listener_of=lambda wish: self._listeners[wish.listener],
-                allowed=self._allowed,
-                in_thread=self.in_thread,
-                gone=self._forget,
-            )
-            self.peers[peer.id] = peer
             try:
-                return peer, await peer.open(sdp, wish)
-            except BaseException:
-                await peer.close()
-                raise
+                return await self._seat(sdp, wish)
+            except (SeatsTakenError, ListenerFullError):
+                if not await self._dismiss_absent():
+                    raise
+                return await self._seat(sdp, wish)
 
     async def tune(self, peer: Peer, wish: Wish) -> None:
         """Let a visitor go on with other settings; who cannot must leave.
@@ -133,6 +128,29 @@ class Lobby:
         """End all sessions. The listeners stay open: they are the caller's."""
         await asyncio.gather(*(peer.close("The server stops.") for peer in [*self.peers.values()]))
         self._pool.shutdown(wait=False)
+
+    async def _seat(self, sdp: str, wish: Wish) -> tuple[Peer, str]:
+        if len(self.peers) >= self.settings.max_sessions:
+            raise SeatsTakenError(self.settings.max_sessions)
+        peer = Peer(
+            self.settings,
+            listener_of=lambda wish: self._listeners[wish.listener],
+            allowed=self._allowed,
+            in_thread=self.in_thread,
+            gone=self._forget,
+        )
+        self.peers[peer.id] = peer
+        try:
+            return peer, await peer.open(sdp, wish)
+        except BaseException:
+            await peer.close()
+            raise
+
+    async def _dismiss_absent(self) -> bool:
+        """Take their places from those who were let in and have not come; whether there were any."""
+        absent = [peer for peer in self.peers.values() if peer.absent_s > GRACE_S]
+        await asyncio.gather(*(peer.close("Others came first. Start again.") for peer in absent))
+        return bool(absent)
 
     def _check(self, wish: Wish) -> None:
         if wish.listener >= len(self._listeners):
