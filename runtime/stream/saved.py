@@ -21,6 +21,7 @@ _MOST = 1 << 40
 """Frames that no stream gets to."""
 _MOST_SAMPLES = 1 << 10
 """Reactions that nobody asks for at once."""
+_SHA256_BYTES = 32
 _SIDE = 1 << 15
 """Pixels that no picture has on one side."""
 
@@ -32,6 +33,7 @@ class Saved:
     Attributes:
         samples: reactions.
         seed: of their noise; None for a noise of the caller's own.
+        portraits: uint8 [P, 32], SHA-256 of what is shown, of sample m in row m modulo P.
         n_taken: speaker frames that segments were made of.
         n_closed: segments.
         n_emitted: pictures handed out, of all samples.
@@ -44,6 +46,7 @@ class Saved:
 
     samples: int
     seed: int | None
+    portraits: Array
     n_taken: int
     n_closed: int
     n_emitted: int
@@ -59,6 +62,7 @@ class Saved:
         arrays = {
             "samples": np.array([self.samples]),
             "seed": np.frombuffer(b"" if self.seed is None else str(self.seed).encode(), np.uint8),
+            "portraits": self.portraits,
             "counts": np.array([self.n_taken, self.n_closed, self.n_emitted, n_speaker]),
             "positions": np.array(list(self.names), np.int64),
             "names": np.array(list(self.names.values()), np.float64).reshape(-1, 2),
@@ -117,6 +121,9 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     hop = chain.generator.hop
     _require(min(n_taken, n_closed, n_emitted, n_speaker + 1) >= 0, "its counts are below 0")
     _require(max(n_taken, n_closed * hop, n_emitted, n_speaker) < _MOST, "its counts are too large")
+    portraits = arrays["portraits"]
+    is_hash = portraits.dtype == np.uint8 and portraits.ndim == 2 and portraits.shape[1] == _SHA256_BYTES
+    _require(is_hash and 0 < len(portraits) <= _MOST_SAMPLES, "the hashes of its portraits are none")
     state = unprefixed("generator", arrays)
     if not _fits(state, chain.generator.start(samples)):
         raise OtherStreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
@@ -135,6 +142,7 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     return Saved(
         samples,
         _seed(arrays),
+        portraits,
         n_taken,
         n_closed,
         n_emitted,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from pflx.engines import Array, FeedError, PflxError
 from pflx.engines.gpu.placement import Fetching
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
@@ -14,7 +16,7 @@ from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import UNHURRIED, Pace
 from pflx.runtime.generators import reach
 from pflx.runtime.generators.speaker_window import Ahead
-from pflx.runtime.rendering.renderers import Portrait
+from pflx.runtime.rendering.renderers import Portrait, portrait_sha256
 from pflx.runtime.speaker.face_track import FaceTrack
 from pflx.runtime.stream.chain import Chain, Noise, SeededNoise
 from pflx.runtime.stream.coefficient_track import CoefficientTrack
@@ -198,7 +200,7 @@ class Stream:
             self._inbox.release(cropped.count)
 
     def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
-        """Show another portrait from the next frame on; it is no part of snapshots.
+        """Show another portrait from the next frame on. Snapshots hold its hash, not the picture.
 
         Args:
             portrait: a picture file, or uint8 [H, W, 3] RGB.
@@ -225,6 +227,7 @@ class Stream:
         return Saved(
             samples=self._samples,
             seed=self._seed,
+            portraits=self._hashes(),
             n_taken=self._n_taken,
             n_closed=self._track.n_closed,
             n_emitted=self._pictures.n_emitted,
@@ -236,7 +239,7 @@ class Stream:
         ).to_snapshot()
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
-        """Take over a snapshot; one that is refused changes nothing.
+        """Take over a snapshot; one that is refused changes nothing. If it showed another portrait, that is logged.
 
         Raises:
             StreamError: it is of other samples, another seed or another generator, or not a snapshot of this pflx.
@@ -249,6 +252,15 @@ class Stream:
             raise StreamError(f"This is no snapshot of a stream ({error}). Take one with Stream.snapshot.") from error
         if saved.seed != self._seed and None not in (saved.seed, self._seed):
             raise StreamError(f"The snapshot is of seed {saved.seed}, the stream of {self._seed}. Give it the same.")
+        for sample, (shown, now) in enumerate(
+            zip(*map(self._by_sample, (saved.portraits, self._hashes())), strict=True)
+        ):
+            if (shown != now).any():
+                log.warning(
+                    "The snapshot showed a portrait of SHA-256 %s… as sample %d, this stream shows %s…. Its motion "
+                    "goes on with this one; set that portrait to go on with the same.",
+                    *(shown.tobytes().hex()[:12], sample, now.tobytes().hex()[:12]),
+                )
         self._segments.forget(saved.state)
         self._track.n_closed, self._track.names, self._track.segments = (
             saved.n_closed,
@@ -282,6 +294,13 @@ class Stream:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _hashes(self) -> Array:
+        """uint8 [P, 32], of the portraits."""
+        return np.stack([portrait_sha256(features) for features in self._pictures.portraits])
+
+    def _by_sample(self, hashes: Array) -> Array:
+        return np.resize(hashes, (self._samples, hashes.shape[1]))
 
     def _n_due(self) -> int:
         """How many frames can be rendered with the segments closed so far."""
