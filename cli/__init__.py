@@ -11,9 +11,9 @@ import typer
 
 from pflx import __version__
 from pflx.cli import bench_latency, build, calibrate, demo, doctor, evaluate, export, inspect, live, run, serve
-from pflx.cli.console import drop_output, prepare_streams, print_error, print_line
-from pflx.cli.signals import Stop, stoppable
-from pflx.cli.usage import App, CommandLineError, ParserError
+from pflx.cli.support.console import drop_output, prepare_streams, print_error, print_line
+from pflx.cli.support.signals import Stop, stoppable
+from pflx.cli.support.usage import App, CommandLineError, ParserError
 from pflx.engines import PflxError
 
 _UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.export import Kind
-from pflx.cli.options import DenoisingOptions, EngineOptions, Lookahead, SpeakerOptions, grouped
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli.support.console import command_line, print_line, print_untrained, progress_bar
+from pflx.cli.support.options import DenoisingOptions, EngineOptions, Lookahead, SpeakerOptions, grouped
+from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
 
 if TYPE_CHECKING:

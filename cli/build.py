@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pflx.cli.console import err, print_line, print_untrained, progress_bar
+from pflx.cli.support.console import err, print_line, print_untrained, progress_bar
 from pflx.engines import Bundle, DeviceError, PflxError
 from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.building.compiler import unsupported_gpus

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.support.console import print_line, print_untrained, progress_bar
 from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.engines.bundle.manifest import encode_manifest
 from pflx.runtime.generators import Generator, make_generator

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained
-from pflx.cli.options import Emotion, EngineOptions, Seed, grouped
-from pflx.cli.signals import ended_by
+from pflx.cli.support.console import print_line, print_untrained
+from pflx.cli.support.options import Emotion, EngineOptions, Seed, grouped
+from pflx.cli.support.signals import ended_by
 from pflx.engines import Array, OutputError
 
 if TYPE_CHECKING:

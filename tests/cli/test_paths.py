@@ -12,8 +12,9 @@ import pytest
 import typer
 from support.commands import refusal
 
-from pflx.cli import app, paths
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli import app
+from pflx.cli.support import paths
+from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import OutputError
 
 READS = {

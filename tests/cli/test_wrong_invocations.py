@@ -15,7 +15,7 @@ from support.fakes import portrait_of, write_fake_bundle
 
 from pflx import __version__
 from pflx.cli import app
-from pflx.cli.usage import EXAMPLES
+from pflx.cli.support.usage import EXAMPLES
 from pflx.engines.graphs.threads import most_threads
 from pflx.runtime.media.video_writer import VideoWriter
 
