@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -54,7 +55,7 @@ def int8(
     check_output(json, ".json")
     check_output(plot, ".png")
     target = output or bundle
-    into_another = target.resolve() != bundle.resolve()
+    into_another = os.path.realpath(target) != os.path.realpath(bundle)
     check_apart(
         reads={"BUNDLE": bundle, "--feeds": feeds},
         writes={"--output": target if into_another else None, "--json": json, "--plot": plot},
