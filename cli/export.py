@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
-from pflx.cli.paths import check_apart
+from pflx.cli.support.console import print_line, print_untrained, progress_bar
+from pflx.cli.support.paths import check_apart
 from pflx.engines import BackendMissingError, Bundle, PflInfo, PflxError
 from pflx.engines.bundle.mean_face import read_mean_face
 from pflx.engines.bundle.policy import read_policy

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.support.console import print_line, print_untrained, progress_bar
+from pflx.cli.support.options import BundleArgument
 from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.engines.bundle.manifest import encode_manifest
 from pflx.runtime.generators import Generator, make_generator
@@ -21,7 +21,7 @@ LARGEST_FP16 = float(np.finfo(np.float16).max)
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
+    bundle: BundleArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show components, shapes, precisions, sizes, cost, provenance and engines, after checking every file."""

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained
 from pflx.cli.export import UsageError
-from pflx.cli.options import EngineOptions, Lookahead, OwnBundleArgument, Portrait, Seed, SpeakerOptions, grouped
+from pflx.cli.support.console import print_line, print_untrained
+from pflx.cli.support.options import (
+    EngineOptions,
+    Lookahead,
+    OwnBundleArgument,
+    Portrait,
+    Seed,
+    SpeakerOptions,
+    grouped,
+)
 from pflx.engines import BackendMissingError
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained
-from pflx.cli.options import Emotion, EngineOptions, Seed, grouped
-from pflx.cli.signals import ended_by
+from pflx.cli.support.console import print_line, print_untrained
+from pflx.cli.support.options import Emotion, EngineOptions, Seed, fetched, grouped
+from pflx.cli.support.signals import ended_by
 from pflx.engines import Array, OutputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 _Bundles = Annotated[
     list[Path] | None,
-    typer.Argument(help="Bundles made by `pflx export`, to choose from. [the listener that comes with pflx]"),
+    typer.Argument(
+        help="Bundles made by `pflx export`, or hf://ORG/NAME, to choose from. [the listener that comes with pflx]",
+        callback=fetched,
+    ),
 ]
 _Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener; visitors may send theirs.")]
 _Host = Annotated[str, typer.Option(help="Address to listen at; anything but loopback needs a token.")]
@@ -150,10 +154,17 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
 
 
 def _named(bundles: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Bundles with what the page calls them: the names of the folders, told apart where two are alike."""
-    stems = [bundle.resolve().stem for bundle in bundles]
+    """Bundles with what the page calls them: the names of folders or repositories, told apart where two are alike."""
+    stems = [_stem(bundle) for bundle in bundles]
     for place, (stem, bundle) in enumerate(zip(stems, bundles, strict=True), 1):
         yield stem if stems.count(stem) == 1 else f"{stem}-{place}", bundle
+
+
+def _stem(bundle: Path) -> str:
+    from pflx.engines.hub.cache import cached_name
+
+    name = cached_name(bundle)
+    return Path(os.path.realpath(bundle)).stem if name is None else Path(name.partition("@")[0]).name
 
 
 def _extractors(bundle: Path, emotion: str | None) -> dict[str, str]:

@@ -16,11 +16,9 @@ from weakref import WeakSet
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
-from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.device import Device
 from pflx.runtime.beside_loop import beside_loop
-from pflx.runtime.builtin import builtin_bundle
-from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_engines
+from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
@@ -128,7 +126,8 @@ class Listener:
         """Open a bundle.
 
         Args:
-            bundle: the folder `NAME.pflx`, or one that was opened already; None is the listener that comes with pflx.
+            bundle: the folder `NAME.pflx`, an address on the hub like `hf://ORG/NAME`, or one that was opened already;
+                None is the listener that comes with pflx.
             portrait: picture of the listener (path, or uint8 [H, W, 3] RGB), or one per sample.
             device: "cpu", "cuda" or "cuda:N".
             engines: how the graphs are run.
@@ -138,15 +137,10 @@ class Listener:
             options: see the class.
 
         Raises:
-            BundleError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what cannot be
-                opened.
+            BundleError, HubError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what
+                cannot be opened.
         """
-        if bundle is None:
-            bundle = builtin_bundle()
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if renderer is not None:
-            opened = replace(opened, manifest=with_renderer(opened.manifest, renderer, str(opened.path)))
-        found, gpu = open_engines(opened, device, engines)
+        opened, found, gpu = open_bundle(bundle, renderer, device, engines)
         try:
             return cls(opened.manifest, found, portrait, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu)
         except BaseException:

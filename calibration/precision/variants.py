@@ -54,7 +54,7 @@ def add_variant(
     if precision == "fp32":
         raise BundleError("The variant 'fp32' is what all others are made of. Give another name.")
     require_space(target.absolute().parent, sum(map(len, graphs.values())))
-    in_place = target.resolve() == bundle.path.resolve()
+    in_place = os.path.realpath(target) == os.path.realpath(bundle.path)
     with locked(bundle.path / MANIFEST):
         manifest = Bundle.open(bundle.path, verify=False).manifest
         if manifest != bundle.manifest:
@@ -108,7 +108,7 @@ def _share(bundle: Bundle, folder: Path, new: Manifest) -> None:
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # in a hub's cache, files are links
     except OSError:
         shutil.copy2(source, target)
 

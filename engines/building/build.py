@@ -14,7 +14,7 @@ from pflx.engines.bundle.engine_passport import Passport, Profile, Source, opera
 from pflx.engines.bundle.manifest import BundleCorruptError, Manifest
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.variant_admission import require_admitted
-from pflx.engines.bundle.writer import install_engine, require_space
+from pflx.engines.bundle.writer import install_engine, require_own, require_space
 from pflx.engines.files.locks import GoneError
 from pflx.engines.files.writer import OutputError, write_whole
 from pflx.engines.graphs.protocol import TensorSpec
@@ -123,6 +123,7 @@ def _require_writable(root: Path, n_bytes: int) -> None:
     Raises:
         OutputError: they cannot.
     """
+    require_own(root)
     try:
         with TemporaryFile(dir=root):
             pass
