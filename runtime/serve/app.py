@@ -215,7 +215,7 @@ async def _end(lobby: Lobby, request: Request) -> Response:
 async def _show_own_portrait(lobby: Lobby, request: Request) -> Response:
     peer = _peer(lobby, request)
     picture = await lobby.decode(await _body(request, MAX_BYTES))
-    still = await lobby.cut(picture, peer.listener)
+    still = await lobby.cut(picture, peer.wish.listener if peer.wish else 0)
     await peer.show_portrait(picture)
     return _picture(still)
 

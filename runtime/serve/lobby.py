@@ -126,7 +126,7 @@ class Lobby:
                 raise
 
     async def tune(self, peer: Peer, wish: Wish) -> None:
-        """Let a visitor go on with other settings; who cannot must leave.
+        """Let a visitor go on with other settings; who cannot goes on as before, or must leave.
 
         Raises:
             BusyError: no time is left for it.
@@ -138,7 +138,8 @@ class Lobby:
                 with _told_as_busy():
                     await peer.tune(wish)
             except BaseException:
-                await peer.close("There is no time left for these settings.")
+                if peer.session is None or not peer.session.is_running:
+                    await peer.close("There is no time left for these settings.")
                 raise
 
     def portrait(self, number: int) -> UInt8Array:

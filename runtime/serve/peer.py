@@ -22,6 +22,7 @@ from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.timing import NS_PER_S
 from pflx.runtime.listener import Listener
+from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
@@ -82,7 +83,7 @@ class Peer:
 
     Attributes:
         id: names the visitor to the server; nobody else can guess it.
-        listener: number of the one that is shown.
+        wish: that the session of the moment fulfils; None before the first.
         session: of the moment.
         panel: of that session.
         screen: what the visitor sees.
@@ -98,7 +99,7 @@ class Peer:
         gone: Callable[[Peer], None],
     ) -> None:
         self.id = secrets.token_urlsafe(18)
-        self.listener = 0
+        self.wish: Wish | None = None
         self.session: LiveSession | None = None
         self._loop = asyncio.get_running_loop()
         self.screen = ListenerTrack(self._loop)
@@ -145,11 +146,16 @@ class Peer:
         """Go on with other settings: another session on the same connection.
 
         Raises:
-            ListenerFullError: there is no time left for it; the old one has ended.
+            ListenerFullError: there is no time left for it; it goes on as before, if there is time for that.
         """
         await self._in_thread(self._stop)
-        await self._in_thread(self._start, wish)
-        self.listener = wish.listener
+        try:
+            await self._in_thread(self._start, wish)
+        except ListenerFullError:
+            if self.wish is not None:
+                await self._in_thread(self._start, self.wish)
+            raise
+        self.wish = wish
 
     async def show_portrait(self, portrait: UInt8Array) -> None:
         """Show another face from the next frame on.

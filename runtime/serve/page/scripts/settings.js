@@ -1,7 +1,7 @@
 // The settings of the session: what there is to choose from, what is chosen, and what the server is told of it.
 
 import { readAddress, writeAddress } from "./address.js";
-import { again, failed, lose } from "./connection.js";
+import { failed, lose } from "./connection.js";
 import { offerOther } from "./devices.js";
 import { buildGallery, cutAgain, showStills } from "./portraits.js";
 import { $, say } from "./screen.js";
@@ -73,17 +73,16 @@ async function tune(cut) {
   } catch (error) {
     if (state.link !== mine) return;
     if (error.kind === "gone") lose(error.message);
-    else if (error.kind === "busy" && state.granted !== state.wish) await goBack(cut);
+    else if (error.kind === "busy" && state.granted !== state.wish) takeBack(cut);
     else failed(error);
   }
 }
 
-// The server has no time for what was asked of it: what it had time for is asked again.
-async function goBack(cut) {
+// The server has no time for what was asked of it, and goes on as before.
+function takeBack(cut) {
   state.wish = state.granted;
   reflect();
   writeAddress();
-  if (cut) await cutAgain();
-  say("This computer has no time for that. The settings are as before.");
-  await again();
+  if (cut) cutAgain();
+  say("This computer has no time for that. It goes on as before.");
 }

@@ -15,7 +15,7 @@ const WHY = {
 };
 
 const levels = []; // { at, level, voiced }, of the last SPAN_MS
-const marks = []; // { at, kind, cause }
+export const marks = []; // { at, kind, cause }
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let drawn = 0;
 let running = false;
