@@ -15,12 +15,13 @@ import typer
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.options import Emotion, EngineOptions, Seed, fetched, grouped
 from pflx.cli.support.signals import ended_by
-from pflx.engines import Array, OutputError
+from pflx.engines import OutputError
 
 if TYPE_CHECKING:
     from socket import socket as Socket
 
     from pflx.runtime import Listener
+    from pflx.runtime.frames.arrays import UInt8Array
     from pflx.runtime.serve import ServeSettings
 
 _Bundles = Annotated[
@@ -30,7 +31,14 @@ _Bundles = Annotated[
         callback=fetched,
     ),
 ]
-_Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener; visitors may send theirs.")]
+_Portraits = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--portrait",
+        "-p",
+        help="Picture of the listener, or several to choose from; visitors may send theirs. [that of `pflx demo`]",
+    ),
+]
 _Host = Annotated[str, typer.Option(help="Address to listen at; anything but loopback needs a token.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
 _Token = Annotated[
@@ -55,8 +63,8 @@ _Ice = Annotated[
 
 @grouped
 def serve(
-    portrait: _Portrait,
     bundles: _Bundles = None,
+    portraits: _Portraits = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token: _Token = None,
@@ -75,8 +83,9 @@ def serve(
     engines: EngineOptions,
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
-    from pflx.runtime import Listener, SpeakerSettings, load_portrait
-    from pflx.runtime.builtin import builtin_path
+    from pflx.runtime import Listener, SpeakerSettings
+    from pflx.runtime.builtin import DEMO, builtin_path
+    from pflx.runtime.rendering.portrait import load_picture
     from pflx.runtime.serve import ServeSettings, require_server
 
     _check_certificate(certificate, key)
@@ -97,13 +106,14 @@ def serve(
     require_server()
     from pflx.runtime.serve.app import listen
 
-    picture = load_portrait(portrait)
+    paths = portraits or [DEMO / "portrait.png"]
+    pictures = {name: load_picture(path) for name, path in _named(paths)}
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
         for name, bundle in _named(bundles or [builtin_path(256)]):
             listener = Listener.open(
                 bundle,
-                portrait,
+                paths[0],
                 device=engines.device,
                 engines=engines.settings(),
                 lookahead=lookahead,
@@ -111,12 +121,12 @@ def serve(
             )
             listeners[name] = opened.enter_context(listener)
             print_untrained(listener.manifest)
-        asyncio.run(_serve(listeners, picture, settings, socket, certificate, key))
+        asyncio.run(_serve(listeners, pictures, settings, socket, certificate, key))
 
 
 async def _serve(
     listeners: Mapping[str, Listener],
-    portrait: Array,
+    portraits: Mapping[str, UInt8Array],
     settings: ServeSettings,
     socket: Socket,
     certificate: Path | None,
@@ -126,7 +136,7 @@ async def _serve(
     from pflx.runtime.serve.lobby import Lobby
 
     port: int = socket.getsockname()[1]
-    lobby = Lobby(listeners, portrait, settings)
+    lobby = Lobby(listeners, portraits, settings)
     server = make_server(make_app(lobby, port), certificate=certificate, key=key)
     for line in _greeting(settings, port):
         print_line(line)
@@ -153,11 +163,11 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
             raise OutputError(f"{path} does not exist. Check the path.")
 
 
-def _named(bundles: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Bundles with what the page calls them: the names of folders or repositories, told apart where two are alike."""
-    stems = [_stem(bundle) for bundle in bundles]
-    for place, (stem, bundle) in enumerate(zip(stems, bundles, strict=True), 1):
-        yield stem if stems.count(stem) == 1 else f"{stem}-{place}", bundle
+def _named(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """Bundles or pictures with what the page calls them: names of files or repositories, told apart where alike."""
+    stems = [_stem(path) for path in paths]
+    for place, (stem, path) in enumerate(zip(stems, paths, strict=True), 1):
+        yield stem if stems.count(stem) == 1 else f"{stem}-{place}", path
 
 
 def _stem(bundle: Path) -> str:

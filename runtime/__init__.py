@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pflx.runtime.bundle_engines import EngineSettings
+from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import Pace
 from pflx.runtime.frames.pixels import PixelFormat
+from pflx.runtime.frames.turns import CueName, TurnName
 from pflx.runtime.generators import GeneratorOptions
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.clock import LiveClock, SystemClock, VirtualClock
@@ -40,7 +42,9 @@ __all__ = [
     "Arrival",
     "BlazeFace",
     "CallbackSink",
+    "CueName",
     "EngineSettings",
+    "Event",
     "Extractor",
     "Face",
     "FaceDetector",
@@ -81,6 +85,7 @@ __all__ = [
     "StreamSink",
     "SystemClock",
     "Timed",
+    "TurnName",
     "VideoFileSink",
     "VirtualClock",
     "WebcamSource",

@@ -67,7 +67,7 @@ def data_files() -> Iterator[Path]:
     yield from (ROOT / "export/data").iterdir()
     yield from (ROOT / "runtime/speaker/data").glob("*.onnx")
     yield from (path for path in (ROOT / "runtime/data").rglob("*") if path.is_file() and path.suffix != ".txt")
-    yield from (ROOT / "runtime/serve/page").iterdir()
+    yield from (path for path in (ROOT / "runtime/serve/page").rglob("*") if path.is_file())
     yield ROOT / "pflx/py.typed"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.pixels import to_i420
@@ -32,6 +33,7 @@ class ListenerFrame:
         face: whether the speaker's face was there when the segment was made.
         emotion: float32 [25] of the frame, from a generator that tells it.
         ledger: what happened to the frame, and when.
+        events: what the listener begins to do in it, as far as its generator tells: it nods, smiles, blinks, attends.
     """
 
     image: UInt8Array
@@ -42,6 +44,7 @@ class ListenerFrame:
     face: FaceState
     ledger: Ledger
     emotion: Float32Array | None = None
+    events: tuple[Event, ...] = ()
 
     @property
     def degraded(self) -> Rung:

@@ -17,13 +17,13 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from pflx.engines import Array, FeedError
+from pflx.engines import FeedError
 from pflx.runtime.frames.ledger import Ledger
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FRAME_NS, NS_PER_MS
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.live.clock import Thread, Turn, join_all
-from pflx.runtime.live.commands import Commands
+from pflx.runtime.live.commands import Commands, Steered
 from pflx.runtime.live.errors import SessionError
 from pflx.runtime.live.playout import Deadlines, Playout
 from pflx.runtime.live.scheduler import DeadlinePace, warm_up
@@ -34,7 +34,6 @@ from pflx.runtime.live.timeline import Slot, Timeline
 from pflx.runtime.live.viewer import Audience, Viewer
 from pflx.runtime.media.sinks import Sink, StopWatching
 from pflx.runtime.media.sources import Source, Timed
-from pflx.runtime.rendering.renderers import Portrait
 from pflx.runtime.stream.chain import Chain
 from pflx.runtime.stream.inbox import Arrival
 from pflx.runtime.stream.stream import Stream
@@ -45,7 +44,7 @@ _JOIN_NS = 1_000 * NS_PER_MS  # a session stops within it
 _PATIENCE = 50  # slots that nothing was shown for, until it is said
 
 
-class LiveSession:
+class LiveSession(Steered):
     """A listener that reacts to a source in real time, shown frame by frame at its deadlines.
 
     Every 40 ms of the speaker are one slot. Slot k is shown at the time of its scheduled arrival plus the declared
@@ -77,7 +76,7 @@ class LiveSession:
         hop = chain.generator.hop
         self.settings, self.samples = settings, samples
         self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * FRAME_MS
-        self._chain, self._stream, self._source, self._turn = chain, stream, source, turn
+        self._chain, self._source, self._turn = chain, source, turn
         self._clock = turn.clock
         self._monitor = self._clock.monitor()
         self._timeline = Timeline(
@@ -102,7 +101,7 @@ class LiveSession:
             crowded=crowded,
         )
         self._tally, self._av_offset_ns = Tally(record, _PATIENCE * samples, settings.stale_ms, self._costs), 0
-        self._commands = Commands(self._monitor, turn)
+        super().__init__(self._monitor, Commands(self._monitor, turn), stream)
         self._open_tracks = 0
         self._busy: set[str] = set()  # names of the threads that still work
         self._stopping = False
@@ -233,20 +232,6 @@ class LiveSession:
         """Of the sinks that have failed while others went on."""
         return self._audience.errors[:]
 
-    def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
-        """Show another portrait from the next frame that is rendered on; see `Stream.set_portrait`."""
-        self._ask(lambda: self._stream.set_portrait(portrait, sample))
-
-    def flush(self) -> None:
-        """Drop everything that waits, and go on with what the speaker does now; held pictures fill the gap."""
-        self._ask(self._flush)
-
-    def snapshot(self) -> dict[str, Array]:
-        """The stream as plain arrays. `Listener.live` takes it up at the next segment, in another process too."""
-        arrays = self._ask(self._stream.snapshot)
-        assert isinstance(arrays, dict)
-        return arrays
-
     def close(self) -> None:
         """Stop, from any thread, a sink's `show` included; closing twice is harmless. Frames not due are dropped."""
         self._stop()
@@ -315,7 +300,7 @@ class LiveSession:
     def _next_slot(self) -> Slot | None:
         """The next input, after commands were obeyed; None at the end, or when the session stops."""
         while True:
-            self._commands.obey()
+            self._obey()
             with self._monitor:
                 if self._stopping:
                     return None
@@ -355,7 +340,7 @@ class LiveSession:
                 self._deliver(made)
             else:
                 made.wait()  # for the GPU, or for what looks at the speaker, while other sessions have their turn
-            self._commands.obey()
+            self._obey()
 
     def _deliver(self, frame: ListenerFrame) -> None:
         with self._monitor:
@@ -413,8 +398,13 @@ class LiveSession:
             self._tally.emit(frame.ledger)
         self._audience.show(frame)
 
-    def _ask(self, act: Callable[[], object]) -> object:
-        return self._commands.ask(act, lambda: "worker" in self._busy)
+    @property
+    def _is_worked_on(self) -> bool:
+        return "worker" in self._busy
+
+    def _now(self) -> int:
+        self._advance()
+        return self._timeline.next_slot
 
     def _run(self, name: str, stage: str, work: Callable[[], None]) -> None:
         """The whole of a thread."""

@@ -188,6 +188,11 @@ class Timeline:
         self._read = 0
         self._ended = False
 
+    @property
+    def next_slot(self) -> int:
+        """Number of the slot that is not complete yet."""
+        return self._number
+
     def observe(self, track: int, item: Timed, now: int) -> None:
         """Let the clock see an item as it is read; call `add` once it is due, before the track's next one is read."""
         _check(item)

@@ -52,6 +52,23 @@ class Renderer:
         self._portrait, self._frame = engines["portrait"], engines["frame"]
         self._size, self.ahead, self._mover = size, ahead, mover
 
+    @staticmethod
+    def cut(portrait: Portrait, size: int, mesh: FaceMesh) -> UInt8Array:
+        """The part of a portrait that is shown, without any of the engines.
+
+        Args:
+            portrait: a picture file, or uint8 [H, W, 3] RGB.
+            size: side of a picture in pixels.
+            mesh: finds the face, where what is shown depends on it.
+
+        Returns:
+            uint8 [size, size, 3] RGB.
+
+        Raises:
+            PortraitError: it cannot be read, or shows no face where one is needed.
+        """
+        return load_portrait(portrait, size)
+
     def prepare(self, portrait: Portrait) -> Features:
         """What depends on a portrait alone, computed once.
 
@@ -180,6 +197,11 @@ class WarpRenderer(Renderer):
         super().__init__(engines, size, ahead, mover)
         self._mesh = mesh or FaceMesh()
 
+    @staticmethod
+    def cut(portrait: Portrait, size: int, mesh: FaceMesh) -> UInt8Array:
+        """See `Renderer.cut`: the square around the head of its largest face."""
+        return frame_portrait(portrait, size, mesh)[0]
+
     def prepare(self, portrait: Portrait) -> Features:
         """See `Renderer.prepare`. The picture is cut around the head of its largest face.
 
@@ -220,6 +242,16 @@ def make_renderer(
     """
     kind, mover = _kind(info), None if preview is None else PictureMover(_by_role(preview, engines))
     return kind(_by_role(info, engines), info.size, ahead, mover)
+
+
+def cut_portrait(info: RendererInfo, portrait: Portrait, mesh: FaceMesh) -> UInt8Array:
+    """The part of a portrait that a bundle's renderer shows; see `Renderer.cut`.
+
+    Raises:
+        BundleError: there is no such renderer.
+        PortraitError: it cannot be read, or shows no face where one is needed.
+    """
+    return _kind(info).cut(portrait, info.size, mesh)
 
 
 def reach(info: RendererInfo) -> int:

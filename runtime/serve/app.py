@@ -21,36 +21,27 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pflx.engines import DeviceError, PflxError
-from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.serve.connections import PromptProtocol
 from pflx.runtime.serve.guard import Guard, RateLimit, SignIn, refused
-from pflx.runtime.serve.lobby import GoneError, Lobby, SeatsTakenError, WishError
+from pflx.runtime.serve.lobby import BusyError, GoneError, Lobby, SeatsTakenError, WishError
 from pflx.runtime.serve.offer import OfferError
 from pflx.runtime.serve.peer import Peer, Wish
 from pflx.runtime.serve.settings import ServeSettings
-from pflx.runtime.serve.uploads import MAX_BYTES, encode_portrait
+from pflx.runtime.serve.uploads import MAX_BYTES
 
 log = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = (
-    "page.js",
-    "connection.js",
-    "devices.js",
-    "panel.js",
-    "portrait.js",
-    "screen.js",
-    "server.js",
-    "settings.js",
-    "state.js",
-    "sign-in.js",
-)
 _FILES = {
     "/": ("index.html", "text/html"),
     "/style.css": ("style.css", "text/css"),
     "/sign-in": ("sign-in.html", "text/html"),
-    **{f"/{name}": (name, "text/javascript") for name in _SCRIPTS},
+    "/sign-in.js": ("sign-in.js", "text/javascript"),
+    **{
+        f"/scripts/{file.name}": (f"scripts/{file.name}", "text/javascript")
+        for file in (_PAGE / "scripts").glob("*.js")
+    },
 }
 """Every path that a file answers; they are read once, at the start, and no path of a request is ever looked up."""
 
@@ -60,10 +51,11 @@ _MAX_CONNECTIONS = 128
 
 
 class _Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a page sends to begin."""
+    """What a page sends to begin; `replaces` is the id of the session that it had before, if any."""
 
     sdp: Annotated[str, Meta(max_length=_MAX_JSON)]
     wish: Wish
+    replaces: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class _Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +69,7 @@ class TooLargeError(PflxError, ValueError):
 
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
-    (ListenerFullError, 503, "full"),
+    (BusyError, 503, "busy"),
     (SeatsTakenError, 503, "full"),
     (GoneError, 404, "gone"),
     (TooLargeError, 413, "large"),
@@ -111,17 +103,27 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
 
     sign_in = SignIn(lobby.settings.token)
     handlers: list[tuple[str, str, Handler]] = [
-        ("/portrait.png", "GET", _portrait),
+        ("/portrait.png", "GET", _first_still),
+        ("/stills/{listener:int}/{portrait:int}.png", "GET", _still),
+        ("/api/stills/{listener:int}", "PUT", _cut),
         ("/api/choices", "GET", _choices),
         ("/api/sessions", "POST", _begin),
         ("/api/sessions/{id}", "PATCH", _tune),
         ("/api/sessions/{id}", "DELETE", _end),
-        ("/api/sessions/{id}/portrait", "PUT", _show_portrait),
+        ("/api/sessions/{id}/portrait", "PUT", _show_own_portrait),
+        ("/api/sessions/{id}/portraits/{portrait:int}", "POST", _show_portrait),
     ]
     routes = [Route(path, _file(*file), methods=["GET"]) for path, file in _FILES.items()]
     routes += [Route(path, _telling(partial(act, lobby)), methods=[method]) for path, method, act in handlers]
     routes.append(Route("/sign-in", _telling(partial(_sign_in, sign_in)), methods=["POST"]))
-    return Guard(Starlette(routes=routes, lifespan=lifespan), sign_in, lobby.settings, port, limits)
+    missing = _file("missing.html", "text/html", 404)
+
+    async def not_found(request: Request, _: Exception) -> Response:
+        wants_page = "text/html" in request.headers.get("accept", "")
+        return await missing(request) if wants_page else refused(404, "path", "There is no such path.")
+
+    application = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found})
+    return Guard(application, sign_in, lobby.settings, port, limits)
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -175,8 +177,18 @@ async def _sign_in(sign_in: SignIn, request: Request) -> Response:
     return sign_in.by_token(given.token, request.scope)
 
 
-async def _portrait(lobby: Lobby, request: Request) -> Response:
-    return Response(encode_portrait(lobby.portrait), media_type="image/png")
+async def _first_still(lobby: Lobby, request: Request) -> Response:
+    return _picture(lobby.still(0, 0))
+
+
+async def _still(lobby: Lobby, request: Request) -> Response:
+    return _picture(lobby.still(request.path_params["listener"], request.path_params["portrait"]))
+
+
+async def _cut(lobby: Lobby, request: Request) -> Response:
+    """How a visitor's picture would be shown; it is kept nowhere."""
+    picture = await lobby.decode(await _body(request, MAX_BYTES))
+    return _picture(await lobby.cut(picture, request.path_params["listener"]))
 
 
 async def _choices(lobby: Lobby, request: Request) -> Response:
@@ -185,7 +197,7 @@ async def _choices(lobby: Lobby, request: Request) -> Response:
 
 async def _begin(lobby: Lobby, request: Request) -> Response:
     offer = await _decoded(request, _Offer)
-    peer, answer = await lobby.admit(offer.sdp, offer.wish)
+    peer, answer = await lobby.admit(offer.sdp, offer.wish, offer.replaces)
     return JSONResponse({"id": peer.id, "sdp": answer}, 201)
 
 
@@ -200,10 +212,22 @@ async def _end(lobby: Lobby, request: Request) -> Response:
     return Response(status_code=204)
 
 
+async def _show_own_portrait(lobby: Lobby, request: Request) -> Response:
+    peer = _peer(lobby, request)
+    picture = await lobby.decode(await _body(request, MAX_BYTES))
+    still = await lobby.cut(picture, peer.wish.listener if peer.wish else 0)
+    await peer.show_portrait(picture)
+    return _picture(still)
+
+
 async def _show_portrait(lobby: Lobby, request: Request) -> Response:
     peer = _peer(lobby, request)
-    await peer.show_portrait(await lobby.decode(await _body(request, MAX_BYTES)))
+    await peer.show_portrait(lobby.portrait(request.path_params["portrait"]))
     return Response(status_code=204)
+
+
+def _picture(content: bytes) -> Response:
+    return Response(content, media_type="image/png")
 
 
 def _peer(lobby: Lobby, request: Request) -> Peer:
@@ -246,11 +270,11 @@ def _told(error: Exception) -> Response:
     return refused(500, "server", "Something went wrong on the server. Its log says what.")
 
 
-def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+def _file(name: str, media_type: str, status: int = 200) -> Callable[[Request], Awaitable[Response]]:
     content = (_PAGE / name).read_bytes()
 
     async def answer(request: Request) -> Response:
-        facts: dict[str, Any] = {"content": content, "media_type": media_type}
+        facts: dict[str, Any] = {"content": content, "media_type": media_type, "status_code": status}
         return Response(**facts)
 
     return answer

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
+from pflx.runtime.rendering.renderers import cut_portrait
 from pflx.runtime.serve.peer import MAX_PLAYOUT_MS, Peer, Wish
 from pflx.runtime.serve.settings import ServeError, ServeSettings
-from pflx.runtime.serve.uploads import decode_portrait
+from pflx.runtime.serve.uploads import decode_portrait, encode_portrait
+from pflx.runtime.speaker.landmarks import FaceMesh
 
 _THREADS = 4  # for what takes long beside the event loop: starting and ending sessions, decoding portraits
 
@@ -30,6 +33,16 @@ class SeatsTakenError(PflxError, RuntimeError):
         super().__init__(f"All {seats} places are taken." if seats > 1 else "The only place is taken.")
 
 
+class BusyError(PflxError, RuntimeError):
+    """The computer has no time for a visitor beside those who are here."""
+
+    def __init__(self, full: ListenerFullError) -> None:
+        super().__init__(
+            f"With you it would be at work {full.load:.0%} of its time, and {full.max_load:.0%} are allowed. Fewer "
+            "listeners side by side, or a lighter one, take less."
+        )
+
+
 class GoneError(PflxError, LookupError):
     """There is no such visitor, or no longer."""
 
@@ -43,23 +56,30 @@ class Lobby:
 
     Args:
         listeners: by the name that the page shows, in its order.
-        portrait: that they show at first, uint8 [H, W, 3] RGB.
+        portraits: to choose from, by the name that the page shows, uint8 [H, W, 3] RGB. The first is the one that the
+            listeners were opened with.
         settings: of the server.
 
     Attributes:
-        portrait: see above.
+        settings: see above.
         peers: by id.
 
     Raises:
-        ServeError: there is no listener.
+        ServeError: there is no listener, or no portrait.
+        PortraitError: a listener can do nothing with a portrait.
     """
 
-    def __init__(self, listeners: Mapping[str, Listener], portrait: UInt8Array, settings: ServeSettings) -> None:
-        if not listeners:
-            raise ServeError("There is no bundle to serve. Name one: pflx serve me.pflx --portrait me.png")
-        self.portrait, self.settings = portrait, settings
+    def __init__(
+        self, listeners: Mapping[str, Listener], portraits: Mapping[str, UInt8Array], settings: ServeSettings
+    ) -> None:
+        if not listeners or not portraits:
+            raise ServeError("There is no bundle or no portrait to serve: pflx serve me.pflx --portrait me.png")
+        self.settings = settings
         self.peers: dict[str, Peer] = {}
         self._names, self._listeners = list(listeners), list(listeners.values())
+        self._portrait_names, self._portraits = list(portraits), list(portraits.values())
+        self._mesh = FaceMesh()  # the listeners' own are in use by their sessions
+        self._stills = [[self._cut(picture, n) for picture in self._portraits] for n in range(len(self._listeners))]
         self._pool = ThreadPoolExecutor(_THREADS, "serve")
         self._admission, self._decoding = asyncio.Lock(), asyncio.Lock()
 
@@ -68,41 +88,88 @@ class Lobby:
         settings = self.settings
         return {
             "listeners": [_described(*each) for each in zip(self._names, self._listeners, strict=True)],
+            "portraits": self._portrait_names,
             "limits": {"samples": settings.max_samples, "playout_ms": MAX_PLAYOUT_MS},
             "wish": {"listener": 0, "samples": 1, "lookahead": settings.lookahead, "playout_ms": settings.playout_ms},
             "ice_servers": [{"urls": url} for url in settings.ice_servers],
         }
 
-    async def admit(self, sdp: str, wish: Wish) -> tuple[Peer, str]:
+    async def admit(self, sdp: str, wish: Wish, replaces: str | None = None) -> tuple[Peer, str]:
         """Let a visitor in, and answer their browser's offer.
 
+        Args:
+            sdp: of their browser.
+            wish: what they choose.
+            replaces: id of a session of theirs whose place they take, such as one whose page was frozen; of one that
+                has ended, nothing comes.
+
         Raises:
-            SeatsTakenError, ListenerFullError: no place, or no time, is left.
+            SeatsTakenError, BusyError: no place, or no time, is left.
             OfferError, WishError: they ask for what cannot be had.
         """
         self._check(wish)
         async with self._admission:  # one after the other, for each is measured against those who are here
-            try:
-                return await self._seat(sdp, wish)
-            except (SeatsTakenError, ListenerFullError):
-                if not await self._dismiss_absent():
-                    raise
-                return await self._seat(sdp, wish)
+            if replaces is not None and (old := self.peers.get(replaces)) is not None:
+                await old.close("You went on in another place.")
+            with _told_as_busy():
+                try:
+                    return await self._seat(sdp, wish)
+                except (SeatsTakenError, ListenerFullError):
+                    if not await self._dismiss_absent():
+                        raise
+                    return await self._seat(sdp, wish)
 
     async def tune(self, peer: Peer, wish: Wish) -> None:
-        """Let a visitor go on with other settings; who cannot must leave.
+        """Let a visitor go on with other settings; who cannot goes on as before, or must leave.
 
         Raises:
-            ListenerFullError: no time is left for it.
+            BusyError: no time is left for it.
             WishError: they ask for what cannot be had.
         """
         self._check(wish)
         async with self._admission:
             try:
-                await peer.tune(wish)
+                with _told_as_busy():
+                    await peer.tune(wish)
             except BaseException:
-                await peer.close("There is no time left for these settings.")
+                if peer.session is None or not peer.session.is_running:
+                    await peer.close("There is no time left for these settings.")
                 raise
+
+    def portrait(self, number: int) -> UInt8Array:
+        """One of the portraits, uint8 [H, W, 3] RGB.
+
+        Raises:
+            WishError: there is none of this number.
+        """
+        if not 0 <= number < len(self._portraits):
+            raise WishError("There is no such portrait.")
+        return self._portraits[number]
+
+    def still(self, listener: int, portrait: int) -> bytes:
+        """A portrait as a listener shows it at rest, as PNG.
+
+        Raises:
+            WishError: there is no such listener or portrait.
+        """
+        self._check_listener(listener)
+        self.portrait(portrait)
+        return self._stills[listener][portrait]
+
+    async def cut(self, picture: UInt8Array, listener: int) -> bytes:
+        """Likewise, a picture of a visitor's.
+
+        Args:
+            picture: uint8 [H, W, 3] RGB.
+            listener: its number.
+
+        Raises:
+            WishError: there is no such listener.
+            PortraitError: it can do nothing with the picture.
+        """
+        self._check_listener(listener)
+        async with self._decoding:
+            return await self.in_thread(self._cut, picture, listener)
 
     async def decode(self, data: bytes) -> UInt8Array:
         """A portrait that was sent; see `decode_portrait`. One at a time, for a large one takes 100 MB meanwhile."""
@@ -152,18 +219,37 @@ class Lobby:
         await asyncio.gather(*(peer.close("Others came first. Start again.") for peer in absent))
         return bool(absent)
 
-    def _check(self, wish: Wish) -> None:
-        if wish.listener >= len(self._listeners):
+    def _cut(self, picture: UInt8Array, listener: int) -> bytes:
+        return encode_portrait(cut_portrait(self._listeners[listener].manifest.renderer, picture, self._mesh))
+
+    def _check_listener(self, number: int) -> None:
+        if not 0 <= number < len(self._listeners):
             raise WishError("There is no such listener.")
+
+    def _check(self, wish: Wish) -> None:
+        self._check_listener(wish.listener)
         if wish.samples > self.settings.max_samples:
             raise WishError(f"At most {self.settings.max_samples} listeners are shown side by side.")
 
-    def _allowed(self, listener: Listener) -> float:
-        """What is left to a listener of the time that all of them may take: they share the machine."""
+    def _allowed(self, listener: Listener) -> float | None:
+        """What is left to a listener of the time that all of them may take: they share the machine.
+
+        None for who is alone: too slow for others is a listener at half the rate, not nobody.
+        """
+        if len(self.peers) == 1:
+            return None
         return self.settings.max_load - sum(other.load for other in self._listeners if other is not listener)
 
     def _forget(self, peer: Peer) -> None:
         self.peers.pop(peer.id, None)
+
+
+@contextmanager
+def _told_as_busy() -> Iterator[None]:
+    try:
+        yield
+    except ListenerFullError as error:
+        raise BusyError(error) from error
 
 
 def _described(name: str, listener: Listener) -> dict[str, Any]:

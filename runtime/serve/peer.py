@@ -6,7 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -18,8 +19,10 @@ from msgspec import Meta
 
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.timing import NS_PER_S
 from pflx.runtime.listener import Listener
+from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
@@ -42,6 +45,7 @@ _CHANNEL = "panel"
 _NOT_YET = ("new", "connecting")
 _MAX_MESSAGE = 64  # characters that a page may send at a time: a ping
 _MAX_BUFFERED = 16_384  # bytes of figures that wait for the network; then newer ones are left out
+_EVENTS_KEPT = 16  # between two sets of figures
 
 InThread = Callable[..., Any]
 
@@ -70,12 +74,13 @@ class Peer:
     Args:
         settings: of the server.
         listener_of: the listener that a wish names.
-        allowed: share of its time that a listener may be busy with all its sessions.
+        allowed: share of its time that a listener may be busy with all its sessions; None for any.
         in_thread: runs something that takes long beside the event loop.
         gone: called once, when all is freed.
 
     Attributes:
         id: names the visitor to the server; nobody else can guess it.
+        wish: that the session of the moment fulfils; None before the first.
         session: of the moment.
         panel: of that session.
         screen: what the visitor sees.
@@ -86,13 +91,15 @@ class Peer:
         settings: ServeSettings,
         *,
         listener_of: Callable[[Wish], Listener],
-        allowed: Callable[[Listener], float],
+        allowed: Callable[[Listener], float | None],
         in_thread: InThread,
         gone: Callable[[Peer], None],
     ) -> None:
         self.id = secrets.token_urlsafe(18)
+        self.wish: Wish | None = None
         self.session: LiveSession | None = None
-        self.screen = ListenerTrack(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self.screen = ListenerTrack(self._loop)
         self.panel = Panel(1)
         self._settings, self._listener_of, self._allowed = settings, listener_of, allowed
         self._in_thread, self._gone = in_thread, gone
@@ -104,6 +111,8 @@ class Peer:
         self._portrait: UInt8Array | None = None
         self._channel: RTCDataChannel | None = None
         self._pings = RateLimit(10, 240)
+        self._events: deque[dict[str, Any]] = deque(maxlen=_EVENTS_KEPT)
+        self._n_events = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
         self._begun = time.monotonic()
@@ -139,10 +148,16 @@ class Peer:
         """Go on with other settings: another session on the same connection.
 
         Raises:
-            ListenerFullError: there is no time left for it; the old one has ended.
+            ListenerFullError: there is no time left for it; it goes on as before, if there is time for that.
         """
         await self._in_thread(self._stop)
-        await self._in_thread(self._start, wish)
+        try:
+            await self._in_thread(self._start, wish)
+        except ListenerFullError:
+            if self.wish is not None:
+                await self._in_thread(self._start, self.wish)
+            raise
+        self.wish = wish
 
     async def show_portrait(self, portrait: UInt8Array) -> None:
         """Show another face from the next frame on.
@@ -176,7 +191,7 @@ class Peer:
         panel = Panel(wish.samples)
         self.session = listener.live(
             source,
-            TrackSink(self.screen, wish.samples),
+            TrackSink(self.screen, wish.samples, self._hand_on),
             LiveSettings(playout_ms=wish.playout_ms, lookahead=wish.lookahead, max_load=self._allowed(listener)),
             samples=wish.samples,
             seed=self._settings.seed,
@@ -186,6 +201,10 @@ class Peer:
         if self._portrait is not None:
             self.session.set_portrait(self._portrait)
         self._feed.source = source
+
+    def _hand_on(self, events: Sequence[Event]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.tell, events)
 
     def _stop(self) -> None:
         self._feed.source = None
@@ -233,11 +252,19 @@ class Peer:
         if channel is not None and channel.readyState == "open" and channel.bufferedAmount < _MAX_BUFFERED:
             channel.send(msgspec.json.encode(message).decode())
 
+    def tell(self, events: Sequence[Event]) -> None:
+        """Tell the page what the listener begins to do: at once, and with the next figures once more."""
+        fresh = [{"id": self._n_events + n, **msgspec.to_builtins(event)} for n, event in enumerate(events, 1)]
+        self._n_events += len(fresh)
+        self._events.extend(fresh)
+        self._send({"type": "events", "events": fresh})
+
     # Watching
 
     async def _watch(self) -> None:
         while (reason := self._reason_to_end()) is None:
             self._send(self.report())
+            self._events.clear()
             await asyncio.sleep(PANEL_S)
         self._spawn(self.close(reason))
 
@@ -261,6 +288,7 @@ class Peer:
         return {
             "type": "panel",
             "figures": self.panel.figures(session, listener.generator),
+            "events": [*self._events],
             "algorithmic_ms": session.algorithmic_delay_ms,
             "playout_ms": session.settings.playout_ms,
             "missed": stats.missed,

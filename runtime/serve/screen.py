@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +12,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 
 from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import NS_PER_S
 
@@ -96,15 +98,20 @@ class TrackSink:
     Args:
         track: of the visitor.
         samples: of the session.
+        told: gets what the first sample begins to do, in the session's thread.
     """
 
-    def __init__(self, track: ListenerTrack, samples: int) -> None:
-        self._track, self._samples = track, samples
+    def __init__(
+        self, track: ListenerTrack, samples: int, told: Callable[[Sequence[Event]], None] = lambda events: None
+    ) -> None:
+        self._track, self._samples, self._told = track, samples, told
         self._tiles: dict[int, UInt8Array] = {}
 
     def show(self, frame: ListenerFrame) -> None:
         """Take a frame; with the last sample of a moment the picture is complete."""
         self._tiles[frame.sample] = frame.image
+        if frame.events and frame.sample == 0:
+            self._told(frame.events)
         if frame.sample == self._samples - 1 and len(self._tiles) == self._samples:
             tiles = [self._tiles[sample] for sample in range(self._samples)]
             self._track.offer(tiles[0] if self._samples == 1 else np.concatenate(tiles, axis=1), _due(frame))

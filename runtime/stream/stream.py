@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from pflx.engines.gpu.placement import Fetching
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import UNHURRIED, Pace
+from pflx.runtime.frames.turns import CueName, TurnName, as_role, check_cue
 from pflx.runtime.generators import reach
 from pflx.runtime.generators.speaker_window import Ahead
 from pflx.runtime.rendering.renderers import Portrait, portrait_sha256
@@ -25,6 +27,7 @@ from pflx.runtime.stream.inbox import Arrival, Inbox
 from pflx.runtime.stream.render_queue import RenderQueue
 from pflx.runtime.stream.saved import OtherStreamError, Saved
 from pflx.runtime.stream.segment_maker import SegmentMaker
+from pflx.runtime.stream.turn_book import Told, TurnBook
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ class Stream:
         self._segments = SegmentMaker(chain, self._track, samples, noise, start, self._pictures.recall)
         self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
         self._n_speaker: int | None = None
+        self._turns = TurnBook()
 
     @property
     def next_frame(self) -> int:
@@ -218,6 +222,53 @@ class Stream:
         self._pictures.portraits = [features if sample in (None, index) else old for index, old in enumerate(shown)]
         self._pictures.recall()
 
+    def set_turn(
+        self,
+        turn: TurnName,
+        *,
+        at_s: float | None = None,
+        frame: int | None = None,
+        hears: bool | None = None,
+        shown: bool = True,
+    ) -> None:
+        """Tell the listener whose turn it is: for whoever speaks through it, or covers it with another picture.
+
+        | turn | what it does |
+        |---|---|
+        | `listening` | reacts; as it begins |
+        | `thinking` | reacts, but begins no nods |
+        | `speaking` | looks at the speaker, sways and blinks; takes nothing over, never moves the mouth |
+        | `idle` | sways and blinks |
+
+        It passes from one to the other within 400 ms, and for 200 ms after `speaking` hears nothing, for what is heard
+        then is its own voice. Said again, nothing changes.
+
+        Args:
+            turn: which.
+            at_s: from this moment of the speaker on, in s; what is over is now. None: from the next frame on.
+            frame: the same as the number of a frame.
+            hears: whether the speaker's sound counts; None hears while it listens and thinks.
+            shown: False makes no pictures meanwhile: frames do not come out at all, or hold the last one.
+
+        Raises:
+            FeedError: there is no such turn.
+        """
+        self._turns.add(self._told(Told(as_role(turn, hears, shown), frame, at_s)))
+
+    def cue(self, cue: CueName = "nod", *, at_s: float | None = None, frame: int | None = None) -> None:
+        """Have the listener nod, whatever its generator and its turn: within a hop of that moment.
+
+        Args:
+            cue: "nod".
+            at_s: at this moment of the speaker, in s; None is now.
+            frame: the same as the number of a frame.
+
+        Raises:
+            FeedError: there is no such cue.
+        """
+        check_cue(cue)
+        self._turns.add(self._told(Told(None, frame, at_s)))
+
     def snapshot(self) -> dict[str, Array]:
         """Everything the stream knows, as plain arrays; `Listener.resume` goes on from there in any process.
 
@@ -301,6 +352,10 @@ class Stream:
 
     def _by_sample(self, hashes: Array) -> Array:
         return np.resize(hashes, (self._samples, hashes.shape[1]))
+
+    def _told(self, told: Told) -> Told:
+        """Bound to the next frame, if to none."""
+        return replace(told, frame=self.next_frame) if told.frame is None and told.time_s is None else told
 
     def _n_due(self) -> int:
         """How many frames can be rendered with the segments closed so far."""

@@ -7,7 +7,7 @@ document.getElementById("form").addEventListener("submit", async (event) => {
   try {
     const answer = await fetch("/sign-in", { method: "POST", body: JSON.stringify({ token }) });
     if (answer.ok) {
-      location.replace("/");
+      location.replace(`/${location.hash}`); // settings stand behind the #, which no server is told
     } else {
       problem.textContent = (await answer.json()).error.message;
     }

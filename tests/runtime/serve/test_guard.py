@@ -15,7 +15,7 @@ from pflx.runtime.serve.guard import HEADERS, RateLimit
 TOKEN = "a token of some length"
 GUARDED = ServeSettings(port=PORT, token=TOKEN)
 SCRIPTS = sorted(f"/{path.name}" for path in (ROOT / "runtime/serve/page").glob("*.js"))
-PATHS = ["/", "/style.css", "/page.js", "/sign-in", "/portrait.png", "/api/choices", "/nothing"]
+PATHS = ["/", "/style.css", "/scripts/page.js", "/sign-in", "/portrait.png", "/api/choices", "/nothing"]
 
 
 def ask(
@@ -35,7 +35,7 @@ def told(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.json["error"]["kind"]
 
 
-@pytest.mark.parametrize("path", ["/", "/style.css", "/page.js", "/portrait.png", "/api/choices"])
+@pytest.mark.parametrize("path", ["/", "/style.css", "/scripts/page.js", "/portrait.png", "/api/choices"])
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"])
 def test_a_page_is_served_to_this_machine(path: str, host: str) -> None:
     (answer,) = ask(("GET", path, b"", {"host": host}))
@@ -142,7 +142,7 @@ def test_without_the_token_there_is_only_a_page_to_sign_in() -> None:
     assert {path: answer.status for path, answer in zip(PATHS, answers, strict=True)} == {
         "/": 303,
         "/style.css": 200,
-        "/page.js": 401,
+        "/scripts/page.js": 401,
         "/sign-in": 200,
         "/portrait.png": 401,
         "/api/choices": 401,

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from io import BytesIO
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.live.live_sessions import watchdog  # noqa: F401
-from support.serve.scene import PORTRAIT, Scene, play, threads
+from support.serve.scene import PORTRAIT, RED, Scene, is_red, play, threads, told_figures
 from support.serve.serve_client import (
+    PORT,
     WISH,
     Camera,
     loopback_only,  # noqa: F401
+    packed,
     until,
 )
-from support.serve.serve_listener import nodding_listener, slow
+from support.serve.serve_listener import SIDE, nodding_listener, slow
 
+from pflx.runtime import Listener, load_portrait
 from pflx.runtime.live.errors import ListenerFullError
+from pflx.runtime.serve import ServeSettings
+from pflx.runtime.serve.lobby import Lobby
 from pflx.runtime.serve.peer import Peer, Wish
 
 
@@ -38,8 +46,8 @@ def test_a_visitor_for_whom_there_is_no_time_is_told_so_and_the_others_go_on() -
     async def act(here: Scene) -> None:
         first = await here.seated()
         answer = await here.visitor().come()
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
-        assert "busy" in answer.json["error"]["message"]
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
+        assert "70% are allowed" in answer.json["error"]["message"]
         assert list(here.lobby.peers) == [first.id]
         seen = len(first.pictures)
         await first.see(seen + 5)
@@ -47,11 +55,87 @@ def test_a_visitor_for_whom_there_is_no_time_is_told_so_and_the_others_go_on() -
     play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.016)), max_load=0.7)
 
 
+def test_who_is_alone_is_let_in_even_where_the_listener_is_too_slow_and_sees_it_at_a_lower_rate() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated(pictures=5)
+        await until(lambda: sum(told_figures(visitor).get("rungs", {}).values()) > 25)
+        assert told_figures(visitor)["rungs"]["FULL"] < 25
+        assert (await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 2})).status == 204
+
+    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.06)), max_load=0.7)
+
+
+def test_a_session_takes_the_place_of_the_one_that_its_page_had_before() -> None:
+    async def act(here: Scene) -> None:
+        first = await here.seated()
+        stranger = here.visitor()
+        answer = await stranger.come(replaces="a guess of somebody else")
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
+        second = here.visitor()
+        assert (await second.come(replaces=first.id)).status == 201
+        await second.see(3)
+        assert list(here.lobby.peers) == [second.id]
+
+    play(act, max_sessions=1)
+
+
+def test_stills_are_the_portraits_as_each_listener_shows_them_at_rest() -> None:
+    photograph = np.asarray(Image.open(PORTRAIT).convert("RGB").resize((512, 512)))
+    photograph = np.pad(photograph, ((0, 0), (400, 60), (0, 0)), mode="edge")  # the face is not in the middle
+    with Listener.open(None, photograph) as listener, nodding_listener(photograph) as other:
+        settings = ServeSettings(port=PORT)
+        lobby = Lobby({"warp": listener, "nodding": other}, {"one": photograph}, settings)
+        still, middle = (np.asarray(Image.open(BytesIO(lobby.still(n, 0))), np.float64) for n in (0, 1))
+        assert (still.shape, middle.shape) == ((256, 256, 3), (SIDE, SIDE, 3))
+        with listener.stream(audio=False) as stream:
+            stream.push(video=np.zeros((30, 48, 64, 3), np.uint8))
+            first = next(stream.pull()).image.astype(np.float64)
+    whole = np.asarray(Image.fromarray(photograph).resize((256, 256)), np.float64)
+    assert np.abs(still - first).mean() < 5 < np.abs(whole - first).mean() / 2
+    np.testing.assert_array_equal(middle, load_portrait(photograph, SIDE))
+
+
+def test_what_a_visitors_picture_would_look_like_is_told_before_the_start() -> None:
+    async def act(here: Scene) -> None:
+        answer = await here.browser.ask("PUT", "/api/stills/0", packed(Image.new("RGB", (300, 200), RED), "PNG"))
+        assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
+        assert Image.open(BytesIO(answer.body)).size == (SIDE, SIDE)
+        assert (await here.browser.ask("PUT", "/api/stills/0", b"no picture")).json["error"]["kind"] == "portrait"
+        for method, path in (("GET", "/stills/1/0.png"), ("GET", "/stills/0/9.png"), ("PUT", "/api/stills/1")):
+            refused = await here.browser.ask(method, path, packed(Image.new("RGB", (99, 99)), "PNG"))
+            assert (refused.status, refused.json["error"]["kind"]) == (422, "wish")
+        assert (await here.browser.ask("GET", "/stills/0/0.png")).body == here.lobby.still(0, 0)
+        assert not here.lobby.peers
+
+    play(act, nodding_listener(PORTRAIT))
+
+
+def test_a_portrait_of_the_server_is_chosen_by_its_number() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        path = f"/api/sessions/{visitor.id}/portraits"
+        assert (await here.browser.ask("POST", f"{path}/7")).json["error"]["kind"] == "wish"
+        assert (await here.browser.ask("POST", f"{path}/1")).status == 204
+        await until(lambda: is_red(visitor.pictures[-1]))
+
+    play(act, nodding_listener(PORTRAIT))
+
+
+def test_a_path_that_there_is_not_is_a_page_for_browsers_and_a_sentence_for_others() -> None:
+    async def act(here: Scene) -> None:
+        page = await here.browser.ask("GET", "/nowhere", headers={"accept": "text/html,*/*"})
+        assert (page.status, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert b"There is no such page" in page.body
+        assert (await here.browser.ask("GET", "/nowhere")).json["error"]["kind"] == "path"
+
+    play(act)
+
+
 def test_listeners_of_other_bundles_take_of_the_same_time() -> None:
     async def act(here: Scene) -> None:
         await here.seated()
         answer = await here.visitor().come(WISH | {"listener": 1})
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
 
     busy = [nodding_listener(PORTRAIT, before=slow(lambda: 0.016)) for _ in range(2)]
     play(act, *busy, max_load=0.7)

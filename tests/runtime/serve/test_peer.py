@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from io import BytesIO
 from typing import Any
+from unittest.mock import create_autospec
 
 import av
 import numpy as np
@@ -27,6 +29,11 @@ from support.serve.serve_client import (
 from support.serve.serve_listener import SIDE, moved, nodding_listener, slow
 
 from pflx.runtime import Face
+from pflx.runtime.frames.event import Event
+from pflx.runtime.frames.face_state import FaceState
+from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 
 # What a visitor sees
 
@@ -58,7 +65,8 @@ def test_a_portrait_that_is_sent_takes_the_place_of_the_first() -> None:
         assert not is_red(visitor.pictures[-1])
         content = packed(Image.new("RGB", (300, 300), RED), "PNG")
         answer = await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", content)
-        assert answer.status == 204
+        assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
+        np.testing.assert_array_equal(Image.open(BytesIO(answer.body)), plain(RED))
         await until(lambda: is_red(visitor.pictures[-1]))
 
     play(act, nodding_listener(plain(GREY)))
@@ -179,15 +187,45 @@ def test_the_page_is_told_what_there_is_to_choose_from() -> None:
     play(act, fake_listener(), nodding_listener(PORTRAIT), lookahead=2)
 
 
-def test_settings_for_which_there_is_no_time_end_the_session_and_say_so() -> None:
+def test_settings_for_which_there_is_no_time_are_refused_and_the_session_goes_on_as_before() -> None:
     async def act(here: Scene) -> None:
+        await here.seated()
         visitor = await here.seated()
         answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 3})
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
-        await until(lambda: not here.lobby.peers)
-        await until(lambda: visitor.told[-1]["type"] == "ended")
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
+        assert visitor.id in here.lobby.peers
+        seen = len(visitor.pictures)
+        await visitor.see(seen + 10)
+        assert visitor.pictures[-1].width == SIDE
 
-    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.012)), max_load=0.7)
+    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.008)), max_load=0.7)
+
+
+def test_what_the_listener_does_is_told_at_once_and_with_the_next_figures() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        (peer,) = here.lobby.peers.values()
+        peer.tell([Event("nod", 1.2, 30, "pause", 6.5, 0.4)])
+        peer.tell([Event("blink", 2.0, 50)])
+        await until(lambda: any(message.get("events") for message in visitor.told if message["type"] == "panel"))
+        expected = [("nod", "pause", 1), ("blink", "", 2)]
+        for kind in ("events", "panel"):
+            told = [event for message in visitor.told if message["type"] == kind for event in message["events"]]
+            assert [(event["kind"], event["because"], event["id"]) for event in told] == expected
+        assert told[0]["size"] == 6.5
+
+    play(act)
+
+
+def test_the_events_of_the_first_listener_come_out_of_its_frames() -> None:
+    nod, told = Event("nod", 0.0, 0, "pause"), list[Event]()
+    sink = TrackSink(create_autospec(ListenerTrack, instance=True), 2, told.extend)
+    picture, numbers = portrait_of(), np.zeros(58, np.float32)
+    for sample in (0, 1):
+        ledger = Ledger(frame=0, sample=sample, segment=0, picture=0, rung=Rung.FULL, time_s=0.0, deadline=1)
+        frame = ListenerFrame(picture, numbers, numbers[:6], 0.0, sample, FaceState.LOCKED, ledger, events=(nod,))
+        sink.show(frame)
+    assert told == [nod]
 
 
 # How it ends

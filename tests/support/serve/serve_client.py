@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack, VideoStreamTrack
@@ -26,6 +27,7 @@ from pflx.runtime.serve.settings import ServeSettings
 
 PORT = 8000
 ORIGIN = f"http://127.0.0.1:{PORT}"
+_RED = np.full((SIZE, SIZE, 3), (220, 20, 20), np.uint8)
 WISH = {"listener": 0, "samples": 1, "lookahead": 0, "playout_ms": 100}
 
 
@@ -145,9 +147,9 @@ class Visitor:
         await self.connection.setLocalDescription(await self.connection.createOffer())
         return self.connection.localDescription.sdp
 
-    async def come(self, wish: Mapping[str, Any] = WISH) -> Answer:
+    async def come(self, wish: Mapping[str, Any] = WISH, **more: Any) -> Answer:
         """Offer, and connect if let in."""
-        answer = await self._browser.ask("POST", "/api/sessions", {"sdp": await self.offer(), "wish": wish})
+        answer = await self._browser.ask("POST", "/api/sessions", {"sdp": await self.offer(), "wish": wish, **more})
         if answer.status == 201:
             self.id = answer.json["id"]
             description = RTCSessionDescription(answer.json["sdp"], "answer")
@@ -184,7 +186,7 @@ async def serving(
 ) -> AsyncIterator[tuple[Browser, Lobby]]:
     """A server without a network, and what a page would ask it with."""
     named = {f"fake-{number}": listener for number, listener in enumerate(listeners or (fake_listener(),))}
-    lobby = Lobby(named, portrait_of(), settings or ServeSettings(port=PORT))
+    lobby = Lobby(named, {"fake": portrait_of(), "red": _RED}, settings or ServeSettings(port=PORT))
     try:
         yield Browser(make_app(lobby, PORT, **limits)), lobby
     finally:

@@ -3,8 +3,12 @@
 export const state = {
   choices: undefined, // what the server offers
   wish: undefined, // what is chosen of it
-  portrait: null, // a File that was chosen, until the page is closed
+  granted: undefined, // the wish that the server last had time for
+  portrait: 0, // which portrait of the gallery is chosen
+  gallery: [], // of portraits: { name, url, file }, the visitor's own with a file
+  voiceOnly: false, // whether the visitor wants to be heard alone
   stream: null, // camera and microphone
   link: null, // the connection of the moment
+  last: null, // id of the last session, which the next one takes the place of
   wanted: false, // whether the visitor wants to be connected
 };

@@ -14,8 +14,8 @@ export async function ask(method, path, body, type = "application/json") {
   } catch {
     throw new Refusal("network", "The server cannot be reached.");
   }
-  if (answer.ok) return answer.status === 204 ? null : answer.json();
+  if (answer.ok) return answer.status === 204 ? null : answer.headers.get("Content-Type").startsWith("image/") ? answer.blob() : answer.json();
   const error = (await answer.json().catch(() => ({}))).error ?? {};
-  if (error.kind === "token") location.assign("/sign-in");
+  if (error.kind === "token") location.assign(`/sign-in${location.hash}`);
   throw new Refusal(error.kind ?? "server", error.message ?? `The server answered ${answer.status}.`);
 }

@@ -1,11 +1,14 @@
 // The peer connection: how it begins, is watched, is lost and made again, and ends.
 
-import { adopt, devices, openPicked } from "./devices.js";
-import { blank, measure, panel } from "./panel.js";
-import { sendPortrait } from "./portrait.js";
-import { $, ms, show } from "./screen.js";
+import { endRecording } from "./clip.js";
+import { adopt, devices, openDevices, release } from "./devices.js";
+import { blank, events, measure, network, panel } from "./figures.js";
+import { sendPortrait } from "./portraits.js";
+import { $, label, say, show } from "./screen.js";
+import { shrinkLater } from "./selfview.js";
 import { Refusal, ask } from "./server.js";
 import { state } from "./state.js";
+import { greet, halt, run } from "./strip.js";
 
 const UPLINK_BPS = 300_000; // enough for 320x240, and little for the server to decode
 const GATHER_MS = 2000; // for this browser to find its own addresses
@@ -13,6 +16,7 @@ const SILENCE_MS = 6000; // without an answer of the server, until the connectio
 const PATIENCE_MS = 3000; // for a connection that says of itself that it is interrupted
 const FULL_RETRY_S = 10;
 const LONGEST_PAUSE_S = 10; // between two tries to connect again
+const FADE_MS = 450; // of the listener into its portrait
 
 let tries = 0;
 let retry = 0;
@@ -20,7 +24,7 @@ let wakeLock = null;
 
 async function connect() {
   const peer = new RTCPeerConnection({ iceServers: state.choices.ice_servers });
-  const mine = { peer, id: null, channel: null, answered: performance.now(), seen: null, arrived: false, timer: 0 };
+  const mine = { peer, id: null, channel: null, answered: performance.now(), seen: null, told: new Set(), arrived: false, timer: 0 };
   state.link = mine;
   for (const track of state.stream.getTracks()) limit(peer.addTrack(track, state.stream));
   if (!state.stream.getVideoTracks().length) peer.addTransceiver("video", { direction: "recvonly" });
@@ -31,10 +35,13 @@ async function connect() {
   peer.onconnectionstatechange = () => state.link === mine && follow(mine);
   await peer.setLocalDescription(await peer.createOffer());
   await gathered(peer);
-  const answer = await ask("POST", "/api/sessions", JSON.stringify({ sdp: peer.localDescription.sdp, wish: state.wish }));
+  const offer = { sdp: peer.localDescription.sdp, wish: state.wish, replaces: state.last };
+  const answer = await ask("POST", "/api/sessions", JSON.stringify(offer));
   mine.id = answer.id;
+  state.granted = offer.wish;
+  remember(answer.id);
   if (state.link !== mine) return drop(mine); // stopped meanwhile
-  if (state.portrait) await sendPortrait(); // before anything is shown
+  await sendPortrait(true); // before anything is shown
   await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
   mine.timer = setInterval(() => look(mine), 1000);
 }
@@ -55,6 +62,26 @@ function gathered(peer) {
   });
 }
 
+// The next session takes the place of this one, which may go on for a while where this page froze or was thrown away.
+function remember(id) {
+  state.last = id;
+  try {
+    sessionStorage.setItem("pflx-session", id);
+  } catch {
+    // a browser that keeps nothing
+  }
+}
+
+// A tab that is loaded again still has its session; one that was copied has that of the other.
+export function recall() {
+  const [entry] = performance.getEntriesByType("navigation");
+  try {
+    if (entry?.type === "reload") state.last = sessionStorage.getItem("pflx-session");
+  } catch {
+    // likewise
+  }
+}
+
 function watch(mine, track, receiver) {
   if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
   const video = $("listener");
@@ -66,7 +93,9 @@ function arrive(mine) {
   if (state.link !== mine || mine.arrived) return;
   mine.arrived = true;
   tries = 0;
+  $("record").disabled = false;
   show("live", "Listening to you");
+  shrinkLater();
 }
 
 function follow(mine) {
@@ -85,8 +114,9 @@ function look(mine) {
 
 function hear(mine, message) {
   mine.answered = performance.now();
-  if (message.type === "pong") $("network").textContent = ms(performance.now() - Number(message.ping));
-  if (message.type === "panel") panel(message);
+  if (message.type === "pong") network(performance.now() - Number(message.ping));
+  if (message.type === "panel") panel(mine, message);
+  if (message.type === "events") events(mine, message.events);
   if (message.figures) arrive(mine); // a page in the background plays nothing
   if (message.type === "ended") lose(message.reason);
 }
@@ -101,13 +131,16 @@ function disconnect() {
   clearTimeout(retry);
   if (state.link) drop(state.link);
   state.link = null;
+  $("record").disabled = true;
+  endRecording();
+
 }
 
 export function lose(reason) {
   disconnect();
   if (!state.wanted) return;
   const pause = Math.min(2 ** tries++, LONGEST_PAUSE_S);
-  show("lost", "Reconnecting", { title: reason, text: `Trying again in ${pause} s.`, button: "Try now" });
+  show("lost", "Reconnecting", { title: reason, text: `Trying again in ${pause} s.`, button: "Try now", act: again });
   retry = setTimeout(again, pause * 1000);
 }
 
@@ -117,31 +150,41 @@ export async function again() {
   show("busy", "Connecting");
   try {
     await devices(replace);
+    if (!state.wanted) return;
+    show("busy", "Connecting");
     await connect();
   } catch (error) {
     failed(error);
   }
 }
 
+const WAITS = {
+  full: { title: "Everybody is listening to somebody", status: "Full" },
+  busy: { title: "This computer is too busy", status: "Busy" },
+};
+
 export function failed(error) {
-  if (error.kind === "full") return full(error.message);
+  if (!state.wanted) return;
+  if (error.kind in WAITS) return wait(WAITS[error.kind], error.message);
   if (error.kind === "network" || !(error instanceof Refusal)) return lose(error.message);
   stop();
-  show("failed", "Not connected", { title: "This did not work", text: error.message, button: "Try again" });
+  const title = error.kind === "devices" ? "It can neither hear nor see you" : "This did not work";
+  show("failed", "Not connected", { title, text: error.message, button: "Try again", act: start });
 }
 
-function full(message) {
+function wait({ title, status }, message) {
   disconnect();
-  const notice = { title: "Everybody is listening to somebody", text: `${message} You are let in as soon as there is room.`, button: "Try now" };
-  show("full", "Full", notice);
+  show("full", status, { title, text: `${message} You are let in as soon as there is room.`, button: "Try now", act: again });
   retry = setTimeout(again, FULL_RETRY_S * 1000);
 }
 
 export async function start() {
   state.wanted = true;
   tries = 0;
-  $("go").textContent = "Stop";
-  $("go").classList.add("stop");
+  label("go", "Stop");
+  $("controls").classList.add("wanted");
+  greet();
+  run();
   await again();
   stayAwake();
 }
@@ -149,16 +192,15 @@ export async function start() {
 export function stop() {
   state.wanted = false;
   disconnect();
-  for (const track of state.stream?.getTracks() ?? []) track.stop();
-  state.stream = null;
-  $("self").hidden = true;
-  $("listener").srcObject = null;
-  $("go").textContent = "Start";
-  $("go").classList.remove("stop");
+  release();
+  halt();
+  label("go", "Start");
+  $("controls").classList.remove("wanted");
   $("mute").disabled = true;
   wakeLock?.release().catch(() => {});
   wakeLock = null;
   show("idle", "Not connected");
+  setTimeout(() => $("screen").dataset.state === "idle" && ($("listener").srcObject = null), FADE_MS);
   blank();
 }
 
@@ -166,7 +208,7 @@ export function stop() {
 export async function replace() {
   const old = state.stream;
   try {
-    adopt(await openPicked(), replace);
+    adopt(await openDevices(), replace);
   } catch (error) {
     return failed(error);
   }
@@ -175,6 +217,14 @@ export async function replace() {
     const track = state.stream.getTracks().find((each) => each.kind === sender.track?.kind);
     if (track) await sender.replaceTrack(track);
   }
+}
+
+// With the camera, or without: the listener is told which by a new session.
+export async function switchCamera() {
+  state.voiceOnly = state.stream.getVideoTracks().length > 0;
+  for (const track of state.stream.getTracks()) track.stop();
+  await again();
+  if (state.voiceOnly) say("Your camera is off. It listens to your voice.");
 }
 
 export async function stayAwake() {
