@@ -244,8 +244,8 @@ class _Training:
         for name, value in tensors.items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
-        for index, value in enumerate(self._network.parameters()):
-            moments = {key: each for key, each in state.get(index, {}).items() if each.ndim}
+        for number, value in enumerate(self._network.parameters()):
+            moments = {key: each for key, each in state.get(number, {}).items() if each.ndim}
             _require_alike(moments, dict.fromkeys(moments, value))
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})

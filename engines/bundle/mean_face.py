@@ -40,7 +40,7 @@ def read_mean_face(given: str | None) -> MeanFace:
         return MeanFace(source=given, values=values.tolist())
     path = Path(given)
     arrays = read_arrays(path, MeanFaceError)
-    values = next(iter(arrays.values()), np.zeros(0))
+    values = next(iter(arrays.values()), np.zeros(0, np.float32))
     if len(arrays) != 1 or values.size != _COEFFICIENTS or values.dtype.kind not in "fiu":
         held = f"{values.dtype} {list(values.shape)}" if len(arrays) == 1 else f"{len(arrays)} arrays"
         raise MeanFaceError(f"Mean face {path} is {held}, not 58 numbers. Pass the .npy of the training data.")

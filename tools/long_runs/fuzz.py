@@ -163,7 +163,13 @@ def feeds() -> Iterator[Reader]:
         steps=[StepInfo(window={"video": name}, noise=name, is_seam=True)],
     )
     kept = {"posnet": GraphFeeds(seen=1, feeds=[FeedInfo(clip="a.mp4", arrays={"x": name})])}
-    facts = {"pflx": "0.1.0", "bundle": "me.pflx", "graph_sha256": {"posnet": "ab" * 32}, "seed": 0, "limit": 3}
+    facts: dict[str, Any] = {
+        "pflx": "0.1.0",
+        "bundle": "me.pflx",
+        "graph_sha256": {"posnet": "ab" * 32},
+        "seed": 0,
+        "limit": 3,
+    }
     index = encode_index(FeedIndex(**facts, graphs=kept, takes=[take]))
 
     def read(content: bytes, stored: bytes, folder: Path) -> None:
