@@ -207,7 +207,8 @@ def export(
 
 
 def _print_result(bundle: Bundle) -> None:
-    from pflx.cli.inspect import largest_in_fp16, read_report
+    from pflx.cli.inspect import largest_in_fp16
+    from pflx.engines.bundle.export_report import read_export_report
 
     print_untrained(bundle.manifest)
     if own := [entry.slot for entry in bundle.manifest.provenance if entry.source == "pflx"]:
@@ -221,12 +222,12 @@ def _print_result(bundle: Bundle) -> None:
     for entry in bundle.manifest.provenance:
         if entry.sha256 and entry.note and DEFAULT_POSNET not in entry.note:
             print_line(f"{entry.slot}, {entry.source}: {entry.note}")
-    report = read_report(bundle)
-    for precision, result in report["end_to_end"].items():
+    report = read_export_report(bundle)
+    for precision, result in report.end_to_end.items():
         print_line(
-            f"{precision} frames against {result['against']}: at most {result['max_levels']} levels apart, "
-            f"{result['equal_share']:.4%} equal, {result['psnr_db']:.1f} dB; "
-            f"coefficients within {result['coefficients_max_abs_error']:.1e}."
+            f"{precision} frames against {result.against}: at most {result.max_levels:g} levels apart, "
+            f"{result.equal_share:.4%} equal, {result.psnr_db:.1f} dB; "
+            f"coefficients within {result.coefficients_max_abs_error:.1e}."
         )
     if widest := largest_in_fp16(report):
         print_line(f"Largest number in FP16: {widest[0][1]} of {widest[0][0]}.")

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from pflx.engines import Admission, Bundle, BundleError, Manifest, bundle_writer, require_space, write_manifest
+from pflx.engines.bundle.export_report import EXPORT_REPORT, read_export_report
 from pflx.engines.bundle.manifest import MANIFEST
 from pflx.engines.files.locks import locked
 from pflx.engines.files.writer import write_whole
 
-REPORT = "report.json"
 CALIBRATED = "calibrated"
 """Where the reports of variants stand in the bundle's report, by precision."""
 
@@ -64,7 +64,8 @@ def add_variant(
             _share(bundle, folder, new)
             for graph, content in graphs.items():
                 write_whole(folder / new.graphs[graph].files[precision], content)
-            write_whole(folder / REPORT, _reported(bundle.path / REPORT, precision, report))
+            read_export_report(bundle)  # what is malformed is refused, not added to
+            write_whole(folder / EXPORT_REPORT, _reported(bundle.path / EXPORT_REPORT, precision, report))
             write_manifest(folder, new)
 
 
