@@ -28,6 +28,7 @@ def inspect(
     with progress_bar() as report:
         report("checking the files", 0, None)
         opened = Bundle.open(bundle)
+        opened.check_graphs()
     manifest = opened.manifest
     if as_json:
         typer.echo(encode_manifest(manifest).decode(), nl=False)

@@ -33,6 +33,7 @@ from pflx.engines.bundle.manifest import (
     decode_manifest,
 )
 from pflx.engines.files.folders import moved_aside, repair_folder
+from pflx.engines.graphs.onnx_interface import first_difference
 from pflx.engines.hub.cache import cached_name
 from pflx.engines.hub.fetch import local_folder
 
@@ -130,9 +131,26 @@ class Bundle:
 
         Raises:
             BundleError: see `graph_path`.
-            BundleCorruptError: the file is gone, or another one.
+            BundleCorruptError: the file is gone, or another one; or its tensors are not those of the manifest.
         """
-        return self._read(self.graph_path(name, precision).relative_to(self.path).as_posix())
+        relative = self.graph_path(name, precision).relative_to(self.path).as_posix()
+        content, graph = self._read(relative), self.manifest.graphs[name]
+        if (difference := first_difference(content, graph.inputs, graph.outputs)) is not None:
+            raise BundleCorruptError(f"{self.path}: graph '{name}' ({relative}) {difference}. Export it again.")
+        return content
+
+    def check_graphs(self, precision: str | None = None) -> None:
+        """Read every graph, as `read_graph` does.
+
+        Args:
+            precision: the variant; None reads all there are.
+
+        Raises:
+            BundleError: see `read_graph`.
+        """
+        for name, graph in self.manifest.graphs.items():
+            for each in graph.files if precision is None else (precision,):
+                self.read_graph(name, each)
 
     def read_engine(self, passport: Passport) -> bytes:
         """Content of the file of a compiled graph, likewise.
