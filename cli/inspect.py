@@ -29,6 +29,7 @@ def inspect(
         report("checking the files", 0, None)
         opened = Bundle.open(bundle)
         found = read_export_report(opened)
+        opened.check_graphs()
     manifest = opened.manifest
     if as_json:
         typer.echo(encode_manifest(manifest).decode(), nl=False)

@@ -65,7 +65,7 @@ def make_generator(
         options: what the user chose.
 
     Raises:
-        BundleError: this pflx knows no such generator.
+        BundleError: this pflx knows no such generator, or the bundle lacks something that it reads.
         FeedError: an option that this generator does not take, or a value that it cannot work with.
     """
     if info.name not in _GENERATORS:
@@ -78,4 +78,9 @@ def make_generator(
             takers = ", ".join(other for other, kind in _GENERATORS.items() if name in kind.options)
             raise FeedError(f"{name} is {value}, and {info.name} takes no {name}; only {takers} does. Leave it out.")
     by_role = {role: engines[graph] for role, graph in info.graphs.items()}
-    return _GENERATORS[info.name].make(info, by_role, options)
+    try:
+        return _GENERATORS[info.name].make(info, by_role, options)
+    except LookupError as error:  # a graph's role, a tensor of it, an axis of that, or a setting
+        raise BundleError(
+            f"The bundle's generator is '{info.name}', and what that reads is not all there: {error}. Export it again."
+        ) from error

@@ -180,9 +180,14 @@ class GeneratorOptions:
 
 
 def fixed_size(engine: Engine, name: str, *, axis: int) -> int:
-    """The size of an input's axis that is the same in every call."""
+    """The size of an input's axis that is the same in every call.
+
+    Raises:
+        LookupError: there is no such input, or its axis has no such size.
+    """
     size = engine.inputs[name].shape[axis]
-    assert isinstance(size, int), f"{name} has a dynamic axis {axis}"
+    if not isinstance(size, int):
+        raise LookupError(f"'{name}' has the dynamic axis '{size}'")
     return size
 
 
