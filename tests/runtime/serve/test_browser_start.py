@@ -122,6 +122,8 @@ def test_a_visitor_is_told_that_the_browser_asks(window: Window) -> None:
         page.click("go")
         page.until(f"{STATE} === 'asking'")
         assert page.text("notice-title") == "Your browser asks for camera and microphone"
+        buttons = "[...document.querySelectorAll('#controls button')].filter((each) => each.offsetParent)"
+        assert page.run(f"{buttons}.map((each) => each.id)") == ["go"]
         page.click("notice-button")
         page.until(f"{STATE} === 'idle'")
         assert page.run("document.getElementById('notice').hidden") is True

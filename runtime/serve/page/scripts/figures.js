@@ -9,10 +9,7 @@ const RUNGS = {
   FULL: "in full", FEWER_STEPS: "with fewer denoising steps", HALF_RATE: "one for two frames", HOLD: "not now: the last once more",
   WARPED: "by moving the head of the last",
 };
-const SHORT = {
-  FEWER_STEPS: "with fewer steps, for time is short", HALF_RATE: "at half the rate, for time is short",
-  HOLD: "later than it should, for time is short", WARPED: "with simpler pictures, for time is short",
-};
+const SHORT = { FEWER_STEPS: "in fewer steps", HALF_RATE: "at half the rate", HOLD: "a little late", WARPED: "in simpler pictures" };
 
 const here = { reaction: null, network: null, buffer: null }; // in ms: the parts of the first figure
 const totals = []; // of the last minute: when, and how long
@@ -76,7 +73,7 @@ function tellRung(rung) {
   const now = performance.now();
   if (rung === told.rung || now - told.at < 10_000) return;
   told = { rung, at: now };
-  $("status-text").textContent = rung === "FULL" ? "Listening to you" : `Listening to you, ${SHORT[rung] ?? rung}`;
+  $("status-text").textContent = rung === "FULL" ? "Listening to you" : `Listening, ${SHORT[rung] ?? rung}`;
 }
 
 function tenths(value) {
