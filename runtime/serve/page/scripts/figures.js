@@ -36,12 +36,13 @@ export function panel(mine, message) {
   $("waiting-frames").textContent = ms(message.waiting_ms.frames);
   $("unsent").textContent = message.unsent;
   $("unread").textContent = message.unread;
-  total();
+  chart(total());
 }
 
 export function network(roundTripMs) {
   here.network = roundTripMs;
   $("network").textContent = ms(roundTripMs);
+  total();
 }
 
 // From what the visitor does to the first picture that depends on it, on this screen.
@@ -49,7 +50,7 @@ function total() {
   const parts = Object.values(here);
   const sum = parts.includes(null) ? null : parts.reduce((one, other) => one + other);
   $("total").textContent = seconds(sum);
-  chart(sum);
+  return sum;
 }
 
 function seconds(value) {
@@ -113,5 +114,6 @@ export async function measure(mine) {
     $("fps").textContent = ((entry.framesDecoded - before.framesDecoded) / elapsed).toFixed(1);
     if (emitted) here.buffer = ((entry.jitterBufferDelay - before.jitterBufferDelay) / emitted) * 1000;
     $("buffer").textContent = ms(here.buffer);
+    total();
   }
 }
