@@ -64,7 +64,7 @@ _Ice = Annotated[
 @grouped
 def serve(
     bundles: _Bundles = None,
-    portraits: _Portraits = None,
+    portrait: _Portraits = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token: _Token = None,
@@ -106,7 +106,7 @@ def serve(
     require_server()
     from pflx.runtime.serve.app import listen
 
-    paths = portraits or [DEMO / "portrait.png"]
+    paths = portrait or [DEMO / "portrait.png"]
     pictures = {name: load_picture(path) for name, path in _named(paths)}
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
