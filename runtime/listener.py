@@ -46,7 +46,7 @@ from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
 from pflx.runtime.stream.chain import Chain, Noise, as_noise
 from pflx.runtime.stream.first_window import first_window_difference
-from pflx.runtime.stream.posnet import Smoother
+from pflx.runtime.stream.posnet import make_smoother
 from pflx.runtime.stream.saved import chosen_seed, snapshot_samples
 from pflx.runtime.stream.stream import Stream
 
@@ -102,7 +102,7 @@ class Listener:
         self._chain = Chain(
             speaker=self._windows(generator, self._detector, self._extractors),
             generator=generator,
-            smoother=Smoother(engines[manifest.smoother.graphs["smooth"]]),
+            smoother=make_smoother(generator, engines[manifest.smoother.graphs["smooth"]]),
             renderer=renderer,
             portraits=[renderer.prepare(picture) for picture in several_portraits(portrait)],
             mean_face=np.array(manifest.mean_face.values, np.float32),

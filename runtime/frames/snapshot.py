@@ -11,7 +11,7 @@ import numpy as np
 from pflx.engines import Array
 from pflx.runtime.frames.array_file import LARGEST_UNPACKED
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what a snapshot holds; another one is refused."""
 
 

@@ -19,6 +19,9 @@ from pflx.runtime.stream.posnet import Smoother
 Noise: TypeAlias = Callable[[int, int, int], Float32Array]
 """(segment, sample, size) → float32 [size], standard normal. A function of its arguments alone."""
 
+TOLD_NOISE = 1 << 20
+"""The first of the samples whose noise goes into what a listener is told to do: far beyond all reactions."""
+
 
 @dataclass(frozen=True)
 class Chain:

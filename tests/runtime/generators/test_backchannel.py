@@ -18,9 +18,11 @@ from support.speaker.sounds import RATE_HZ, dialogue, podium, white_noise
 
 from pflx.engines import Array, BundleError, GeneratorInfo
 from pflx.runtime import Listener, Region, SpeakerSettings, open_extractor
-from pflx.runtime.generators import Generator, State, default_sources, gestures, make_generator
+from pflx.runtime.generators import Generator, State, default_sources, make_generator
 from pflx.runtime.generators.backchannel import BackchannelGenerator
-from pflx.runtime.generators.habits import HABITS, habit
+from pflx.runtime.generators.behaviour import gestures
+from pflx.runtime.generators.behaviour.gestures import Manner
+from pflx.runtime.generators.behaviour.habits import HABITS, habit
 from pflx.runtime.generators.protocol import GeneratorOptions, delay_frames, reach
 from pflx.runtime.speaker.extractor import Every, ExtractorError
 from pflx.runtime.speaker.extractors import source_name
@@ -235,7 +237,7 @@ def test_the_idle_head_has_the_deviation_of_the_table_and_no_corners() -> None:
 
 
 def test_a_nod_is_a_row_of_dips_that_begins_and_ends_at_rest() -> None:
-    nods = gestures.plan_nod(gestures.no_nods(1), 0.2, np.array([[0, 0, 0, 0, 1.2]]))
+    nods = gestures.plan_nod(gestures.no_nods(1), 0.2, np.array([[0, 0, 0, 0, 1.2]]), Manner("pause", "pause_wait"))
     pitch = gestures.nod_pitch(nods, np.arange(0, 2, 0.001))[0]
     period = habit("nod_period")
     assert pitch[:200].max() == 0
