@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained
-from pflx.cli.options import Emotion, EngineOptions, Seed, grouped
+from pflx.cli.options import AnySeed, Emotion, EngineOptions, grouped
 from pflx.cli.signals import ended_by
 from pflx.engines import Array, OutputError
 
@@ -66,7 +66,7 @@ def serve(
     playout_ms: _Playout = 100,
     ice_servers: _Ice = None,
     speaker_emotion: Emotion = None,
-    seed: Seed = 0,
+    seed: AnySeed = None,
     *,
     engines: EngineOptions,
 ) -> None:

@@ -338,7 +338,7 @@ class Listener:
                 several in a list, none stops another: see `LiveSession.sink_errors`. Without: `session.frames()`.
             settings: how it keeps time.
             samples: M parallel reactions.
-            seed: see `stream`; None is that of the snapshot, or 0.
+            seed: see `stream`; None is that of the snapshot, or 0. With another one the listener blinks at other times.
             speaker: see `stream`.
             snapshot: of a session or stream, to go on from.
             record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It

@@ -28,6 +28,7 @@ from pflx.runtime.serve.guard import RateLimit
 from pflx.runtime.serve.panel import Panel
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 from pflx.runtime.serve.settings import ServeSettings
+from pflx.runtime.stream.chain import any_seed
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ class Peer:
             TrackSink(self.screen, wish.samples),
             LiveSettings(playout_ms=wish.playout_ms, lookahead=wish.lookahead, max_load=self._allowed(listener)),
             samples=wish.samples,
-            seed=self._settings.seed,
+            seed=any_seed(self._settings.seed),
             record=panel.record,
         )
         self._listener, self.panel = listener, panel

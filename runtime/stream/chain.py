@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -48,6 +49,11 @@ class Chain:
     lookahead: int
     clock: Clock
     looks_alone: bool = False
+
+
+def any_seed(given: int | None) -> int:
+    """A seed, or another one in every call: no two sessions blink alike."""
+    return secrets.randbelow(1 << 32) if given is None else given
 
 
 def as_noise(given: int | Noise) -> Noise:

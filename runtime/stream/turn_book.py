@@ -167,13 +167,13 @@ class TurnBook:
 
     def _hears(self, position: int, n_frames: int) -> Array:
         """Whether each of the speaker's frames from a position on is heard, bool [n]."""
-        hears, before = np.ones(n_frames, np.bool_), LISTENING
+        hears, before, deaf = np.ones(n_frames, np.bool_), LISTENING, np.zeros(n_frames, np.bool_)
         for told in self._bound():
             if told.role is None:
                 continue
-            row = max(0, (told.position or 0) - position)
-            hears[row:] = told.role.hears
+            begins = (told.position or 0) - position
+            hears[max(0, begins) :] = told.role.hears
             if before.turn == "speaking" and not before.hears and told.role.hears:
-                hears[row : max(row, (told.position or 0) + DEAF_FRAMES - position)] = False
+                deaf[max(0, begins) : max(0, begins + DEAF_FRAMES)] = True
             before = told.role
-        return hears
+        return hears & ~deaf
