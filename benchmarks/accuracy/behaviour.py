@@ -101,7 +101,8 @@ def listeners(hearing: Any, seconds: float, seed: int, samples: int) -> tuple[Ar
     generator._hearing = hearing
     state, noise = generator.start(samples), seeded_noise(seed)
     speaker = {"audio": np.zeros((HOP, PIECE // HOP), np.float32), "coefficients": np.zeros((HOP, 58), np.float32)}
-    segments, nods, before = [], [[] for _ in range(samples)], state["nods"][:, 1]
+    nods: list[list[float]] = [[] for _ in range(samples)]
+    segments, before = [], state["nods"][:, 1]
     for index in range(int(seconds / SEGMENT_S) + 5):
         draws = np.stack([noise(index, sample, generator.noise_size) for sample in range(samples)])
         reaction, state = generator.step(speaker, state, draws)

@@ -29,7 +29,7 @@ Draw: TypeAlias = Callable[[int], Array]
 BLEND_FRAMES = 10
 """Frames from one motion to the other: 400 ms."""
 _FRAME_S = 1 / FPS
-_CUED = Manner("cue", "wait")
+_CUED = Manner("cue", "wait", apart=False)
 _BLINK = KINDS.index("blink")
 _LIDS = [ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right")]
 _EYES_UP = [ARKIT_NAMES.index(f"eyeLookUp{side}") for side in ("Left", "Right")]

@@ -41,12 +41,14 @@ class Manner:
         wait: name of the time from there to the nod.
         share: name of the share of listeners who do; None for all.
         small: whether it is no more than a small dip.
+        apart: whether it keeps its distance from the nod before; else it only waits for its end.
     """
 
     cause: Cause
     wait: str
     share: str | None = None
     small: bool = False
+    apart: bool = True
 
 
 def no_nods(samples: int) -> Array:
@@ -80,7 +82,8 @@ def plan_nod(nods: Array, start_s: float, noise: Array, manner: Manner, who: Arr
         axis=-1,
     )
     last = nods[:, 1]
-    is_free = (start + last[:, 0] >= habit("apart")) & (last[:, 0] + start >= last[:, 2] * last[:, 3])
+    least = np.maximum(last[:, 2] * last[:, 3], habit("apart") if manner.apart else 0.0)
+    is_free = start + last[:, 0] >= least
     has_place = nods[:, 0, 0] >= nods[:, 0, 2] * nods[:, 0, 3]
     would = np.asarray(True if manner.share is None else answers < -_exceeded_by(manner.share))
     planned = is_free & has_place & would & who

@@ -125,7 +125,8 @@ def test_a_snapshot_in_the_middle_of_a_blend_goes_on_bit_for_bit(kind: str) -> N
     said = [(18, turn("speaking")), (30, lambda stream: stream.cue("nod")), (37, turn("listening"))]
     expected = [told(frame) for frame in reaction(kind, said, samples=2)]
     for at in (19, 22, 26, 33, 40, 43):
-        frames, source = [], listener(kind)
+        frames: list[ListenerFrame] = []
+        source = listener(kind)
         stream = source.stream(**grouped({"region": REGION, "seed": 5, "samples": 2}, "speaker"))
         for position in range(FRAMES):
             for begins, say in said:
