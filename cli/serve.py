@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.support.console import print_line, print_untrained
-from pflx.cli.support.options import Emotion, EngineOptions, Seed, fetched, grouped
+from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, fetched, grouped
 from pflx.cli.support.signals import ended_by
 from pflx.engines import OutputError
 
@@ -78,7 +78,7 @@ def serve(
     playout_ms: _Playout = 100,
     ice_servers: _Ice = None,
     speaker_emotion: Emotion = None,
-    seed: Seed = 0,
+    seed: AnySeed = None,
     *,
     engines: EngineOptions,
 ) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "SpeakerWindow",
     "State",
     "default_sources",
+    "joins_by_itself",
     "make_generator",
     "reach",
 ]
@@ -28,16 +29,20 @@ __all__ = [
 class _Kind(NamedTuple):
     make: Callable[[GeneratorInfo, Mapping[str, Engine], GeneratorOptions], Generator]
     options: frozenset[str]
+    is_joined: bool
     sources: Mapping[str, str] = {}
 
 
 _GENERATORS: Mapping[str, _Kind] = {
-    "reactface": _Kind(ReactFaceGenerator, ReactFaceGenerator.options),
-    "perfrdiff": _Kind(PerFRDiffGenerator, PerFRDiffGenerator.options),
-    "transvae": _Kind(TransVAEGenerator, TransVAEGenerator.options),
-    "belfusion": _Kind(BeLFusionGenerator, BeLFusionGenerator.options),
+    "reactface": _Kind(ReactFaceGenerator, ReactFaceGenerator.options, ReactFaceGenerator.is_joined),
+    "perfrdiff": _Kind(PerFRDiffGenerator, PerFRDiffGenerator.options, PerFRDiffGenerator.is_joined),
+    "transvae": _Kind(TransVAEGenerator, TransVAEGenerator.options, TransVAEGenerator.is_joined),
+    "belfusion": _Kind(BeLFusionGenerator, BeLFusionGenerator.options, BeLFusionGenerator.is_joined),
     "backchannel": _Kind(
-        BackchannelGenerator, BackchannelGenerator.options, {"coefficients": f"landmarks/{BackchannelGenerator.LOOK}"}
+        BackchannelGenerator,
+        BackchannelGenerator.options,
+        BackchannelGenerator.is_joined,
+        {"coefficients": f"landmarks/{BackchannelGenerator.LOOK}"},
     ),
 }
 
@@ -52,6 +57,11 @@ def default_sources(name: str) -> Mapping[str, str]:
         Need to what `open_extractor` takes. Most generators have none: what they were trained on has no substitute.
     """
     return _GENERATORS[name].sources if name in _GENERATORS else {}
+
+
+def joins_by_itself(name: str) -> bool:
+    """Whether each segment of a generator goes on where the last one ended, so that it asks for no PosNet."""
+    return name in _GENERATORS and _GENERATORS[name].is_joined
 
 
 def make_generator(
