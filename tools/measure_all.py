@@ -44,7 +44,7 @@ STEPS: dict[str, Words] = {
         *("generators.py", CLIPS[1], PORTRAIT),
         *(f"@{name}.pflx" for name in ("reactface", "perfrdiff", "transvae", "belfusion")),
     ),
-    "imitated_gpu": ("imitated_gpu.py", "--sessions", 16, 16, 16, 16, 17, "--seconds", 20),
+    "imitated_gpu": ("imitated_gpu.py", "--sessions", 12, 13, 14, 15, 16, "--seconds", 20),
     "memory": ("memory.py", "@reactface.pflx", PORTRAIT),
     "latency": ("latency.py", "@reactface.pflx", PORTRAIT),
     "latency_backchannel": (*BENCH, "@me.pflx", "--portrait", PORTRAIT, "--duration", 600),
