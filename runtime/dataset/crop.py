@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -288,5 +288,6 @@ def _sound_rate(clip: SpeakerFile) -> int:
     if clip.audio is None:
         return clip.sample_rate_hz
     with opened(clip.path) as container:
-        rate = container.streams[clip.audio.index].codec_context.sample_rate
+        context: Any = container.streams[clip.audio.index].codec_context
+        rate: int = context.sample_rate
     return rate if rate in _AAC_RATES_HZ else 48_000

@@ -156,7 +156,7 @@ def crop_clips(
     place = Path(folder)
     jobs = crop_jobs(clips, place)
     opens = detector or BlazeFace
-    setup = CropSetup(settings, f"{opens.__module__}.{opens.__qualname__}", duration_s)
+    setup = CropSetup(settings, f"{opens.__module__}.{getattr(opens, '__qualname__', opens)}", duration_s)
     begin_index(place, setup, redo=redo)
     task = CropTask(setup, opens, leave_out_outliers, redo)
     if min(workers, len(jobs)) > 1:

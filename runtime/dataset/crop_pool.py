@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -39,8 +40,12 @@ def in_turn(task: Task[J, R], jobs: Sequence[J], progress: Progress) -> list[R]:
     """Do all jobs in this process."""
     work, results = task.opened(), []
     for done, job in enumerate(jobs):
-        progress("cropping", done, len(jobs))
-        results.append(work(job, lambda share, done=done: progress("cropping", done + min(share, 1.0), len(jobs))))  # type: ignore[misc]
+
+        def tell(share: float, done: int = done) -> None:
+            progress("cropping", done + min(share, 1.0), len(jobs))
+
+        tell(0.0)
+        results.append(work(job, tell))
     return results
 
 
@@ -56,11 +61,12 @@ def side_by_side(task: Task[J, R], jobs: Sequence[J], workers: int, progress: Pr
     done, stop = context.Value("d", 0.0), context.Event()
     with ProcessPoolExecutor(workers, context, _begin, (task, done, stop)) as pool:
         try:
-            results: list[Future[R]] = [pool.submit(_do, job) for job in jobs]
+            with _deaf():
+                results: list[Future[R]] = [pool.submit(_do, job) for job in jobs]
             waiting: set[Future[R]] = {*results}
             while waiting:
                 ended, waiting = wait(waiting, _LOOK_S, FIRST_COMPLETED)
-                progress("cropping", done.value, len(jobs))
+                progress("cropping", round(done.value, 6), len(jobs))
                 for each in ended:
                     each.result()
         except BrokenProcessPool as error:
@@ -75,6 +81,22 @@ def side_by_side(task: Task[J, R], jobs: Sequence[J], workers: int, progress: Pr
     return [each.result() for each in results]
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that begin in this block never get what the terminal sends to all: the first process decides for them.
+
+    This process gets it at the block's end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _own: dict[str, Any] = {}
 """Of this process, if it is a worker: what does a job, and what it shares with the others."""
 
@@ -82,9 +104,6 @@ _own: dict[str, Any] = {}
 def _begin(task: Task[Any, Any], done: Any, stop: Any) -> None:
     import cv2
 
-    for name in ("SIGINT", "SIGHUP"):  # of the terminal, for all its processes; the first one decides
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     _own.update(work=task.opened(), done=done, stop=stop)

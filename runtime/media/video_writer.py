@@ -62,7 +62,10 @@ class VideoWriter:
         sample_rate_hz: int = SAMPLE_RATE_HZ,
         threads: int | None = None,
     ) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._path = Path(path)
+        self._to_yuv = VideoReformatter()  # one for all: making its tables takes as long as a picture
         self._size, self._rate_hz = size, sample_rate_hz
         self._frames = self._samples = 0
         if self._path.suffix.lower() != ".mp4":
@@ -101,7 +104,7 @@ class VideoWriter:
         even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
         for image in even:
             given = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = given.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
+            frame = self._to_yuv.reformat(given, format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
             frame.pts = self._frames
             self._frames += 1
             self._mux(self._video, frame)
