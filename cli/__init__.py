@@ -10,7 +10,21 @@ import sys
 import typer
 
 from pflx import __version__
-from pflx.cli import bench_latency, build, calibrate, demo, doctor, evaluate, export, inspect, live, push, run, serve
+from pflx.cli import (
+    bench_latency,
+    build,
+    calibrate,
+    crop,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    live,
+    push,
+    run,
+    serve,
+)
 from pflx.cli.support.console import drop_output, prepare_streams, print_error, print_line
 from pflx.cli.support.signals import Stop, stoppable
 from pflx.cli.support.usage import App, CommandLineError, ParserError
@@ -32,6 +46,7 @@ app.command("run")(run.run)
 app.command("live")(live.live)
 app.command("serve")(serve.serve)
 app.command("bench-latency")(bench_latency.bench_latency)
+app.command("crop")(crop.crop)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(calibrate.app, name="calibrate")
 app.command("doctor")(doctor.doctor)

@@ -71,6 +71,7 @@ class SpeakerFile:
         square_pixels: whether `chunks` makes pixels square that are not, as a player does; see `with_pixels`.
         max_frames: 25 fps frames after which the clip is taken to end, if not at its own end.
         sample_rate_hz: of the sound that `chunks` gives, whatever the file's own.
+        threads: of each decoder; 0 leaves it to FFmpeg, which takes one for each core.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class SpeakerFile:
     square_pixels: bool = True
     max_frames: int | None = None
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    threads: int = 0
 
     @property
     def width(self) -> int:
@@ -115,6 +117,10 @@ class SpeakerFile:
     def with_pixels(self, *, square: bool) -> SpeakerFile:
         """The same clip with its pixels square, as a player shows them, or as they are stored, as OpenCV reads them."""
         return replace(self, square_pixels=square)
+
+    def with_threads(self, threads: int) -> SpeakerFile:
+        """The same clip with so many threads for each decoder: 1 where many clips are read side by side."""
+        return replace(self, threads=threads)
 
     def limited(self, seconds: float) -> SpeakerFile:
         """The start of the clip: `seconds` of it, rounded to whole frames, or all if it is shorter.
@@ -148,7 +154,8 @@ class SpeakerFile:
             yield from self._chunks(max(1, min(frames_per_chunk, _CHUNK_BYTES // (self.width * self.height * 3))))
 
     def _chunks(self, count: int) -> Iterator[SpeakerChunk]:
-        streams = {track.kind: DecodedStream(self.path, track) for track in (self.video, self.audio) if track}
+        tracks = [track for track in (self.video, self.audio) if track]
+        streams = {track.kind: DecodedStream(self.path, track, threads=self.threads) for track in tracks}
         heard = streams.get("audio")
         sound = SampleTrack(sound_blocks(heard, self.origin_s, self.sample_rate_hz) if heard else iter(()))
         pictures = islice(self._pictures(streams.get("video")), self.max_frames)

@@ -1,0 +1,1 @@
+"""Many clips at once: cropped, reacted to, collected."""
