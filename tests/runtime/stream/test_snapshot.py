@@ -123,7 +123,7 @@ def test_what_is_no_snapshot_is_refused() -> None:
         ({"samples": "two"}, "'samples' is no array of numbers"),
         ({"samples": np.array([None])}, "'samples' is no array of numbers"),
         (snapshot | {"counts": np.array([1])}, "its checksum is of something else: it was changed or damaged since"),
-        (snapshot | {"schema": np.array([2])}, "it is of schema [2], this pflx reads 1"),
+        (snapshot | {"schema": np.array([1])}, "it is of schema [1], this pflx reads 2"),
         (resealed(snapshot, counts=np.array([1])), "its counts are none"),
         (resealed(snapshot, counts=None), "it has no 'counts'"),
         (resealed(snapshot, counts=np.array([-1, 0, 0, -1])), "its counts are below 0"),
