@@ -40,6 +40,7 @@ STEPS: dict[str, Words] = {
     "webrtc": ("webrtc.py",),
     "baselines": ("baselines.py", CLIPS[0]),
     "evaluation": ("evaluation.py", "--rounds", 5),
+    "behaviour": ("accuracy/behaviour.py",),
     "generators": (
         *("generators.py", CLIPS[1], PORTRAIT),
         *(f"@{name}.pflx" for name in ("reactface", "perfrdiff", "transvae", "belfusion")),
