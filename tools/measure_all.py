@@ -42,6 +42,7 @@ STEPS: dict[str, Words] = {
     "baselines": ("baselines.py", CLIPS[0]),
     "evaluation": ("evaluation.py", "--rounds", 5),
     "crop": ("dataset/crop.py", "@opencv4", *CLIPS),
+    "behaviour": ("accuracy/behaviour.py",),
     "generators": (
         *("generators.py", CLIPS[1], PORTRAIT),
         *(f"@{name}.pflx" for name in ("reactface", "perfrdiff", "transvae", "belfusion")),

@@ -1,6 +1,6 @@
 """What the backchannel listener does when somebody speaks, pauses or is silent: nods, blinks and seams.
 
-PYTHONPATH=benchmarks python benchmarks/accuracy/behaviour.py [--media FOLDER] [--seeds 60] [--before CHECKOUT]
+python benchmarks/accuracy/behaviour.py [--media FOLDER] [--seeds 60] [--before CHECKOUT]
 
 The sounds are those of `tests/media`, and those of FOLDER with these names: dialog_2spk_30s.wav, talk_d20_7s.mp4,
 speech_librivox_7s.wav. Their pauses of 0.3 s or more after a second of speech are found by the level of the sound, not
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import report
 
 from pflx.engines import Array, GeneratorInfo
 from pflx.runtime import Listener, SpeakerSettings, open_speaker, seeded_noise
@@ -32,6 +31,10 @@ from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 from pflx.runtime.speaker.pfl import Region
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import report  # noqa: E402 it lies beside the folder of this file
+
 RATE_HZ, HOP, FPS = 16_000, 8, 25
 SEGMENT_S = HOP / FPS
 PIECE = RATE_HZ // FPS * HOP
@@ -204,10 +207,11 @@ def measured(media: Path | None, seeds: int) -> dict[str, Any]:
 
 def elsewhere(checkout: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The same of another checkout."""
-    paths = os.pathsep.join([str(checkout / "typings"), str(ROOT / "benchmarks")])
     command = [sys.executable, __file__, "--print", "--seeds", str(args.seeds)]
     command += ["--media", str(args.media)] if args.media else []
-    made = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=True, capture_output=True, text=True)
+    made = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(checkout / "typings")}, check=True, capture_output=True, text=True
+    )
     return {"commit": commit_of(checkout), **json.loads(made.stdout)}
 
 
@@ -224,7 +228,7 @@ def main() -> None:
         print(json.dumps(figures))
         return
     before = {} if args.before is None else {"before": elsewhere(args.before, args)}
-    command = "PYTHONPATH=benchmarks python benchmarks/accuracy/behaviour.py --media FOLDER --before CHECKOUT"
+    command = "python benchmarks/accuracy/behaviour.py --media FOLDER --before CHECKOUT"
     what = f"the backchannel listener beside {args.seeds} seeds; pauses by the level of the sound"
     machine = report.machine(1)
     report.write("behaviour", {"what": what, "command": command, "machine": machine, **before, "now": figures})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -88,7 +89,7 @@ class Stream:
         self._ahead = Ahead()
         self._track = CoefficientTrack(chain.generator.hop, chain.lookahead)
         self._turns = TurnBook()
-        self._pictures = RenderQueue(chain, self._track, samples, self._is_shown)
+        self._pictures = RenderQueue(chain, self._track, samples, partial(self._turns.shown, chain.generator))
         start = HopState.start(chain, track, samples)
         self._segments = SegmentMaker(chain, self._track, samples, noise, start, self._pictures.recall)
         self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
@@ -321,7 +322,7 @@ class Stream:
             dict(saved.segments),
         )
         self._n_taken, self._n_speaker, self._inbox = saved.n_taken, saved.n_speaker, saved.inbox
-        self._turns = saved.turns
+        self._turns.told = saved.turns.told
         self._pictures.go_on_at(saved.n_emitted)
         self._ahead = Ahead()
 
@@ -355,9 +356,6 @@ class Stream:
 
     def _by_sample(self, hashes: Array) -> Array:
         return np.resize(hashes, (self._samples, hashes.shape[1]))
-
-    def _is_shown(self, position: int) -> bool:
-        return self._turns.shown(self._chain.generator, position)
 
     def _told(self, told: Told) -> Told:
         """Bound to the next frame, if to none."""

@@ -82,28 +82,29 @@ def take_turns(reaction: Reaction, state: State, direction: Direction) -> tuple[
     Returns:
         The reaction, untouched where nothing was told, and the next state.
     """
-    part, hop = direction.span, len(direction.span.roles)
-    shares = _shares(int(state["share"][0]), part)
+    span, hop = direction.span, len(direction.span.roles)
+    shares = _shares(int(state["share"][0]), span)
     times = np.arange(hop) * _FRAME_S
     nods = state["nods"]
-    if not part.cues and min(shares) == BLEND_FRAMES and not _is_nodding(nods):
+    if not span.cues and min(shares) == BLEND_FRAMES and not _is_nodding(nods):
         return reaction, state
-    made = fetch(reaction.coefficients).wait()
     noise = np.asarray(direction.draw(_noise_size(hop)), np.float64)
     cue_draws, blink_draws, sway_draws = np.split(noise, [NOD_NOISE, NOD_NOISE + BLINK_NOISE], axis=1)
     cue_draws[:, 1] = 0.0  # without delay
-    for row in part.cues:
+    for row in span.cues:
         nods = gestures.plan_nod(nods, row * _FRAME_S, cue_draws, _CUED)
     events = list(map(Noted._make, reaction.events.tolist()))
     rest, after = reaction.rest, state
     if rest is None and min(shares) < BLEND_FRAMES:
         rest, after, blinks = _rest(state, times, blink_draws, sway_draws)
         events += blinks
-    part_of_it = np.array(shares) / BLEND_FRAMES
-    weights = np.square(part_of_it) * (3 - 2 * part_of_it)
+    weights = _weights(shares)
     told = [event for event in events if _is_seen(event, weights, rests=reaction.rest is None)]
-    if rest is not None:
-        made = _blended(made, rest, weights)
+    if rest is not None and not weights.any():  # the generator's numbers need not even arrive
+        made = rest
+    else:
+        made = fetch(reaction.coefficients).wait()
+        made = made if rest is None else _blended(made, rest, weights)
     made = _with_nods(made, gestures.nod_pitch(nods, times))
     told += gestures.begun_nods(nods, times, _FRAME_S)
     aged = np.concatenate([gestures.later(nods[..., :1], hop * _FRAME_S), nods[..., 1:]], axis=-1)
@@ -117,14 +118,20 @@ def _noise_size(hop: int) -> int:
     return NOD_NOISE + BLINK_NOISE + hop * AXES * 2
 
 
-def _shares(share: int, part: Span) -> list[int]:
+def _shares(share: int, span: Span) -> list[int]:
     """Of each frame, how many of `BLEND_FRAMES` the generator's motion counts."""
     shares = []
-    for role in part.roles:
+    for role in span.roles:
         share += 1 if role.turn in ("listening", "thinking") else -1
         share = min(max(share, 0), BLEND_FRAMES)
         shares.append(share)
     return shares
+
+
+def _weights(shares: list[int]) -> Array:
+    """How much the generator's motion counts, [hop] in 0…1: it begins and ends to change smoothly."""
+    passed = np.array(shares) / BLEND_FRAMES
+    return np.asarray(np.square(passed) * (3 - 2 * passed))
 
 
 def _is_nodding(nods: Array) -> bool:
