@@ -32,6 +32,7 @@ from pflx.runtime.bench.measure.plan import Plan
 from pflx.runtime.bench.measure.sessions import measure_sessions
 from pflx.runtime.bench.measure.stub_shapes import stub_manifest
 from pflx.runtime.bundle_engines import stream_of
+from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
 
 CALL_MS: Mapping[str, float] = {
     "reactface_speaker": 2.28,
@@ -164,13 +165,13 @@ def _sleep_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.perf_counter()))
 
 
-def open_listener(manifest: Manifest, **options: Any) -> Listener:
+def open_listener(manifest: Manifest, speaker: SpeakerSettings = UNKNOWN) -> Listener:
     cuda = ImitatedCuda()
     gpu, engines = Device(cuda), {}
     for graph, info in manifest.graphs.items():
         stream = gpu.streams.named(stream_of(manifest, graph))
         engines[graph] = DeviceEngine(graph, ImitatedContext(graph, info, cuda, stream), gpu, stream)
-    return Listener(manifest, engines, draw_face(), gpu=gpu, **options)
+    return Listener(manifest, engines, draw_face(), gpu=gpu, speaker=speaker)
 
 
 @contextmanager
@@ -188,7 +189,7 @@ def measure(sessions: int, seconds: float) -> dict[str, Any]:
     with open_listener(manifest) as listener:
         now = measure_sessions(listener, plan, sessions, SystemClock())
     # A detector that was given is shared, and so is used in the turn of the engines.
-    with never_crowded(), open_listener(manifest, detector=BlazeFace()) as listener:
+    with never_crowded(), open_listener(manifest, SpeakerSettings(detector=BlazeFace())) as listener:
         before = measure_sessions(listener, plan, sessions, SystemClock())
     found = {name: {"dmr": round(row.dmr, 5), "kept": row.kept} for name, row in (("now", now), ("before", before))}
     print(sessions, found, flush=True)

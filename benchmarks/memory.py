@@ -55,13 +55,17 @@ def peak_mb() -> float:
 
 def run_with_fake_renderer(bundle: str, clip: str, portrait: str) -> None:
     """In a child process: `pflx run`, then the peak memory after loading in MB on stdout."""
-    from pflx.cli.run import run
+    from pflx.cli import main as pflx
 
     Listener.open = staticmethod(open_with_fake_renderer)  # type: ignore[method-assign,assignment]
     output = Path(clip).with_suffix(".out.mp4")
-    run(
-        Path(clip), bundle=Path(bundle), portrait=Path(portrait), output=output, coefficients=output.with_suffix(".npz")
-    )
+    words = ("-b", bundle, "-p", portrait, "-o", output, "--coefficients", output.with_suffix(".npz"))
+    sys.argv = ["pflx", "run", clip, *map(str, words)]
+    try:
+        pflx()
+    except SystemExit as ended:
+        if ended.code:
+            raise
     print("PEAK", peak_mb())
 
 

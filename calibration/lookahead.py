@@ -161,7 +161,7 @@ def lookahead_curve(
     return LookaheadCurve(
         pflx=pflx.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        bundle=bundle.path.name,
+        bundle=bundle.name,
         untrained=manifest.untrained,
         feeds_sha256=feeds.sha256(),
         hop=hop,

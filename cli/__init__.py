@@ -10,10 +10,10 @@ import sys
 import typer
 
 from pflx import __version__
-from pflx.cli import bench_latency, build, calibrate, demo, doctor, evaluate, export, inspect, live, run, serve
-from pflx.cli.console import drop_output, prepare_streams, print_error, print_line
-from pflx.cli.signals import Stop, stoppable
-from pflx.cli.usage import App, CommandLineError, ParserError
+from pflx.cli import bench_latency, build, calibrate, demo, doctor, evaluate, export, inspect, live, push, run, serve
+from pflx.cli.support.console import drop_output, prepare_streams, print_error, print_line
+from pflx.cli.support.signals import Stop, stoppable
+from pflx.cli.support.usage import App, CommandLineError, ParserError
 from pflx.engines import PflxError
 
 _UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
@@ -27,6 +27,7 @@ app.command("demo")(demo.demo)
 app.command("export")(export.export)
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
+app.command("push")(push.push)
 app.command("run")(run.run)
 app.command("live")(live.live)
 app.command("serve")(serve.serve)

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.export import Kind
-from pflx.cli.options import DenoisingOptions, EngineOptions, Lookahead, SpeakerOptions, grouped
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli.support.console import command_line, print_line, print_untrained, progress_bar
+from pflx.cli.support.options import (
+    BUNDLE,
+    DenoisingOptions,
+    EngineOptions,
+    Lookahead,
+    SpeakerOptions,
+    fetched,
+    grouped,
+)
+from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import Bundle, FeedError, Manifest, OutputError, PflxError
 
 if TYPE_CHECKING:
@@ -57,7 +65,7 @@ _DURATIONS_S = {
 _TRACED = (Mode.REALTIME, Mode.SINGLE_STREAM)
 
 # What the options mean, apart from their defaults.
-_Bundle = Annotated[Path | None, typer.Argument(help="Bundle made by `pflx export`.")]
+_Bundle = Annotated[Path | None, typer.Argument(help=BUNDLE, callback=fetched)]
 _Portrait = Annotated[Path | None, typer.Option("-p", "--portrait", help="Of the listener; by default one is drawn.")]
 _Speaker = Annotated[Path | None, typer.Option(help="Clip of the speaker; by default one is made up.")]
 _Mode = Annotated[Mode, typer.Option(help="How to measure: realtime is what a person waits for.")]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pflx.cli.console import err, print_line, print_untrained, progress_bar
+from pflx.cli.support.console import err, print_line, print_untrained, progress_bar
+from pflx.cli.support.options import BundleArgument
 from pflx.engines import Bundle, DeviceError, PflxError
 from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.building.compiler import unsupported_gpus
@@ -25,7 +25,7 @@ class Backend(StrEnum):
 
 
 def build(
-    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
+    bundle: BundleArgument,
     engine: Annotated[Backend, typer.Option(help="Library that will run the engines.")] = Backend.TENSORRT_RTX,
     precision: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the bundle's own.")] = None,
     capability: Annotated[

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pflx.cli.console import print_line
 from pflx.cli.run import run
+from pflx.cli.support.console import print_line
 
 
 def demo(

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from pflx.cli.console import out
+from pflx.cli.support.console import out
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import Gpu, find_gpus, require_driver, why_no_gpu
 from pflx.engines.bundle.variant_admission import cpu_features
@@ -87,6 +87,7 @@ def examine() -> Iterator[Finding]:
         ("pygame", "window", "pflx live"),
         ("aiortc", "serve", "pflx serve"),
         ("pillow_heif", "heic", "portraits in HEIC"),
+        ("huggingface_hub", "hub", "hf://ORG/NAME, pflx push"),
         ("torch", "export", "pflx export of checkpoints"),
         ("onnxscript", "export", "pflx export of checkpoints"),
     ):

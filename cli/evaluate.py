@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pflx.cli.console import command_line, err, print_line, progress_bar
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli.support.console import command_line, err, print_line, progress_bar
+from pflx.cli.support.paths import check_apart, check_output
 
 _Predictions = Annotated[
     Path, typer.Argument(help="Of `pflx run --coefficients`, .npz; or [N, K, T, D] or [K, T, D], .npy or .npz.")

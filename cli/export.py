@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
-from pflx.cli.paths import check_apart
+from pflx.cli.support.console import print_line, print_untrained, progress_bar
+from pflx.cli.support.paths import check_apart
 from pflx.engines import BackendMissingError, Bundle, PflInfo, PflxError
 from pflx.engines.bundle.mean_face import read_mean_face
 from pflx.engines.bundle.policy import read_policy
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.writer import check_target
 from pflx.runtime.builtin import DEFAULT_POSNET, BuiltinOptions, export_builtin
+from pflx.runtime.generators import joins_by_itself
 
 if TYPE_CHECKING:
     from pflx.export import Components, ExportSettings
@@ -207,13 +208,15 @@ def export(
 
 
 def _print_result(bundle: Bundle) -> None:
-    from pflx.cli.inspect import largest_in_fp16, read_report
+    from pflx.cli.inspect import largest_in_fp16
+    from pflx.engines.bundle.export_report import read_export_report
 
     print_untrained(bundle.manifest)
     if own := [entry.slot for entry in bundle.manifest.provenance if entry.source == "pflx"]:
         print_line(f"Without weights: {' and '.join(own)}. What they do: docs/backchannel.md and docs/warp.md.")
     size = sum(info.bytes for info in bundle.manifest.files.values())
-    if any(DEFAULT_POSNET in entry.note for entry in bundle.manifest.provenance):
+    is_joined = joins_by_itself(bundle.manifest.generator.name)
+    if not is_joined and any(DEFAULT_POSNET in entry.note for entry in bundle.manifest.provenance):
         print_line(f"PosNet is {DEFAULT_POSNET}. To fit one: pflx calibrate posnet --help")
     print_line(
         f"Wrote {bundle.path} ({size / 1e6:.{0 if size > 1e7 else 1}f} MB), graphs in {bundle.manifest.precision}."
@@ -221,12 +224,12 @@ def _print_result(bundle: Bundle) -> None:
     for entry in bundle.manifest.provenance:
         if entry.sha256 and entry.note and DEFAULT_POSNET not in entry.note:
             print_line(f"{entry.slot}, {entry.source}: {entry.note}")
-    report = read_report(bundle)
-    for precision, result in report["end_to_end"].items():
+    report = read_export_report(bundle)
+    for precision, result in report.end_to_end.items():
         print_line(
-            f"{precision} frames against {result['against']}: at most {result['max_levels']} levels apart, "
-            f"{result['equal_share']:.4%} equal, {result['psnr_db']:.1f} dB; "
-            f"coefficients within {result['coefficients_max_abs_error']:.1e}."
+            f"{precision} frames against {result.against}: at most {result.max_levels:g} levels apart, "
+            f"{result.equal_share:.4%} equal, {result.psnr_db:.1f} dB; "
+            f"coefficients within {result.coefficients_max_abs_error:.1e}."
         )
     if widest := largest_in_fp16(report):
         print_line(f"Largest number in FP16: {widest[0][1]} of {widest[0][0]}.")

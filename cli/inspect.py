@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import typer
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
+from pflx.cli.support.console import print_line, print_untrained, progress_bar
+from pflx.cli.support.options import BundleArgument
 from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
+from pflx.engines.bundle.export_report import ExportReport, read_export_report
 from pflx.engines.bundle.manifest import encode_manifest
-from pflx.runtime.generators import Generator, make_generator
+from pflx.runtime.generators import Generator, joins_by_itself, make_generator
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.rendering.renderers import reach
 
@@ -21,13 +21,15 @@ LARGEST_FP16 = float(np.finfo(np.float16).max)
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")],
+    bundle: BundleArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show components, shapes, precisions, sizes, cost, provenance and engines, after checking every file."""
     with progress_bar() as report:
         report("checking the files", 0, None)
         opened = Bundle.open(bundle)
+        found = read_export_report(opened)
+        opened.check_graphs()
     manifest = opened.manifest
     if as_json:
         typer.echo(encode_manifest(manifest).decode(), nl=False)
@@ -38,10 +40,16 @@ def inspect(
     for name, graph in manifest.graphs.items():
         _print_graph(manifest, name, graph)
     _print_weights(manifest)
-    _print_parity(opened)
-    _print_ranges(opened)
+    _print_parity(found)
+    _print_ranges(found)
     _print_admissions(manifest)
     _print_engines(manifest)
+
+
+def _smoother(manifest: Manifest) -> str:
+    if joins_by_itself(manifest.generator.name):
+        return f"none: the segments of {manifest.generator.name} go on where the last one ended"
+    return f"{manifest.smoother.name}: slide {manifest.smoother.slide} frames"
 
 
 def _print_head(bundle: Bundle) -> None:
@@ -52,7 +60,7 @@ def _print_head(bundle: Bundle) -> None:
     for line in (
         f"{bundle.path}, schema {manifest.schema}, written {manifest.created} by pflx {manifest.pflx} ({versions})",
         *_generator_lines(manifest),
-        f"smoother   {manifest.smoother.name}: slide {manifest.smoother.slide} frames",
+        f"smoother   {_smoother(manifest)}",
         *_renderer_lines(manifest),
         f"crop       {pfl.mode}: window {pfl.window} px, padding {pfl.padding} px{pixels}",
         f"mean face  {manifest.mean_face.source}",
@@ -118,36 +126,27 @@ def _print_weights(manifest: Manifest) -> None:
         print_line(f"  {entry.slot}  {', '.join(filter(None, facts))}")
 
 
-def _print_parity(bundle: Bundle) -> None:
-    if not (chain := read_report(bundle).get("end_to_end")):
-        return
-    print_line("\nFrames end to end")
-    for precision, result in chain.items():
+def _print_parity(report: ExportReport) -> None:
+    if report.end_to_end:
+        print_line("\nFrames end to end")
+    for precision, result in report.end_to_end.items():
         print_line(
-            f"  {precision} against {result['against']}: at most {result['max_levels']} levels apart, "
-            f"{result['psnr_db']:.1f} dB, coefficients within {result['coefficients_max_abs_error']:.1e}"
+            f"  {precision} against {result.against}: at most {result.max_levels:g} levels apart, "
+            f"{result.psnr_db:.1f} dB, coefficients within {result.coefficients_max_abs_error:.1e}"
         )
 
 
-def read_report(bundle: Bundle) -> dict[str, Any]:
-    """What the export found; empty where a bundle has no report."""
-    path = bundle.path / "report.json"
-    report: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return report
-
-
-def largest_in_fp16(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def largest_in_fp16(report: ExportReport) -> list[tuple[str, str]]:
     """Each graph that stores numbers in FP16 and how far they go, those that go furthest first."""
-    graphs = {graph: entry.get("fp16", {}).get("range", {}) for graph, entry in report.get("graphs", {}).items()}
-    widest = {graph: found["widest"][0] for graph, found in graphs.items() if found.get("widest")}
+    widest = {graph: node for graph, entry in report.graphs.items() if (node := entry.widest) is not None}
     return [
-        (graph, f"up to {node['largest']:.4g} of {LARGEST_FP16:.0f}, in {node['node']} ({node['operator']})")
-        for graph, node in sorted(widest.items(), key=lambda item: -item[1]["largest"])
+        (graph, f"up to {node.largest:.4g} of {LARGEST_FP16:.0f}, in {node.node} ({node.operator})")
+        for graph, node in sorted(widest.items(), key=lambda item: -item[1].largest)
     ]
 
 
-def _print_ranges(bundle: Bundle) -> None:
-    if widest := largest_in_fp16(read_report(bundle)):
+def _print_ranges(report: ExportReport) -> None:
+    if widest := largest_in_fp16(report):
         print_line("\nLargest numbers in FP16")
         for graph, words in widest:
             print_line(f"  {graph}  {words}")

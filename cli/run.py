@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import numpy as np
 import typer
 
-from pflx.cli.console import Report, print_line, print_untrained, progress_bar
-from pflx.cli.options import (
+from pflx.cli.support.console import Report, print_line, print_untrained, progress_bar
+from pflx.cli.support.options import (
     DenoisingOptions,
     EngineOptions,
     Lookahead,
@@ -24,7 +24,7 @@ from pflx.cli.options import (
     SpeakerOptions,
     grouped,
 )
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import Array, Manifest
 from pflx.engines.files.writer import write_whole
 

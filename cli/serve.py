@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained
-from pflx.cli.options import Emotion, EngineOptions, Seed, grouped
-from pflx.cli.signals import ended_by
+from pflx.cli.support.console import print_line, print_untrained
+from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, fetched, grouped
+from pflx.cli.support.signals import ended_by
 from pflx.engines import OutputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 _Bundles = Annotated[
     list[Path] | None,
-    typer.Argument(help="Bundles made by `pflx export`, to choose from. [the listener that comes with pflx]"),
+    typer.Argument(
+        help="Bundles made by `pflx export`, or hf://ORG/NAME, to choose from. [the listener that comes with pflx]",
+        callback=fetched,
+    ),
 ]
 _Portraits = Annotated[
     list[Path] | None,
@@ -74,7 +78,7 @@ def serve(
     playout_ms: _Playout = 100,
     ice_servers: _Ice = None,
     speaker_emotion: Emotion = None,
-    seed: Seed = 0,
+    seed: AnySeed = None,
     *,
     engines: EngineOptions,
 ) -> None:
@@ -160,10 +164,17 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
 
 
 def _named(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Bundles or pictures with what the page calls them: their names without the ending, told apart where alike."""
-    stems = [path.resolve().stem for path in paths]
+    """Bundles or pictures with what the page calls them: names of files or repositories, told apart where alike."""
+    stems = [_stem(path) for path in paths]
     for place, (stem, path) in enumerate(zip(stems, paths, strict=True), 1):
         yield stem if stems.count(stem) == 1 else f"{stem}-{place}", path
+
+
+def _stem(bundle: Path) -> str:
+    from pflx.engines.hub.cache import cached_name
+
+    name = cached_name(bundle)
+    return Path(os.path.realpath(bundle)).stem if name is None else Path(name.partition("@")[0]).name
 
 
 def _extractors(bundle: Path, emotion: str | None) -> dict[str, str]:

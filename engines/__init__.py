@@ -42,6 +42,7 @@ from pflx.engines.graphs.protocol import (
     TensorSpec,
     check_feeds,
 )
+from pflx.engines.hub.address import HubError
 
 __all__ = [
     "Admission",
@@ -62,6 +63,7 @@ __all__ = [
     "FileInfo",
     "GeneratorInfo",
     "GraphInfo",
+    "HubError",
     "Manifest",
     "MeanFace",
     "OpenVinoEngine",

@@ -66,6 +66,11 @@ class Run:
     hop: int
     untrained: int | None
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the generator's own segments join, so that no PosNet has changed them."""
+        return np.array_equal(self.generated, self.smoothed)
+
     @classmethod
     def read(cls, path: Path) -> Run:
         """From the `.npz`."""
@@ -314,14 +319,17 @@ def _plots(page: Page, run: Run, curves: Sequence[Curves], frames: Sequence[int]
         panel.label()
         top += PANEL + GAP
     _time_axis(page, run, top - GAP)
-    _legend(page, top - GAP + 72)
+    _legend(page, run, top - GAP + 72)
 
 
-def _legend(page: Page, y: float) -> None:
-    page.line([(LEFT, y), (LEFT + 26, y)], TINTS[ORANGE], 5)
-    x = page.text(LEFT + 34, y, "from the generator", 15, SOFT, "lm") + 28
+def _legend(page: Page, run: Run, y: float) -> None:
+    x: float = LEFT
+    if not run.is_joined:
+        page.line([(x, y), (x + 26, y)], TINTS[ORANGE], 5)
+        x = page.text(x + 34, y, "from the generator", 15, SOFT, "lm") + 28
     page.line([(x, y), (x + 26, y)], BLUE, 1.5)
-    x = page.text(x + 34, y, "after PosNet", 15, SOFT, "lm") + 28
+    words = "from the generator, whose segments join without PosNet" if run.is_joined else "after PosNet"
+    x = page.text(x + 34, y, words, 15, SOFT, "lm") + 28
     page.line([(x, y - 9), (x, y + 9)], SEAM, 1)
     x = page.text(x + 10, y, "seam between two segments", 15, SOFT, "lm") + 28
     page.line([(x, y - 9), (x, y + 9)], INK, 1)
@@ -386,7 +394,10 @@ class Panel:
         if curves.before is not None and not curves.names:
             (made, within), (joined, inside) = (_steps(track, self._run.hop) for track in (curves.before, curves.shown))
             words = (
-                f"mean step at seams {made:.2g}, after PosNet {joined:.2g}; inside segments {within:.2g}, {inside:.2g}"
+                f"mean step at seams {joined:.2g}, inside segments {inside:.2g}"
+                if self._run.is_joined
+                else f"mean step at seams {made:.2g}, after PosNet {joined:.2g}; "
+                f"inside segments {within:.2g}, {inside:.2g}"
             )
             page.text(self._left, self._bottom + 12, words, 13, SOFT, "lm")
 

@@ -6,12 +6,24 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeAlias, cast, get_args
 
-from pflx.engines import Bundle, BundleError, Engine, FeedError, Manifest, OrtEngine, PflxError
+from pflx.engines import (
+    Bundle,
+    BundleCorruptError,
+    BundleError,
+    BundleMissingError,
+    Engine,
+    FeedError,
+    Manifest,
+    OrtEngine,
+    PflxError,
+)
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
+from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
@@ -22,6 +34,7 @@ from pflx.engines.gpu.trt import TrtContext
 from pflx.engines.graphs.openvino import Inference, OpenVinoEngine
 from pflx.engines.graphs.protocol import DeviceError
 from pflx.engines.graphs.threads import check_threads
+from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 
 log = logging.getLogger(__name__)
@@ -63,6 +76,33 @@ AS_IT_IS = EngineSettings()
 
 CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
 """Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU."""
+
+
+def open_bundle(
+    place: str | Path | Bundle | None, renderer: str | None, device: str, settings: EngineSettings
+) -> tuple[Bundle, dict[str, Engine], Device | None]:
+    """Open a bundle with all its graphs. If it is replaced meanwhile, the new one is opened, once.
+
+    Args:
+        place: its path or address, or one that was opened already; None is the listener that comes with pflx.
+        renderer: the one to use of those in the bundle, without the other's graphs; None leaves it as it is.
+        device: see `open_engines`.
+        settings: see `open_engines`.
+
+    Returns:
+        The bundle, and what `open_engines` returns.
+
+    Raises:
+        BundleError, HubError: there is no bundle, or no such renderer in it.
+        DeviceError, BackendMissingError, PassportError, EngineError: see `open_engines`.
+    """
+    try:
+        return _open_bundle(place, renderer, device, settings)
+    except (BundleCorruptError, BundleMissingError):
+        if place is None or isinstance(place, Bundle):
+            raise
+        Bundle.open(place)  # says what is wrong with it, if it was not that
+    return _open_bundle(place, renderer, device, settings)
 
 
 def open_engines(
@@ -142,6 +182,15 @@ def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:
         gpu.close()
 
 
+def _open_bundle(
+    place: str | Path | Bundle | None, renderer: str | None, device: str, settings: EngineSettings
+) -> tuple[Bundle, dict[str, Engine], Device | None]:
+    bundle = builtin_bundle() if place is None else place if isinstance(place, Bundle) else Bundle.open(place)
+    if renderer is not None:
+        bundle = replace(bundle, manifest=with_renderer(bundle.manifest, renderer, str(bundle.path)))
+    return bundle, *open_engines(bundle, device, settings)
+
+
 def _checked(device: str, library: Library) -> int | None:
     """Which GPU was asked for; None for the CPU.
 
@@ -193,6 +242,7 @@ def _context(
     path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
     if library == "onnxruntime":
         read = partial(bundle.read_graph, graph, precision)
+        read()  # a session is opened with the first call; what is wrong with the file is told now
         return OrtContext(path, info.inputs, info.outputs, gpu, stream, read)
     assert library != "openvino", "refused on a GPU before"
     passport = bundle.passport(graph, library, precision)

@@ -16,11 +16,9 @@ from weakref import WeakSet
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
-from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.device import Device
 from pflx.runtime.beside_loop import beside_loop
-from pflx.runtime.builtin import builtin_bundle
-from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_engines
+from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
@@ -37,7 +35,7 @@ from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
 from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
 from pflx.runtime.speaker.clip_region import clip_region
-from pflx.runtime.speaker.extractor import Extractor, Extractors
+from pflx.runtime.speaker.extractor import Extractor
 from pflx.runtime.speaker.extractors import check_clip, check_voice_alone, open_extractors, require_needs
 from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
@@ -46,7 +44,7 @@ from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
 from pflx.runtime.stream.chain import Chain, Noise, as_noise
 from pflx.runtime.stream.first_window import first_window_difference
-from pflx.runtime.stream.posnet import Smoother
+from pflx.runtime.stream.posnet import make_smoother
 from pflx.runtime.stream.saved import chosen_seed, snapshot_samples
 from pflx.runtime.stream.stream import Stream
 
@@ -92,17 +90,16 @@ class Listener:
         gpu: Device | None = None,
     ) -> None:
         check_lookahead(lookahead)
-        self.manifest = manifest
-        self._engines, self._gpu = engines, gpu
-        self._detector = speaker.detector or BlazeFace()
-        self._speaker = speaker
-        self._extractors = self._opened({**default_sources(manifest.generator.name), **speaker.extractors})
+        self.manifest, self._engines, self._gpu = manifest, engines, gpu
+        self._speaker, self._detector = speaker, speaker.detector or BlazeFace()
+        sources = {**default_sources(manifest.generator.name), **speaker.extractors}
+        self._extractors = open_extractors(sources, manifest.mean_face.values)
         generator = make_generator(manifest.generator, engines, options)
         renderer = make_renderer(manifest.renderer, engines, manifest.preview, ahead=generator.hop if gpu else 1)
         self._chain = Chain(
             speaker=self._windows(generator, self._detector, self._extractors),
             generator=generator,
-            smoother=Smoother(engines[manifest.smoother.graphs["smooth"]]),
+            smoother=make_smoother(generator, engines[manifest.smoother.graphs["smooth"]]),
             renderer=renderer,
             portraits=[renderer.prepare(picture) for picture in several_portraits(portrait)],
             mean_face=np.array(manifest.mean_face.values, np.float32),
@@ -129,7 +126,8 @@ class Listener:
         """Open a bundle.
 
         Args:
-            bundle: the folder `NAME.pflx`, or one that was opened already; None is the listener that comes with pflx.
+            bundle: the folder `NAME.pflx`, an address on the hub like `hf://ORG/NAME`, or one that was opened already;
+                None is the listener that comes with pflx.
             portrait: picture of the listener (path, or uint8 [H, W, 3] RGB), or one per sample.
             device: "cpu", "cuda" or "cuda:N".
             engines: how the graphs are run.
@@ -139,15 +137,10 @@ class Listener:
             options: see the class.
 
         Raises:
-            BundleError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what cannot be
-                opened.
+            BundleError, HubError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what
+                cannot be opened.
         """
-        if bundle is None:
-            bundle = builtin_bundle()
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if renderer is not None:
-            opened = replace(opened, manifest=with_renderer(opened.manifest, renderer, str(opened.path)))
-        found, gpu = open_engines(opened, device, engines)
+        opened, found, gpu = open_bundle(bundle, renderer, device, engines)
         try:
             return cls(opened.manifest, found, portrait, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu)
         except BaseException:
@@ -219,7 +212,12 @@ class Listener:
         return Stream(chain, samples=samples, noise=as_noise(seed), track=track, audio=audio, start_s=start_s)
 
     def resume(
-        self, snapshot: Mapping[str, Array], *, seed: int | Noise | None = None, speaker: SpeakerSettings = UNKNOWN
+        self,
+        snapshot: Mapping[str, Array],
+        *,
+        seed: int | Noise | None = None,
+        speaker: SpeakerSettings = UNKNOWN,
+        portrait: Portrait | None = None,
     ) -> Stream:
         """A stream that goes on where `Stream.snapshot` was taken, here or in another process.
 
@@ -227,12 +225,15 @@ class Listener:
             snapshot: of a stream on the same bundle, with the same look-ahead.
             seed: that of the snapshot, which None takes; or what made the noise of that stream.
             speaker: as that stream had it; its region is part of the snapshot.
+            portrait: what that stream showed, if not the listener's; the snapshot has its hash, another is logged.
 
         Raises:
             StreamError: the arrays are no snapshot, or it does not fit.
-            NeedError: see `stream`.
+            NeedError, PortraitError: see `stream` and `Stream.set_portrait`.
         """
         stream = self.stream(samples=snapshot_samples(snapshot), seed=chosen_seed(seed, snapshot), speaker=speaker)
+        if portrait is not None:
+            stream.set_portrait(portrait)
         stream.restore(snapshot)
         return stream
 
@@ -254,7 +255,7 @@ class Listener:
             MediaError: the clip cannot be read.
             NeedError: it has no pictures.
         """
-        clip = self._open(clip)
+        clip = speaker_for(clip, self.manifest)
         if not clip.has_pictures:
             check_voice_alone(self.manifest.generator.name, ("video",), {}, (), clip.path)
         return clip_region(clip, detector or self._detector, self.manifest.pfl, progress)
@@ -283,7 +284,7 @@ class Listener:
             MediaError: the clip cannot be read.
             NeedError: see `stream`.
         """
-        clip = self._open(clip)
+        clip = speaker_for(clip, self.manifest)
         chain = self._session_chain(speaker, clip)  # what lacks is told before the long search for the face
         region = speaker.region or self._speaker.region
         if region is None and self.reads_pictures:
@@ -312,7 +313,7 @@ class Listener:
         Returns:
             None for the trained sampler itself, and for a generator that does not denoise.
         """
-        return first_window_difference(self._session_chain(speaker), self._open(clip), seed)
+        return first_window_difference(self._session_chain(speaker), speaker_for(clip, self.manifest), seed)
 
     def live(
         self,
@@ -338,7 +339,7 @@ class Listener:
                 several in a list, none stops another: see `LiveSession.sink_errors`. Without: `session.frames()`.
             settings: how it keeps time.
             samples: M parallel reactions.
-            seed: see `stream`; None is that of the snapshot, or 0.
+            seed: see `stream`; None is that of the snapshot, or 0. With another one the listener blinks at other times.
             speaker: see `stream`.
             snapshot: of a session or stream, to go on from.
             record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It
@@ -356,7 +357,7 @@ class Listener:
             raise FeedError("floor is Rung.WARPED, and the bundle has no preview to move pictures with; give another.")
         if self._turn is None or (clock is not None and clock is not self._turn.clock):
             self._turn = Turn(clock or SystemClock())
-        clip = self._open(source) if isinstance(source, str | Path | SpeakerFile) else None
+        clip = speaker_for(source, self.manifest) if isinstance(source, str | Path | SpeakerFile) else None
         chain = replace(self._session_chain(speaker, clip, alone=True), clock=self._turn.clock)
         if settings.lookahead is not None:
             chain = replace(chain, lookahead=min(settings.lookahead, chain.renderer.radius))
@@ -410,9 +411,6 @@ class Listener:
         view = SpeakerView(detector, self.manifest.pfl, crops="video" in generator.needs)
         return SpeakerWindows(generator, view, extractors, self.sample_rate_hz)
 
-    def _opened(self, extractors: Extractors) -> dict[str, Extractor]:
-        return open_extractors(extractors, self.manifest.mean_face.values)
-
     def _session_chain(
         self, speaker: SpeakerSettings, clip: SpeakerFile | None = None, *, alone: bool = False
     ) -> Chain:
@@ -421,7 +419,7 @@ class Listener:
         With `alone`, it looks at the speaker with a detector of its own where no other was given; where anything else
         looks, which may not be made for two sessions at once, it takes turns with the engines.
         """
-        given = {**self._extractors, **self._opened(speaker.extractors)}
+        given = {**self._extractors, **open_extractors(speaker.extractors, self.manifest.mean_face.values)}
         name, needs = self.manifest.generator.name, self.generator.needs
         require_needs(name, needs, given)
         if clip is not None:
@@ -434,9 +432,6 @@ class Listener:
         if speaker.detector is not None:
             return replace(self._chain, speaker=self._windows(self.generator, speaker.detector, given))
         return replace(self._chain, speaker=self._chain.speaker.with_extractors(given))
-
-    def _open(self, clip: SpeakerFile | str | Path) -> SpeakerFile:
-        return speaker_for(clip, self.manifest)
 
     def close(self) -> None:
         """Close all engines; closing twice is harmless."""

@@ -28,7 +28,7 @@ from support.places import ROOT
 
 from pflx.cli import app
 from pflx.runtime.serve.app import make_server
-from pflx.runtime.serve.guard import Guard
+from pflx.runtime.serve.guard import Guard, SignIn
 from pflx.runtime.serve.settings import ServeSettings
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -122,7 +122,7 @@ def serving(settings: ServeSettings, status: int) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
         routes = [Route(path, page) for path in ("/", "/sign-in")]
-        server = make_server(Guard(Starlette(routes=routes), settings, port))
+        server = make_server(Guard(Starlette(routes=routes), SignIn(settings.token), settings, port))
         thread = Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("engines", "runtime", "export", "calibration", "cli")
 CODE = (*FLOORS, "pflx", "tests", "benchmarks", "examples", "tools")
 ROOMS: Mapping[str, Sequence[str]] = {
-    "engines": ("graphs", "files", "bundle", "gpu", "building"),
+    "engines": ("graphs", "files", "hub", "bundle", "gpu", "building"),
     "runtime": (
         "frames",
         "media",

@@ -104,8 +104,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=STEPS, default=[*STEPS])
     given = parser.parse_args()
     given.work.mkdir(exist_ok=True)
+    failed = []
     for name in given.only:
-        measure(name, given.work.resolve())
+        try:
+            measure(name, given.work.resolve())
+        except subprocess.CalledProcessError as error:  # what comes after it is measured all the same
+            failed.append(f"{name} (exit status {error.returncode})")
+    sys.exit(f"Failed: {', '.join(failed)}" if failed else 0)
 
 
 if __name__ == "__main__":

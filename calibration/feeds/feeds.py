@@ -26,6 +26,7 @@ from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.replay import Step, Take
 from pflx.engines import Array, Bundle
 from pflx.engines.bundle.manifest import with_renderer
+from pflx.engines.files.array_file import read_arrays
 from pflx.engines.files.writer import write_whole
 
 SCHEMA = 1
@@ -172,11 +173,10 @@ class ArrayStore:
         """
         path = self._path(digest)
         try:
-            with path.open("rb") as stream:
-                array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise CalibrationError(f"{path} cannot be read: {error}. Record the feeds again.") from error
-        if _digest(array) != digest:
+            array = read_arrays(path, CalibrationError).get("")
+        except CalibrationError as error:
+            raise CalibrationError(f"A recorded array is gone or damaged: {error} Record the feeds again.") from error
+        if array is None or _digest(array) != digest:
             raise CalibrationError(f"{path} has changed since it was recorded. Record the feeds again.")
         return array
 

@@ -157,7 +157,7 @@ def _started(place: Path, bundle: Bundle, options: RecordOptions) -> FeedIndex:
             raise OutputError(f"{place} cannot be made: {error.strerror}. Choose another place.") from error
         index = FeedIndex(
             pflx=pflx.__version__,
-            bundle=bundle.path.name,
+            bundle=bundle.name,
             graph_sha256=fp32_hashes(bundle),
             seed=options.seed,
             limit=options.limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -226,11 +226,17 @@ class _Training:
                 f"{path} is of a fit that was interrupted, with other options or motion. Repeat that one to go on with "
                 "it, remove the file to begin anew, or give another --output."
             )
-        numbers = json.loads(metadata["numbers"])
-        self.steps, self._best_step = numbers["steps"], numbers["best_step"]
-        self._history = [(step, loss) for step, loss in numbers["history"]]
+        try:
+            self._take(json.loads(metadata["numbers"]), tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CalibrationError(f"{path} is damaged. Remove it to begin anew, or give another --output.") from error
+
+    def _take(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.steps, self._best_step = int(numbers["steps"]), int(numbers["best_step"])
+        self._history = [(int(step), float(loss)) for step, loss in numbers["history"]]
         self._network.load_state_dict(_below(tensors, "network"))
         self._best = _below(tensors, "best")
+        _require_alike(self._best, self._network.state_dict())
         self._load_optimizer(_below(tensors, "optimizer"))
 
     def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
@@ -238,6 +244,9 @@ class _Training:
         for name, value in tensors.items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
+        for number, value in enumerate(self._network.parameters()):
+            moments = {key: each for key, each in state.get(number, {}).items() if each.ndim}
+            _require_alike(moments, dict.fromkeys(moments, value))
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -314,6 +323,11 @@ def _folded(weights: dict[str, Tensor], scale: Tensor) -> dict[str, Tensor]:
     rows = scale.repeat(len(weights["fc3.bias"]) // POSE)
     folded["fc3.weight"], folded["fc3.bias"] = weights["fc3.weight"] * rows[:, None], weights["fc3.bias"] * rows
     return folded
+
+
+def _require_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    if {name: each.shape for name, each in found.items()} != {name: each.shape for name, each in wanted.items()}:
+        raise ValueError("tensors of other shapes")
 
 
 def _below(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:

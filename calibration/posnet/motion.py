@@ -15,8 +15,8 @@ import numpy as np
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.feeds import Feeds
 from pflx.engines import Array
+from pflx.engines.files.array_file import read_arrays
 from pflx.runtime.evaluation.predictions import WITHOUT_POSNET, InputError, read_predictions
-from pflx.runtime.frames.array_file import read_arrays
 from pflx.runtime.frames.coefficients import POSE
 
 FPS = 25

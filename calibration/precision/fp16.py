@@ -237,7 +237,7 @@ class _Stage:
         """All that was found."""
         return Fp16Report(
             pflx=pflx.__version__,
-            bundle=self._bundle.path.name,
+            bundle=self._bundle.name,
             untrained=self._bundle.manifest.untrained,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 1),

@@ -244,7 +244,7 @@ def _result(
     )
     report = Int8Report(
         pflx=pflx.__version__,
-        bundle=player.bundle.path.name,
+        bundle=player.bundle.name,
         untrained=player.manifest.untrained,
         feeds_sha256=player.feeds.sha256(),
         engine=player.engine,

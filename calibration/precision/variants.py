@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from pflx.engines import Admission, Bundle, BundleError, Manifest, bundle_writer, require_space, write_manifest
+from pflx.engines.bundle.export_report import EXPORT_REPORT, read_export_report
 from pflx.engines.bundle.manifest import MANIFEST
 from pflx.engines.files.locks import locked
 from pflx.engines.files.writer import write_whole
 
-REPORT = "report.json"
 CALIBRATED = "calibrated"
 """Where the reports of variants stand in the bundle's report, by precision."""
 
@@ -54,7 +54,7 @@ def add_variant(
     if precision == "fp32":
         raise BundleError("The variant 'fp32' is what all others are made of. Give another name.")
     require_space(target.absolute().parent, sum(map(len, graphs.values())))
-    in_place = target.resolve() == bundle.path.resolve()
+    in_place = os.path.realpath(target) == os.path.realpath(bundle.path)
     with locked(bundle.path / MANIFEST):
         manifest = Bundle.open(bundle.path, verify=False).manifest
         if manifest != bundle.manifest:
@@ -64,7 +64,8 @@ def add_variant(
             _share(bundle, folder, new)
             for graph, content in graphs.items():
                 write_whole(folder / new.graphs[graph].files[precision], content)
-            write_whole(folder / REPORT, _reported(bundle.path / REPORT, precision, report))
+            read_export_report(bundle)  # what is malformed is refused, not added to
+            write_whole(folder / EXPORT_REPORT, _reported(bundle.path / EXPORT_REPORT, precision, report))
             write_manifest(folder, new)
 
 
@@ -108,7 +109,7 @@ def _share(bundle: Bundle, folder: Path, new: Manifest) -> None:
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # in a hub's cache, files are links
     except OSError:
         shutil.copy2(source, target)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pflx.cli.calibrate import fp16, int8, lookahead, posnet, record
-from pflx.cli.usage import App
+from pflx.cli.support.usage import App
 
 app = App(help="Numbers from real data: precision, look-ahead, and PosNet.")
 app.command("record")(record.record)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pflx.cli.console import print_line, print_untrained, progress_bar
-from pflx.cli.options import BundleArgument, Threads
-from pflx.cli.options import Feeds as FeedsOption
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli.support.console import print_line, print_untrained, progress_bar
+from pflx.cli.support.options import BundleArgument, Threads
+from pflx.cli.support.options import Feeds as FeedsOption
+from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import Bundle
 
 
@@ -54,7 +55,7 @@ def int8(
     check_output(json, ".json")
     check_output(plot, ".png")
     target = output or bundle
-    into_another = target.resolve() != bundle.resolve()
+    into_another = os.path.realpath(target) != os.path.realpath(bundle)
     check_apart(
         reads={"BUNDLE": bundle, "--feeds": feeds},
         writes={"--output": target if into_another else None, "--json": json, "--plot": plot},

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from msgspec import structs
 
-from pflx.cli.console import command_line, print_line, print_untrained, progress_bar
-from pflx.cli.options import BundleArgument, Precision, Threads
-from pflx.cli.options import Feeds as FeedsOption
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli.support.console import command_line, print_line, print_untrained, progress_bar
+from pflx.cli.support.options import BundleArgument, Precision, Threads
+from pflx.cli.support.options import Feeds as FeedsOption
+from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import Bundle
 
 

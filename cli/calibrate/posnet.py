@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pflx.cli.console import print_line, progress_bar
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli.support.console import print_line, progress_bar
+from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import BackendMissingError
 
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pflx.cli.console import print_line, progress_bar
-from pflx.cli.options import BundleArgument, Portrait, SpeakerOptions, Threads, grouped
-from pflx.cli.paths import check_apart
+from pflx.cli.support.console import print_line, progress_bar
+from pflx.cli.support.options import BundleArgument, Portrait, SpeakerOptions, Threads, grouped
+from pflx.cli.support.paths import check_apart
 from pflx.engines import Bundle
 
 

@@ -14,7 +14,7 @@ from pflx.engines.bundle.engine_passport import Passport, Profile, Source, opera
 from pflx.engines.bundle.manifest import BundleCorruptError, Manifest
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.variant_admission import require_admitted
-from pflx.engines.bundle.writer import install_engine, require_space
+from pflx.engines.bundle.writer import install_engine, require_own, require_space
 from pflx.engines.files.locks import GoneError
 from pflx.engines.files.writer import OutputError, write_whole
 from pflx.engines.graphs.protocol import TensorSpec
@@ -101,6 +101,7 @@ def build_bundle_engines(
     chosen = precision or bundle.manifest.precision
     if admission := bundle.manifest.admissions.get(chosen):
         require_admitted(admission, f"{path} in {chosen}", backend)
+    bundle.check_graphs(chosen)
     sources = {name: bundle.graph_path(name, chosen) for name in bundle.manifest.graphs}
     sizes = {**default_ranges(bundle.manifest), **(ranges or {})}
     profiles = {name: profile_for(graph.inputs, sizes) for name, graph in bundle.manifest.graphs.items()}
@@ -123,6 +124,7 @@ def _require_writable(root: Path, n_bytes: int) -> None:
     Raises:
         OutputError: they cannot.
     """
+    require_own(root)
     try:
         with TemporaryFile(dir=root):
             pass

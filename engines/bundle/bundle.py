@@ -10,13 +10,15 @@ me.pflx/
 ```
 
 Three kinds of file may stand in a bundle without being listed, and are never read: hidden ones, `engines/*.plan`,
-which an interrupted build can leave behind, and at its top what hubs of models put there (`README.md`, `LICENSE`). A
-file may be a link to anywhere, as those in a hub's cache are: its size and hash say whether it is the one.
+which an interrupted build can leave behind, and at its top what hubs of models put there (`README.md`, `LICENSE`); in
+a hub's cache, where nothing is to be removed, any. A file may be a link to anywhere, as those in such a cache are: its
+size and hash say whether it is the one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,8 +33,13 @@ from pflx.engines.bundle.manifest import (
     Manifest,
     decode_manifest,
 )
+from pflx.engines.files.folders import moved_aside, repair_folder
+from pflx.engines.graphs.onnx_interface import first_difference
+from pflx.engines.hub.cache import cached_name
+from pflx.engines.hub.fetch import local_folder
 
 _AGAIN = "Copy the bundle again, or export it again."
+_LARGEST_MANIFEST = 1 << 26
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _POINTS = "is a pointer of Git LFS, not the file itself. Run `git lfs pull` in the clone."
 _CARDS = ("README", "LICENSE", "NOTICE", "CITATION", "USE_POLICY")
@@ -55,19 +62,35 @@ class Bundle:
     def open(cls, path: str | Path, verify: bool = True) -> Bundle:
         """Open a bundle, checking first its schema, then the sizes and the hashes of its files.
 
+        One that is replaced meanwhile is opened anew, once; one that a writer moved aside before it died is put back.
+
         Args:
-            path: the folder.
+            path: the folder, or an address on the hub, `hf://ORG/NAME`, from where it is fetched; see `local_folder`.
             verify: False leaves out the hashes; schema, names and sizes are always checked.
 
         Raises:
             BundleMissingError: no folder, or no manifest in it.
             BundleVersionError: written to another schema.
             BundleCorruptError: the manifest is malformed, or a file is missing, changed or not listed.
+            HubError, BackendMissingError: see `local_folder`.
         """
-        root = Path(path)
+        root = local_folder(path)
+        before = _identity(root)
+        try:
+            return cls._open(root, verify)
+        except (BundleMissingError, BundleCorruptError):
+            repair_folder(root)
+            if _identity(root) in (None, before):
+                raise
+        return cls._open(root, verify)
+
+    @classmethod
+    def _open(cls, root: Path, verify: bool) -> Bundle:
         try:
             if not (root / MANIFEST).is_file():
                 raise BundleMissingError(_missing(root))
+            if (n_bytes := (root / MANIFEST).stat().st_size) > _LARGEST_MANIFEST:
+                raise BundleCorruptError(f"{root}/{MANIFEST} has {n_bytes} bytes, more than any manifest. {_AGAIN}")
             data = (root / MANIFEST).read_bytes()
             if data.startswith(_POINTER):
                 raise BundleCorruptError(f"{root}: '{MANIFEST}' {_POINTS}")
@@ -77,9 +100,14 @@ class Bundle:
             raise
         except OSError as error:
             raise BundleMissingError(
-                f"{root} cannot be opened: {error.strerror}. Check the path, and who may read it."
+                f"{error.filename or root} cannot be opened: {error.strerror}. Check the path, and who may read it."
             ) from error
         return cls(root, manifest)
+
+    @property
+    def name(self) -> str:
+        """What reports call it: its folder, or of one on the hub `ORG/NAME@0123abcd`."""
+        return cached_name(self.path) or self.path.name
 
     def graph_path(self, name: str, precision: str | None = None) -> Path:
         """Path of the ONNX file of a graph.
@@ -107,9 +135,26 @@ class Bundle:
 
         Raises:
             BundleError: see `graph_path`.
-            BundleCorruptError: the file is gone, or another one.
+            BundleCorruptError: the file is gone, or another one; or its tensors are not those of the manifest.
         """
-        return self._read(self.graph_path(name, precision).relative_to(self.path).as_posix())
+        relative = self.graph_path(name, precision).relative_to(self.path).as_posix()
+        content, graph = self._read(relative), self.manifest.graphs[name]
+        if (difference := first_difference(content, graph.inputs, graph.outputs)) is not None:
+            raise BundleCorruptError(f"{self.path}: graph '{name}' ({relative}) {difference}. Export it again.")
+        return content
+
+    def check_graphs(self, precision: str | None = None) -> None:
+        """Read every graph, as `read_graph` does.
+
+        Args:
+            precision: the variant; None reads all there are.
+
+        Raises:
+            BundleError: see `read_graph`.
+        """
+        for name, graph in self.manifest.graphs.items():
+            for each in graph.files if precision is None else (precision,):
+                self.read_graph(name, each)
 
     def read_engine(self, passport: Passport) -> bytes:
         """Content of the file of a compiled graph, likewise.
@@ -142,8 +187,21 @@ class Bundle:
         return next((p for p in self.manifest.engines if (p.graph, p.backend, p.precision) == key), None)
 
 
+def _identity(root: Path) -> tuple[int, int, int] | None:
+    """What tells a manifest from the one that takes its place."""
+    try:
+        found = (root / MANIFEST).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
 def _missing(root: Path) -> str:
     """Why there is no bundle at a path, with what would help there."""
+    if (old := moved_aside(root)) is not None:
+        return f"{root} was being replaced when that was stopped. Put it back: mv {shlex.quote(str(old))} {root}"
+    if root.is_symlink() and not root.exists():
+        return f"{root} is a link that leads nowhere. Check where it should lead."
     if root.is_dir():
         return f"{root} is no bundle: it has no {MANIFEST}. {_make(root)}"
     if root.exists():
@@ -162,13 +220,21 @@ def _make(root: Path) -> str:
 
 
 def list_files(root: Path) -> set[str]:
-    """Paths, relative and with `/`, of all files of a bundle but its manifest and hidden files."""
-    paths = (path.relative_to(root) for path in root.rglob("*") if not path.is_dir())
-    return {
-        path.as_posix()
-        for path in paths
-        if path != Path(MANIFEST) and not any(part.startswith(".") for part in path.parts)
-    }
+    """Paths, relative and with `/`, of all files of a bundle but its manifest and hidden files.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found: set[str] = set()
+    for folder, folders, files in os.walk(root, onerror=_fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = Path(folder).relative_to(root)
+        found |= {(place / name).as_posix() for name in files if not name.startswith(".")}
+    return found - {MANIFEST}
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def file_info(path: Path) -> FileInfo:
@@ -194,7 +260,7 @@ def _check_files(root: Path, manifest: Manifest, verify: bool) -> None:
     for relative in sorted(manifest.files.keys() - found):
         raise BundleCorruptError(f"{root}: file '{relative}' is missing. {_AGAIN}")
     for relative in sorted(found - manifest.files.keys()):
-        if not is_leftover(relative) and not is_card(relative):
+        if not is_leftover(relative) and not is_card(relative) and cached_name(root) is None:
             raise BundleCorruptError(f"{root}: file '{relative}' is not in the manifest. Remove it.")
     for relative, info in manifest.files.items():
         _check_size(root, relative, info)

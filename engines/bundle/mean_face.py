@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pflx.engines.bundle.manifest import MeanFace
+from pflx.engines.files.array_file import read_arrays
 from pflx.engines.graphs.protocol import PflxError
 
 _COEFFICIENTS, _PITCH = 58, 52
@@ -38,18 +39,11 @@ def read_mean_face(given: str | None) -> MeanFace:
         values[_PITCH] = math.pi if given == "upright" else 0.0
         return MeanFace(source=given, values=values.tolist())
     path = Path(given)
-    try:
-        with path.open("rb") as stream:
-            values = np.lib.format.read_array(stream, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise MeanFaceError(f"Mean face {path} does not exist. Give a .npy file, zero or upright.") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise MeanFaceError(f"Mean face {path} cannot be read: {error}. Pass a .npy file with 58 numbers.") from error
-    if values.size != _COEFFICIENTS or values.dtype.kind not in "fiu":
-        raise MeanFaceError(
-            f"Mean face {path} is {values.dtype} {list(values.shape)}, not 58 numbers. "
-            "Pass the .npy of the training data."
-        )
+    arrays = read_arrays(path, MeanFaceError)
+    values = next(iter(arrays.values()), np.zeros(0, np.float32))
+    if len(arrays) != 1 or values.size != _COEFFICIENTS or values.dtype.kind not in "fiu":
+        held = f"{values.dtype} {list(values.shape)}" if len(arrays) == 1 else f"{len(arrays)} arrays"
+        raise MeanFaceError(f"Mean face {path} is {held}, not 58 numbers. Pass the .npy of the training data.")
     if not np.isfinite(values).all():
         raise MeanFaceError(f"Mean face {path} holds NaN or infinite values. Pass the .npy of the training data.")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

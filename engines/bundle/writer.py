@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
-import secrets
+import shlex
 import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from glob import escape
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,6 +25,7 @@ from pflx.engines.bundle.manifest import (
     decode_manifest,
     encode_manifest,
 )
+from pflx.engines.files.folders import place_folder, repair_folder
 from pflx.engines.files.locks import GoneError, locked
 from pflx.engines.files.writer import (
     OutputError,
@@ -34,13 +33,10 @@ from pflx.engines.files.writer import (
     clear_leftovers,
     followed,
     new_partial,
-    sync_folder,
     sync_tree,
     write_whole,
 )
-
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-"""Source: Linux, fcntl.h and linux/fs.h."""
+from pflx.engines.hub.cache import cached_name
 
 
 @contextmanager
@@ -65,7 +61,7 @@ def bundle_writer(target: str | Path, overwrite: bool = False) -> Iterator[Path]
         BundleCorruptError: the block left no valid bundle.
     """
     place = followed(target)
-    _put_back(place)
+    repair_folder(place)
     check_target(Path(target), overwrite)
     clear_leftovers(place.parent)
     with ExitStack() as stack:
@@ -74,7 +70,7 @@ def bundle_writer(target: str | Path, overwrite: bool = False) -> Iterator[Path]
             yield folder
             Bundle.open(folder, verify=False)
             sync_tree(folder)
-            _commit(folder, place, overwrite)
+            place_folder(folder, place, partial(_check_replaceable, place, True) if overwrite else None)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OutputError(f"No space left to write {place}. Free some and try again.") from error
@@ -114,9 +110,10 @@ def install_engine(root: Path, passport: Passport, engine: bytes | memoryview) -
         The passport as written.
 
     Raises:
-        OutputError: not enough space.
+        OutputError: not enough space, or the bundle is in the hub's cache.
         BundleCorruptError: the graph has changed since the engine was built from it.
     """
+    require_own(root)
     require_space(root, len(engine))
     digest = hashlib.sha256(engine).hexdigest()
     file = f"engines/{passport.graph}.{passport.precision}.{passport.backend}.{digest[:12]}.plan"
@@ -142,6 +139,7 @@ def check_target(target: Path, overwrite: bool = False) -> None:
     Raises:
         OutputError, OutputExistsError: as `bundle_writer`.
     """
+    require_own(target)
     if target.suffix != ".pflx" or not target.stem:
         raise OutputError(f"A bundle's name ends in .pflx, '{target.name}' does not. Try {target.name}.pflx.")
     place = followed(target)
@@ -152,6 +150,19 @@ def check_target(target: Path, overwrite: bool = False) -> None:
         raise OutputError(f"{parent} is not writable. Write {target.name} elsewhere.")
     if os.path.lexists(place):
         _check_replaceable(target, overwrite)
+
+
+def require_own(root: Path) -> None:
+    """Check that a bundle is not in the hub's cache, which all programs share: its files are links to sealed ones.
+
+    Raises:
+        OutputError: it is.
+    """
+    if cached_name(root) is not None or (root / MANIFEST).is_symlink():
+        raise OutputError(
+            f"{root} is in the hub's cache, or is made of links, and is not changed. Copy it, and take the copy: "
+            f"cp -rL {shlex.quote(str(root))} me.pflx"
+        )
 
 
 def require_space(folder: Path, n_bytes: int) -> None:
@@ -209,66 +220,3 @@ def _new_folder(target: Path, stack: ExitStack) -> Path:
         except OSError as error:
             raise OutputError(f"{target.parent} cannot be written: {error.strerror}.") from error
         return folder
-
-
-def _commit(folder: Path, target: Path, overwrite: bool) -> None:
-    if overwrite and os.path.lexists(target):
-        _swap(folder, target)
-    else:
-        _rename(folder, target)
-    sync_folder(target.parent)
-
-
-def _swap(folder: Path, target: Path) -> None:
-    """Replace a bundle. What was there is removed, or left in `folder` for the caller to remove."""
-    try:
-        with locked(target):  # the lock stays with the old folder when it is renamed
-            _check_replaceable(target, overwrite=True)
-            with suppress(OSError):  # some file systems have no permissions
-                folder.chmod(target.stat().st_mode & 0o777)
-            if not _exchange(folder, target):
-                _swap_in_steps(folder, target)
-    except GoneError:
-        _rename(folder, target)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step; False where the system or the file system cannot."""
-    if not sys.platform.startswith("linux"):
-        return False
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # not in every C library
-    if renameat2 is None:
-        return False
-    paths = [ctypes.c_char_p(os.fsencode(path)) for path in (one, other)]
-    return bool(renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
-
-
-def _swap_in_steps(folder: Path, target: Path) -> None:
-    """Move the old bundle aside, from where `_put_back` takes it if this process is stopped in between."""
-    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-    target.rename(old)
-    try:
-        _rename(folder, target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _rename(folder: Path, target: Path) -> None:
-    try:
-        folder.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise OutputExistsError(f"{target} was made meanwhile. Give another name.") from error
-        raise
-
-
-def _put_back(target: Path) -> None:
-    """Put back a bundle that a dead process moved aside and did not replace, and remove one that it did."""
-    for folder in target.parent.glob(f".{escape(target.name)}.*.old"):
-        with suppress(GoneError, OSError), locked(folder, wait=False) as mine:
-            if mine and not os.path.lexists(target):
-                folder.rename(target)
-            elif mine:
-                shutil.rmtree(folder, ignore_errors=True)

@@ -26,7 +26,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of the file or folder at `path`; the system releases it when a process dies.
 
     Yields:
-        Whether the lock is held: always with `wait`; without, not if another process holds it.
+        Whether the lock is held: always with `wait`; without, not if another process holds it. Where nothing can be
+        locked, as on some file systems, the same as if it were held by another.
 
     Raises:
         GoneError: nothing is there.
@@ -39,6 +40,9 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             handle = _open(path)
         except FileNotFoundError as error:
             raise GoneError(path) from error
+        except PermissionError:  # a folder that takes files and shows none
+            yield wait
+            return
         try:
             held = _flock(handle, wait)
             if not held or _is_at(handle, path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pflx.engines import Array, PflxError
-from pflx.runtime.frames.array_file import read_arrays
+from pflx.engines.files.array_file import read_arrays
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
 
 WITH_POSNET = "with PosNet"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from pflx.engines import Array
-from pflx.runtime.frames.array_file import LARGEST_UNPACKED
+from pflx.engines.files.array_file import LARGEST_UNPACKED
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what a snapshot holds; another one is refused."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +27,7 @@ Features: TypeAlias = Mapping[str, Array]
 """What the renderer keeps of one portrait, by name."""
 
 _GEOMETRY = "geometry"
+_SHA256 = "sha256"
 
 
 class Renderer:
@@ -78,6 +80,7 @@ class Renderer:
         """
         picture = load_portrait(portrait, self._size)
         features = {name: kept(value) for name, value in self._portrait.run({"portrait": picture[None]}).items()}
+        features[_SHA256] = _hash(picture)
         return features if self._mover is None else {**features, **self._mover.geometry(picture)}
 
     def warm_up(self, features: Features) -> None:
@@ -207,7 +210,17 @@ class WarpRenderer(Renderer):
         """
         picture, geometry = frame_portrait(portrait, self._size, self._mesh)
         source = kept(self._portrait.run({"portrait": picture[None]})["source"])
-        return {"source": source, _GEOMETRY: geometry[None], "shown": np.zeros((1, POSE.stop - POSE.start), np.float32)}
+        shown = np.zeros((1, POSE.stop - POSE.start), np.float32)
+        return {"source": source, _GEOMETRY: geometry[None], "shown": shown, _SHA256: _hash(picture)}
+
+
+def portrait_sha256(features: Features) -> Array:
+    """uint8 [32], SHA-256 of the square picture that features are of: by it, snapshots know what was shown."""
+    return features[_SHA256]
+
+
+def _hash(picture: UInt8Array) -> Array:
+    return np.frombuffer(sha256(np.ascontiguousarray(picture).data).digest(), np.uint8)
 
 
 RENDERERS: Mapping[str, type[Renderer]] = {"pirender": Renderer, "warp": WarpRenderer}

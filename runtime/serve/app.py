@@ -22,9 +22,11 @@ from starlette.routing import Route
 
 from pflx.engines import DeviceError, PflxError
 from pflx.runtime.rendering.picture_file import PortraitError
-from pflx.runtime.serve.guard import Guard, RateLimit, is_equal, refused, signed_in
+from pflx.runtime.serve.connections import PromptProtocol
+from pflx.runtime.serve.guard import Guard, RateLimit, SignIn, refused
 from pflx.runtime.serve.lobby import BusyError, GoneError, Lobby, SeatsTakenError, WishError
-from pflx.runtime.serve.peer import OfferError, Peer, Wish
+from pflx.runtime.serve.offer import OfferError
+from pflx.runtime.serve.peer import Peer, Wish
 from pflx.runtime.serve.settings import ServeSettings
 from pflx.runtime.serve.uploads import MAX_BYTES
 
@@ -99,8 +101,8 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
         yield
         await lobby.close()
 
+    sign_in = SignIn(lobby.settings.token)
     handlers: list[tuple[str, str, Handler]] = [
-        ("/sign-in", "POST", _sign_in),
         ("/portrait.png", "GET", _first_still),
         ("/stills/{listener:int}/{portrait:int}.png", "GET", _still),
         ("/api/stills/{listener:int}", "PUT", _cut),
@@ -113,6 +115,7 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
     ]
     routes = [Route(path, _file(*file), methods=["GET"]) for path, file in _FILES.items()]
     routes += [Route(path, _telling(partial(act, lobby)), methods=[method]) for path, method, act in handlers]
+    routes.append(Route("/sign-in", _telling(partial(_sign_in, sign_in)), methods=["POST"]))
     missing = _file("missing.html", "text/html", 404)
 
     async def not_found(request: Request, _: Exception) -> Response:
@@ -120,7 +123,7 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
         return await missing(request) if wants_page else refused(404, "path", "There is no such path.")
 
     application = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found})
-    return Guard(application, lobby.settings, port, limits)
+    return Guard(application, sign_in, lobby.settings, port, limits)
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -154,7 +157,7 @@ def make_server(app: Guard, *, certificate: Path | None = None, key: Path | None
     config = uvicorn.Config(
         app,
         ws="none",
-        http="h11",
+        http=PromptProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -169,12 +172,9 @@ def make_server(app: Guard, *, certificate: Path | None = None, key: Path | None
     return uvicorn.Server(config)
 
 
-async def _sign_in(lobby: Lobby, request: Request) -> Response:
-    given, token = await _decoded(request, _Token), lobby.settings.token
-    if token is not None and not is_equal(given.token, token):
-        return refused(401, "token", "This is not the token.")
-    answer = Response(status_code=204)
-    return answer if token is None else signed_in(token, answer, secure=request.url.scheme == "https")
+async def _sign_in(sign_in: SignIn, request: Request) -> Response:
+    given = await _decoded(request, _Token)
+    return sign_in.by_token(given.token, request.scope)
 
 
 async def _first_still(lobby: Lobby, request: Request) -> Response:

@@ -70,26 +70,80 @@ _REMEMBERED = 4096  # visitors
 def _default_limits() -> dict[str, RateLimit]:
     return {
         "all": RateLimit(120, 600),
-        "sign-in": RateLimit(5, 5),
         "session": RateLimit(12, 30),
         "portrait": RateLimit(6, 20),
     }
 
 
+class SignIn:
+    """Lets in who knows the token.
+
+    Only wrong ones are counted, so that nobody who shares an address with who guesses, such as that of a proxy, is kept
+    from coming in with the right one.
+
+    Args:
+        token: None lets everybody in.
+        guesses: limit on the rate of wrong tokens.
+    """
+
+    def __init__(self, token: str | None, guesses: RateLimit | None = None) -> None:
+        self._token, self._guesses = token, guesses or RateLimit(5, 5)
+
+    def has_signed_in(self, headers: Headers) -> bool:
+        """Whether a request comes of a browser that may come in."""
+        return self._token is None or is_equal(_cookie(headers), _pass_for(self._token))
+
+    def by_token(self, given: str, scope: Scope) -> Response:
+        """The answer to a token that was typed in."""
+        if self._is_right(given):
+            return self._signed_in(Response(status_code=204), scope)
+        return refused(401, "token", "This is not the token.") if self._may_guess(scope) else _hurried()
+
+    def by_link(self, scope: Scope) -> Response:
+        """The answer to a link: one with the token signs in, and leaves it out of the address from then on."""
+        given = _token_in(scope)
+        if given is not None and self._is_right(given):
+            return self._signed_in(RedirectResponse("/", 303), scope)
+        return RedirectResponse(_SIGN_IN, 303) if given is None or self._may_guess(scope) else _hurried()
+
+    def _is_right(self, given: str) -> bool:
+        return self._token is None or is_equal(given, self._token)
+
+    def _may_guess(self, scope: Scope) -> bool:
+        return self._guesses.allows(_visitor(scope))
+
+    def _signed_in(self, response: Response, scope: Scope) -> Response:
+        """The answer, with which the browser keeps its pass until it is closed.
+
+        Lax, for a strict cookie would not come along when the link is opened from a message; unsafe requests are
+        checked by their origin anyway.
+        """
+        if self._token is not None:
+            kept, secure = _pass_for(self._token), scope["scheme"] == "https"
+            response.set_cookie(COOKIE, kept, path="/", secure=secure, httponly=True, samesite="lax")
+        return response
+
+
 class Guard:
-    """Middleware: host, origin, rate and token, in this order, and the headers of every answer.
+    """Middleware: host, origin, token and rate, in this order, and the headers of every answer.
 
     Args:
         app: what is guarded.
+        sign_in: knows who may come in.
         settings: of the server.
         port: that is listened at.
-        limits: on the rate, by name; see `_default_limits`.
+        limits: on the rate of who is in, by name; see `_default_limits`.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServeSettings, port: int, limits: Mapping[str, RateLimit] | None = None
+        self,
+        app: ASGIApp,
+        sign_in: SignIn,
+        settings: ServeSettings,
+        port: int,
+        limits: Mapping[str, RateLimit] | None = None,
     ) -> None:
-        self._app, self._token = app, settings.token
+        self._app, self._sign_in = app, sign_in
         self._origins = settings.allowed_origins(port)
         self._hosts = frozenset(urlsplit(origin).netloc for origin in self._origins)
         self._limits = limits or _default_limits()
@@ -108,12 +162,12 @@ class Guard:
             return refused(421, "host", "This server does not answer under that name.")
         if not self._is_same_origin(headers, method):
             return refused(403, "origin", "This request came from another site.")
-        if not self._is_within_limits(scope, method, path):
-            return refused(429, "rate", "Too many requests. Wait a minute, and try again.")
-        if self._token is None or path in _OPEN or self._is_signed_in(headers):
+        if path in _OPEN:
             return None
+        if self._sign_in.has_signed_in(headers):
+            return None if self._is_within_limits(scope, method, path) else _hurried()
         if method == "GET" and path == "/":
-            return self._sign_in_by_link(scope)
+            return self._sign_in.by_link(scope)
         return refused(401, "token", "Sign in first.")
 
     def _is_same_origin(self, headers: Headers, method: str) -> bool:
@@ -123,25 +177,19 @@ class Guard:
         return headers.get("origin", "").lower() in self._origins and site in ("none", "same-origin")
 
     def _is_within_limits(self, scope: Scope, method: str, path: str) -> bool:
-        visitor = (scope.get("client") or ("", 0))[0]
         names = ["all"]
-        if method not in _SAFE:
-            names += ["sign-in"] * (path == _SIGN_IN)
-            names += ["session"] * (method in ("POST", "PATCH") and path.startswith("/api/sessions"))
-            names += ["portrait"] * (method == "PUT")
-        elif _token_in(scope) is not None:
-            names.append("sign-in")
-        return all(self._limits[name].allows(visitor) for name in names)
+        names += ["session"] * (method in ("POST", "PATCH") and path.startswith("/api/sessions"))
+        names += ["portrait"] * (method == "PUT")
+        return all(self._limits[name].allows(_visitor(scope)) for name in names)
 
-    def _is_signed_in(self, headers: Headers) -> bool:
-        return self._token is not None and is_equal(_cookie(headers), pass_for(self._token))
 
-    def _sign_in_by_link(self, scope: Scope) -> Response:
-        """A link with the token signs in, and leaves the token out of the address from then on."""
-        given = _token_in(scope)
-        if given is None or self._token is None or not is_equal(given, self._token):
-            return RedirectResponse(_SIGN_IN, 303)
-        return signed_in(self._token, RedirectResponse("/", 303), secure=scope["scheme"] == "https")
+def _visitor(scope: Scope) -> str:
+    """The address that a request comes from."""
+    return str((scope.get("client") or ("", 0))[0])
+
+
+def _hurried() -> Response:
+    return refused(429, "rate", "Too many requests. Wait a minute, and try again.")
 
 
 def refused(status: int, kind: str, message: str, **facts: Any) -> Response:
@@ -154,19 +202,9 @@ def is_equal(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
-def pass_for(token: str) -> str:
+def _pass_for(token: str) -> str:
     """What a browser that has signed in keeps; the token cannot be told from it."""
     return hmac.new(token.encode(), b"pflx serve", sha256).hexdigest()
-
-
-def signed_in(token: str, response: Response, *, secure: bool) -> Response:
-    """The answer, with which the browser keeps its pass until it is closed.
-
-    Lax, for a strict cookie would not come along when the link is opened from a message; unsafe requests are checked by
-    their origin anyway.
-    """
-    response.set_cookie(COOKIE, pass_for(token), path="/", secure=secure, httponly=True, samesite="lax")
-    return response
 
 
 def _cookie(headers: Headers) -> str:

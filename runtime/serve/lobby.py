@@ -21,6 +21,9 @@ from pflx.runtime.speaker.landmarks import FaceMesh
 
 _THREADS = 4  # for what takes long beside the event loop: starting and ending sessions, decoding portraits
 
+GRACE_S = 4.0
+"""For who was let in to connect, before their place may be given to somebody else."""
+
 Result = TypeVar("Result")
 
 
@@ -109,22 +112,13 @@ class Lobby:
         async with self._admission:  # one after the other, for each is measured against those who are here
             if replaces is not None and (old := self.peers.get(replaces)) is not None:
                 await old.close("You went on in another place.")
-            if len(self.peers) >= self.settings.max_sessions:
-                raise SeatsTakenError(self.settings.max_sessions)
-            peer = Peer(
-                self.settings,
-                listener_of=lambda wish: self._listeners[wish.listener],
-                allowed=self._allowed,
-                in_thread=self.in_thread,
-                gone=self._forget,
-            )
-            self.peers[peer.id] = peer
-            try:
-                with _told_as_busy():
-                    return peer, await peer.open(sdp, wish)
-            except BaseException:
-                await peer.close()
-                raise
+            with _told_as_busy():
+                try:
+                    return await self._seat(sdp, wish)
+                except (SeatsTakenError, ListenerFullError):
+                    if not await self._dismiss_absent():
+                        raise
+                    return await self._seat(sdp, wish)
 
     async def tune(self, peer: Peer, wish: Wish) -> None:
         """Let a visitor go on with other settings; who cannot goes on as before, or must leave.
@@ -202,6 +196,29 @@ class Lobby:
         """End all sessions. The listeners stay open: they are the caller's."""
         await asyncio.gather(*(peer.close("The server stops.") for peer in [*self.peers.values()]))
         self._pool.shutdown(wait=False)
+
+    async def _seat(self, sdp: str, wish: Wish) -> tuple[Peer, str]:
+        if len(self.peers) >= self.settings.max_sessions:
+            raise SeatsTakenError(self.settings.max_sessions)
+        peer = Peer(
+            self.settings,
+            listener_of=lambda wish: self._listeners[wish.listener],
+            allowed=self._allowed,
+            in_thread=self.in_thread,
+            gone=self._forget,
+        )
+        self.peers[peer.id] = peer
+        try:
+            return peer, await peer.open(sdp, wish)
+        except BaseException:
+            await peer.close()
+            raise
+
+    async def _dismiss_absent(self) -> bool:
+        """Take their places from those who were let in and have not come; whether there were any."""
+        absent = [peer for peer in self.peers.values() if peer.absent_s > GRACE_S]
+        await asyncio.gather(*(peer.close("Others came first. Start again.") for peer in absent))
+        return bool(absent)
 
     def _cut(self, picture: UInt8Array, listener: int) -> bytes:
         return encode_portrait(cut_portrait(self._listeners[listener].manifest.renderer, picture, self._mesh))

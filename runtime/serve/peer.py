@@ -28,9 +28,11 @@ from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.guard import RateLimit
+from pflx.runtime.serve.offer import OfferError, checked_offer
 from pflx.runtime.serve.panel import Panel
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 from pflx.runtime.serve.settings import ServeSettings
+from pflx.runtime.stream.chain import any_seed
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +43,12 @@ MAX_PLAYOUT_MS = 1000
 """That a visitor may ask for."""
 
 _CHANNEL = "panel"
+_NOT_YET = ("new", "connecting")
 _MAX_MESSAGE = 64  # characters that a page may send at a time: a ping
 _MAX_BUFFERED = 16_384  # bytes of figures that wait for the network; then newer ones are left out
 _EVENTS_KEPT = 16  # between two sets of figures
-_MEDIA = ("audio", "video", "application")
 
 InThread = Callable[..., Any]
-
-
-class OfferError(PflxError, ValueError):
-    """What a browser offers is neither a camera nor a microphone."""
 
 
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,6 +123,11 @@ class Peer:
         """Whether it has begun to end."""
         return self._ending is not None
 
+    @property
+    def absent_s(self) -> float:
+        """How long the server has been waiting for the browser to connect; 0 for one that did."""
+        return time.monotonic() - self._begun if self._connection.connectionState in _NOT_YET else 0.0
+
     async def open(self, sdp: str, wish: Wish) -> str:
         """Start a session for an offer, and answer it.
 
@@ -192,7 +195,7 @@ class Peer:
             TrackSink(self.screen, wish.samples, self._hand_on),
             LiveSettings(playout_ms=wish.playout_ms, lookahead=wish.lookahead, max_load=self._allowed(listener)),
             samples=wish.samples,
-            seed=self._settings.seed,
+            seed=any_seed(self._settings.seed),
             record=panel.record,
         )
         self._listener, self.panel = listener, panel
@@ -212,9 +215,7 @@ class Peer:
     # Connection
 
     async def _understand(self, sdp: str) -> None:
-        lines = [line.partition(" ")[0] for line in sdp.splitlines() if line.startswith("m=")]
-        if len(lines) != len(set(lines)) or not {line[2:] for line in lines} <= set(_MEDIA):
-            raise OfferError("The browser must offer one camera, and at most one microphone and one data channel.")
+        sdp = checked_offer(sdp)
         self._connection.on("track", self._on_track)
         self._connection.on("datachannel", self._on_channel)
         self._connection.on("connectionstatechange", self._on_state)
@@ -224,10 +225,8 @@ class Peer:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         except Exception as error:  # whatever a parser makes of a stranger's text
             raise OfferError("The browser's offer cannot be understood. Try a newer browser.") from error
-        if not self._kinds or "m=video" not in lines:
+        if not self._kinds:
             raise OfferError("Neither camera nor microphone is offered. Allow the camera, and start again.")
-        if "a=fingerprint:" not in sdp:  # by which the encryption knows who it speaks to
-            raise OfferError("The browser's offer has no fingerprint. Try another browser.")
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         self._kinds.add(track.kind)
@@ -271,10 +270,8 @@ class Peer:
         self._spawn(self.close(reason))
 
     def _reason_to_end(self) -> str | None:
-        state = self._connection.connectionState
-        if state in ("new", "connecting"):
-            late = time.monotonic() - self._begun > self._settings.connect_s
-            return "The connection was not made in time." if late else None
+        if self._connection.connectionState in _NOT_YET:
+            return "The connection was not made in time." if self.absent_s > self._settings.connect_s else None
         if time.perf_counter_ns() - self._feed.heard_of > self._settings.patience_s * NS_PER_S:
             return "Nothing was heard of this page for a while."
         session = self.session

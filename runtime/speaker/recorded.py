@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pflx.runtime.frames.array_file import read_arrays
+from pflx.engines.files.array_file import read_arrays
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.speaker.extractor import SIZES, ExtractorError
 

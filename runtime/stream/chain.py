@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,6 +19,9 @@ from pflx.runtime.stream.posnet import Smoother
 
 Noise: TypeAlias = Callable[[int, int, int], Float32Array]
 """(segment, sample, size) → float32 [size], standard normal. A function of its arguments alone."""
+
+TOLD_NOISE = 1 << 20
+"""The first of the samples whose noise goes into what a listener is told to do: far beyond all reactions."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class Chain:
     lookahead: int
     clock: Clock
     looks_alone: bool = False
+
+
+def any_seed(given: int | None) -> int:
+    """A seed, or another one in every call: no two sessions blink alike."""
+    return secrets.randbelow(1 << 32) if given is None else given
 
 
 def as_noise(given: int | Noise) -> Noise:

@@ -10,17 +10,21 @@ import numpy as np
 
 from pflx.engines import Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
+from pflx.runtime.frames.event import are_events
 from pflx.runtime.frames.snapshot import prefixed, sealed, unprefixed, unsealed
 from pflx.runtime.generators.speaker_window import SpeakerState
+from pflx.runtime.stream import turn_taking
 from pflx.runtime.stream.chain import Chain, Noise
 from pflx.runtime.stream.hop import HopState
 from pflx.runtime.stream.inbox import Inbox
 from pflx.runtime.stream.segment import Segment
+from pflx.runtime.stream.turn_book import TurnBook
 
 _MOST = 1 << 40
 """Frames that no stream gets to."""
 _MOST_SAMPLES = 1 << 10
 """Reactions that nobody asks for at once."""
+_SHA256_BYTES = 32
 _SIDE = 1 << 15
 """Pixels that no picture has on one side."""
 
@@ -32,6 +36,7 @@ class Saved:
     Attributes:
         samples: reactions.
         seed: of their noise; None for a noise of the caller's own.
+        portraits: uint8 [P, 32], SHA-256 of what is shown, of sample m in row m modulo P.
         n_taken: speaker frames that segments were made of.
         n_closed: segments.
         n_emitted: pictures handed out, of all samples.
@@ -40,10 +45,12 @@ class Saved:
         state: what the last hop left to the next.
         inbox: the input that waits.
         segments: index to segment, those that frames to be rendered may read.
+        turns: what the listener was told.
     """
 
     samples: int
     seed: int | None
+    portraits: Array
     n_taken: int
     n_closed: int
     n_emitted: int
@@ -52,6 +59,7 @@ class Saved:
     state: HopState
     inbox: Inbox
     segments: Mapping[int, Segment]
+    turns: TurnBook
 
     def to_snapshot(self) -> dict[str, Array]:
         """As plain arrays, copied and sealed."""
@@ -59,11 +67,14 @@ class Saved:
         arrays = {
             "samples": np.array([self.samples]),
             "seed": np.frombuffer(b"" if self.seed is None else str(self.seed).encode(), np.uint8),
+            "portraits": self.portraits,
             "counts": np.array([self.n_taken, self.n_closed, self.n_emitted, n_speaker]),
             "positions": np.array(list(self.names), np.int64),
             "names": np.array(list(self.names.values()), np.float64).reshape(-1, 2),
             **prefixed("speaker", self.state.speaker.to_arrays()),
             **prefixed("generator", self.state.generator),
+            **prefixed("turns", self.state.turns),
+            "told": self.turns.to_array(),
             **prefixed("smoother", self.state.pose),
             **prefixed("inbox", self.inbox.to_arrays()),
         }
@@ -117,6 +128,9 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     hop = chain.generator.hop
     _require(min(n_taken, n_closed, n_emitted, n_speaker + 1) >= 0, "its counts are below 0")
     _require(max(n_taken, n_closed * hop, n_emitted, n_speaker) < _MOST, "its counts are too large")
+    portraits = arrays["portraits"]
+    is_hash = portraits.dtype == np.uint8 and portraits.ndim == 2 and portraits.shape[1] == _SHA256_BYTES
+    _require(is_hash and 0 < len(portraits) <= _MOST_SAMPLES, "the hashes of its portraits are none")
     state = unprefixed("generator", arrays)
     if not _fits(state, chain.generator.start(samples)):
         raise OtherStreamError("The snapshot is of another generator. Resume it on the bundle that it was taken on.")
@@ -132,17 +146,21 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     _require(n_speaker <= named_to, "it ends after its last frame")
     pose = unprefixed("smoother", arrays)
     _require(all(_is_pose(value, samples) for value in pose.values()), "its last pose is none")
+    turns = unprefixed("turns", arrays)
+    _require(turn_taking.fits(turns, samples), "how it takes turns does not fit")
     return Saved(
         samples,
         _seed(arrays),
+        portraits,
         n_taken,
         n_closed,
         n_emitted,
         None if n_speaker < 0 else n_speaker,
         names,
-        HopState(_speaker(unprefixed("speaker", arrays), chain), state, pose),
+        HopState(_speaker(unprefixed("speaker", arrays), chain), state, turns, pose),
         inbox,
         segments,
+        TurnBook.from_array(arrays["told"]),
     )
 
 
@@ -190,6 +208,7 @@ def _segment(arrays: Mapping[str, Array], samples: int, hop: int) -> Segment:
         fits = value.dtype == np.float32 and value.shape == (samples, hop, width) and np.isfinite(value).all()
         _require(bool(fits), f"a segment's {name} do not fit")
     emotion = arrays.get("emotion")
+    _require(are_events(arrays["events"], samples, hop), "a segment's events do not fit")
     _require(emotion is None or (emotion.ndim == 3 and emotion.shape[:2] == (samples, hop)), "an emotion does not fit")
     _require(_is_whole(arrays["made"], 2) and _is_whole(arrays["stamps"], 7), "a segment's stamps are no numbers")
     return Segment.from_arrays(arrays)

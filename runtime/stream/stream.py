@@ -8,6 +8,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from pflx.engines import Array, FeedError, PflxError
 from pflx.engines.gpu.placement import Fetching
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
@@ -16,7 +18,7 @@ from pflx.runtime.frames.pace import UNHURRIED, Pace
 from pflx.runtime.frames.turns import CueName, TurnName, as_role, check_cue
 from pflx.runtime.generators import reach
 from pflx.runtime.generators.speaker_window import Ahead
-from pflx.runtime.rendering.renderers import Portrait
+from pflx.runtime.rendering.renderers import Portrait, portrait_sha256
 from pflx.runtime.speaker.face_track import FaceTrack
 from pflx.runtime.stream.chain import Chain, Noise, SeededNoise
 from pflx.runtime.stream.coefficient_track import CoefficientTrack
@@ -25,7 +27,7 @@ from pflx.runtime.stream.inbox import Arrival, Inbox
 from pflx.runtime.stream.render_queue import RenderQueue
 from pflx.runtime.stream.saved import OtherStreamError, Saved
 from pflx.runtime.stream.segment_maker import SegmentMaker
-from pflx.runtime.stream.turn_book import Told, TurnBook
+from pflx.runtime.stream.turn_book import DEAF_FRAMES, Told, TurnBook
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +87,12 @@ class Stream:
         self._inbox = Inbox(silent=not audio, start_s=start_s, sample_rate_hz=chain.speaker.sample_rate_hz)
         self._ahead = Ahead()
         self._track = CoefficientTrack(chain.generator.hop, chain.lookahead)
-        self._pictures = RenderQueue(chain, self._track, samples)
+        self._turns = TurnBook()
+        self._pictures = RenderQueue(chain, self._track, samples, self._is_shown)
         start = HopState.start(chain, track, samples)
         self._segments = SegmentMaker(chain, self._track, samples, noise, start, self._pictures.recall)
         self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
         self._n_speaker: int | None = None
-        self._turns = TurnBook()
 
     @property
     def next_frame(self) -> int:
@@ -182,6 +184,7 @@ class Stream:
         shown = -(-self._pictures.n_emitted // self._samples)
         here = max(self._n_taken, shown)
         self._inbox.keep(here - self._n_taken)
+        self._turns.flush(here)
         self._track.names = {position: name for position, name in self._track.names.items() if position < here}
         self._ahead = Ahead()
         self._pictures.go_on_at(here * self._samples)
@@ -202,7 +205,7 @@ class Stream:
             self._inbox.release(cropped.count)
 
     def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:
-        """Show another portrait from the next frame on; it is no part of snapshots.
+        """Show another portrait from the next frame on. Snapshots hold its hash, not the picture.
 
         Args:
             portrait: a picture file, or uint8 [H, W, 3] RGB.
@@ -276,6 +279,7 @@ class Stream:
         return Saved(
             samples=self._samples,
             seed=self._seed,
+            portraits=self._hashes(),
             n_taken=self._n_taken,
             n_closed=self._track.n_closed,
             n_emitted=self._pictures.n_emitted,
@@ -284,10 +288,11 @@ class Stream:
             state=self._segments.state,
             inbox=self._inbox,
             segments=self._track.segments,
+            turns=self._turns,
         ).to_snapshot()
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
-        """Take over a snapshot; one that is refused changes nothing.
+        """Take over a snapshot; one that is refused changes nothing. If it showed another portrait, that is logged.
 
         Raises:
             StreamError: it is of other samples, another seed or another generator, or not a snapshot of this pflx.
@@ -300,6 +305,15 @@ class Stream:
             raise StreamError(f"This is no snapshot of a stream ({error}). Take one with Stream.snapshot.") from error
         if saved.seed != self._seed and None not in (saved.seed, self._seed):
             raise StreamError(f"The snapshot is of seed {saved.seed}, the stream of {self._seed}. Give it the same.")
+        for sample, (shown, now) in enumerate(
+            zip(*map(self._by_sample, (saved.portraits, self._hashes())), strict=True)
+        ):
+            if (shown != now).any():
+                log.warning(
+                    "The snapshot showed a portrait of SHA-256 %s… as sample %d, this stream shows %s…. Its motion "
+                    "goes on with this one; set that portrait to go on with the same.",
+                    *(shown.tobytes().hex()[:12], sample, now.tobytes().hex()[:12]),
+                )
         self._segments.forget(saved.state)
         self._track.n_closed, self._track.names, self._track.segments = (
             saved.n_closed,
@@ -307,6 +321,7 @@ class Stream:
             dict(saved.segments),
         )
         self._n_taken, self._n_speaker, self._inbox = saved.n_taken, saved.n_speaker, saved.inbox
+        self._turns = saved.turns
         self._pictures.go_on_at(saved.n_emitted)
         self._ahead = Ahead()
 
@@ -334,6 +349,16 @@ class Stream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _hashes(self) -> Array:
+        """uint8 [P, 32], of the portraits."""
+        return np.stack([portrait_sha256(features) for features in self._pictures.portraits])
+
+    def _by_sample(self, hashes: Array) -> Array:
+        return np.resize(hashes, (self._samples, hashes.shape[1]))
+
+    def _is_shown(self, position: int) -> bool:
+        return self._turns.shown(self._chain.generator, position)
+
     def _told(self, told: Told) -> Told:
         """Bound to the next frame, if to none."""
         return replace(told, frame=self.next_frame) if told.frame is None and told.time_s is None else told
@@ -348,7 +373,10 @@ class Stream:
     def _name_frames(self, before: int) -> None:
         """Remember what the frames are called that came after the first `before` ones of the inbox."""
         start = self._n_taken + before
-        self._track.names |= {start + index: name for index, name in enumerate(self._inbox.names(before))}
+        names = self._inbox.names(before)
+        self._track.names |= {start + index: name for index, name in enumerate(names)}
+        for index, (number, time_s) in enumerate(names):
+            self._turns.name(start + index, number, time_s)
 
     def _n_missing(self) -> int:
         """How many frames the next segment takes from the inbox."""
@@ -388,13 +416,14 @@ class Stream:
 
     def _close_segment(self, pace: Pace) -> None:
         """Make the next segment of the frames that wait, then forget these."""
-        taken = self._inbox.window(self._n_missing())
-        self._segments.make(taken, self._ahead, pace)
+        taken = self._turns.heard(self._inbox.window(self._n_missing()), self._n_taken)
+        self._segments.make(taken, self._ahead, pace, self._turns.span(self._chain.generator, self._track.n_closed))
         self._inbox.drop(len(taken.video))
         self._n_taken += len(taken.video)
         self._ahead = Ahead()
         self._segments.settle(pace, wait=False)
         self._track.forget(self._pictures.position)
+        self._turns.forget(min(self._n_taken, self._pictures.position) - self._chain.generator.hop - DEAF_FRAMES)
 
     def _may_close_early(self) -> bool:
         """Whether the next segment can be made while the pictures of the last one are rendered."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from support.golden_arrays import golden
 
 from pflx.calibration.errors import CalibrationError
@@ -235,6 +236,19 @@ def test_the_state_of_another_fit_is_refused(motion: Motion, tmp_path: Path) -> 
         fit([motion], small(), state=state, progress=interrupt)
     with pytest.raises(CalibrationError, match="with other options or motion"):
         fit([motion], small(seed=1), state=state)
+    with safe_open(state, "pt") as file:
+        whole, of = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    for name, value in whole.items():
+        save_file({**whole, name: torch.zeros(3, *value.shape)}, state, of)
+        with pytest.raises(CalibrationError, match="is damaged"):
+            fit([motion], small(), state=state)
+    for numbers in ("", "[]", '{"steps": 1}', '{"steps": 1, "best_step": 1, "history": [3]}'):
+        save_file(whole, state, {**of, "numbers": numbers})
+        with pytest.raises(CalibrationError, match="is damaged"):
+            fit([motion], small(), state=state)
+    save_file({name: value for name, value in whole.items() if "network" not in name}, state, of)
+    with pytest.raises(CalibrationError, match="is damaged"):
+        fit([motion], small(), state=state)
     state.write_bytes(b"no state")
     with pytest.raises(CalibrationError, match="is no state of a fit"):
         fit([motion], small(), state=state)

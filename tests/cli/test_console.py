@@ -13,8 +13,8 @@ from threading import Event
 import pytest
 from support.commands import pflx
 
-from pflx.cli import console
-from pflx.cli.console import progress_bar
+from pflx.cli.support import console
+from pflx.cli.support.console import progress_bar
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="of pipes and devices as POSIX has them")
 

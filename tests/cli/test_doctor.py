@@ -52,6 +52,7 @@ def test_what_is_not_installed_comes_with_its_extra(monkeypatch: pytest.MonkeyPa
         "tensorrt_rtx": "tensorrt-rtx",
         "cuda.bindings": "gpu",
         "pillow_heif": "heic",
+        "huggingface_hub": "hub",
     }
     for module in (*extras, "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, module, None)

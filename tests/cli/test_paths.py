@@ -12,8 +12,9 @@ import pytest
 import typer
 from support.commands import refusal
 
-from pflx.cli import app, paths
-from pflx.cli.paths import check_apart, check_output
+from pflx.cli import app
+from pflx.cli.support import paths
+from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import OutputError
 
 READS = {
@@ -21,6 +22,7 @@ READS = {
     "doctor": (),
     "build": ("BUNDLE",),
     "inspect": ("BUNDLE",),
+    "push": ("BUNDLE",),
     "live": ("BUNDLE", "--portrait", "--speaker", "--speaker-coefficients", "--speaker-emotion"),
     "serve": ("BUNDLES", "--portrait", "--certificate", "--key", "--speaker-emotion"),
     "run": ("SPEAKER", "--portrait", "--bundle", "--speaker-coefficients", "--speaker-emotion"),
@@ -35,6 +37,7 @@ READS = {
 }
 WRITES = {
     "demo": {"--output": ".mp4"},
+    "push": {"--card-only": ".md"},
     "run": {"--output": ".mp4", "--coefficients": ".npz", "--trace": ".json"},
     "export": {"--output": ".pflx"},
     "evaluate": {"--plot": ".png", "--json": ".json"},
@@ -47,6 +50,7 @@ WRITES = {
 }
 NEEDED = {"run": ("SPEAKER", "--portrait"), "export": (), "evaluate": ("PREDICTIONS",), "bench-latency": ()}
 """Of the verbs whose options are not all needed; the others are given all that they read."""
+BESIDES = {"calibrate posnet": ("--slide", "8"), "push": ("me/listener", "--license", "mit")}
 
 FILES = [
     (verb, read, write)
@@ -86,7 +90,7 @@ def argv(verb: str, given: dict[str, Path], folder: Path) -> list[str]:
     words = verb.split()
     for option, path in (needed | given).items():
         words += [option, str(path)] if option.startswith("--") else [str(path)]
-    return [*words, "--slide", "8"] if verb == "calibrate posnet" else words
+    return [*words, *BESIDES.get(verb, ())]
 
 
 @pytest.mark.parametrize(("verb", "function"), list(verbs(app)))

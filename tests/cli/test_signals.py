@@ -35,7 +35,7 @@ main()
 IMPORTS = """
 import signal, sys
 from pflx.cli import doctor, main
-from pflx.cli.signals import ended_by, stoppable
+from pflx.cli.support.signals import ended_by, stoppable
 from pflx.engines import EngineError
 """
 

@@ -15,7 +15,7 @@ from support.fakes import portrait_of, write_fake_bundle
 
 from pflx import __version__
 from pflx.cli import app
-from pflx.cli.usage import EXAMPLES
+from pflx.cli.support.usage import EXAMPLES
 from pflx.engines.graphs.threads import most_threads
 from pflx.runtime.media.video_writer import VideoWriter
 
@@ -30,8 +30,8 @@ MISTYPED = {
     "calibrate recrod": "pflx calibrate has no command 'recrod'. Did you mean `pflx calibrate record`?",
     "calibrate lookahaed": "pflx calibrate has no command 'lookahaed'. Did you mean `pflx calibrate lookahead`?",
     "-v": (
-        "pflx needs a command: demo, export, build, inspect, run, live, serve, bench-latency, evaluate, doctor or "
-        "calibrate."
+        "pflx needs a command: demo, export, build, inspect, push, run, live, serve, bench-latency, evaluate, doctor "
+        "or calibrate."
     ),
     "--verison": "pflx has no option --verison. Did you mean --version?",
     "-x": "pflx has no option -x. See `pflx --help`.",
@@ -83,6 +83,13 @@ MISTYPED = {
     "inspect": "pflx inspect needs BUNDLE. For example: pflx inspect me.pflx",
     "inspect me.pflx me.pflx": "pflx inspect has no place for 'me.pflx'. For example: pflx inspect me.pflx",
     "inspect me.pflx --jsno": "pflx inspect has no option --jsno. Did you mean --json?",
+    "push me.pflx": "pflx push needs REPO and --license. For example: pflx push me.pflx ORG/NAME --license mit",
+    "inspect ftp://me.example/me.pflx": (
+        "BUNDLE is ftp://me.example/me.pflx, an address; pflx reads files. Download it, and give the path."
+    ),
+    "run hf://me/listener -p me.png": (
+        "SPEAKER is hf://me/listener, an address; pflx reads files. Download it, and give the path."
+    ),
     "build": "pflx build needs BUNDLE. For example: pflx build me.pflx",
     "build me.pflx --engine tensort": "--engine is 'tensort'; give tensorrt or tensorrt-rtx. Did you mean tensorrt?",
     "build me.pflx --engine openvino": "--engine is 'openvino'; give tensorrt or tensorrt-rtx.",

@@ -25,7 +25,8 @@ from pflx.runtime.media.video_writer import VideoWriter
 RUN_HERE = {"features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1}
 RUN_ELSEWHERE = {
     "README.md": 2,  # tests/examples/test_examples.py
-    "embedding.md": 6,  # files in examples/, word for word: tests/examples/test_embedding.py
+    "hub.md": 1,  # tests/engines/hub/test_fetch.py
+    "embedding.md": 7,  # files in examples/, word for word: tests/examples/test_embedding.py
 }
 
 

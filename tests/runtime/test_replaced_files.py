@@ -5,16 +5,21 @@ from __future__ import annotations
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from support.places import ROOT
 
-from pflx.engines import Bundle, BundleCorruptError, OrtEngine
+from pflx.engines import Bundle, BundleCorruptError, OrtEngine, bundle_writer, write_manifest
+from pflx.runtime import Listener, bundle_engines
 from pflx.runtime.builtin import builtin_path
 from pflx.runtime.bundle_engines import EngineSettings, close_engines, open_engines
 
+PORTRAIT = ROOT / "tests/media/portrait_astronaut_256.png"
 LIBRARIES = ["onnxruntime", *(["openvino"] if find_spec("openvino") else [])]
 
 
@@ -33,12 +38,42 @@ def change(graph: Path) -> None:
     assert graph.stat().st_size == size
 
 
+def replace_bundle(target: Path, number: int) -> None:
+    """Put another one there: with other weights, or those of the copy again."""
+    source = Bundle.open(target)
+    with bundle_writer(target, overwrite=True) as folder:
+        shutil.copytree(source.path, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        change(folder / source.graph_path("posnet").relative_to(target))
+        write_manifest(folder, msgspec.structs.replace(source.manifest, created=f"time {number}"))
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_graph_that_is_replaced_after_the_bundle_was_opened_does_not_run(bundle: Path, library: str) -> None:
     opened = Bundle.open(bundle)
     change(opened.graph_path("posnet"))
     with pytest.raises(BundleCorruptError, match=r"the content of 'graphs/posnet\.fp32\.onnx' has changed"):
         open_engines(opened, settings=EngineSettings(library))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_listener_opens_the_bundle_that_came_while_its_graphs_were_opened(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    opened, left = bundle_engines.open_engines, [times]
+
+    def slow(*given: Any, **options: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            replace_bundle(bundle, left[0])
+        return opened(*given, **options)
+
+    monkeypatch.setattr(bundle_engines, "open_engines", slow)
+    if times == 2:
+        with pytest.raises(BundleCorruptError, match=r"the content of 'graphs/\w+\.fp32\.onnx' has changed"):
+            Listener.open(bundle, PORTRAIT)
+    with Listener.open(bundle, PORTRAIT) as listener:
+        assert listener.manifest == Bundle.open(bundle).manifest
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

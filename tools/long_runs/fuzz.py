@@ -1,17 +1,18 @@
 """Hostile files in numbers: every reader answers with its numbers or with one line, and takes little memory.
 
-    python tools/long_runs/fuzz.py [--inputs 100000] [--seed 0]
+    python tools/long_runs/fuzz.py [--inputs 100000] [--seed 0] [--only READER...] [--look]
 
 Good files are changed at random (bytes flipped, cut off, put in, parts of others pasted) and read in worker processes
 whose memory is bounded. What raises anything else than a PflxError, or several lines, hangs, or takes more than a
-gigabyte is counted and shown. The tests run a small part of the same; the counts of a long run are in
-benchmarks/results/fuzz.json.
+gigabyte is counted and shown. The tests run a small part of the same, with --look, which writes nothing; the counts of
+a long run are in benchmarks/results/fuzz.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import random
 import resource
 import signal
@@ -57,25 +58,27 @@ class Reader:
 
 
 def numbers() -> Reader:
-    """Coefficients, predictions and head tracks."""
+    """Coefficients, predictions, head tracks and mean faces."""
     from pflx.calibration.posnet.motion import read_motion
+    from pflx.engines.bundle.mean_face import read_mean_face
     from pflx.runtime.evaluation.predictions import read_predictions
     from pflx.runtime.speaker.recorded import read_recorded
 
     def read(path: Path) -> None:
-        for reader in (
+        all_of(
             lambda: read_recorded(path, "coefficients"),
             lambda: read_predictions(path),
             lambda: read_motion(path, 8),
-        ):
-            refused_in_one_line(reader)
+            lambda: read_mean_face(str(path)),
+        )
 
     track = np.random.default_rng(0).standard_normal((40, 58)).astype(np.float32)
-    plain, packed, single = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    plain, packed, single, face = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.savez(plain, coefficients=track[None], generated_pose=track[None, :, :6], fps=25, hop=8)
     np.savez_compressed(packed, coefficients=track)
     np.save(single, track)
-    return Reader(".npz", [plain.getvalue(), packed.getvalue(), single.getvalue()], read, 3)
+    np.save(face, track[0])
+    return Reader(".npz", [each.getvalue() for each in (plain, packed, single, face)], read, 3)
 
 
 def snapshots() -> Reader:
@@ -119,6 +122,68 @@ def documents() -> Iterator[Reader]:
     yield Reader(".json", [encode_policy(policy)], read_policy)
 
 
+def checkpoints() -> Reader:
+    """Weights: PyTorch's archive and its older form, safetensors, an index of shards."""
+    import torch
+    from safetensors.torch import save
+
+    from pflx.export import load_component, untrained
+
+    weights = untrained("posnet", 0, slide=8)
+    archive, older = io.BytesIO(), io.BytesIO()
+    torch.save({"state_dict": weights, "epoch": 3}, archive)
+    torch.save(weights, older, _use_new_zipfile_serialization=False)
+    index = json.dumps({"metadata": {}, "weight_map": dict.fromkeys(weights, "shard.safetensors")}).encode()
+    good = [archive.getvalue(), older.getvalue(), save(weights), index]
+    return Reader(".pt", good, lambda path: load_component(path, "posnet", slide=8), 0.5)
+
+
+def feeds() -> Iterator[Reader]:
+    """Recorded feeds: an index, and an array that it names."""
+    from pflx.calibration.feeds.feeds import (
+        ArrayStore,
+        FeedIndex,
+        FeedInfo,
+        Feeds,
+        GraphFeeds,
+        StepInfo,
+        TakeInfo,
+        encode_index,
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = ArrayStore(Path(folder))
+        name = store.put(np.arange(12, dtype=np.float32))
+        array = (Path(folder) / f"{name}.npy").read_bytes()
+    take = TakeInfo(
+        clip="a.mp4",
+        portrait=name,
+        generator_state={"x": name},
+        smoother_state={},
+        steps=[StepInfo(window={"video": name}, noise=name, is_seam=True)],
+    )
+    kept = {"posnet": GraphFeeds(seen=1, feeds=[FeedInfo(clip="a.mp4", arrays={"x": name})])}
+    facts: dict[str, Any] = {
+        "pflx": "0.1.0",
+        "bundle": "me.pflx",
+        "graph_sha256": {"posnet": "ab" * 32},
+        "seed": 0,
+        "limit": 3,
+    }
+    index = encode_index(FeedIndex(**facts, graphs=kept, takes=[take]))
+
+    def read(content: bytes, stored: bytes, folder: Path) -> None:
+        (folder / "arrays").mkdir(parents=True, exist_ok=True)
+        (folder / "feeds.json").write_bytes(content)
+        (folder / "arrays" / f"{name}.npy").write_bytes(stored)
+        opened = Feeds.open(folder)
+        opened.takes()
+        list(opened.of_graph("posnet"))
+
+    yield Reader(".json", [index], lambda path: read(path.read_bytes(), array, path.parent / "feeds"))
+    yield Reader(".npy", [array], lambda path: read(index, path.read_bytes(), path.parent / "feeds"))
+
+
 def pictures() -> Reader:
     """Portraits."""
     from PIL import Image
@@ -150,27 +215,36 @@ def clips() -> Reader:
 def readers() -> list[tuple[str, Reader]]:
     """Every reader by name."""
     manifests, policies = documents()
+    indices, arrays = feeds()
     return [
         ("numbers", numbers()),
         ("snapshots", snapshots()),
         ("manifests", manifests),
         ("policies", policies),
+        ("checkpoints", checkpoints()),
+        ("indices of feeds", indices),
+        ("arrays of feeds", arrays),
         ("pictures", pictures()),
         ("clips", clips()),
     ]
 
 
-def refused_in_one_line(read: Callable[[], object]) -> None:
-    """Read; one line of a PflxError is as good as numbers.
+def all_of(*reads: Callable[[], object]) -> None:
+    """Try several readers, each of which may refuse in one line.
 
     Raises:
-        AssertionError: it had more lines.
+        PflxError: the last refusal, if all did, or one of several lines.
     """
-    try:
-        read()
-    except PflxError as error:
-        if "\n" in str(error):
-            raise AssertionError(f"several lines: {error}") from error
+    refusals = []
+    for read in reads:
+        try:
+            read()
+        except PflxError as error:
+            if "\n" in str(error):
+                raise
+            refusals.append(error)
+    if len(refusals) == len(reads):
+        raise refusals[-1]
 
 
 def spoilt(good: bytes, rng: random.Random) -> bytes:
@@ -226,7 +300,9 @@ def run(share: tuple[str, int, int]) -> tuple[str, Mapping[str, int], list[str]]
                 reader.read(path)
                 ended["read"] += 1
             except PflxError as error:
-                ended["refused in one line" if "\n" not in str(error) else "refused in several"] += 1
+                several = "\n" in str(error)
+                ended["refused in several lines" if several else "refused in one line"] += 1
+                bad += [f"{name} {seed} {number}: {error}"] * several
             except BaseException as error:
                 ended["escaped"] += 1
                 bad.append(f"{name} {seed} {number}: {type(error).__name__}: {str(error)[:200]}")
@@ -251,10 +327,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", help="names of readers")
+    parser.add_argument("--look", action="store_true", help="print the counts, and write nothing")
     given = parser.parse_args()
-    found, begun = readers(), time.monotonic()
+    found, begun = [each for each in readers() if each[0] in (given.only or [each[0]])], time.monotonic()
     unit = given.inputs / sum(reader.share for _, reader in found)
-    parts = 8
+    parts = 8 if given.inputs > 10_000 else 1
     shares = [
         (name, given.seed * parts + part, max(1, round(unit * reader.share / parts)))
         for name, reader in found
@@ -268,6 +346,10 @@ def main() -> None:
             bad += faults
     for fault in bad[:50]:
         print(fault)
+    by_reader = {name: dict(sorted(counter.items())) for name, counter in counts.items()}
+    if given.look:
+        print(json.dumps(by_reader, indent=1))
+        sys.exit(bool(bad))
     write(
         "fuzz",
         {
@@ -276,7 +358,7 @@ def main() -> None:
             "seconds": round(time.monotonic() - begun),
             "inputs": sum(counter.total() - counter["took more than a gigabyte"] for counter in counts.values()),
             "escaped": len(bad),
-            "by_reader": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
+            "by_reader": by_reader,
         },
     )
     sys.exit(bool(bad))

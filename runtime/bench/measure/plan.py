@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pflx.engines import Bundle, FeedError, Manifest
+from pflx.engines.hub.cache import cached_name
 from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.environment import describe_frequency
 from pflx.runtime.bench.measure.stub import StubDetector, StubExtractor, stub_engines
@@ -192,7 +193,7 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
     generator = make_generator(manifest.generator, stub_engines(manifest), plan.options)
     steps = max(generator.steps, default=None)
     return Setup(
-        bundle=_STUB_NAME if plan.bundle is None else plan.bundle.name,
+        bundle=_STUB_NAME if plan.bundle is None else cached_name(plan.bundle) or plan.bundle.name,
         untrained=manifest.untrained,
         generator=manifest.generator.name,
         renderer=manifest.renderer.name,

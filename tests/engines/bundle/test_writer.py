@@ -27,9 +27,9 @@ from pflx.engines import (
     require_space,
     write_manifest,
 )
-from pflx.engines.bundle import writer
 from pflx.engines.bundle.tensorrt_library import BACKENDS
 from pflx.engines.bundle.writer import install_engine
+from pflx.engines.files import folders
 
 PASSPORT = Passport(
     file="",
@@ -174,7 +174,7 @@ def test_a_link_stays_and_the_bundle_that_it_points_at_is_written(tmp_path: Path
 def test_a_bundle_is_replaced_in_steps_where_the_file_system_exchanges_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
     target = tmp_path / "me.pflx"
     write(target)
     write(target, b"new ", overwrite=True)
@@ -287,7 +287,7 @@ def test_two_overwriting_writers_both_succeed_and_the_last_one_stays(tmp_path: P
 def test_an_old_bundle_that_was_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
     target = tmp_path / "me.pflx"
     write(target)
-    target.rename(tmp_path / ".me.pflx.00112233.old")
+    target.rename(tmp_path / f"{folders._aside(target)}00112233.old")
     with pytest.raises(OutputExistsError):
         write(target, b"new ")
     assert Bundle.open(target).graph_path("posnet").read_bytes() == b"graph posnet"

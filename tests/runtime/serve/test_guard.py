@@ -260,6 +260,24 @@ def test_tokens_cannot_be_tried_for_long() -> None:
     assert [told(answer)[0] for answer in ask(*tries, settings=GUARDED)] == [401] * 5 + [429] * 3
 
 
+def test_wrong_tokens_of_others_at_the_same_address_keep_nobody_out() -> None:
+    async def run() -> list[int]:
+        async with serving(settings=GUARDED) as (browser, _):
+            for n in range(200):
+                await browser.ask("POST", "/sign-in", {"token": f"try {n}"})
+                await browser.ask("GET", "/", query=f"token={n}")
+                await browser.ask("GET", "/api/choices")
+            page = await browser.ask("GET", "/sign-in")
+            link = await browser.ask("GET", "/", query=f"token={TOKEN.replace(' ', '+')}")
+            typed = await browser.ask("POST", "/sign-in", {"token": TOKEN})
+            cookie = {"cookie": typed.headers["set-cookie"].partition(";")[0]}
+            inside = await browser.ask("GET", "/api/choices", b"", cookie)
+            wrong = await browser.ask("POST", "/sign-in", {"token": "wrong"})
+            return [answer.status for answer in (page, link, typed, inside, wrong)]
+
+    assert asyncio.run(run()) == [200, 303, 204, 200, 429]
+
+
 def test_sessions_and_requests_are_limited_too() -> None:
     begin = [("POST", "/api/sessions", b"")] * 20
     assert [answer.status for answer in ask(*begin)] == [400] * 12 + [429] * 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from io import BytesIO
 
@@ -21,8 +22,10 @@ from support.serve.serve_client import (
 from support.serve.serve_listener import SIDE, nodding_listener, slow
 
 from pflx.runtime import Listener, load_portrait
+from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.serve import ServeSettings
 from pflx.runtime.serve.lobby import Lobby
+from pflx.runtime.serve.peer import Peer, Wish
 
 
 def test_there_are_so_many_places_and_no_more() -> None:
@@ -142,7 +145,9 @@ def test_listeners_of_other_bundles_take_of_the_same_time() -> None:
     ("change", "message"),
     [
         (lambda sdp: "nonsense", "Neither camera nor microphone is offered"),
-        (lambda sdp: "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=oops", "cannot be understood"),
+        (lambda sdp: sdp.replace("a=rtpmap:", "a=rtpmap:oops"), "cannot be understood"),
+        (lambda sdp: re.sub("a=group:BUNDLE.*", "a=group:BUNDLE 0", sdp), "one transport"),
+        (lambda sdp: sdp.replace("a=group:BUNDLE", "a=none"), "one transport"),
         (lambda sdp: sdp[: sdp.index("m=video")] + sdp[sdp.index("m=audio") :], "."),
         (lambda sdp: sdp + sdp[sdp.index("m=video") :], "one camera"),
         (lambda sdp: sdp.replace("m=audio", "m=text"), "one camera"),
@@ -160,6 +165,40 @@ def test_an_offer_that_is_none_is_refused_and_leaves_nothing(change: Callable[[s
         assert not threads()
 
     play(act)
+
+
+@pytest.mark.parametrize("lacking", ["places", "time"])
+def test_offers_that_nobody_comes_for_keep_nobody_out(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    monkeypatch.setattr("pflx.runtime.serve.lobby.GRACE_S", 0.0)
+    tune = Peer.tune
+
+    async def act(here: Scene) -> None:
+        async def tune_two(peer: Peer, wish: Wish) -> None:
+            if len(here.lobby.peers) > 2:
+                raise ListenerFullError(2.0, 1.0)
+            await tune(peer, wish)
+
+        if lacking == "time":
+            monkeypatch.setattr(Peer, "tune", tune_two)
+        first = await here.seated()
+        for _ in range(4):
+            sdp = await here.visitor().offer()
+            answer = await here.browser.ask("POST", "/api/sessions", {"sdp": sdp, "wish": WISH})
+            assert answer.status == 201
+        second = await here.seated()
+        await first.see(len(first.pictures) + 5)
+        assert set(here.lobby.peers) == {first.id, second.id}
+
+    play(act, max_sessions=2 if lacking == "places" else 9)
+
+
+def test_who_was_let_in_has_some_seconds_to_come() -> None:
+    async def act(here: Scene) -> None:
+        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": await here.visitor().offer(), "wish": WISH})
+        assert answer.status == 201
+        assert (await here.visitor().come()).status == 503
+
+    play(act, max_sessions=1)
 
 
 def test_a_camera_that_is_too_large_ends_the_session() -> None:

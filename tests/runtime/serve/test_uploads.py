@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,3 +111,30 @@ def test_a_picture_that_was_cut_off_is_refused(kept: float) -> None:
 def test_a_portrait_comes_back_from_what_the_page_is_sent() -> None:
     decoded = decode_portrait(PORTRAIT.read_bytes())
     np.testing.assert_array_equal(decode_portrait(encode_portrait(decoded)), decoded)
+
+
+HUGE = """
+import io, sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from PIL import Image
+from pflx.runtime.serve.uploads import decode_portrait
+
+def held_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 // 10**6
+
+file = io.BytesIO()
+Image.fromarray(np.zeros((4320, 7680, 3), np.uint8)).save(file, "PNG")
+decode_portrait(file.getvalue())  # what is loaded for it stays
+before = held_mb()
+for _ in range(4):
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(decode_portrait, [file.getvalue()] * 4)][0].shape == (576, 1024, 3)
+print(held_mb() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="how much memory is held is read from /proc")
+def test_memory_comes_back_after_huge_pictures() -> None:
+    held = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, text=True, check=True).stdout
+    assert int(held) < 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fakes import SIZE
 from support.places import TESTS
 from support.sessions import ACTIONS, EXPECTED, SOUND, VIDEO, Action, Session, content, listener, whole
 
@@ -123,7 +125,9 @@ def test_what_is_no_snapshot_is_refused() -> None:
         ({"samples": "two"}, "'samples' is no array of numbers"),
         ({"samples": np.array([None])}, "'samples' is no array of numbers"),
         (snapshot | {"counts": np.array([1])}, "its checksum is of something else: it was changed or damaged since"),
-        (snapshot | {"schema": np.array([2])}, "it is of schema [2], this pflx reads 1"),
+        (snapshot | {"schema": np.array([1])}, "it is of schema [1], this pflx reads 2"),
+        (resealed(snapshot, portraits=np.zeros((1, 31), np.uint8)), "the hashes of its portraits are none"),
+        (resealed(snapshot, portraits=np.zeros((0, 32), np.uint8)), "the hashes of its portraits are none"),
         (resealed(snapshot, counts=np.array([1])), "its counts are none"),
         (resealed(snapshot, counts=None), "it has no 'counts'"),
         (resealed(snapshot, counts=np.array([-1, 0, 0, -1])), "its counts are below 0"),
@@ -187,6 +191,40 @@ def test_a_snapshot_knows_its_seed() -> None:
     resumed.finish()
     expected = [content(frame) for frame in whole(listener(), seed=7)]
     assert [content(frame) for frame in [*frames, *resumed.pull()]] == expected
+
+
+def test_a_snapshot_knows_what_was_shown(caplog: pytest.LogCaptureFixture) -> None:
+    mine, other = (np.full((64, 64, 3), level, np.uint8) for level in (90, 160))
+    stream = listener().stream(samples=2, seed=7)
+    stream.set_portrait(mine, sample=1)
+    stream.push(video=VIDEO[:20], audio=SOUND)
+    before = list(stream.pull())
+    snapshot = through_a_file(stream.snapshot())
+    np.testing.assert_array_equal(snapshot["portraits"][1], np.frombuffer(hashlib.sha256(square(mine)).digest(), "u1"))
+    other_stream = listener().resume(snapshot)
+    assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == [1]
+    assert "Its motion goes on with this one; set that portrait to go on with the same." in caplog.text
+    caplog.clear()
+    listener().resume(snapshot, portrait=other)  # sample 0 showed the listener's
+    assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == [0, 1]
+    caplog.clear()
+    resumed = listener().stream(samples=2, seed=7)
+    resumed.set_portrait(mine, sample=1)
+    resumed.restore(snapshot)
+    assert not caplog.records
+    for each in (resumed, other_stream):
+        each.push(video=VIDEO[20:])
+        each.finish()
+    frames, others = list(resumed.pull()), list(other_stream.pull())
+    for one, two in zip(frames, others, strict=True):
+        np.testing.assert_array_equal(one.coefficients, two.coefficients)
+        assert (one.image.tobytes() == two.image.tobytes()) == (one.sample == 0)
+    assert len(before) + len(frames) == 2 * len(VIDEO)
+
+
+def square(portrait: Array) -> bytes:
+    """What the fake renderer is given of a portrait."""
+    return np.full((SIZE, SIZE, 3), portrait[0, 0], np.uint8).tobytes()
 
 
 def test_a_noise_of_ones_own_has_no_seed() -> None:

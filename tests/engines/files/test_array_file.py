@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pflx.engines import PflxError
-from pflx.runtime.frames import array_file
-from pflx.runtime.frames.array_file import read_arrays
+from pflx.engines.files import array_file
+from pflx.engines.files.array_file import read_arrays
 
 TRACK = np.random.default_rng(0).standard_normal((9, 58)).astype(np.float32)
 

@@ -36,14 +36,26 @@ class Solver(StrEnum):
 
 _SOLVERS: dict[Solver, Literal["ddim", "dpm++"]] = {Solver.DDIM: "ddim", Solver.DPM: "dpm++"}
 
-BundleArgument = Annotated[Path, typer.Argument(help="Bundle made by `pflx export`.")]
-_BUNDLE = "Bundle made by `pflx export`. [the listener that comes with pflx]"
-OwnBundle = Annotated[Path | None, typer.Option("--bundle", "-b", help=_BUNDLE)]
-OwnBundleArgument = Annotated[Path | None, typer.Argument(help=_BUNDLE)]
+
+def fetched(ctx: typer.Context, value: Any) -> Any:
+    """What is given as a bundle, or several: of `hf://ORG/NAME`, where it lies on this machine once it was fetched."""
+    from pflx.engines.hub.fetch import local_folder
+
+    if value is None or ctx.resilient_parsing:  # a shell that completes asks about half a line
+        return value
+    return [local_folder(each) for each in value] if isinstance(value, list | tuple) else local_folder(value)
+
+
+BUNDLE = "Bundle made by `pflx export`, or hf://ORG/NAME."
+BundleArgument = Annotated[Path, typer.Argument(help=BUNDLE, callback=fetched)]
+_OR_OWN = f"{BUNDLE} [the listener that comes with pflx]"
+OwnBundle = Annotated[Path | None, typer.Option("--bundle", "-b", help=_OR_OWN, callback=fetched)]
+OwnBundleArgument = Annotated[Path | None, typer.Argument(help=_OR_OWN, callback=fetched)]
 Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")]
 Feeds = Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")]
 Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
+AnySeed = Annotated[int | None, typer.Option(min=0, help="Of the reactions. Without: another one in each session.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=most_threads(), help="CPU threads per graph.")]
 Emotion = Annotated[

@@ -22,6 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from pflx.engines import PflxError
 from pflx.engines.bundle.manifest import MANIFEST
+from pflx.engines.hub.address import is_address
 
 ParserError = cast(type[Exception], typer.BadParameter.__mro__[2])
 """Any mistake that the parser finds: `ClickException`, of Click itself or of the copy that later Typers carry."""
@@ -30,6 +31,7 @@ EXAMPLES = {
     "export": "-o me.pflx",
     "build": "me.pflx",
     "inspect": "me.pflx",
+    "push": "me.pflx ORG/NAME --license mit",
     "run": "speaker.mp4 -p me.png",
     "live": "-p me.png",
     "serve": "-p me.png",
@@ -47,6 +49,10 @@ EXAMPLES = {
 
 _READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion"}
 """Options of words that may also be files."""
+
+
+_BUNDLES = ("bundle", "bundles")
+"""Parameters that also take an address on the hub."""
 
 
 class CommandLineError(PflxError, ValueError):
@@ -164,10 +170,12 @@ class _Takes:
     least: float | None
     most: float | None
     is_file: bool
+    is_bundle: bool
 
     def check(self, name: str, value: str) -> None:
         """Refuse a value, naming it and what is taken."""
-        if self.is_file and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", value):
+        is_fetched = self.is_bundle and is_address(value)
+        if self.is_file and not is_fetched and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", value):
             raise CommandLineError(f"{name} is {value}, an address; pflx reads files. {_file_of(value)}")
         if isinstance(self.kind, type) and issubclass(self.kind, Enum):
             words = [str(each.value) for each in self.kind]
@@ -201,7 +209,8 @@ def _takes(verb: Any) -> dict[str, _Takes]:
         bare, info = get_args(parameter.annotation)[:2]
         kind = _kind(bare)
         is_file = kind is Path or name in _READ_AS_FILES
-        found[name] = _Takes(kind, getattr(info, "min", None), getattr(info, "max", None), is_file)
+        least, most = getattr(info, "min", None), getattr(info, "max", None)
+        found[name] = _Takes(kind, least, most, is_file, name in _BUNDLES)
     return found
 
 

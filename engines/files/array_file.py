@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from pflx.engines import PflxError
+from pflx.engines.graphs.protocol import PflxError
 
 LARGEST_UNPACKED = 1 << 30
 """Bytes that the compressed arrays of one file may come to; what is not compressed cannot exceed the file."""

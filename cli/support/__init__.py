@@ -1,0 +1,1 @@
+"""What all verbs share: how the command line is read, and what is printed."""

@@ -1,0 +1,102 @@
+"""The library that speaks to the hub, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pflx.engines.graphs.protocol import PflxError, first_line, import_backend
+from pflx.engines.hub.address import HubAddress, HubError
+
+_SIGN_IN = "run `hf auth login`"
+
+
+def import_hub() -> Any:
+    """Import `huggingface_hub`.
+
+    Raises:
+        BackendMissingError: it is not installed.
+    """
+    # It tells the hub which packages are beside it, unless told not to before it is imported. 0 lets it.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    needs = ("HfApi", "hf_hub_download", "snapshot_download", "errors", "utils")
+    return import_backend("huggingface_hub", "pip install 'pflx[hub]'", needs=needs)
+
+
+@contextmanager
+def told(address: HubAddress, *, writes: bool = False) -> Iterator[None]:
+    """Make one line of whatever the library raises in the block.
+
+    Args:
+        address: what the block reads.
+        writes: it writes there, too.
+
+    Raises:
+        HubError: naming the address, what is wrong with it, and what helps.
+    """
+    hub = import_hub()
+    errors = hub.errors
+    try:
+        with _bars_on_terminals(hub):
+            yield
+    except PflxError:
+        raise
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"{address}: access is given on request. Ask for it on the page of {address.repo}, and {_SIGN_IN}."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        if writes:
+            raise HubError(f"{address}: the hub lets only those write who may: {_SIGN_IN}.") from error
+        raise HubError(
+            f"{address}: there is no {address.repo} on the hub, or it is private. Check the name, or {_SIGN_IN}."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(
+            f"{address}: {address.repo} has no revision '{address.revision}'. Give a branch, a tag or the hash of "
+            "a commit in full, or leave it out."
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise HubError(f"{address}: it is not whole in the cache, and {why_offline()}") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise HubError(f"{address}: the hub asks who you are: {_SIGN_IN}.") from error
+    except errors.HfHubHTTPError as error:
+        raise HubError(f"{address}: {_answered(error)}") from error
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise HubError(f"{address}: {reason}. Free space, or set HF_HOME to a folder of your own.") from error
+    except Exception as error:  # of the libraries for HTTP below it, which have no base but this
+        raise HubError(f"{address}: the hub cannot be reached: {first_line(error).rstrip('.')}. Try again.") from error
+
+
+@contextmanager
+def _bars_on_terminals(hub: Any) -> Iterator[None]:
+    """Draw no progress where nobody watches."""
+    quiet = not sys.stderr.isatty() and not hub.utils.are_progress_bars_disabled()
+    if quiet:
+        hub.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet:
+            hub.utils.enable_progress_bars()
+
+
+def why_offline() -> str:
+    """Why nothing is fetched, and what helps, as the end of a sentence."""
+    if import_hub().constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to fetch it. Unset that, and try again."
+    return "the hub cannot be reached. Connect, and try again."
+
+
+def _answered(error: Any) -> str:
+    status = getattr(error.response, "status_code", 0)
+    said = (error.server_message or first_line(error)).strip().split("\n", 1)[0].rstrip(".")
+    if status == 401:
+        return f"the hub asks who you are: {_SIGN_IN}."
+    if status == 403:
+        return f"the hub refuses it: {said}. Sign in with a token that may do this: `hf auth login`."
+    return f"the hub answers {status}: {said}. {'Try again later' if status >= 500 or status == 429 else 'Check it'}."

@@ -1,0 +1,30 @@
+"""Benchmarks run, for a moment and without their figures: an API that moves on takes them along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from support.places import MEDIA, ROOT
+
+
+def python(*words: str | Path, **environment: str) -> str:
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_sessions_on_an_imitated_gpu_are_measured() -> None:
+    code = "import imitated_gpu; print(imitated_gpu.measure(1, 2).keys())"
+    assert "dict_keys(['sessions', 'now', 'before'])" in python("-c", code, PYTHONPATH=str(ROOT / "benchmarks"))
+
+
+def test_memory_of_a_run_is_measured(exported: Path, tmp_path: Path) -> None:
+    code = "import memory, pathlib; memory.synthetic_clip(pathlib.Path('{clip}'), 0.02)"
+    clip = tmp_path / "clip.mp4"
+    python("-c", code.format(clip=clip), PYTHONPATH=str(ROOT / "benchmarks"))
+    printed = python("benchmarks/memory.py", exported, MEDIA / "portrait_astronaut_256.png", "--child", clip)
+    assert float(printed.split("PEAK")[1]) > 50
