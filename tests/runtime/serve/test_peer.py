@@ -33,6 +33,7 @@ from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.rendering.portrait import load_whole
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 
 # What a visitor sees
@@ -238,7 +239,7 @@ def test_the_listener_that_comes_with_pflx_is_said_to_blink() -> None:
         assert {event["kind"] for event in told} == {"blink"}  # nobody speaks
 
     with Listener.open(None, PORTRAIT) as listener:
-        play(act, listener)
+        play(act, listener, portraits={"astronaut": load_whole(PORTRAIT)})
 
 
 def test_the_events_of_the_first_listener_come_out_of_its_frames() -> None:
