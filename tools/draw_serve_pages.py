@@ -62,9 +62,11 @@ def main() -> None:
     """Draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the pictures go")
-    parser.add_argument("states", nargs="*", choices=STATES, default=[], help="by default all")
+    parser.add_argument("states", nargs="*", help=f"by default all: {', '.join(STATES)}")
     parser.add_argument("--docs", action="store_true", help="sheets into docs/images/serve, too")
     given = parser.parse_args()
+    if unknown := set(given.states) - STATES.keys():
+        parser.error(f"there is no state {', '.join(sorted(unknown))}; there are {', '.join(STATES)}.")
     given.folder.mkdir(parents=True, exist_ok=True)
     with opened(given.folder) as (window, guarded):
         for name in given.states or STATES:

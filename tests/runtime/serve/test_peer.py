@@ -28,11 +28,12 @@ from support.serve.serve_client import (
 )
 from support.serve.serve_listener import SIDE, moved, nodding_listener
 
-from pflx.runtime import Face
+from pflx.runtime import Face, Listener
 from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.rendering.portrait import load_whole
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 
 # What a visitor sees
@@ -228,6 +229,17 @@ def test_what_the_listener_does_is_told_at_once_and_with_the_next_figures() -> N
         assert told[0]["size"] == 6.5
 
     play(act)
+
+
+def test_the_listener_that_comes_with_pflx_is_said_to_blink() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated(sees=False)
+        await until(lambda: any(message["type"] == "events" for message in visitor.told))
+        told = next(message["events"] for message in visitor.told if message["type"] == "events")
+        assert {event["kind"] for event in told} == {"blink"}  # nobody speaks
+
+    with Listener.open(None, PORTRAIT) as listener:
+        play(act, listener, portraits={"astronaut": load_whole(PORTRAIT)})
 
 
 def test_the_events_of_the_first_listener_come_out_of_its_frames() -> None:
