@@ -199,7 +199,9 @@ def _identity(root: Path) -> tuple[int, int, int] | None:
 def _missing(root: Path) -> str:
     """Why there is no bundle at a path, with what would help there."""
     if (old := moved_aside(root)) is not None:
-        return f"{root} was being replaced when that was stopped. Put it back: mv {shlex.quote(str(old))} {root}"
+        return (
+            f"{root} was being replaced when that was stopped. Put it back: {shlex.join(('mv', str(old), str(root)))}"
+        )
     if root.is_symlink() and not root.exists():
         return f"{root} is a link that leads nowhere. Check where it should lead."
     if root.is_dir():

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from support.commands import pflx, refusal
 from support.hub.stand_in import Hub, bundle_files, pflx_with, stand_in
 from support.sample_bundle import fill_bundle, sample_manifest
@@ -101,7 +101,7 @@ def test_what_an_earlier_bundle_left_goes_with_the_new_one_and_the_rest_stays(
 
 
 def test_a_revision_is_a_branch_of_its_own(hub: Hub, bundle: Path, tmp_path: Path) -> None:
-    command = ["push", bundle, "hf://me/listener", "--license", "mit"]
+    command: list[str | Path] = ["push", bundle, "hf://me/listener", "--license", "mit"]
     pushed, opened = pflx_with(
         hub, tmp_path, [*command, "--revision", "v2"], ["inspect", "--json", "hf://me/listener@v2"], HF_TOKEN=TOKEN
     )
@@ -124,7 +124,7 @@ def test_offline_nothing_is_published(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_and_a_card_alone_need_no_network(tmp_path: Path, bundle: Path) -> None:
-    command = ["push", bundle, "me/listener", "--license", "mit"]
+    command: list[str | Path] = ["push", bundle, "me/listener", "--license", "mit"]
     card = tmp_path / "card.md"
     dry, written = pflx_with(None, tmp_path, [*command, "--dry-run"], [*command, "--card-only", card])
     assert (dry.code, written.code) == (0, 0)

@@ -14,7 +14,7 @@ from support.files.unprivileged import shared_folder, unprivileged
 from support.places import TESTS
 from support.sample_bundle import fill_bundle
 
-from pflx.engines import Bundle, BundleCorruptError, BundleMissingError, bundle_writer
+from pflx.engines import Bundle, BundleCorruptError, BundleMissingError, Manifest, bundle_writer
 from pflx.engines.bundle import bundle as opening
 from pflx.engines.files import folders
 from pflx.engines.files.folders import repair_folder
@@ -178,13 +178,18 @@ def test_a_reader_says_so_where_another_bundle_comes_each_time(target: Path, mon
 
 
 def test_a_bundle_that_is_damaged_is_read_once(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = []
+    checked: list[Path] = []
     check = opening._check_files
-    monkeypatch.setattr(opening, "_check_files", lambda *given: (checked.append(given), check(*given)))
+
+    def counted(root: Path, manifest: Manifest, verify: bool) -> None:
+        checked.append(root)
+        check(root, manifest, verify)
+
+    monkeypatch.setattr(opening, "_check_files", counted)
     (target / "report.json").write_text("[]")
     with pytest.raises(BundleCorruptError, match=r"the content of 'report\.json' has changed"):
         Bundle.open(target)
-    assert len(checked) == 1
+    assert checked == [target]
 
 
 def test_who_may_not_put_it_back_is_told_how() -> None:

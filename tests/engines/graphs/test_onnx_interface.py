@@ -40,7 +40,8 @@ def model(
         [helper.make_tensor_value_info(name, *spec) for name, spec in outputs.items()],
         initializers or [],
     )
-    return helper.make_model(graph).SerializeToString()
+    content: bytes = helper.make_model(graph).SerializeToString()
+    return content
 
 
 PLAIN = model({"x": (TensorProto.FLOAT, ["samples", 4])}, {"y": (TensorProto.FLOAT, ["samples", 4])})
