@@ -11,7 +11,8 @@ from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 
 # In shares of the picture's side.
 _FILTER = 1 / 64  # over which the outline is drawn by the picture's own edges
-_AROUND = 1 / 40  # beyond the outline, what may still be hair
+_AROUND = 1 / 40  # from what is surely the person's to what may be
+_HAIR = 1 / 128  # beyond the outline, what is taken out of the background all the same
 _FILLED = 1 / 8  # how far inside the outline the background is drawn on; the head uncovers no more
 _EDGE_NOISE = 1e-3
 """Variance of grey in [0, 1] below which the outline follows no edge."""
@@ -74,13 +75,13 @@ def _along_edges(picture: UInt8Array, person: Float32Array) -> Float32Array:
     mean_grey, mean_mask = mean(grey), mean(person)
     slope = (mean(grey * person) - mean_grey * mean_mask) / (mean(grey * grey) - mean_grey**2 + _EDGE_NOISE)
     drawn = mean(slope) * grey + mean(mean_mask - slope * mean_grey)
-    return np.asarray(((drawn - 0.1) / 0.8).clip(0, 1), np.float32)
+    return np.asarray(((drawn - 0.15) / 0.7).clip(0, 1), np.float32)
 
 
 def _without(picture: UInt8Array, person: Float32Array) -> UInt8Array:
     """The picture with what is around the person drawn on into the outline, and its colours behind the rest."""
     size = len(picture)
-    hole = np.asarray(cv2.dilate((person > 0.05).astype(np.uint8), _disc(size * _AROUND)), np.uint8)
+    hole = np.asarray(cv2.dilate((person > 0.05).astype(np.uint8), _disc(size * _HAIR)), np.uint8)
     if hole.all():
         return picture.copy()
     depth = cv2.distanceTransform(hole, cv2.DIST_L2, 5)

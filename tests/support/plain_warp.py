@@ -29,8 +29,7 @@ def render(layers: Layers, geometry: Any, coefficients: Any, shown: Any = _STILL
     adds = with_lids(layers, coefficients) - (1 - person) * layers.background
     adds, covered = sample(adds, places), sample(person, places)
     inside, tooth = part(geometry, "mouth_inside"), part(geometry, "teeth")[:3]
-    mouth = 255 * (inside + teeth[..., None] * (tooth - inside))
-    person_there = adds + dark[..., None] * (mouth - adds)
+    person_there = adds + dark[..., None] * (255 * inside - adds) + teeth[..., None] * 255 * (tooth - inside)
     return (person_there + (1 - covered) * layers.background + 0.5).clip(0, 255).astype(np.uint8)
 
 
@@ -219,7 +218,7 @@ def mouth_move(
     aside = np.clip(weights["jawLeft"] - weights["jawRight"], -1, 1)
     was_u = u - 0.15 * half * aside * smooth(v / chin) * fade
     was_v = np.where(v <= lip, v, np.maximum(lip, v - fall))
-    teeth = (lip + part(geometry, "teeth")[3] * bow - v).clip(-2, 2)
+    teeth = np.minimum(inside, lip + part(geometry, "teeth")[3] * bow - v).clip(-2, 2)
     return in_picture(was_u - at_u, was_v - at_v, axis), inside, teeth
 
 
