@@ -16,7 +16,6 @@ from weakref import WeakSet
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
-from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.device import Device
 from pflx.runtime.beside_loop import beside_loop
 from pflx.runtime.builtin import builtin_bundle
@@ -35,7 +34,7 @@ from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, speaker_for
 from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
-from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits, with_size
+from pflx.runtime.rendering.renderers import Portrait, chosen_rendering, make_renderer, several_portraits
 from pflx.runtime.speaker.clip_region import clip_region
 from pflx.runtime.speaker.extractor import Extractor, Extractors
 from pflx.runtime.speaker.extractors import check_clip, check_voice_alone, open_extractors, require_needs
@@ -147,10 +146,7 @@ class Listener:
         if bundle is None:
             bundle = builtin_bundle()
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if renderer is not None:
-            opened = replace(opened, manifest=with_renderer(opened.manifest, renderer, str(opened.path)))
-        if size is not None:
-            opened = replace(opened, manifest=with_size(opened.manifest, size))
+        opened = chosen_rendering(opened, renderer, size)
         found, gpu = open_engines(opened, device, engines)
         try:
             return cls(opened.manifest, found, portrait, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from msgspec.structs import replace
 
-from pflx.engines import Array, BundleError, Engine, FeedError, Manifest, RendererInfo
+from pflx.engines import Array, Bundle, BundleError, Engine, FeedError, Manifest, RendererInfo
+from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.placement import fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
@@ -258,6 +260,18 @@ def reach(info: RendererInfo) -> int:
         BundleError: there is no such renderer.
     """
     return _kind(info).radius
+
+
+def chosen_rendering(bundle: Bundle, renderer: str | None, size: int | None) -> Bundle:
+    """A bundle as it was opened, with one of its renderers, and pictures of a size; None for its own.
+
+    Raises:
+        BundleError: it has no such renderer, or that takes no such size.
+    """
+    manifest = bundle.manifest
+    if renderer is not None:
+        manifest = with_renderer(manifest, renderer, str(bundle.path))
+    return dataclasses.replace(bundle, manifest=manifest if size is None else with_size(manifest, size))
 
 
 def _is_layered(engines: Mapping[str, Engine]) -> bool:
