@@ -173,7 +173,7 @@ def test_a_picture_that_was_made_of_the_portrait_is_moved_to_what_the_portrait_w
     render: Renderer, portraits: Any
 ) -> None:
     """Nearly: what is looked up twice is a little softer. Not being told where the head was costs far more."""
-    (layers, _), geometry = portraits[0], portraits[1][:1]
+    (layers, _), geometry = portraits[0], portraits[1][:1].copy()
     geometry_part(geometry, "body")[:] = 0
     pictures = [one_layer(layers.portrait)]
     turns = [row(12, -10, 8), row(-10, 12, -8), row(4, 15, 0)]
