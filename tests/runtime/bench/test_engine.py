@@ -177,7 +177,10 @@ def test_the_engines_of_a_bundle_are_closed_one_by_one(tmp_path: Path, monkeypat
     plan = Plan(bundle=write_fake_bundle(tmp_path / "me.pflx"), duration_s=0.01, engines=EngineSettings(threads=1))
     report = run_engines(plan)
     assert len(opened) == 5
-    assert {name: asked[0][name] for name in ("threads", "sizes")} == {"threads": 1, "sizes": {**CALL_SIZES, "side": SIZE}}
+    assert {name: asked[0][name] for name in ("threads", "sizes")} == {
+        "threads": 1,
+        "sizes": {**CALL_SIZES, "side": SIZE},
+    }
     assert report.setup.untrained == 7
 
 

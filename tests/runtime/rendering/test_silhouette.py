@@ -21,7 +21,7 @@ def test_it_tells_what_mediapipe_tells() -> None:
         np.testing.assert_allclose(found, known[name] / 255, atol=0.5 / 255 + 1e-3)
 
 
-@pytest.mark.parametrize("size", [96, 224, 512])
+@pytest.mark.parametrize("size", [96, 384, 512])
 def test_pictures_of_any_size_are_looked_at_in_one(size: int) -> None:
     usual = Silhouette().find(load_portrait(MEDIA / "portraits" / "obama.jpg", 256))
     other = Silhouette().find(load_portrait(MEDIA / "portraits" / "obama.jpg", size))

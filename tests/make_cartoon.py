@@ -1,6 +1,6 @@
 """Draw tests/media/portraits/cartoon.png: a face of plain shapes before stripes, for the weightless renderer to move.
 
-python tools/draw_cartoon.py
+python tests/make_cartoon.py
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-TARGET = Path(__file__).resolve().parents[1] / "tests" / "media" / "portraits" / "cartoon.png"
+TARGET = Path(__file__).resolve().parent / "media" / "portraits" / "cartoon.png"
 SIDE, FINER = 400, 3
 Colour = tuple[int, int, int]
 
