@@ -62,8 +62,10 @@ AS_IT_IS = EngineSettings()
 """ONNX Runtime, in the bundle's own precision."""
 
 CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256}
-"""Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU; `side`, if no other
-size of its pictures is asked for."""
+"""Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU.
+
+`side` is another where the bundle's pictures are of another size.
+"""
 
 
 def open_engines(
