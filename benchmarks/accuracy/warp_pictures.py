@@ -73,11 +73,11 @@ class Pictures:
         return np.array(self._frame.run({name: given[name] for name in self._frame.inputs})["image"][0, 0])
 
     def person(self, coefficients: Array) -> Array:
-        """How much of each pixel is the person's in a picture, [S, S] in 0…1: a white one before black."""
-        white, black = np.full_like(self.portrait, 255), np.zeros_like(self.portrait)
+        """How much of each pixel is the person's in a picture, [S, S] in 0…1."""
         masks = self.layers.masks.copy()
         masks[..., 1:] = 0
-        features = self._features(Layers(white, white, white, black, masks))
+        white = np.repeat(np.round(255 * masks[..., :1]), 3, axis=2).astype(np.uint8)
+        features = self._features(Layers(white, white, white, np.zeros_like(white), masks))
         return self.picture(coefficients, features)[..., 0] / 255
 
 
