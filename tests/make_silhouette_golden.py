@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mediapipe
+import mediapipe  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 from pflx.runtime.rendering.portrait import load_portrait

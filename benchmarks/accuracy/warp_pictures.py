@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def costs(path: Path, mesh: FaceMesh, args: argparse.Namespace) -> dict[str, Any
     made = {f"{size} px": Pictures(path, size, mesh, args.threads) for size in SIZES}
     if args.against:
         made["earlier, 256 px"] = Pictures(path, SIZE, mesh, args.threads, args.against)
-    runs = {name: (lambda each=each: each.picture(moved)) for name, each in made.items()}
+    runs = {name: partial(each.picture, moved) for name, each in made.items()}
     seconds = report.interleaved(runs, rounds=args.rounds)
     found: dict[str, Any] = {name: report.summary(times) for name, times in seconds.items()}
     if args.against:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Layers:
 
     def feeds(self) -> dict[str, UInt8Array | Float32Array]:
         """Of the graph."""
-        return {name: getattr(self, name)[None] for name in self.__dataclass_fields__}
+        return {field.name: getattr(self, field.name)[None] for field in fields(self)}
 
 
 def make_layers(picture: UInt8Array, face: FaceLandmarks, geometry: Float32Array, silhouette: Silhouette) -> Layers:
