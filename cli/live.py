@@ -17,6 +17,7 @@ from pflx.cli.support.options import (
     Lookahead,
     OwnBundleArgument,
     Portrait,
+    Size,
     SpeakerOptions,
     grouped,
 )
@@ -38,6 +39,7 @@ def live(
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
     playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
     lookahead: Lookahead = 0,
+    size: Size = None,
     seed: AnySeed = None,
     duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
     *,
@@ -62,6 +64,7 @@ def live(
                 portrait,
                 device=engines.device,
                 engines=engines.settings(),
+                size=size,
                 lookahead=lookahead,
                 speaker=known.settings(),
             )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.support.console import print_line, print_untrained
-from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, fetched, grouped
+from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, Size, fetched, grouped
 from pflx.cli.support.signals import ended_by
 from pflx.engines import OutputError
 
@@ -78,6 +78,7 @@ def serve(
     playout_ms: _Playout = 100,
     ice_servers: _Ice = None,
     speaker_emotion: Emotion = None,
+    size: Size = None,
     seed: AnySeed = None,
     *,
     engines: EngineOptions,
@@ -110,12 +111,13 @@ def serve(
     pictures = {name: load_picture(path) for name, path in _named(paths)}
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
-        for name, bundle in _named(bundles or [builtin_path(256)]):
+        for name, bundle in _named(bundles or [builtin_path()]):
             listener = Listener.open(
                 bundle,
                 paths[0],
                 device=engines.device,
                 engines=engines.settings(),
+                size=size,
                 lookahead=lookahead,
                 speaker=SpeakerSettings(extractors=_extractors(bundle, speaker_emotion)),
             )

@@ -23,7 +23,6 @@ from pflx.engines import (
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
-from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
@@ -36,6 +35,7 @@ from pflx.engines.graphs.protocol import DeviceError
 from pflx.engines.graphs.threads import check_threads
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.rendering.renderers import chosen_rendering
 
 log = logging.getLogger(__name__)
 
@@ -74,18 +74,22 @@ class EngineSettings:
 AS_IT_IS = EngineSettings()
 """ONNX Runtime, in the bundle's own precision."""
 
-CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
-"""Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU."""
+CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256}
+"""Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU.
+
+`side` is another where the bundle's pictures are of another size.
+"""
 
 
 def open_bundle(
-    place: str | Path | Bundle | None, renderer: str | None, device: str, settings: EngineSettings
+    place: str | Path | Bundle | None, renderer: str | None, size: int | None, device: str, settings: EngineSettings
 ) -> tuple[Bundle, dict[str, Engine], Device | None]:
     """Open a bundle with all its graphs. If it is replaced meanwhile, the new one is opened, once.
 
     Args:
         place: its path or address, or one that was opened already; None is the listener that comes with pflx.
         renderer: the one to use of those in the bundle, without the other's graphs; None leaves it as it is.
+        size: side of a picture in pixels; None leaves that, too.
         device: see `open_engines`.
         settings: see `open_engines`.
 
@@ -93,16 +97,16 @@ def open_bundle(
         The bundle, and what `open_engines` returns.
 
     Raises:
-        BundleError, HubError: there is no bundle, or no such renderer in it.
+        BundleError, HubError: there is no bundle, or no such renderer or size in it.
         DeviceError, BackendMissingError, PassportError, EngineError: see `open_engines`.
     """
     try:
-        return _open_bundle(place, renderer, device, settings)
+        return _open_bundle(place, renderer, size, device, settings)
     except (BundleCorruptError, BundleMissingError):
         if place is None or isinstance(place, Bundle):
             raise
         Bundle.open(place)  # says what is wrong with it, if it was not that
-    return _open_bundle(place, renderer, device, settings)
+    return _open_bundle(place, renderer, size, device, settings)
 
 
 def open_engines(
@@ -159,11 +163,12 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
+        sizes = {**CALL_SIZES, "side": bundle.manifest.renderer.size}
         read = partial(bundle.read_graph, graph, precision)
         if library != "openvino":
-            return OrtEngine(path, threads=threads, sizes=CALL_SIZES, read=read)
+            return OrtEngine(path, threads=threads, sizes=sizes, read=read)
         return OpenVinoEngine(
-            path, info.inputs, info.outputs, threads=threads, sizes=CALL_SIZES, inference=inference, read=read
+            path, info.inputs, info.outputs, threads=threads, sizes=sizes, inference=inference, read=read
         )
     stream = gpu.streams.named(stream_of(bundle.manifest, graph))
     return DeviceEngine(graph, _context(bundle, graph, library, precision, gpu, stream), gpu, stream)
@@ -183,11 +188,10 @@ def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:
 
 
 def _open_bundle(
-    place: str | Path | Bundle | None, renderer: str | None, device: str, settings: EngineSettings
+    place: str | Path | Bundle | None, renderer: str | None, size: int | None, device: str, settings: EngineSettings
 ) -> tuple[Bundle, dict[str, Engine], Device | None]:
     bundle = builtin_bundle() if place is None else place if isinstance(place, Bundle) else Bundle.open(place)
-    if renderer is not None:
-        bundle = replace(bundle, manifest=with_renderer(bundle.manifest, renderer, str(bundle.path)))
+    bundle = chosen_rendering(bundle, renderer, size)
     return bundle, *open_engines(bundle, device, settings)
 
 

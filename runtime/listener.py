@@ -119,6 +119,7 @@ class Listener:
         device: str = "cpu",
         engines: EngineSettings = AS_IT_IS,
         renderer: str | None = None,
+        size: int | None = None,
         lookahead: int = WINDOW_RADIUS,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
@@ -132,6 +133,7 @@ class Listener:
             device: "cpu", "cuda" or "cuda:N".
             engines: how the graphs are run.
             renderer: the one to use of those in the bundle; None takes its own, "warp" its preview.
+            size: side of a picture in pixels, a multiple of 4; None takes the bundle's. "warp" makes pictures of any.
             lookahead: see the class.
             speaker: see the class.
             options: see the class.
@@ -140,7 +142,7 @@ class Listener:
             BundleError, HubError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what
                 cannot be opened.
         """
-        opened, found, gpu = open_bundle(bundle, renderer, device, engines)
+        opened, found, gpu = open_bundle(bundle, renderer, size, device, engines)
         try:
             return cls(opened.manifest, found, portrait, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu)
         except BaseException:

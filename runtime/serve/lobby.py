@@ -13,7 +13,7 @@ from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.rendering.picture_file import PortraitError
-from pflx.runtime.rendering.renderers import cut_portrait
+from pflx.runtime.rendering.renderers import shown_portrait
 from pflx.runtime.serve.peer import MAX_PLAYOUT_MS, Peer, Wish
 from pflx.runtime.serve.settings import ServeError, ServeSettings
 from pflx.runtime.serve.uploads import decode_portrait, encode_portrait
@@ -221,7 +221,7 @@ class Lobby:
         return bool(absent)
 
     def _cut(self, picture: UInt8Array, listener: int) -> bytes:
-        return encode_portrait(cut_portrait(self._listeners[listener].manifest.renderer, picture, self._mesh))
+        return encode_portrait(shown_portrait(self._listeners[listener].manifest.renderer, picture, self._mesh))
 
     def _first_cut(self, name: str, picture: UInt8Array, listener: int) -> bytes:
         try:
