@@ -159,7 +159,7 @@ def of_blinks(seeds: int) -> dict[str, Any]:
     silence = Overheard(np.zeros(PIECE, np.float32))
     lids = listeners(silence, LONG_S, 0, 1)[0][0, :, BLINK] > 0.5
     gaps = np.diff(np.flatnonzero(lids[1:] & ~lids[:-1])) / FPS
-    firsts = listeners(silence, 30, 1, seeds)[0][..., BLINK].argmax(axis=1) / FPS
+    firsts = (listeners(silence, 30, 1, seeds)[0][..., BLINK] > 0.5).argmax(axis=1) / FPS
     return {
         "per_minute": round(60 / float(gaps.mean()), 1),
         "gap_s": {f"p{share}": round(float(np.percentile(gaps, share)), 2) for share in (5, 50, 95)},
@@ -168,8 +168,17 @@ def of_blinks(seeds: int) -> dict[str, Any]:
     }
 
 
+def jumps(track: Array) -> Array:
+    """Of the steps of a track but for the first and the last, [T - 3]."""
+    steps = np.diff(track.astype(np.float64), axis=0)
+    return np.asarray(np.linalg.norm(steps[1:-1] - (steps[:-2] + steps[2:]) / 2, axis=1))
+
+
 def of_seams(path: Path) -> dict[str, Any]:
-    """Mean step of the pose in a clip, at seams and within segments, as generated and as it is shown."""
+    """Mean jump of the pose in a clip, at seams and within segments, as generated and as it is shown.
+
+    A jump is what of a step from frame to frame the steps before and after it do not explain.
+    """
     region = Region(0, 0, 32, 32)
     portrait = ROOT / "tests/media/portrait_astronaut_256.png"
     with Listener.open(builtin_bundle(), portrait) as listener:
@@ -178,10 +187,10 @@ def of_seams(path: Path) -> dict[str, Any]:
         "generated": np.stack([frame.generated_pose for frame in frames]),
         "shown": np.stack([frame.coefficients[52:] for frame in frames]),
     }
-    at_seams = np.arange(1, len(frames)) % HOP == 0
+    at_seams = np.arange(2, len(frames) - 1) % HOP == 0
     found: dict[str, Any] = {}
     for name, pose in poses.items():
-        turns, shifts = (np.abs(np.diff(part, axis=0)).mean(axis=1) for part in (np.degrees(pose[:, :3]), pose[:, 3:]))
+        turns, shifts = (jumps(part) for part in (np.degrees(pose[:, :3]), pose[:, 3:]))
         for where, rows in (("at_seams", at_seams), ("within", ~at_seams)):
             found[f"{name}_{where}"] = {
                 "rotation_deg": float(f"{turns[rows].mean():.3g}"),

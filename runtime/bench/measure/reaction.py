@@ -178,12 +178,22 @@ def _check(found: Sequence[Response], stimulus: Stimulus, listener: Listener, se
     sure = [response for response in found if response.first < whole and response.first not in last_heard]
     chosen = [sure[index] for index in np.linspace(0, len(sure) - 1, min(_CHECKED, len(sure))).round().astype(int)]
     for response, number in zip(chosen, first_differences(chosen, stimulus, listener, seed), strict=True):
-        if number != response.picture:
+        if number not in first_different(response, listener):
             raise ReactionError(
                 f"By the ledgers picture {response.picture} is the first that depends on the event at "
                 f"{stimulus.impulse_times_s[response.impulse]:.3f} s; by a run without it, it is {number}. Report this."
             )
     return len(chosen)
+
+
+def first_different(response: Response, listener: Listener) -> range:
+    """The pictures of which one must be the first that differs without the event.
+
+    It is the first that depends on it. But the frames of a segment that joins the last one by itself begin as that
+    ended, and answer one after the other what happened in as many frames before.
+    """
+    generator = listener.generator
+    return range(response.picture, response.picture + (generator.hop if generator.is_joined else 1))
 
 
 def first_differences(
