@@ -46,7 +46,7 @@ FACES: Mapping[str, int] = {"podium_speech_8s": 40, "webcam_cap12_12s": 10}
 
 TOKEN = "a token of some length"
 DOCS = ROOT / "docs" / "images" / "serve"
-SHEET_HEIGHT, GAP, COLOURS = 420, 10, 200
+SHEET_HEIGHT, GAP, COLOURS = 340, 8, 112
 ANSWER_S = 40  # until the listener has answered to the clip
 
 _CONNECTION = "import('/scripts/connection.js').then((module) => module.%s)"
