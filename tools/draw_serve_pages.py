@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the pictures go")
     parser.add_argument("states", nargs="*", help=f"by default all: {', '.join(STATES)}")
     parser.add_argument("--docs", action="store_true", help="sheets into docs/images/serve, too")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # options may stand between
     if unknown := set(given.states) - STATES.keys():
         parser.error(f"there is no state {', '.join(sorted(unknown))}; there are {', '.join(STATES)}.")
     given.folder.mkdir(parents=True, exist_ok=True)
