@@ -11,6 +11,7 @@ pflx[cpu,serve].
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -44,9 +45,10 @@ PORTRAIT = ROOT / "runtime" / "data" / "demo" / "portrait.png"
 FACES: Mapping[str, int] = {"podium_speech_8s": 40, "webcam_cap12_12s": 10}
 """Clips of the tests, and which frame of each is a portrait to choose."""
 
+STYLE = ROOT / "runtime" / "serve" / "page" / "style.css"
 TOKEN = "a token of some length"
 DOCS = ROOT / "docs" / "images" / "serve"
-SHEET_HEIGHT, GAP, COLOURS = 420, 10, 200
+SHEET_HEIGHT, GAP, COLOURS = 340, 8, 150
 ANSWER_S = 40  # until the listener has answered to the clip
 
 _CONNECTION = "import('/scripts/connection.js').then((module) => module.%s)"
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the pictures go")
     parser.add_argument("states", nargs="*", help=f"by default all: {', '.join(STATES)}")
     parser.add_argument("--docs", action="store_true", help="sheets into docs/images/serve, too")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # options may stand between
     if unknown := set(given.states) - STATES.keys():
         parser.error(f"there is no state {', '.join(sorted(unknown))}; there are {', '.join(STATES)}.")
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,16 @@ def sheet(pictures: Mapping[tuple[int, str], Image.Image]) -> Image.Image:
     for cell in cells:
         whole.paste(cell, (left, 0))
         left += cell.width + GAP
-    return whole.quantize(COLOURS, dither=Image.Dither.NONE)
+    return in_few_colours(whole)
+
+
+def in_few_colours(picture: Image.Image) -> Image.Image:
+    """With a palette: all colours of the page, which are rare beside a face, and the most frequent others."""
+    named = [bytes.fromhex(colour) for colour in re.findall(r"#([0-9a-f]{6})\b", STYLE.read_text())]
+    frequent = picture.quantize(COLOURS, dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*b"".join(dict.fromkeys(named)), *frequent[: 3 * COLOURS]])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 # States

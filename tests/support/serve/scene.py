@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 from support.places import MEDIA
-from support.serve.serve_client import PORT, WISH, Browser, Visitor, serving
+from support.serve.serve_client import PORT, PORTRAITS, WISH, Browser, Visitor, serving
 from support.serve.serve_listener import SIDE
 
 from pflx.runtime import Listener
@@ -47,14 +47,11 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    *listeners: Listener, portraits: Mapping[str, UInt8Array] | None = None, **settings: Any
+    *listeners: Listener, portraits: Mapping[str, UInt8Array] = PORTRAITS, **settings: Any
 ) -> AsyncIterator[Scene]:
     """A server with these listeners; its visitors leave at the end."""
     given = ServeSettings(**{"port": PORT, "max_load": 10, **settings})
-    async with serving(*listeners, settings=given, **({"portraits": portraits} if portraits else {})) as (
-        browser,
-        lobby,
-    ):
+    async with serving(*listeners, settings=given, portraits=portraits) as (browser, lobby):
         here = Scene(browser, lobby)
         try:
             yield here

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
-from types import MappingProxyType
 from typing import Any
 
 import av
@@ -29,7 +28,10 @@ from pflx.runtime.serve.settings import ServeSettings
 
 PORT = 8000
 ORIGIN = f"http://127.0.0.1:{PORT}"
-_RED = np.full((SIZE, SIZE, 3), (220, 20, 20), np.uint8)
+PORTRAITS: Mapping[str, UInt8Array] = {
+    "fake": portrait_of(),
+    "red": np.full((SIZE, SIZE, 3), (220, 20, 20), np.uint8),
+}
 WISH = {"listener": 0, "samples": 1, "lookahead": 0, "playout_ms": 100}
 
 
@@ -186,7 +188,7 @@ async def until(what: Any, timeout_s: float = 20) -> None:
 async def serving(
     *listeners: Listener,
     settings: ServeSettings | None = None,
-    portraits: Mapping[str, UInt8Array] = MappingProxyType({"fake": portrait_of(), "red": _RED}),
+    portraits: Mapping[str, UInt8Array] = PORTRAITS,
     **limits: Any,
 ) -> AsyncIterator[tuple[Browser, Lobby]]:
     """A server without a network, and what a page would ask it with."""
