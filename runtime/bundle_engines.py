@@ -23,7 +23,7 @@ from pflx.engines import (
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
-from pflx.engines.bundle.manifest import with_renderer
+from pflx.engines.bundle.manifest import with_renderer, without_pictures
 from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
@@ -79,7 +79,12 @@ CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RA
 
 
 def open_bundle(
-    place: str | Path | Bundle | None, renderer: str | None, device: str, settings: EngineSettings
+    place: str | Path | Bundle | None,
+    renderer: str | None,
+    device: str,
+    settings: EngineSettings,
+    *,
+    render: bool = True,
 ) -> tuple[Bundle, dict[str, Engine], Device | None]:
     """Open a bundle with all its graphs. If it is replaced meanwhile, the new one is opened, once.
 
@@ -88,6 +93,7 @@ def open_bundle(
         renderer: the one to use of those in the bundle, without the other's graphs; None leaves it as it is.
         device: see `open_engines`.
         settings: see `open_engines`.
+        render: False leaves out the graphs that draw pictures.
 
     Returns:
         The bundle, and what `open_engines` returns.
@@ -97,12 +103,12 @@ def open_bundle(
         DeviceError, BackendMissingError, PassportError, EngineError: see `open_engines`.
     """
     try:
-        return _open_bundle(place, renderer, device, settings)
+        return _open_bundle(place, renderer, device, settings, render)
     except (BundleCorruptError, BundleMissingError):
         if place is None or isinstance(place, Bundle):
             raise
         Bundle.open(place)  # says what is wrong with it, if it was not that
-    return _open_bundle(place, renderer, device, settings)
+    return _open_bundle(place, renderer, device, settings, render)
 
 
 def open_engines(
@@ -183,11 +189,13 @@ def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:
 
 
 def _open_bundle(
-    place: str | Path | Bundle | None, renderer: str | None, device: str, settings: EngineSettings
+    place: str | Path | Bundle | None, renderer: str | None, device: str, settings: EngineSettings, render: bool
 ) -> tuple[Bundle, dict[str, Engine], Device | None]:
     bundle = builtin_bundle() if place is None else place if isinstance(place, Bundle) else Bundle.open(place)
     if renderer is not None:
         bundle = replace(bundle, manifest=with_renderer(bundle.manifest, renderer, str(bundle.path)))
+    if not render:
+        bundle = replace(bundle, manifest=without_pictures(bundle.manifest))
     return bundle, *open_engines(bundle, device, settings)
 
 
