@@ -10,7 +10,22 @@ import sys
 import typer
 
 from pflx import __version__
-from pflx.cli import bench_latency, build, calibrate, demo, doctor, evaluate, export, inspect, live, push, run, serve
+from pflx.cli import (
+    batch,
+    bench_latency,
+    build,
+    calibrate,
+    collect,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    live,
+    push,
+    run,
+    serve,
+)
 from pflx.cli.support.console import drop_output, prepare_streams, print_error, print_line
 from pflx.cli.support.signals import Stop, stoppable
 from pflx.cli.support.usage import App, CommandLineError, ParserError
@@ -29,6 +44,8 @@ app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
 app.command("push")(push.push)
 app.command("run")(run.run)
+app.command("batch")(batch.batch)
+app.command("collect")(collect.collect)
 app.command("live")(live.live)
 app.command("serve")(serve.serve)
 app.command("bench-latency")(bench_latency.bench_latency)

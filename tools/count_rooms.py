@@ -36,6 +36,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "listener",
         "bench",
         "evaluation",
+        "dataset",
         "serve",
     ),
     "calibration": (
