@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -73,7 +73,7 @@ def react_dataset(
     shard: tuple[int, int] = (1, 1),
     redo: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[RowResult]:
+) -> Generator[RowResult, None, None]:
     """React to many speakers: one file of coefficients for each row, and a video for each reaction if wanted.
 
     Every file is there whole or not at all, and holds what it was made with. A row that is done is not made again, so
@@ -95,7 +95,7 @@ def react_dataset(
         should_stop: asked between rows; once it says so, those that run are the last.
 
     Returns:
-        Results as they come, those first that are there. Ended early, the rows that run are dropped.
+        Results as they come, those first that are there. Closed early, it drops the rows that run.
 
     Raises:
         RowError: there is no row, or ids that cannot be.
@@ -154,7 +154,7 @@ def read_index(folder: Path) -> Index:
 
 def _results(
     job: Job, rows: Sequence[Row], there: Sequence[Row], workers: int, should_stop: Callable[[], bool]
-) -> Iterator[RowResult]:
+) -> Generator[RowResult, None, None]:
     known = {row.id for row in there}
     for done, row in enumerate(there, 1):
         yield RowResult(row, "there", job.place(row), None, done, len(rows))

@@ -22,7 +22,7 @@ from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.bundle_engines import open_engine
 from pflx.runtime.media.video_writer import VideoWriter
 
-RUN_HERE = {"features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1}
+RUN_HERE = {"datasets.md": 1, "features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1}
 RUN_ELSEWHERE = {
     "README.md": 2,  # tests/examples/test_examples.py
     "hub.md": 1,  # tests/engines/hub/test_fetch.py
@@ -109,3 +109,17 @@ def test_live_sessions_show_a_clip_and_a_camera(tmp_path: Path, monkeypatch: pyt
     assert numbers  # not all, if this machine was busy elsewhere for a while
     assert {*numbers} <= {*range(16)}
     assert max(map(numbers.count, numbers)) <= 2  # two sessions
+
+
+def test_a_data_set_is_made_and_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    shutil.copyfile(ROOT / "tests/media/podium_speech_8s.mp4", "clips/a.mp4")
+    (tmp_path / "clips" / "b.mp4").touch()
+    ran(blocks("datasets.md")[0], {})
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first == "1/2 a made "
+    assert second == "2/2 b failed clips/b.mp4 is empty. Record or copy it again."
+    assert last.startswith("(1, 3, 25, 58) [Missing(row=Row(id='b', ")
