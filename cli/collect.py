@@ -16,7 +16,9 @@ _MOST_TOLD = 20
 def collect(
     folder: Annotated[Path, typer.Argument(help="Folder that `pflx batch` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .npz.")],
-    frames: Annotated[int | None, typer.Option(min=1, help="Of each reaction; all have to be as long else.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Take so many of each; needed where lengths differ.")
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Write what there is, though rows are missing.")
     ] = False,

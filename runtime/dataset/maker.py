@@ -123,8 +123,10 @@ class RowMaker:
         if listener.reads_pictures:
             speaker = replace(speaker, region=listener.find_region(clip))
         seed, track = row.reaction_seed(job.settings.seed), ReactionTrack(samples)
-        shown = {"portrait": _picture(row.portrait)} if row.portrait and job.settings.video else {}
-        reaction = listener.react(clip, samples=samples, seed=seed, speaker=speaker, render=job.settings.video, **shown)
+        own = _picture(row.portrait) if row.portrait and job.settings.video else None
+        reaction = listener.react(
+            clip, samples=samples, seed=seed, speaker=speaker, portrait=own, render=job.settings.video
+        )
         frames = track.record(reaction)
         if job.settings.video:
             with Film(job.videos(row), clip, listener.manifest.renderer.size, samples, side_by_side=False) as film:

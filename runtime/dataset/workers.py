@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import signal
 import threading
@@ -9,7 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
@@ -162,6 +164,8 @@ def made_by_workers(
     """
     pool = _Pool(job, deque(rows))
     at_once = True
+    abandoned = partial(pool.end, at_once=True)
+    atexit.register(abandoned)  # whoever leaves off without closing this would wait for the processes for ever
     try:
         for _ in range(min(count, len(rows))):
             pool.start()
@@ -175,6 +179,7 @@ def made_by_workers(
         at_once = False
     finally:
         pool.end(at_once=at_once)
+        atexit.unregister(abandoned)
 
 
 def _work(job: Job, pipe: Connection) -> None:
@@ -198,6 +203,7 @@ def _deaf() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
+    resource_tracker.ensure_running()  # else it is started with the first process, and lets signals through again
     ours = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,8 +32,14 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(manifest: Path) -> Path:
     folder = manifest.parent / "whole"
     outcome = pflx("batch", manifest, "-o", folder, "--duration", 2)
-    assert (outcome.code, outcome.out, outcome.err) == (0, f"{folder}: made {N_ROWS}, had 0 already, 0 failed.\n", "")
+    assert outcome.out == f"{folder}: made {N_ROWS}, had 0 already, 0 failed.\n"
+    assert (outcome.code, told(outcome.err)) == (0, [])
     return folder
+
+
+def told(err: str) -> list[str]:
+    """What was said but for progress, which a busy machine makes it tell."""
+    return [line for line in err.splitlines() if line and not re.search(r", after \d+ s$", line)]
 
 
 def begun(manifest: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -56,7 +63,7 @@ def test_it_stops_after_the_running_rows_and_goes_on_where_it_stopped(
     os.killpg(running.pid, how)  # as a terminal does: to all of them
     _, said = running.communicate(timeout=120)
     assert running.returncode == 128 + how, said
-    assert [line for line in said.splitlines() if line] == [ANSWER, STOPPED]
+    assert told(said) == [ANSWER, STOPPED]
     done = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
     assert 1 <= len(done) < N_ROWS
     assert not leftovers(folder)
@@ -86,7 +93,7 @@ def test_rows_that_failed_are_told_and_the_exit_code_says_so(tmp_path: Path) -> 
     assert outcome.code == 1
     assert outcome.out == f"{tmp_path / 'out'}: made 1, had 0 already, 1 failed.\n"
     clip = tmp_path / "clips" / "bad.mp4"
-    assert outcome.err == f"pflx: bad: {clip} is empty. Record or copy it again.\n"
+    assert told(outcome.err) == [f"pflx: bad: {clip} is empty. Record or copy it again."]
     collected = pflx("collect", tmp_path / "out", "-o", tmp_path / "pred.npz")
     assert collected.code == 1
     assert collected.err.splitlines() == [
