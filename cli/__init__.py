@@ -16,6 +16,7 @@ from pflx.cli import (
     build,
     calibrate,
     collect,
+    crop,
     demo,
     doctor,
     evaluate,
@@ -49,6 +50,7 @@ app.command("collect")(collect.collect)
 app.command("live")(live.live)
 app.command("serve")(serve.serve)
 app.command("bench-latency")(bench_latency.bench_latency)
+app.command("crop")(crop.crop)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(calibrate.app, name="calibrate")
 app.command("doctor")(doctor.doctor)

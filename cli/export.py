@@ -17,6 +17,7 @@ from pflx.engines.bundle.policy import read_policy
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.writer import check_target
 from pflx.runtime.builtin import DEFAULT_POSNET, BuiltinOptions, export_builtin
+from pflx.runtime.generators import joins_by_itself
 
 if TYPE_CHECKING:
     from pflx.export import Components, ExportSettings
@@ -214,7 +215,8 @@ def _print_result(bundle: Bundle) -> None:
     if own := [entry.slot for entry in bundle.manifest.provenance if entry.source == "pflx"]:
         print_line(f"Without weights: {' and '.join(own)}. What they do: docs/backchannel.md and docs/warp.md.")
     size = sum(info.bytes for info in bundle.manifest.files.values())
-    if any(DEFAULT_POSNET in entry.note for entry in bundle.manifest.provenance):
+    is_joined = joins_by_itself(bundle.manifest.generator.name)
+    if not is_joined and any(DEFAULT_POSNET in entry.note for entry in bundle.manifest.provenance):
         print_line(f"PosNet is {DEFAULT_POSNET}. To fit one: pflx calibrate posnet --help")
     print_line(
         f"Wrote {bundle.path} ({size / 1e6:.{0 if size > 1e7 else 1}f} MB), graphs in {bundle.manifest.precision}."

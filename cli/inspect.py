@@ -13,7 +13,7 @@ from pflx.cli.support.options import BundleArgument
 from pflx.engines import Bundle, FakeEngine, GraphInfo, Manifest, TensorSpec
 from pflx.engines.bundle.export_report import ExportReport, read_export_report
 from pflx.engines.bundle.manifest import encode_manifest
-from pflx.runtime.generators import Generator, make_generator
+from pflx.runtime.generators import Generator, joins_by_itself, make_generator
 from pflx.runtime.generators.protocol import delay_frames
 from pflx.runtime.rendering.renderers import reach
 
@@ -29,6 +29,7 @@ def inspect(
         report("checking the files", 0, None)
         opened = Bundle.open(bundle)
         found = read_export_report(opened)
+        opened.check_graphs()
     manifest = opened.manifest
     if as_json:
         typer.echo(encode_manifest(manifest).decode(), nl=False)
@@ -45,6 +46,12 @@ def inspect(
     _print_engines(manifest)
 
 
+def _smoother(manifest: Manifest) -> str:
+    if joins_by_itself(manifest.generator.name):
+        return f"none: the segments of {manifest.generator.name} go on where the last one ended"
+    return f"{manifest.smoother.name}: slide {manifest.smoother.slide} frames"
+
+
 def _print_head(bundle: Bundle) -> None:
     manifest = bundle.manifest
     pfl = manifest.pfl
@@ -53,7 +60,7 @@ def _print_head(bundle: Bundle) -> None:
     for line in (
         f"{bundle.path}, schema {manifest.schema}, written {manifest.created} by pflx {manifest.pflx} ({versions})",
         *_generator_lines(manifest),
-        f"smoother   {manifest.smoother.name}: slide {manifest.smoother.slide} frames",
+        f"smoother   {_smoother(manifest)}",
         *_renderer_lines(manifest),
         f"crop       {pfl.mode}: window {pfl.window} px, padding {pfl.padding} px{pixels}",
         f"mean face  {manifest.mean_face.source}",

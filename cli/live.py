@@ -12,11 +12,11 @@ import typer
 from pflx.cli.export import UsageError
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.options import (
+    AnySeed,
     EngineOptions,
     Lookahead,
     OwnBundleArgument,
     Portrait,
-    Seed,
     SpeakerOptions,
     grouped,
 )
@@ -38,7 +38,7 @@ def live(
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
     playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
     lookahead: Lookahead = 0,
-    seed: Seed = 0,
+    seed: AnySeed = None,
     duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
     *,
     known: SpeakerOptions,
@@ -47,6 +47,7 @@ def live(
     """React to the webcam in a window, until q is pressed or the window closed."""
     from pflx.runtime import Listener, LiveSettings, StopWatching
     from pflx.runtime.frames.timing import FPS
+    from pflx.runtime.stream.chain import any_seed
 
     if speaker is not None and (camera, microphone, no_camera) != (None, None, False):
         raise UsageError("--speaker takes the place of --camera and --microphone. Leave one of them out.")
@@ -67,7 +68,8 @@ def live(
         )
         print_untrained(listener.manifest)
         source = speaker or _source(listener, None if no_camera else camera or "0", microphone or "default")
-        session = stack.enter_context(listener.live(source, settings=LiveSettings(playout_ms=playout), seed=seed))
+        settings = LiveSettings(playout_ms=playout)
+        session = stack.enter_context(listener.live(source, settings=settings, seed=any_seed(seed)))
         print_line(f"The listener is {session.declared_delay_ms:.0f} ms behind. Press q in the window to end.")
         frames = islice(session, None if duration is None else round(duration * FPS))
         with suppress(StopWatching, KeyboardInterrupt):

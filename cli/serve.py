@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.support.console import print_line, print_untrained
-from pflx.cli.support.options import Emotion, EngineOptions, Seed, fetched, grouped
+from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, fetched, grouped
 from pflx.cli.support.signals import ended_by
 from pflx.engines import OutputError
 
@@ -64,7 +64,7 @@ _Ice = Annotated[
 @grouped
 def serve(
     bundles: _Bundles = None,
-    portraits: _Portraits = None,
+    portrait: _Portraits = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token: _Token = None,
@@ -78,7 +78,7 @@ def serve(
     playout_ms: _Playout = 100,
     ice_servers: _Ice = None,
     speaker_emotion: Emotion = None,
-    seed: Seed = 0,
+    seed: AnySeed = None,
     *,
     engines: EngineOptions,
 ) -> None:
@@ -106,7 +106,7 @@ def serve(
     require_server()
     from pflx.runtime.serve.app import listen
 
-    paths = portraits or [DEMO / "portrait.png"]
+    paths = portrait or [DEMO / "portrait.png"]
     pictures = {name: load_picture(path) for name, path in _named(paths)}
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}

@@ -66,6 +66,11 @@ class Run:
     hop: int
     untrained: int | None
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the generator's own segments join, so that no PosNet has changed them."""
+        return np.array_equal(self.generated, self.smoothed)
+
     @classmethod
     def read(cls, path: Path) -> Run:
         """From the `.npz`."""
@@ -287,13 +292,14 @@ def _curves(run: Run) -> list[Curves]:
     made, joined = run.generated, run.smoothed
     angles = _span(ANGLES, made[:, :3], joined[:, :3])
     panels = [
-        Curves(name, "degrees", angles, joined[:, [axis]], made[:, [axis]])
+        Curves(name, "degrees", angles, joined[:, [axis]], None if run.is_joined else made[:, [axis]])
         for axis, name in enumerate(("pitch", "yaw", "roll"))
     ]
     panels.append(Curves("face", "weight", _span(WEIGHTS, run.face), run.face, names=("lids", "smile", "brows")))
     shifts = made[:, 3:], joined[:, 3:]
     if max(float(np.abs(track).max()) for track in shifts) > 0.01:
-        panels.append(Curves("translation", "units", _span(SHIFTS, *shifts), shifts[1], shifts[0], ("x", "y", "z")))
+        before = None if run.is_joined else shifts[0]
+        panels.append(Curves("translation", "units", _span(SHIFTS, *shifts), shifts[1], before, ("x", "y", "z")))
     return panels
 
 
@@ -314,14 +320,17 @@ def _plots(page: Page, run: Run, curves: Sequence[Curves], frames: Sequence[int]
         panel.label()
         top += PANEL + GAP
     _time_axis(page, run, top - GAP)
-    _legend(page, top - GAP + 72)
+    _legend(page, run, top - GAP + 72)
 
 
-def _legend(page: Page, y: float) -> None:
-    page.line([(LEFT, y), (LEFT + 26, y)], TINTS[ORANGE], 5)
-    x = page.text(LEFT + 34, y, "from the generator", 15, SOFT, "lm") + 28
+def _legend(page: Page, run: Run, y: float) -> None:
+    x: float = LEFT
+    if not run.is_joined:
+        page.line([(x, y), (x + 26, y)], TINTS[ORANGE], 5)
+        x = page.text(x + 34, y, "from the generator", 15, SOFT, "lm") + 28
     page.line([(x, y), (x + 26, y)], BLUE, 1.5)
-    x = page.text(x + 34, y, "after PosNet", 15, SOFT, "lm") + 28
+    words = "from the generator, whose segments join without PosNet" if run.is_joined else "after PosNet"
+    x = page.text(x + 34, y, words, 15, SOFT, "lm") + 28
     page.line([(x, y - 9), (x, y + 9)], SEAM, 1)
     x = page.text(x + 10, y, "seam between two segments", 15, SOFT, "lm") + 28
     page.line([(x, y - 9), (x, y + 9)], INK, 1)
@@ -383,11 +392,15 @@ class Panel:
         for name, colour in zip(curves.names, (BLUE, ORANGE, GREEN), strict=False):
             page.line([(x, self._top - 11), (x + 18, self._top - 11)], colour, 2)
             x = page.text(x + 24, self._top - 11, name, 14, INK, "lm") + 18
-        if curves.before is not None and not curves.names:
-            (made, within), (joined, inside) = (_steps(track, self._run.hop) for track in (curves.before, curves.shown))
-            words = (
-                f"mean step at seams {made:.2g}, after PosNet {joined:.2g}; inside segments {within:.2g}, {inside:.2g}"
-            )
+        if not curves.names:
+            joined, inside = _steps(curves.shown, self._run.hop)
+            words = f"mean step at seams {joined:.2g}, inside segments {inside:.2g}"
+            if curves.before is not None:
+                made, within = _steps(curves.before, self._run.hop)
+                words = (
+                    f"mean step at seams {made:.2g}, after PosNet {joined:.2g}; "
+                    f"inside segments {within:.2g}, {inside:.2g}"
+                )
             page.text(self._left, self._bottom + 12, words, 13, SOFT, "lm")
 
     def _lines(self, tracks: Array, colours: Sequence[str], width: float) -> None:

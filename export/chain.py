@@ -40,7 +40,8 @@ class ChainInput:
         windows: what the generator reads in each step.
         noise: float32 [1, noise size] for each step.
         seams: whether PosNet has a seam to close before each step's segment; there is none where no new speaker frame
-            was read, for then the network made the segment in one piece with the one before.
+            was read, for then the network made the segment in one piece with the one before; nor where the generator
+            leaves none.
     """
 
     windows: Sequence[SpeakerWindow]
@@ -58,7 +59,8 @@ class ChainInput:
             {need: last_frames(frames[:end], generator.window) for need, frames in speaker.items()} for end in reaches
         ]
         noise = [rng.standard_normal((1, generator.noise_size), np.float32) for _ in reaches]
-        return cls(windows, noise, [new > old for old, new in zip([0, *reaches], reaches, strict=False)])
+        seams = [new > old and not generator.is_joined for old, new in zip([0, *reaches], reaches, strict=False)]
+        return cls(windows, noise, seams)
 
 
 def last_frames(frames: Array, window: int) -> Array:

@@ -250,6 +250,7 @@ def _context(
     path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
     if library == "onnxruntime":
         read = partial(bundle.read_graph, graph, precision)
+        read()  # a session is opened with the first call; what is wrong with the file is told now
         return OrtContext(path, info.inputs, info.outputs, gpu, stream, read)
     assert library != "openvino", "refused on a GPU before"
     passport = bundle.passport(graph, library, precision)

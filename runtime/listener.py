@@ -45,7 +45,7 @@ from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
 from pflx.runtime.stream.chain import Chain, Noise, as_noise
 from pflx.runtime.stream.first_window import first_window_difference
 from pflx.runtime.stream.played import played
-from pflx.runtime.stream.posnet import Smoother
+from pflx.runtime.stream.posnet import make_smoother
 from pflx.runtime.stream.saved import chosen_seed, snapshot_samples
 from pflx.runtime.stream.stream import Stream
 
@@ -100,7 +100,7 @@ class Listener:
         self._chain = Chain(
             speaker=self._windows(generator, self._detector, self._extractors),
             generator=generator,
-            smoother=Smoother(engines[manifest.smoother.graphs["smooth"]]),
+            smoother=make_smoother(generator, engines[manifest.smoother.graphs["smooth"]]),
             renderer=renderer,
             portraits=[renderer.prepare(each) for each in (several_portraits(portrait) if render else [""])],
             mean_face=np.array(manifest.mean_face.values, np.float32),
@@ -345,7 +345,7 @@ class Listener:
                 several in a list, none stops another: see `LiveSession.sink_errors`. Without: `session.frames()`.
             settings: how it keeps time.
             samples: M parallel reactions.
-            seed: see `stream`; None is that of the snapshot, or 0.
+            seed: see `stream`; None is that of the snapshot, or 0. With another one the listener blinks at other times.
             speaker: see `stream`.
             snapshot: of a session or stream, to go on from.
             record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It

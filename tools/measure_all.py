@@ -1,6 +1,7 @@
 """Every figure in benchmarks/results that needs no GPU, measured again by one command; takes an hour and a half.
 
     pip install MNN==3.6.1 tslearn==0.10.0
+    pip install --target WORK/opencv4 --no-deps 'opencv-python-headless<5'
     python tools/measure_all.py WORK [--only networks warp ...]
 
 WORK keeps what is made on the way: bundles with seeded weights, recorded feeds, and, for `posnet_fit`, the folder
@@ -40,11 +41,13 @@ STEPS: dict[str, Words] = {
     "webrtc": ("webrtc.py",),
     "baselines": ("baselines.py", CLIPS[0]),
     "evaluation": ("evaluation.py", "--rounds", 5),
+    "crop": ("dataset/crop.py", "@opencv4", *CLIPS),
+    "behaviour": ("accuracy/behaviour.py",),
     "generators": (
         *("generators.py", CLIPS[1], PORTRAIT),
         *(f"@{name}.pflx" for name in ("reactface", "perfrdiff", "transvae", "belfusion")),
     ),
-    "imitated_gpu": ("imitated_gpu.py", "--sessions", 16, 16, 16, 16, 17, "--seconds", 20),
+    "imitated_gpu": ("imitated_gpu.py", "--sessions", 12, 13, 14, 15, 16, "--seconds", 20),
     "memory": ("memory.py", "@reactface.pflx", PORTRAIT),
     "latency": ("latency.py", "@reactface.pflx", PORTRAIT),
     "latency_backchannel": (*BENCH, "@me.pflx", "--portrait", PORTRAIT, "--duration", 600),
@@ -68,9 +71,11 @@ JSON_OPTION = {"calibrate_fp16": "--report"}
 def run(words: Words, work: Path) -> None:
     """Run a command of this checkout, in it, so that reports name no path of the machine."""
     first, *rest = (str(word).replace("@", f"{os.path.relpath(work, ROOT)}/") for word in words)
-    program = [sys.executable, f"benchmarks/{first}"] if first.endswith(".py") else [beside_python(first)]
+    is_script = first.endswith(".py")
+    program = [sys.executable, f"benchmarks/{first}"] if is_script else [beside_python(first)]
     print("+", first, *rest, flush=True)
-    subprocess.run([*program, *rest], cwd=ROOT, check=True)
+    environment = {**os.environ, **({"PYTHONPATH": "benchmarks"} if is_script else {})}  # for those in its folders
+    subprocess.run([*program, *rest], cwd=ROOT, check=True, env=environment)
 
 
 def beside_python(command: str) -> str:

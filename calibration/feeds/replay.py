@@ -11,7 +11,7 @@ from pflx.engines import Array, Engine, Manifest
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.generators import SpeakerWindow, State, make_generator
 from pflx.runtime.rendering.renderers import make_renderer
-from pflx.runtime.stream.posnet import Smoother, joined_segments
+from pflx.runtime.stream.posnet import joined_segments, make_smoother
 
 PICTURES = 6
 """Rendered of a take unless told: three on both sides of a seam."""
@@ -94,7 +94,7 @@ def play(take: Take, manifest: Manifest, engines: Mapping[str, Engine], *, pictu
 def react(take: Take, manifest: Manifest, engines: Mapping[str, Engine]) -> tuple[Array, Array]:
     """The motion of a take before and after PosNet, float32 [1, T, 58] each; see `play`."""
     generator = make_generator(manifest.generator, engines)
-    smoother = Smoother(engines[manifest.smoother.graphs["smooth"]])
+    smoother = make_smoother(generator, engines[manifest.smoother.graphs["smooth"]])
     steps = ((step.window, step.noise, step.is_seam) for step in take.steps)
     made = list(joined_segments(generator, smoother, steps, take.generator_state, take.smoother_state))
     return np.concatenate([raw for raw, _ in made], axis=1), np.concatenate([joined for _, joined in made], axis=1)

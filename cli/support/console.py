@@ -29,8 +29,8 @@ from pflx.engines import Manifest
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-Report = Callable[[str, int, int | None], None]
-"""What is being done, steps done, steps in all (None if unknown)."""
+Report = Callable[[str, float, float | None], None]
+"""What is being done, steps done, and a part of the next, steps in all (None if unknown)."""
 
 _SAY_EVERY_S = 20.0
 """How often long work is told of where no bar can be drawn."""
@@ -112,7 +112,7 @@ def _bar() -> Iterator[Report]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=None)
 
-        def report(doing: str, done: int, total: int | None) -> None:
+        def report(doing: str, done: float, total: float | None) -> None:
             bar.update(task, description=escape(doing), completed=done, total=total)
 
         yield report
@@ -142,11 +142,11 @@ class _Work:
     def __init__(self) -> None:
         self._began = monotonic()
         self._doing, self._done = "working", 0
-        self._total: int | None = None
+        self._total: float | None = None
 
-    def report(self, doing: str, done: int, total: int | None) -> None:
+    def report(self, doing: str, done: float, total: float | None) -> None:
         """See `Report`."""
-        self._doing, self._done, self._total = doing, done, total
+        self._doing, self._done, self._total = doing, int(done), total
 
     def line(self) -> str:
         """`rendering: 120 of 750, after 40 s`."""

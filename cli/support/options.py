@@ -62,6 +62,7 @@ Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the
 Feeds = Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")]
 Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
+AnySeed = Annotated[int | None, typer.Option(min=0, help="Of the reactions. Without: another one in each session.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=most_threads(), help="CPU threads per graph.")]
 Emotion = Annotated[

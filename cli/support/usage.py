@@ -38,6 +38,7 @@ EXAMPLES = {
     "live": "-p me.png",
     "serve": "-p me.png",
     "bench-latency": "me.pflx -p me.png",
+    "crop": "clips -o crops",
     "evaluate": "run.npz",
     "doctor": "",
     "demo": "",

@@ -101,6 +101,7 @@ def build_bundle_engines(
     chosen = precision or bundle.manifest.precision
     if admission := bundle.manifest.admissions.get(chosen):
         require_admitted(admission, f"{path} in {chosen}", backend)
+    bundle.check_graphs(chosen)
     sources = {name: bundle.graph_path(name, chosen) for name in bundle.manifest.graphs}
     sizes = {**default_ranges(bundle.manifest), **(ranges or {})}
     profiles = {name: profile_for(graph.inputs, sizes) for name, graph in bundle.manifest.graphs.items()}

@@ -18,6 +18,7 @@ size and hash say whether it is the one.
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,10 +34,12 @@ from pflx.engines.bundle.manifest import (
     decode_manifest,
 )
 from pflx.engines.files.folders import moved_aside, repair_folder
+from pflx.engines.graphs.onnx_interface import first_difference
 from pflx.engines.hub.cache import cached_name
 from pflx.engines.hub.fetch import local_folder
 
 _AGAIN = "Copy the bundle again, or export it again."
+_LARGEST_MANIFEST = 1 << 26
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _POINTS = "is a pointer of Git LFS, not the file itself. Run `git lfs pull` in the clone."
 _CARDS = ("README", "LICENSE", "NOTICE", "CITATION", "USE_POLICY")
@@ -86,6 +89,8 @@ class Bundle:
         try:
             if not (root / MANIFEST).is_file():
                 raise BundleMissingError(_missing(root))
+            if (n_bytes := (root / MANIFEST).stat().st_size) > _LARGEST_MANIFEST:
+                raise BundleCorruptError(f"{root}/{MANIFEST} has {n_bytes} bytes, more than any manifest. {_AGAIN}")
             data = (root / MANIFEST).read_bytes()
             if data.startswith(_POINTER):
                 raise BundleCorruptError(f"{root}: '{MANIFEST}' {_POINTS}")
@@ -95,7 +100,7 @@ class Bundle:
             raise
         except OSError as error:
             raise BundleMissingError(
-                f"{root} cannot be opened: {error.strerror}. Check the path, and who may read it."
+                f"{error.filename or root} cannot be opened: {error.strerror}. Check the path, and who may read it."
             ) from error
         return cls(root, manifest)
 
@@ -130,9 +135,26 @@ class Bundle:
 
         Raises:
             BundleError: see `graph_path`.
-            BundleCorruptError: the file is gone, or another one.
+            BundleCorruptError: the file is gone, or another one; or its tensors are not those of the manifest.
         """
-        return self._read(self.graph_path(name, precision).relative_to(self.path).as_posix())
+        relative = self.graph_path(name, precision).relative_to(self.path).as_posix()
+        content, graph = self._read(relative), self.manifest.graphs[name]
+        if (difference := first_difference(content, graph.inputs, graph.outputs)) is not None:
+            raise BundleCorruptError(f"{self.path}: graph '{name}' ({relative}) {difference}. Export it again.")
+        return content
+
+    def check_graphs(self, precision: str | None = None) -> None:
+        """Read every graph, as `read_graph` does.
+
+        Args:
+            precision: the variant; None reads all there are.
+
+        Raises:
+            BundleError: see `read_graph`.
+        """
+        for name, graph in self.manifest.graphs.items():
+            for each in graph.files if precision is None else (precision,):
+                self.read_graph(name, each)
 
     def read_engine(self, passport: Passport) -> bytes:
         """Content of the file of a compiled graph, likewise.
@@ -198,13 +220,21 @@ def _make(root: Path) -> str:
 
 
 def list_files(root: Path) -> set[str]:
-    """Paths, relative and with `/`, of all files of a bundle but its manifest and hidden files."""
-    paths = (path.relative_to(root) for path in root.rglob("*") if not path.is_dir())
-    return {
-        path.as_posix()
-        for path in paths
-        if path != Path(MANIFEST) and not any(part.startswith(".") for part in path.parts)
-    }
+    """Paths, relative and with `/`, of all files of a bundle but its manifest and hidden files.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found: set[str] = set()
+    for folder, folders, files in os.walk(root, onerror=_fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = Path(folder).relative_to(root)
+        found |= {(place / name).as_posix() for name in files if not name.startswith(".")}
+    return found - {MANIFEST}
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def file_info(path: Path) -> FileInfo:

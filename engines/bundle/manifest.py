@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -163,6 +163,13 @@ class Provenance(_Record, frozen=True, kw_only=True):
     note: str = ""
 
 
+_ROLES: Mapping[type, tuple[str, ...]] = {
+    GeneratorInfo: (),  # each its own; see `make_generator`
+    SmootherInfo: ("smooth",),
+    RendererInfo: ("portrait", "frame"),
+}
+
+
 class FileInfo(_Record, frozen=True, kw_only=True):
     """Size and hash of one file of the bundle."""
 
@@ -286,6 +293,8 @@ def _broken_references(manifest: Manifest) -> Iterator[str]:
     yield from (f"path '{path}' leaves the bundle" for path in manifest.files if not _stays_inside(path))
     parts: list[GeneratorInfo | SmootherInfo | RendererInfo] = [manifest.generator, manifest.smoother]
     for part in [*parts, *manifest.renderers]:
+        roles = _ROLES[type(part)]
+        yield from (f"{part.name} has no graph with the role '{role}'" for role in roles if role not in part.graphs)
         missing = set(part.graphs.values()) - manifest.graphs.keys()
         yield from (f"{part.name} uses graph '{graph}', which is not there" for graph in sorted(missing))
     for name, graph in manifest.graphs.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 from pflx.engines.graphs.protocol import PflxError, first_line, import_backend
 from pflx.engines.hub.address import HubAddress, HubError
 
+_CACHE_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 _SIGN_IN = "run `hf auth login`"
 
 
@@ -38,38 +40,49 @@ def told(address: HubAddress, *, writes: bool = False) -> Iterator[None]:
         HubError: naming the address, what is wrong with it, and what helps.
     """
     hub = import_hub()
-    errors = hub.errors
     try:
         with _bars_on_terminals(hub):
             yield
     except PflxError:
         raise
-    except errors.GatedRepoError as error:
-        raise HubError(
-            f"{address}: access is given on request. Ask for it on the page of {address.repo}, and {_SIGN_IN}."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        if writes:
-            raise HubError(f"{address}: the hub lets only those write who may: {_SIGN_IN}.") from error
-        raise HubError(
-            f"{address}: there is no {address.repo} on the hub, or it is private. Check the name, or {_SIGN_IN}."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise HubError(
-            f"{address}: {address.repo} has no revision '{address.revision}'. Give a branch, a tag or the hash of "
-            "a commit in full, or leave it out."
-        ) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise HubError(f"{address}: it is not whole in the cache, and {why_offline()}") from error
-    except errors.LocalTokenNotFoundError as error:
-        raise HubError(f"{address}: the hub asks who you are: {_SIGN_IN}.") from error
-    except errors.HfHubHTTPError as error:
-        raise HubError(f"{address}: {_answered(error)}") from error
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise HubError(f"{address}: {reason}. Free space, or set HF_HOME to a folder of your own.") from error
     except Exception as error:  # of the libraries for HTTP below it, which have no base but this
-        raise HubError(f"{address}: the hub cannot be reached: {first_line(error).rstrip('.')}. Try again.") from error
+        said = _why_not_written(hub, error) if writes else _why_not_read(hub.errors, error, address)
+        raise HubError(f"{address}: {said or _why(hub.errors, error)}") from error
+
+
+def _why_not_read(errors: Any, error: Exception, address: HubAddress) -> str | None:
+    if isinstance(error, errors.GatedRepoError):
+        return f"access is given on request. Ask for it on the page of {address.repo}, and {_SIGN_IN}."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"there is no {address.repo} on the hub, or it is private. Check the name, or {_SIGN_IN}."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"{address.repo} has no revision '{address.revision}'. Give a branch, a tag or the hash of a commit in "
+            "full, or leave it out."
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return f"it is not whole in the cache, and {why_offline()}"
+    return None
+
+
+def _why_not_written(hub: Any, error: Exception) -> str | None:
+    if isinstance(error, hub.errors.RepositoryNotFoundError):
+        return f"the hub lets only those write who may: {_SIGN_IN}."
+    if isinstance(error, hub.errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE forbids to publish. Unset that, and try again."
+    return None
+
+
+def _why(errors: Any, error: Exception) -> str:
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return f"the hub asks who you are: {_SIGN_IN}."
+    if isinstance(error, errors.HfHubHTTPError):
+        return _answered(error)
+    if isinstance(error, OSError) and error.errno in _CACHE_FAILS:
+        return f"the cache cannot be written: {error.strerror}. Free space, or set HF_HOME to a folder of your own."
+    if isinstance(error, ValueError):  # a name or a card that the hub does not take
+        return f"{' '.join(str(error).split())[:300].rstrip('.')}. Change that."
+    return f"the hub cannot be reached: {first_line(error).rstrip('.') or type(error).__name__}. Try again."
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""Data sets: many clips in, one file of coefficients for each out, and all of them in one file.
+"""Many clips at once: cropped, reacted to, collected.
 
-`pflx batch` and `pflx collect` are the commands; docs/datasets.md says what files hold.
+`pflx crop`, `pflx batch` and `pflx collect` are the commands; what files hold is in docs/cropping.md and
+docs/datasets.md.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ __all__ = [
     "SpeakerWindow",
     "State",
     "default_sources",
+    "joins_by_itself",
     "make_generator",
     "reach",
 ]
@@ -28,16 +29,20 @@ __all__ = [
 class _Kind(NamedTuple):
     make: Callable[[GeneratorInfo, Mapping[str, Engine], GeneratorOptions], Generator]
     options: frozenset[str]
+    is_joined: bool
     sources: Mapping[str, str] = {}
 
 
 _GENERATORS: Mapping[str, _Kind] = {
-    "reactface": _Kind(ReactFaceGenerator, ReactFaceGenerator.options),
-    "perfrdiff": _Kind(PerFRDiffGenerator, PerFRDiffGenerator.options),
-    "transvae": _Kind(TransVAEGenerator, TransVAEGenerator.options),
-    "belfusion": _Kind(BeLFusionGenerator, BeLFusionGenerator.options),
+    "reactface": _Kind(ReactFaceGenerator, ReactFaceGenerator.options, ReactFaceGenerator.is_joined),
+    "perfrdiff": _Kind(PerFRDiffGenerator, PerFRDiffGenerator.options, PerFRDiffGenerator.is_joined),
+    "transvae": _Kind(TransVAEGenerator, TransVAEGenerator.options, TransVAEGenerator.is_joined),
+    "belfusion": _Kind(BeLFusionGenerator, BeLFusionGenerator.options, BeLFusionGenerator.is_joined),
     "backchannel": _Kind(
-        BackchannelGenerator, BackchannelGenerator.options, {"coefficients": f"landmarks/{BackchannelGenerator.LOOK}"}
+        BackchannelGenerator,
+        BackchannelGenerator.options,
+        BackchannelGenerator.is_joined,
+        {"coefficients": f"landmarks/{BackchannelGenerator.LOOK}"},
     ),
 }
 
@@ -54,6 +59,11 @@ def default_sources(name: str) -> Mapping[str, str]:
     return _GENERATORS[name].sources if name in _GENERATORS else {}
 
 
+def joins_by_itself(name: str) -> bool:
+    """Whether each segment of a generator goes on where the last one ended, so that it asks for no PosNet."""
+    return name in _GENERATORS and _GENERATORS[name].is_joined
+
+
 def make_generator(
     info: GeneratorInfo, engines: Mapping[str, Engine], options: GeneratorOptions | None = None
 ) -> Generator:
@@ -65,7 +75,7 @@ def make_generator(
         options: what the user chose.
 
     Raises:
-        BundleError: this pflx knows no such generator.
+        BundleError: this pflx knows no such generator, or the bundle lacks something that it reads.
         FeedError: an option that this generator does not take, or a value that it cannot work with.
     """
     if info.name not in _GENERATORS:
@@ -78,4 +88,9 @@ def make_generator(
             takers = ", ".join(other for other, kind in _GENERATORS.items() if name in kind.options)
             raise FeedError(f"{name} is {value}, and {info.name} takes no {name}; only {takers} does. Leave it out.")
     by_role = {role: engines[graph] for role, graph in info.graphs.items()}
-    return _GENERATORS[info.name].make(info, by_role, options)
+    try:
+        return _GENERATORS[info.name].make(info, by_role, options)
+    except LookupError as error:  # a graph's role, a tensor of it, an axis of that, or a setting
+        raise BundleError(
+            f"The bundle's generator is '{info.name}', and what that reads is not all there: {error}. Export it again."
+        ) from error

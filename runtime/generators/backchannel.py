@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo
-from pflx.runtime.frames.coefficients import COEFFICIENTS
-from pflx.runtime.generators import cues, gestures, mirroring
-from pflx.runtime.generators.gestures import AXES, BLINK_NOISE, NOD_NOISE
-from pflx.runtime.generators.habits import habit
+from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
+from pflx.runtime.frames.event import as_events
+from pflx.runtime.generators.behaviour import attending, cues, gestures, liveliness, mirroring, nodding
+from pflx.runtime.generators.behaviour.attending import Attention
+from pflx.runtime.generators.behaviour.gestures import AXES, BLINK_NOISE, TO_PICTURE
+from pflx.runtime.generators.behaviour.habits import habit
 from pflx.runtime.generators.protocol import GeneratorOptions, Reaction, SpeakerWindow, State
 from pflx.runtime.speaker.hearing import BLOCK_FRAMES, TICKS_PER_S, Hearing
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES
@@ -19,7 +20,8 @@ from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 _FPS = 25
 _FRAME_S = 1 / _FPS
 _TICKS = TICKS_PER_S // _FPS
-_PITCH, _YAW, _ROLL = range(AXES)
+_PITCH = 0
+_NEARER = POSE.stop - 1
 
 
 class BackchannelGenerator:
@@ -29,7 +31,8 @@ class BackchannelGenerator:
     of the speaker, and waits for nothing.
 
     The head's angles are the sum of nods, mirrored pose, idle sway and a lean towards who speaks, followed with bounded
-    velocity and acceleration. Eyes stay with the speaker while the head turns. Translation rests.
+    velocity and acceleration; it comes a little nearer to who speaks, and else rests where it is. Eyes stay with the
+    speaker while the head turns.
 
     Rotation is FaceVerse's, (pitch, -yaw, -roll) in rad. The listener at rest has the bundle's mean face, which is all
     zeros here, and carries the half turn by which FaceVerse's heads are turned.
@@ -50,6 +53,7 @@ class BackchannelGenerator:
     needs: tuple[str, ...] = ("audio", "coefficients")
     steps: tuple[int, ...] = ()
     opening = 0
+    is_joined = True
     LOOK = 5
     """Frames from one look at the speaker's face to the next: what is taken over is slower than 5 looks a second."""
 
@@ -71,51 +75,72 @@ class BackchannelGenerator:
         self._times = np.arange(self.hop) * _FRAME_S
         self._hearing = hearing or Hearing()
         self._sway_noise = self.hop * AXES * 2
-        self.noise_size = self._sway_noise + NOD_NOISE + BLINK_NOISE
+        self.noise_size = self._sway_noise + nodding.NOISE + BLINK_NOISE
 
     def start(self, samples: int) -> State:
         """The state before the first step: a listener at rest, and silence."""
         return {
             **self._hearing.start(),
             **cues.start(),
+            **liveliness.start(),
             **mirroring.start(),
-            "attention": np.zeros(1),
-            "nods": gestures.no_nods(samples),
+            **nodding.start(samples),
+            **attending.start(),
+            "smile": np.zeros(3),
             "blinks": gestures.no_blinks(samples),
             "sway": gestures.no_sway(samples),
             "head": np.zeros((samples, 2, AXES)),
+            "answers": np.ones(1),
         }
+
+    def told(self, state: State, *, answers: bool) -> State:
+        """See `TurnTaker.told`."""
+        nods = state["nods"] if answers else gestures.without_plans(state["nods"])
+        return {**state, "nods": nods, "answers": np.array([float(answers)])}
 
     def step(
         self, speaker: SpeakerWindow, state: State, noise: Array, steps: int | None = None
     ) -> tuple[Reaction, State]:
         """One step; see `Generator.step`."""
         draws = np.asarray(noise, np.float64)
-        sway_draws, nod_draws, blink_draws = np.split(draws, [self._sway_noise, self._sway_noise + NOD_NOISE], axis=1)
+        sway_draws, nod_draws, blink_draws = np.split(draws, [self._sway_noise, -BLINK_NOISE], axis=1)
         heard, hearing = self._hearing.step(speaker["audio"].reshape(-1), state)
-        invited, cue_state = cues.find_cues(heard, state)
-        nods = state["nods"]
-        for moment_s in invited:
-            nods = gestures.plan_nod(nods, max(0.0, moment_s + habit("wait")), nod_draws)
-        closed, blinks = gestures.blink(state["blinks"], self._times, self._step_s, blink_draws[:, 0])
+        found, cue_state = cues.find_cues(heard, state)
+        nods, spoken = nodding.answer(found, state, nod_draws) if state["answers"][0] else nodding.as_before(state)
+        voice = heard.voice.reshape(self.hop, _TICKS).mean(axis=1)
+        attention, attending_state = attending.attend(voice, found.beginning, state, _FRAME_S)
+        lively, lively_state = liveliness.liveliness(heard, state)
+        closed, blinks = gestures.blink(state["blinks"], self._times, self._step_s, blink_draws)
         idle, sway = gestures.sway(state["sway"], _FRAME_S, sway_draws.reshape(len(draws), self.hop, AXES, 2))
         mirrored, mirror_state = mirroring.mirror(speaker["coefficients"], state, _FRAME_S)
-        attention = _attention(heard.voice.reshape(self.hop, _TICKS).mean(axis=1), float(state["attention"][0]))
-        targets = idle + mirrored[:, :AXES] * _TO_PICTURE
-        targets[..., _PITCH] += gestures.nod_pitch(nods, self._times) + habit("attention_deg") * attention
+        smile, smile_state = mirroring.smile_at(habit("lively_smile") * lively, mirrored[:, AXES], state, _FRAME_S)
+        targets = idle + mirrored[:, :AXES] * TO_PICTURE
+        targets[..., _PITCH] += gestures.nod_pitch(nods, self._times) + habit("attention_deg") * attention.level
         heads = self._followed(state["head"], targets)
+        events = [
+            *gestures.begun_nods(nods, self._times, _FRAME_S),
+            *gestures.begun_blinks(state["blinks"], blinks, self._times, _FRAME_S),
+            *attending.begun(attending_state, self._times, _FRAME_S, len(draws)),
+            *mirroring.begun_smile(smile, mirrored[:, AXES], float(state["smile"][2]), len(draws)),
+        ]
         after = {
             **hearing,
             **cue_state,
+            **lively_state,
             **mirror_state,
-            "attention": attention[-1:],
+            **attending.later(attending_state, self._step_s),
             "nods": np.concatenate([gestures.later(nods[..., :1], self._step_s), nods[..., 1:]], axis=-1),
+            "spoken": spoken,
+            "smile": smile_state,
             "blinks": blinks,
             "sway": sway,
             "head": heads[-1],
+            "answers": state["answers"],
         }
         angles = np.stack([head[:, 0] for head in heads], axis=1)
-        return Reaction(self._coefficients(angles, closed, mirrored[:, AXES], attention)), after
+        made = _coefficients(angles, closed, smile, attention)
+        rest = _coefficients(idle, closed, np.zeros(self.hop), attending.calm(self.hop))
+        return Reaction(made, rest=rest, events=as_events(events)), after
 
     def _followed(self, head: Array, targets: Array) -> list[Array]:
         heads = []
@@ -124,42 +149,21 @@ class BackchannelGenerator:
             heads.append(head)
         return heads
 
-    def _coefficients(self, angles: Array, closed: Array, smile: Array, attention: Array) -> Array:
-        """float32 [M, hop, 58] of angles in deg [M, hop, 3], lids [M, hop], smile and attention [hop]."""
-        coefficients = np.zeros((*closed.shape, COEFFICIENTS), np.float32)
-        weights = {
-            **dict.fromkeys(("eyeBlinkLeft", "eyeBlinkRight"), closed),
-            **dict.fromkeys(("mouthSmileLeft", "mouthSmileRight"), smile),
-            **dict.fromkeys(("cheekSquintLeft", "cheekSquintRight"), smile / 2),
-            "browInnerUp": habit("attention_brow") * attention,
-            **_gaze(angles),
-        }
-        for name, weight in weights.items():
-            coefficients[..., ARKIT_NAMES.index(name)] = weight
-        coefficients[..., mirroring.ROTATION] = np.radians(angles * _TO_PICTURE)
-        return coefficients
 
-
-_TO_PICTURE = np.array([1.0, -1.0, -1.0])
-"""FaceVerse's angles to pitch, yaw and roll in the picture, and back."""
-
-
-def _attention(voice: Array, before: float) -> Array:
-    """How much the listener attends to a voice, [T] in 0…1, of its probability in each frame."""
-    share, attention = 1 - math.exp(-_FRAME_S / habit("attention_after")), []
-    for probability in voice.tolist():
-        before += share * (probability - before)
-        attention.append(before)
-    return np.array(attention)
-
-
-def _gaze(angles: Array) -> dict[str, Array]:
-    """Weights that turn the eyes back by as much as the head is turned, each [M, hop]."""
-    up, left = angles[..., _PITCH] / habit("eye_deg"), angles[..., _YAW] / habit("eye_deg")
-    turns = {
-        ("eyeLookUpLeft", "eyeLookUpRight"): up,
-        ("eyeLookDownLeft", "eyeLookDownRight"): -up,
-        ("eyeLookOutLeft", "eyeLookInRight"): left,
-        ("eyeLookInLeft", "eyeLookOutRight"): -left,
+def _coefficients(angles: Array, closed: Array, smile: Array, attention: Attention) -> Array:
+    """float32 [M, hop, 58] of angles in deg [M, hop, 3], lids [M, hop], smile [hop], and attention."""
+    coefficients = np.zeros((*closed.shape, COEFFICIENTS), np.float32)
+    brows = habit("beginning_brow") * attention.beginning
+    weights = {
+        **dict.fromkeys(("eyeBlinkLeft", "eyeBlinkRight"), closed),
+        **dict.fromkeys(("mouthSmileLeft", "mouthSmileRight"), smile),
+        **dict.fromkeys(("cheekSquintLeft", "cheekSquintRight"), smile / 2),
+        **dict.fromkeys(("browOuterUpLeft", "browOuterUpRight"), brows),
+        "browInnerUp": np.maximum(habit("attention_brow") * attention.level, brows),
+        **gestures.gaze(angles * attention.gaze[:, None]),
     }
-    return {name: np.clip(turn, 0, 1) for names, turn in turns.items() for name in names}
+    for name, weight in weights.items():
+        coefficients[..., ARKIT_NAMES.index(name)] = weight
+    coefficients[..., gestures.ROTATION] = gestures.to_rotation(angles)
+    coefficients[..., _NEARER] = habit("attention_near") * attention.level
+    return coefficients

@@ -22,6 +22,7 @@ class BeLFusionGenerator:
 
     options: frozenset[str] = frozenset()
     needs: tuple[str, ...] = ("emotion",)
+    is_joined = False
     steps: tuple[int, ...] = ()
     opening = 0
 

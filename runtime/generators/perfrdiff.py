@@ -45,6 +45,7 @@ class PerFRDiffGenerator:
 
     options: frozenset[str] = frozenset({"steps", "solver"})
     needs: tuple[str, ...] = ("coefficients", "mfcc")
+    is_joined = False
 
     def __init__(self, info: GeneratorInfo, engines: Mapping[str, Engine], options: GeneratorOptions) -> None:
         n_steps = N_STEPS if options.steps is None else options.steps

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checka
 import numpy as np
 
 from pflx.engines import Array, Engine
+from pflx.runtime.frames.event import NO_EVENTS, Events
 
 State: TypeAlias = Mapping[str, Array]
 """Recurrent state: named arrays that go into a step and come out of it, never changed in place."""
@@ -34,10 +35,14 @@ class Reaction(NamedTuple):
     Attributes:
         coefficients: float32 [M, hop, 58], mean face subtracted.
         emotion: float32 [M, hop, 25], of generators that tell it.
+        rest: float32 [M, hop, 58], the same listener who does not react, of generators that know.
+        events: what begins in it, of generators that tell it.
     """
 
     coefficients: Array
     emotion: Array | None = None
+    rest: Array | None = None
+    events: Events = NO_EVENTS
 
 
 class Generator(Protocol):
@@ -61,6 +66,11 @@ class Generator(Protocol):
     @property
     def opening(self) -> int:
         """Speaker frames that the first segment waits for at least."""
+        ...
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether each segment goes on where the last one ended, so that there is no seam for PosNet to close."""
         ...
 
     @property
@@ -140,12 +150,37 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
+class TurnTaker(Protocol):
+    """What a generator is besides, if it knows whose turn it is."""
+
+    def told(self, state: State, *, answers: bool) -> State:
+        """The state before a step, told whether the listener may begin to answer, by a nod, in it and after it.
+
+        Args:
+            state: of `start`, or of the last step.
+            answers: False drops what is planned and has not begun, and plans nothing.
+        """
+        ...
+
+
 def reach(generator: Generator, segment: int) -> int:
     """How many speaker frames must be there before segment k can be made.
 
     Segment k are the listener's frames [k·hop, (k+1)·hop); it reads the `window` speaker frames before its reach.
     """
     return max((segment + 1) * generator.hop - generator.lead, generator.opening)
+
+
+def first_after(generator: Generator, position: int) -> int:
+    """The first frame of the listener that what is told with a frame of the speaker can change.
+
+    Args:
+        generator: that makes the segments.
+        position: of the speaker's frame: the first segment that waits for it, or the frame itself if it lies in that.
+    """
+    segment = 0 if position < generator.opening else (position + generator.lead) // generator.hop
+    return max(position, segment * generator.hop)
 
 
 def delay_frames(generator: Generator, lookahead: int) -> int:
@@ -180,9 +215,14 @@ class GeneratorOptions:
 
 
 def fixed_size(engine: Engine, name: str, *, axis: int) -> int:
-    """The size of an input's axis that is the same in every call."""
+    """The size of an input's axis that is the same in every call.
+
+    Raises:
+        LookupError: there is no such input, or its axis has no such size.
+    """
     size = engine.inputs[name].shape[axis]
-    assert isinstance(size, int), f"{name} has a dynamic axis {axis}"
+    if not isinstance(size, int):
+        raise LookupError(f"'{name}' has the dynamic axis '{size}'")
     return size
 
 

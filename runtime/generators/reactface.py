@@ -29,6 +29,7 @@ class ReactFaceGenerator:
 
     options: ClassVar[frozenset[str]] = frozenset()
     needs: tuple[str, ...] = ("video", "audio")
+    is_joined = False
     steps: tuple[int, ...] = ()
     lead = 0
 

@@ -38,6 +38,7 @@ class TransVAEGenerator:
 
     options: frozenset[str] = frozenset({"history"})
     needs: tuple[str, ...] = ("video", "mfcc")
+    is_joined = False
     steps: tuple[int, ...] = ()
     lead = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FRAME_NS
@@ -53,6 +54,7 @@ class Playout:
         self._samples, self._delay_ns, self._floor, self._stale_ns = samples, delay_ns, floor, stale_ns
         self._shown: dict[int, ListenerFrame] = {}
         self._late: dict[int, ListenerFrame] = {}  # too late for their slot, but newer than what is shown
+        self._untold: dict[int, tuple[Event, ...]] = {}  # by sample
         self._over = False
 
     def expect(self, slot: Slot) -> list[Ledger]:
@@ -66,6 +68,7 @@ class Playout:
 
     def deliver(self, frame: ListenerFrame, *, fresh: bool = True) -> None:
         """Take a rendered frame in, unless it is not fresh. Frames come in order: slots before it get no more."""
+        self._untold[frame.sample] = self._untold.get(frame.sample, ()) + frame.events
         for due in self._queue:
             if due.slot > frame.ledger.frame:
                 break
@@ -82,6 +85,7 @@ class Playout:
             due.frames.clear()
             due.hopeless = True
         self._late.clear()
+        self._untold.clear()
 
     def finish(self) -> None:
         """No more frames will come."""
@@ -136,10 +140,17 @@ class Playout:
             late = self._late.pop(sample, None)
             frame = due.frames.get(sample) or self._held(due, sample, late)
             if frame is not None:
-                frame = replace(frame, ledger=replace(frame.ledger, deadline=due.deadline))
+                ledger = replace(frame.ledger, deadline=due.deadline)
+                frame = replace(frame, ledger=ledger, events=self._told(sample, due.slot))
                 self._shown[sample] = frame
                 frames.append(frame)
         return frames
+
+    def _told(self, sample: int, slot: int) -> tuple[Event, ...]:
+        """What has begun by a slot, of frames that were shown or not; each is told once."""
+        untold = self._untold.pop(sample, ())
+        self._untold[sample] = tuple(event for event in untold if event.frame > slot)
+        return tuple(event for event in untold if event.frame <= slot)
 
     def _held(self, due: Due, sample: int, late: ListenerFrame | None) -> ListenerFrame | None:
         """A picture that came too late for its own slot, or the last one once more; None before the first."""

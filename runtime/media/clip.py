@@ -71,6 +71,7 @@ class SpeakerFile:
         square_pixels: whether `chunks` makes pixels square that are not, as a player does; see `with_pixels`.
         max_frames: 25 fps frames after which the clip is taken to end, if not at its own end.
         sample_rate_hz: of the sound that `chunks` gives, whatever the file's own.
+        threads: of each decoder; 0 leaves it to FFmpeg, which takes one for each core.
         dub: another file whose sound is heard in place of its own.
     """
 
@@ -87,6 +88,7 @@ class SpeakerFile:
     square_pixels: bool = True
     max_frames: int | None = None
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    threads: int = 0
     dub: SpeakerFile | None = None
 
     @property
@@ -122,6 +124,10 @@ class SpeakerFile:
         """The same clip with its pixels square, as a player shows them, or as they are stored, as OpenCV reads them."""
         return replace(self, square_pixels=square)
 
+    def with_threads(self, threads: int) -> SpeakerFile:
+        """The same clip with so many threads for each decoder: 1 where many clips are read side by side."""
+        return replace(self, threads=threads)
+
     def limited(self, seconds: float) -> SpeakerFile:
         """The start of the clip: `seconds` of it, rounded to whole frames, or all if it is shorter.
 
@@ -156,7 +162,7 @@ class SpeakerFile:
     def _chunks(self, count: int) -> Iterator[SpeakerChunk]:
         speech = self.dub or self
         tracks = ((self.path, self.video), (speech.path, speech.audio))
-        streams = {track.kind: DecodedStream(path, track) for path, track in tracks if track}
+        streams = {track.kind: DecodedStream(path, track, threads=self.threads) for path, track in tracks if track}
         heard = streams.get("audio")
         sound = SampleTrack(sound_blocks(heard, speech.origin_s, self.sample_rate_hz) if heard else iter(()))
         pictures = islice(self._pictures(streams.get("video")), self.max_frames)

@@ -123,6 +123,7 @@ class DecodedStream:
         track: which of its streams.
         skipped: damaged packets and frames left out so far.
         quiet: say nothing of them.
+        threads: of the decoder; 0 leaves it to FFmpeg, which takes one for each core.
         pixel_aspect: width of a pixel to its height, as last decoded; None if it is not stated.
     """
 
@@ -130,6 +131,7 @@ class DecodedStream:
     track: Track
     skipped: int = 0
     quiet: bool = False
+    threads: int = 0
     pixel_aspect: Fraction | None = field(default=None, init=False)
     _stated_aspect: Fraction | None = field(default=None, init=False)
     _coded_aspects: dict[tuple[int, int], Fraction | None] = field(default_factory=dict, init=False)
@@ -141,6 +143,7 @@ class DecodedStream:
             stream: Any = container.streams[self.track.index]
             if stream.codec_context is None:  # a codec that FFmpeg does not know
                 return
+            stream.codec_context.thread_count = self.threads
             first_dts, delay = None, None
             packets = container.demux(stream)
             while (packet := self._next(packets, FFmpegError)) is not None:

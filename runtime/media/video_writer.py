@@ -44,6 +44,8 @@ class VideoWriter:
         fps: frames per second.
         audio: whether there will be sound (mono).
         sample_rate_hz: of the sound that is given; AAC holds 16000, 44100, 48000 and a few more.
+        threads: of the encoder; None leaves it to the encoder, which takes more than one for each core. The file's
+            bytes depend on it.
 
     Raises:
         MediaError: another suffix, no such folder, not writable, no space, or no H.264 encoder in PyAV; also
@@ -58,8 +60,12 @@ class VideoWriter:
         fps: int = FPS,
         audio: bool = False,
         sample_rate_hz: int = SAMPLE_RATE_HZ,
+        threads: int | None = None,
     ) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._path = Path(path)
+        self._to_yuv = VideoReformatter()  # one for all: making its tables takes as long as a picture
         self._size, self._rate_hz = size, sample_rate_hz
         self._frames = self._samples = 0
         if self._path.suffix.lower() != ".mp4":
@@ -78,7 +84,7 @@ class VideoWriter:
             raise
         try:
             with self._failures():
-                self._video = _add_video(self._container, size, fps)
+                self._video = _add_video(self._container, size, fps, threads)
                 self._audio = _add_audio(self._container, sample_rate_hz) if audio else None
                 self._container.start_encoding()  # opens the file: a bad place is found here, not later
         except BaseException:
@@ -98,7 +104,7 @@ class VideoWriter:
         even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
         for image in even:
             given = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = given.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
+            frame = self._to_yuv.reformat(given, format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
             frame.pts = self._frames
             self._frames += 1
             self._mux(self._video, frame)
@@ -173,7 +179,7 @@ def _new_mp4(path: Path) -> OutputContainer:
     return av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
 
 
-def _add_video(container: OutputContainer, size: tuple[int, int], fps: int) -> Any:
+def _add_video(container: OutputContainer, size: tuple[int, int], fps: int, threads: int | None) -> Any:
     import av
 
     encoder = next((name for name in _H264_ENCODERS if _can_encode(name)), None)
@@ -187,6 +193,8 @@ def _add_video(container: OutputContainer, size: tuple[int, int], fps: int) -> A
     colours = stream.codec_context
     colours.color_primaries = colours.color_trc = colours.colorspace = _BT709
     colours.color_range = _LIMITED
+    if threads is not None:
+        colours.thread_count = threads
     return stream
 
 

@@ -12,6 +12,7 @@ from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
+from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.renderers import cut_portrait
 from pflx.runtime.serve.peer import MAX_PLAYOUT_MS, Peer, Wish
 from pflx.runtime.serve.settings import ServeError, ServeSettings
@@ -79,7 +80,7 @@ class Lobby:
         self._names, self._listeners = list(listeners), list(listeners.values())
         self._portrait_names, self._portraits = list(portraits), list(portraits.values())
         self._mesh = FaceMesh()  # the listeners' own are in use by their sessions
-        self._stills = [[self._cut(picture, n) for picture in self._portraits] for n in range(len(self._listeners))]
+        self._stills = [[self._first_cut(*each, n) for each in portraits.items()] for n in range(len(self._listeners))]
         self._pool = ThreadPoolExecutor(_THREADS, "serve")
         self._admission, self._decoding = asyncio.Lock(), asyncio.Lock()
 
@@ -221,6 +222,12 @@ class Lobby:
 
     def _cut(self, picture: UInt8Array, listener: int) -> bytes:
         return encode_portrait(cut_portrait(self._listeners[listener].manifest.renderer, picture, self._mesh))
+
+    def _first_cut(self, name: str, picture: UInt8Array, listener: int) -> bytes:
+        try:
+            return self._cut(picture, listener)
+        except PortraitError as error:
+            raise PortraitError(f"{name}, for {self._names[listener]}: {error}") from error
 
     def _check_listener(self, number: int) -> None:
         if not 0 <= number < len(self._listeners):

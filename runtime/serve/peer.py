@@ -32,6 +32,7 @@ from pflx.runtime.serve.offer import OfferError, checked_offer
 from pflx.runtime.serve.panel import Panel
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 from pflx.runtime.serve.settings import ServeSettings
+from pflx.runtime.stream.chain import any_seed
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ class Peer:
             TrackSink(self.screen, wish.samples, self._hand_on),
             LiveSettings(playout_ms=wish.playout_ms, lookahead=wish.lookahead, max_load=self._allowed(listener)),
             samples=wish.samples,
-            seed=self._settings.seed,
+            seed=any_seed(self._settings.seed),
             record=panel.record,
         )
         self._listener, self.panel = listener, panel

@@ -37,7 +37,7 @@ class ServeSettings:
         max_samples: listeners side by side that a visitor may ask for.
         lookahead: coefficient frames to wait for that a page begins with, 0…13.
         playout_ms: playout delay that a page begins with.
-        seed: of the reactions.
+        seed: of the reactions; None takes another one in each session.
         ice_servers: addresses that help to find a way through networks; none are asked by default.
         patience_s: how long nothing may come from a visitor before the session ends.
         connect_s: how long a visitor may take to connect after having been let in.
@@ -53,7 +53,7 @@ class ServeSettings:
     max_samples: int = 3
     lookahead: int = 5
     playout_ms: float = LiveSettings.playout_ms
-    seed: int = 0
+    seed: int | None = None
     ice_servers: tuple[str, ...] = ()
     patience_s: float = 15.0
     connect_s: float = 15.0

@@ -14,6 +14,7 @@ from pflx.engines import Engine
 from pflx.runtime.frames.arrays import Float32Array, Float64Array, UInt8Array
 from pflx.runtime.speaker.face_track import find_face
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector, open_packaged
+from pflx.runtime.speaker.pfl import Box
 
 Square: TypeAlias = tuple[float, float, float, float]
 """Centre x, centre y and side in pixels, and the angle by which it is turned, clockwise in the picture, in rad."""
@@ -25,8 +26,10 @@ SIDE = 256
 MIN_SCORE = 0.5
 """Below it the square shows no face. Source: MediaPipe Face Landmarker, min_face_presence_confidence."""
 
+NOSE = 1
+"""The landmark at the tip of the nose."""
 HEAD_POINTS = {
-    1: (0.0, 0.0, 0.0),  # tip of the nose
+    NOSE: (0.0, 0.0, 0.0),
     152: (0.0, 330.0, 65.0),  # chin
     33: (-225.0, -170.0, 135.0),  # outer corner of the eye on the picture's left
     263: (225.0, -170.0, 135.0),  # and on its right
@@ -127,8 +130,15 @@ class FaceMesh:
             FrameError: not such an array.
         """
         box = find_face(self._detector, picture, None)
-        if box is None:
-            return None
+        return None if box is None else self.find_in(picture, box)
+
+    def find_in(self, picture: UInt8Array, box: Box) -> FaceLandmarks | None:
+        """The face that was found in a box; None if, looked at closely, there is none.
+
+        Args:
+            picture: uint8 [H, W, 3] RGB.
+            box: x, y, width, height in pixels, as `BlazeFace` gives it.
+        """
         x, y, width, height = box
         side = max(width, height)
         first = self._look(picture, (x + width / 2, y + height / 2 + _DOWN * side, _WIDER * side, 0.0))

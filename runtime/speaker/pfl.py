@@ -181,14 +181,43 @@ def track_boxes(detections: Sequence[Sequence[Box]]) -> npt.NDArray[np.float64]:
     Source: PFLPosNet, `PFL/`, per-frame choice.
     """
     chosen: list[Box] = []
-    previous = _NO_PREVIOUS
     for index, boxes in enumerate(detections):
-        if not boxes:
-            continue
-        best = min(range(len(boxes)), key=lambda i: boxes[i][1]) if index == 0 else _nearest(boxes, previous)
-        chosen.append(boxes[best])
-        previous = _edges(boxes[best])
+        box = choose_released(boxes, chosen[-1] if chosen else None, index)
+        chosen += [] if box is None else [box]
     return _rows(chosen)
+
+
+def choose_released(boxes: Sequence[Box], previous: Box | None, index: int) -> Box | None:
+    """One step of `track_boxes`: the face of a frame; None if it has none.
+
+    Args:
+        boxes: found in the frame.
+        previous: the box that was chosen last, if any was.
+        index: of the frame in the clip.
+    """
+    if not boxes:
+        return None
+    if index == 0:
+        return min(boxes, key=lambda box: box[1])
+    return boxes[_nearest(boxes, _NO_PREVIOUS if previous is None else _edges(previous))]
+
+
+def floating_region(nose: tuple[float, float], window: int = 256) -> Region:
+    """The `window` square around the nose of one frame, rounded half up; it may leave the frame (see `crop`).
+
+    Cropping by it takes the translation of the head out of the pictures: a baseline to compare a fixed region with.
+
+    Args:
+        nose: x, y in pixels.
+        window: side of the square in pixels.
+
+    Raises:
+        PflError: the nose is nowhere, or the window is empty.
+    """
+    if window < 1 or not all(map(math.isfinite, nose)):
+        raise PflError(f"A window of {window} px around {nose} is none. Give finite numbers and at least 1 px.")
+    left, top = (math.floor(middle - window / 2 + 0.5) for middle in nose)
+    return Region(left, top, left + window, top + window)
 
 
 def _edges(box: Box) -> Edges:

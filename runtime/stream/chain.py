@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -18,6 +19,9 @@ from pflx.runtime.stream.posnet import Smoother
 
 Noise: TypeAlias = Callable[[int, int, int], Float32Array]
 """(segment, sample, size) → float32 [size], standard normal. A function of its arguments alone."""
+
+TOLD_NOISE = 1 << 20
+"""The first of the samples whose noise goes into what a listener is told to do: far beyond all reactions."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Chain:
     def drawing(self, render: bool) -> Chain:
         """The same stages; without `render`, none that draws, and so no look-ahead is waited for."""
         return self if render else replace(self, renderer=NoPictures(), lookahead=0)
+
+
+def any_seed(given: int | None) -> int:
+    """A seed, or another one in every call: no two sessions blink alike."""
+    return secrets.randbelow(1 << 32) if given is None else given
 
 
 def as_noise(given: int | Noise) -> Noise:

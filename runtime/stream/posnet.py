@@ -50,6 +50,31 @@ class Smoother:
         return self.step(segment, state) if is_seam else (segment, self.resume(segment))
 
 
+class Unneeded(Smoother):
+    """In the place of PosNet, where each segment goes on where the last one ended: all is shown as it was generated."""
+
+    def __init__(self) -> None:
+        pass
+
+    def resume(self, segment: Array) -> State:
+        """No state."""
+        return {}
+
+    def step(self, segment: Array, state: State) -> tuple[Array, State]:
+        """The segment itself."""
+        return segment, state
+
+
+def make_smoother(generator: Generator, engine: Engine) -> Smoother:
+    """What joins the segments of a generator.
+
+    Args:
+        generator: that makes them.
+        engine: runs PosNet, if the generator leaves seams.
+    """
+    return Unneeded() if generator.is_joined else Smoother(engine)
+
+
 def joined_segments(
     generator: Generator,
     smoother: Smoother,

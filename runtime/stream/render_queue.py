@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from pflx.engines.gpu.placement import Fetching, fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
+from pflx.runtime.frames.event import Event, events_of
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import Pace
@@ -68,6 +69,7 @@ class RenderQueue:
         chain: with the renderer.
         track: what is rendered.
         samples: reactions.
+        is_shown: whether a frame at a position is to be seen; what is not is left out.
 
     Attributes:
         under_way: pictures that were begun and not handed out yet.
@@ -76,8 +78,10 @@ class RenderQueue:
         portraits: sample m shows portrait m modulo their number.
     """
 
-    def __init__(self, chain: Chain, track: CoefficientTrack, samples: int) -> None:
-        self._chain, self._track, self._samples = chain, track, samples
+    def __init__(
+        self, chain: Chain, track: CoefficientTrack, samples: int, is_shown: Callable[[int], bool] = lambda _: True
+    ) -> None:
+        self._chain, self._track, self._samples, self._is_shown = chain, track, samples, is_shown
         self.under_way: deque[Flight] = deque()
         self.n_begun = self.n_emitted = 0
         self.portraits: list[Features] = list(chain.portraits)
@@ -87,6 +91,7 @@ class RenderQueue:
         self._shots: dict[int, Shot] = {}  # by sample, of a pair of frames that shares its pictures
         self._rendered: dict[int, Shot] = {}  # by sample, what was rendered last
         self._second_of_pair = -1
+        self._untold: dict[int, tuple[Event, ...]] = {}  # by sample, of frames that were left out
 
     @property
     def position(self) -> int:
@@ -142,6 +147,7 @@ class RenderQueue:
             return None
         flight = self.under_way[0]
         if flight.rung is Rung.HOLD:
+            self._pass_over(flight.position)
             self.under_way.popleft()
             self.n_emitted += self._samples
             return None
@@ -155,6 +161,17 @@ class RenderQueue:
         self.under_way.popleft()
         self.n_emitted += 1
         return landed
+
+    def _pass_over(self, position: int) -> None:
+        """Keep what begins in a frame that is left out for want of time; it is told with the next."""
+        if self._is_shown(position):
+            for sample in range(self._samples):
+                self._untold[sample] = self._untold.get(sample, ()) + self._events(position, sample)
+
+    def _events(self, position: int, sample: int) -> tuple[Event, ...]:
+        segment, row = self._track.segment_of(position), position % self._track.hop
+        number, time_s = self._track.names[position]
+        return events_of(segment.events, sample, row, frame=number, time_s=time_s)
 
     def recall(self) -> None:
         """Forget pictures that are under way, or wait for the second frame of a pair: what they are made of changes."""
@@ -176,6 +193,9 @@ class RenderQueue:
         """How to make a frame; the second of a pair is made already, unless input was left out between the two."""
         if position == self._second_of_pair and self._track.number(position) == self._track.number(position - 1) + 1:
             return Rung.HALF_RATE
+        if not self._is_shown(position):
+            self._second_of_pair = -1
+            return Rung.HOLD
         rung = pace.rung(self._track.number(position), ahead=self._n_due - 1 - position)
         if rung is Rung.WARPED and not self._can_warp():
             rung = Rung.HOLD
@@ -302,4 +322,5 @@ class RenderQueue:
             face=segment.face,
             ledger=ledger,
             emotion=None if segment.emotion is None else segment.emotion.wait()[sample, row],
+            events=self._untold.pop(sample, ()) + self._events(position, sample),
         )

@@ -10,12 +10,15 @@ import numpy as np
 
 from pflx.engines import Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
+from pflx.runtime.frames.event import are_events
 from pflx.runtime.frames.snapshot import prefixed, sealed, unprefixed, unsealed
 from pflx.runtime.generators.speaker_window import SpeakerState
+from pflx.runtime.stream import turn_taking
 from pflx.runtime.stream.chain import Chain, Noise
 from pflx.runtime.stream.hop import HopState
 from pflx.runtime.stream.inbox import Inbox
 from pflx.runtime.stream.segment import Segment
+from pflx.runtime.stream.turn_book import TurnBook
 
 _MOST = 1 << 40
 """Frames that no stream gets to."""
@@ -42,6 +45,7 @@ class Saved:
         state: what the last hop left to the next.
         inbox: the input that waits.
         segments: index to segment, those that frames to be rendered may read.
+        turns: what the listener was told.
     """
 
     samples: int
@@ -55,6 +59,7 @@ class Saved:
     state: HopState
     inbox: Inbox
     segments: Mapping[int, Segment]
+    turns: TurnBook
 
     def to_snapshot(self) -> dict[str, Array]:
         """As plain arrays, copied and sealed."""
@@ -68,6 +73,8 @@ class Saved:
             "names": np.array(list(self.names.values()), np.float64).reshape(-1, 2),
             **prefixed("speaker", self.state.speaker.to_arrays()),
             **prefixed("generator", self.state.generator),
+            **prefixed("turns", self.state.turns),
+            "told": self.turns.to_array(),
             **prefixed("smoother", self.state.pose),
             **prefixed("inbox", self.inbox.to_arrays()),
         }
@@ -139,6 +146,8 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     _require(n_speaker <= named_to, "it ends after its last frame")
     pose = unprefixed("smoother", arrays)
     _require(all(_is_pose(value, samples) for value in pose.values()), "its last pose is none")
+    turns = unprefixed("turns", arrays)
+    _require(turn_taking.fits(turns, samples), "how it takes turns does not fit")
     return Saved(
         samples,
         _seed(arrays),
@@ -148,9 +157,10 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
         n_emitted,
         None if n_speaker < 0 else n_speaker,
         names,
-        HopState(_speaker(unprefixed("speaker", arrays), chain), state, pose),
+        HopState(_speaker(unprefixed("speaker", arrays), chain), state, turns, pose),
         inbox,
         segments,
+        TurnBook.from_array(arrays["told"]),
     )
 
 
@@ -198,6 +208,7 @@ def _segment(arrays: Mapping[str, Array], samples: int, hop: int) -> Segment:
         fits = value.dtype == np.float32 and value.shape == (samples, hop, width) and np.isfinite(value).all()
         _require(bool(fits), f"a segment's {name} do not fit")
     emotion = arrays.get("emotion")
+    _require(are_events(arrays["events"], samples, hop), "a segment's events do not fit")
     _require(emotion is None or (emotion.ndim == 3 and emotion.shape[:2] == (samples, hop)), "an emotion does not fit")
     _require(_is_whole(arrays["made"], 2) and _is_whole(arrays["stamps"], 7), "a segment's stamps are no numbers")
     return Segment.from_arrays(arrays)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pflx.engines import Array
 from pflx.engines.gpu.placement import Fetching, Here
+from pflx.runtime.frames.event import Events
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Rung
 
@@ -22,6 +23,7 @@ class Segment:
         shown: the same, on its way to the host.
         generated_pose: float32 [M, hop, 6], before PosNet, likewise.
         emotion: float32 [M, hop, 25], likewise, of generators that tell it.
+        events: what begins in it, [N, 6].
         face: the speaker's face.
         rung: FULL, or FEWER_STEPS.
         stamps: when it was made.
@@ -31,6 +33,7 @@ class Segment:
     shown: Fetching
     generated_pose: Fetching
     emotion: Fetching | None
+    events: Events
     face: FaceState
     rung: Rung
     stamps: SegmentStamps
@@ -40,6 +43,7 @@ class Segment:
         arrays = {
             "coefficients": self.shown.wait(),
             "generated_pose": self.generated_pose.wait(),
+            "events": self.events,
             "made": np.array([self.face, self.rung]),
             "stamps": np.array(astuple(self.stamps)),
         }
@@ -54,6 +58,7 @@ class Segment:
             shown=Here(arrays["coefficients"]),
             generated_pose=Here(arrays["generated_pose"]),
             emotion=Here(arrays["emotion"]) if "emotion" in arrays else None,
+            events=arrays["events"],
             face=FaceState(face),
             rung=Rung(rung),
             stamps=SegmentStamps(*(int(stamp) for stamp in arrays["stamps"])),

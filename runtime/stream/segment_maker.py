@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.frames.pace import UNHURRIED, Pace
 from pflx.runtime.generators.speaker_window import Ahead, Window
-from pflx.runtime.stream.chain import Chain, Noise
+from pflx.runtime.stream.chain import TOLD_NOISE, Chain, Noise
 from pflx.runtime.stream.coefficient_track import CoefficientTrack
 from pflx.runtime.stream.hop import HopState, Motion, make_segment
 from pflx.runtime.stream.repair import Draft, hold_good, is_finite, to_check
 from pflx.runtime.stream.segment import Segment, SegmentStamps
+from pflx.runtime.stream.turn_book import Span
+from pflx.runtime.stream.turn_taking import Direction
 
 log = logging.getLogger(__name__)
 
@@ -58,22 +61,24 @@ class SegmentMaker:
         self._was_spoilt = False
         self._warned = False
 
-    def make(self, taken: Window, ahead: Ahead, pace: Pace) -> None:
+    def make(self, taken: Window, ahead: Ahead, pace: Pace, span: Span) -> None:
         """Make the next segment, then put it on the track in one go.
 
         Args:
             taken: the frames it takes; none if it was made in one piece with the one before.
             ahead: what was done for the first of them already.
             pace: chooses the denoising steps.
+            span: what the listener was told for it.
         """
         self.settle(pace)
         chain, index, before = self._chain, self._track.n_closed, self.state
         begun = chain.clock()
         steps = pace.steps(self._track.expected_number(index * chain.generator.hop), chain.generator.steps)
         size = chain.generator.noise_size
-        noise = np.stack([self._noise(index, sample, size) for sample in range(self._samples)])
+        noise = self._draws(index, 0, size)
+        told = Direction(span, partial(self._draws, index, TOLD_NOISE))
         is_seam = bool(taken.video) or not index
-        motion, after = make_segment(chain, taken, before, noise, steps=steps, ahead=ahead, is_seam=is_seam)
+        motion, after = make_segment(chain, taken, before, noise, steps=steps, ahead=ahead, is_seam=is_seam, told=told)
         raw = motion.reaction.coefficients
         generated = fetch(raw)
         few = steps is not None and steps < max(chain.generator.steps)
@@ -161,6 +166,10 @@ class SegmentMaker:
         self._draft = None
         self.state = state or self.state
 
+    def _draws(self, index: int, first: int, size: int) -> Array:
+        """Noise of as many samples as there are reactions, from one of them on, float32 [M, size]."""
+        return np.stack([self._noise(index, first + sample, size) for sample in range(self._samples)])
+
     def _segment(self, motion: Motion, generated: Fetching, taken: Window, rung: Rung) -> Segment:
         emotion = motion.reaction.emotion
         return Segment(
@@ -168,6 +177,7 @@ class SegmentMaker:
             shown=fetch(motion.joined),
             generated_pose=Part(generated, (..., POSE)),
             emotion=None if emotion is None else fetch(emotion),
+            events=motion.reaction.events,
             face=motion.face,
             rung=rung,
             stamps=self._stamps(motion, taken),

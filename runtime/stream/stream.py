@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -27,7 +28,7 @@ from pflx.runtime.stream.inbox import Arrival, Inbox
 from pflx.runtime.stream.render_queue import RenderQueue
 from pflx.runtime.stream.saved import OtherStreamError, Saved
 from pflx.runtime.stream.segment_maker import SegmentMaker
-from pflx.runtime.stream.turn_book import Told, TurnBook
+from pflx.runtime.stream.turn_book import DEAF_FRAMES, Told, TurnBook
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +88,12 @@ class Stream:
         self._inbox = Inbox(silent=not audio, start_s=start_s, sample_rate_hz=chain.speaker.sample_rate_hz)
         self._ahead = Ahead()
         self._track = CoefficientTrack(chain.generator.hop, chain.lookahead)
-        self._pictures = RenderQueue(chain, self._track, samples)
+        self._turns = TurnBook()
+        self._pictures = RenderQueue(chain, self._track, samples, partial(self._turns.shown, chain.generator))
         start = HopState.start(chain, track, samples)
         self._segments = SegmentMaker(chain, self._track, samples, noise, start, self._pictures.recall)
         self._n_taken = 0  # speaker frames that segments were made of; the others wait in the inbox
         self._n_speaker: int | None = None
-        self._turns = TurnBook()
 
     @property
     def next_frame(self) -> int:
@@ -184,6 +185,7 @@ class Stream:
         shown = -(-self._pictures.n_emitted // self._samples)
         here = max(self._n_taken, shown)
         self._inbox.keep(here - self._n_taken)
+        self._turns.flush(here)
         self._track.names = {position: name for position, name in self._track.names.items() if position < here}
         self._ahead = Ahead()
         self._pictures.go_on_at(here * self._samples)
@@ -287,6 +289,7 @@ class Stream:
             state=self._segments.state,
             inbox=self._inbox,
             segments=self._track.segments,
+            turns=self._turns,
         ).to_snapshot()
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
@@ -319,6 +322,7 @@ class Stream:
             dict(saved.segments),
         )
         self._n_taken, self._n_speaker, self._inbox = saved.n_taken, saved.n_speaker, saved.inbox
+        self._turns.told = saved.turns.told
         self._pictures.go_on_at(saved.n_emitted)
         self._ahead = Ahead()
 
@@ -367,7 +371,10 @@ class Stream:
     def _name_frames(self, before: int) -> None:
         """Remember what the frames are called that came after the first `before` ones of the inbox."""
         start = self._n_taken + before
-        self._track.names |= {start + index: name for index, name in enumerate(self._inbox.names(before))}
+        names = self._inbox.names(before)
+        self._track.names |= {start + index: name for index, name in enumerate(names)}
+        for index, (number, time_s) in enumerate(names):
+            self._turns.name(start + index, number, time_s)
 
     def _n_missing(self) -> int:
         """How many frames the next segment takes from the inbox."""
@@ -407,13 +414,14 @@ class Stream:
 
     def _close_segment(self, pace: Pace) -> None:
         """Make the next segment of the frames that wait, then forget these."""
-        taken = self._inbox.window(self._n_missing())
-        self._segments.make(taken, self._ahead, pace)
+        taken = self._turns.heard(self._inbox.window(self._n_missing()), self._n_taken)
+        self._segments.make(taken, self._ahead, pace, self._turns.span(self._chain.generator, self._track.n_closed))
         self._inbox.drop(len(taken.video))
         self._n_taken += len(taken.video)
         self._ahead = Ahead()
         self._segments.settle(pace, wait=False)
         self._track.forget(self._pictures.position)
+        self._turns.forget(min(self._n_taken, self._pictures.position) - self._chain.generator.hop - DEAF_FRAMES)
 
     def _may_close_early(self) -> bool:
         """Whether the next segment can be made while the pictures of the last one are rendered."""

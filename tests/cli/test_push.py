@@ -117,6 +117,12 @@ def test_who_may_not_write_is_told(hub: Hub, bundle: Path, tmp_path: Path) -> No
     assert not hub.repos
 
 
+def test_offline_nothing_is_published(bundle: Path, tmp_path: Path) -> None:
+    [outcome] = pflx_with(None, tmp_path, ["push", bundle, "me/listener", "--license", "mit"], HF_HUB_OFFLINE="1")
+    said = "pflx: hf://me/listener: HF_HUB_OFFLINE forbids to publish. Unset that, and try again.\n"
+    assert (outcome.code, outcome.err.endswith(said)) == (1, True)
+
+
 def test_a_dry_run_and_a_card_alone_need_no_network(tmp_path: Path, bundle: Path) -> None:
     command = ["push", bundle, "me/listener", "--license", "mit"]
     card = tmp_path / "card.md"

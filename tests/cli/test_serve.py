@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -17,6 +17,7 @@ from support.fakes import open_fake, portrait_of, write_fake_bundle
 from pflx.runtime import Listener, bundle_engines
 from pflx.runtime.serve import app as app_module
 from pflx.runtime.serve.guard import Guard
+from pflx.runtime.serve.lobby import Lobby
 
 TOKEN = "a token of some length"
 
@@ -30,6 +31,7 @@ class Scene:
         self.closed: list[Listener] = []
         self.closed_while_serving: list[int] = []
         self.settings: Any = None
+        self.portraits: list[str] = []
         self.port = 0
         Image.fromarray(portrait_of()).save(folder / "me.png")
         for name in ("one", "two"):
@@ -37,6 +39,7 @@ class Scene:
         patch.setattr(bundle_engines, "OrtEngine", open_fake)
         patch.setattr(uvicorn.Server, "serve", self._serve)
         patch.setattr(app_module, "Guard", self._guard(Guard))
+        patch.setattr(app_module, "make_app", self._remembering(app_module.make_app))
         close = Listener.close
 
         def closing(listener: Listener) -> None:
@@ -51,6 +54,13 @@ class Scene:
 
     def refuse(self, *options: str, code: int = 1) -> str:
         return refusal("serve", self.folder / "one.pflx", "-p", self.folder / "me.png", *options, code=code)
+
+    def _remembering(self, make_app: Any) -> Any:
+        def make(lobby: Lobby, *given: Any) -> Guard:
+            self.portraits = lobby.describe()["portraits"]
+            return cast("Guard", make_app(lobby, *given))
+
+        return make
 
     async def _serve(self, sockets: list[socket.socket]) -> None:
         self.served += [each.getsockname()[:2] for each in sockets]
@@ -84,6 +94,17 @@ def test_every_bundle_is_offered_and_closed_at_the_end(scene: Scene) -> None:
     assert scene.serve("one.pflx", "two.pflx").code == 0
     assert scene.closed_while_serving == [0]
     assert len(scene.closed) == 2
+
+
+def test_portraits_are_told_apart_by_the_names_of_their_files(scene: Scene) -> None:
+    Image.fromarray(portrait_of(1)).save(scene.folder / "you.jpg")
+    assert scene.serve(options=("-p", str(scene.folder / "you.jpg"), "-p", str(scene.folder / "me.png"))).code == 0
+    assert scene.portraits == ["me-1", "you", "me-3"]
+
+
+def test_without_a_portrait_it_is_the_one_that_comes_with_pflx(scene: Scene) -> None:
+    assert pflx("serve", scene.folder / "one.pflx", "--port", 0).code == 0
+    assert scene.portraits == ["portrait"]
 
 
 def test_what_it_is_told_reaches_the_server(scene: Scene) -> None:

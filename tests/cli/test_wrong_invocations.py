@@ -31,7 +31,7 @@ MISTYPED = {
     "calibrate lookahaed": "pflx calibrate has no command 'lookahaed'. Did you mean `pflx calibrate lookahead`?",
     "-v": (
         "pflx needs a command: demo, export, build, inspect, push, run, batch, collect, live, serve, bench-latency, "
-        "evaluate, doctor or calibrate."
+        "crop, evaluate, doctor or calibrate."
     ),
     "--verison": "pflx has no option --verison. Did you mean --version?",
     "-x": "pflx has no option -x. See `pflx --help`.",
@@ -140,6 +140,11 @@ MISTYPED = {
     "bench-latency me.png -p me.pflx": (
         "BUNDLE me.png and --portrait me.pflx are swapped. Give me.pflx --portrait me.png"
     ),
+    "crop clips": "pflx crop needs --output. For example: pflx crop clips -o crops",
+    "crop clips -o crops --pfl floting": (
+        "--pfl is 'floting'; give release, paper or floating. Did you mean floating?"
+    ),
+    "crop clips -o crops --size 8": "--size is '8'; give a whole number, 16 or more.",
     "evaluate": "pflx evaluate needs PREDICTIONS. For example: pflx evaluate run.npz",
     "evaluate https://me.example/run.npz": (
         "PREDICTIONS is https://me.example/run.npz, an address; pflx reads files. Download it, and give the path."

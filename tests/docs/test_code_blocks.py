@@ -8,25 +8,29 @@ from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
-from unittest.mock import create_autospec
+from unittest.mock import Mock, create_autospec
 
+import cv2
 import numpy as np
 import pytest
 from support.fakes import ONE_FACE, fake_listener
 from support.media.clips import PictureTrack, greys, write_tracks
+from support.media.noted import NotedFaces, write_noted
 from support.places import ROOT, python_blocks
 
 from pflx.engines.gpu.device import Device
-from pflx.runtime import EngineSettings, Listener, ListenerFrame, LiveSettings
+from pflx.runtime import EngineSettings, Listener, ListenerFrame, LiveSettings, open_speaker
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.bundle_engines import open_engine
+from pflx.runtime.dataset import crop
+from pflx.runtime.dataset.crop_record import read_record
 from pflx.runtime.media.video_writer import VideoWriter
 
-RUN_HERE = {"datasets.md": 1, "features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1}
+RUN_HERE = {"cropping.md": 2, "datasets.md": 1, "features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1}
 RUN_ELSEWHERE = {
     "README.md": 2,  # tests/examples/test_examples.py
     "hub.md": 1,  # tests/engines/hub/test_fetch.py
-    "embedding.md": 6,  # files in examples/, word for word: tests/examples/test_embedding.py
+    "embedding.md": 7,  # files in examples/, word for word: tests/examples/test_embedding.py
 }
 
 
@@ -58,6 +62,35 @@ def test_a_clip_is_read_as_the_page_on_inputs_does(
         "0.0 (25, 96, 96, 3) (16000,)",
         "1.0 (25, 96, 96, 3) (16000,)",
     ]
+
+
+def test_a_clip_is_cropped_as_the_page_on_cropping_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_noted(tmp_path / "speaker.mp4", 0, 3, (320, 280))
+    faces = NotedFaces([[[(60, 40, 100, 110)]] * 3])
+    monkeypatch.setattr(crop, "BlazeFace", lambda: faces)
+    ran(blocks("cropping.md")[0], {})
+    region = "Region(left=60, top=40, right=160, bottom=150)"
+    assert capsys.readouterr().out.splitlines() == [f"{region} 3 ()", *["(256, 256, 3)"] * 3]
+    assert open_speaker(tmp_path / "crop.mp4").frames == 3
+
+
+def test_clips_are_cropped_by_the_released_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    write_noted(tmp_path / "clips" / "a.mp4", 0, 2, (320, 280))
+    cascade = Mock()
+    cascade.detectMultiScale.return_value = np.array([[60, 40, 100, 110]], np.int32)
+    monkeypatch.setattr(cv2, "CascadeClassifier", lambda path: cascade, raising=False)
+    ran(blocks("cropping.md")[1], {"__name__": "__main__"})
+    found = read_record(tmp_path / "crops" / "a.mp4")
+    assert found is not None
+    assert found.setup.detector == "__main__.Haar"
+    assert found.boxes == ((60.0, 40.0, 100.0, 110.0),) * 2
+    grey, scale, neighbours = cascade.detectMultiScale.call_args.args
+    assert (grey.shape, scale, neighbours) == ((280, 320), 1.1, 6)
 
 
 def test_the_fitted_extractor_scales_and_passes_on_that_there_is_no_face() -> None:

@@ -50,7 +50,8 @@ def shown_examples() -> dict[str, str]:
 def test_the_document_shows_the_examples_as_they_are() -> None:
     shown = shown_examples()
     assert set(shown) == {
-        *("embed.py", "webcam_window.py", "push.py", "asyncio_frames.py", "fastapi_endpoint.py", "frame_consumer.py")
+        *("embed.py", "webcam_window.py", "push.py", "asyncio_frames.py", "fastapi_endpoint.py", "frame_consumer.py"),
+        "turns.py",
     }
     for name, code in shown.items():
         assert (EXAMPLES / name).read_text() == code, f"docs/embedding.md shows another {name}"
@@ -103,6 +104,22 @@ def test_what_is_pushed_is_reacted_to(
     due = [int(line[2]) for line in lines if line]
     assert len(due) == len(lines)
     assert min(np.diff(due)) >= 39_000_000
+
+
+def test_a_cue_is_told_of_with_the_frame_it_begins_in(
+    opened: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with VideoWriter(tmp_path / "long.mp4", size=(64, 48)) as writer:
+        writer.write(np.zeros((150, 48, 64, 3), np.uint8))
+    monkeypatch.setattr(sys, "argv", ["turns.py", "me.pflx", "me.png", str(tmp_path / "long.mp4")])
+    runpy.run_path(str(EXAMPLES / "turns.py"))
+    lines = [
+        re.fullmatch(r"(\d\.\d\d) s  (nod|blink) (cue|)  \d\.\d\d s", line)
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    assert all(lines)
+    (cued,) = (float(line[1]) for line in lines if line and line[3] == "cue")
+    assert 5.0 <= cued <= 5.32
 
 
 def test_the_event_loop_gets_frames_with_their_times(

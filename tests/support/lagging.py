@@ -38,6 +38,7 @@ class Windowed:
 
     needs: tuple[str, ...] = ("coefficients", "mfcc")
     noise_size, steps = 4, ()
+    is_joined = False
 
     def __init__(self, window: int, hop: int, lead: int, opening: int) -> None:
         self.window, self.hop, self.lead, self.opening = window, hop, lead, opening

@@ -48,7 +48,8 @@ def graph_uses(manifest: Manifest, samples: int, options: GeneratorOptions | Non
     generator = make_generator(manifest.generator, counting, options)
     uses = _steady_uses(generator, counting, samples, blank_window(generator, manifest.sample_rate_hz))
     sizes = {**CALL_SIZES, "samples": samples}
-    others = {manifest.smoother.graphs["smooth"]: 1, manifest.renderer.graphs["frame"]: generator.hop * samples}
+    joins = 0 if generator.is_joined else 1
+    others = {manifest.smoother.graphs["smooth"]: joins, manifest.renderer.graphs["frame"]: generator.hop * samples}
     return {
         name: uses[name] if name in manifest.generator.graphs.values() else Use(others.get(name, 0), sizes)
         for name in manifest.graphs

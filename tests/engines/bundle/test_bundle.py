@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.files.unprivileged import shared_folder, unprivileged
 from support.sample_bundle import fill_bundle, sample_manifest
 
 from pflx.engines import (
@@ -232,7 +234,54 @@ def test_line_ends_that_git_changed_are_called_so(bundle: Path) -> None:
         Bundle.open(bundle)
 
 
+@pytest.mark.parametrize("place", ["manifest.json", "graphs", GRAPH, "."])
+def test_what_may_not_be_read_is_named(place: str) -> None:
+    with shared_folder() as folder:
+        with bundle_writer(folder / "me.pflx") as made:
+            fill_bundle(made)
+        hidden = folder / "me.pflx" / place
+        mode = hidden.stat().st_mode
+        hidden.chmod(0)
+        with unprivileged(), pytest.raises(BundleMissingError) as caught:
+            Bundle.open(folder / "me.pflx")
+        hidden.chmod(mode)
+        named = folder / "me.pflx" / ("manifest.json" if place == "." else place)
+        assert str(caught.value) == f"{named} cannot be opened: Permission denied. Check the path, and who may read it."
+        Bundle.open(folder / "me.pflx")
+
+
+@pytest.mark.parametrize("target", ["graphs", "."])
+def test_a_folder_that_leads_to_itself_holds_nothing(bundle: Path, target: str) -> None:
+    shutil.rmtree(bundle / "graphs")
+    (bundle / "graphs").symlink_to(target)
+    with pytest.raises(BundleCorruptError, match=r"file 'graphs/\w+\.fp32\.onnx' is missing"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("target", ["itself.pflx", "gone.pflx"])
+def test_a_link_in_the_place_of_a_bundle_that_leads_nowhere_is_called_so(tmp_path: Path, target: str) -> None:
+    (tmp_path / "itself.pflx").symlink_to(target)
+    with pytest.raises(BundleMissingError, match=r"itself\.pflx is a link that leads nowhere"):
+        Bundle.open(tmp_path / "itself.pflx")
+
+
+def test_a_file_that_no_file_system_has_is_missing(bundle: Path) -> None:
+    edit_manifest(bundle, lambda data: data["files"].update({"x" * 300: {"bytes": 6, "sha256": "0"}}))
+    with pytest.raises(BundleCorruptError, match=r"file 'x{300}' is missing"):
+        Bundle.open(bundle)
+
+
+def test_a_manifest_that_would_fill_the_memory_is_not_read(bundle: Path) -> None:
+    os.truncate(bundle / "manifest.json", 1 << 40)
+    with pytest.raises(BundleCorruptError, match=r"manifest\.json has 1099511627776 bytes, more than any manifest"):
+        Bundle.open(bundle)
+
+
 def test_a_path_that_no_file_system_takes_is_refused_in_one_line(tmp_path: Path) -> None:
+    for place in ("a\0b", "a" * 5000):
+        with pytest.raises(BundleMissingError) as caught:
+            Bundle.open(tmp_path / place)
+        assert "\n" not in str(caught.value)
     with pytest.raises(BundleMissingError, match="cannot be opened: File name too long"):
         Bundle.open(tmp_path / ("x" * 300))
 
@@ -249,6 +298,8 @@ def test_a_path_that_no_file_system_takes_is_refused_in_one_line(tmp_path: Path)
         (lambda d: d["smoother"].update(slide=1 << 40), "slide is 1099511627776"),
         (lambda d: d["renderer"].update(size=1 << 20), "is 1048576; it is 16 to 4096 px"),
         (lambda d: d["pfl"].update(window=0), "the crop is of 0 px"),
+        (lambda d: d["smoother"].update(graphs={}), "posnet has no graph with the role 'smooth'"),
+        (lambda d: d["renderer"]["graphs"].pop("frame"), "pirender has no graph with the role 'frame'"),
     ],
 )
 def test_a_manifest_of_absurd_numbers_is_refused_when_it_is_opened(

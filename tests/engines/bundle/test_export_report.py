@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import refusal
@@ -13,7 +14,13 @@ from pflx.engines import Bundle, BundleCorruptError, bundle_writer, write_manife
 from pflx.engines.bundle.export_report import ExportReport, Parity, read_export_report
 from pflx.runtime.builtin import builtin_bundle
 
-PARITY = {"against": "it", "max_levels": 0, "equal_share": 1, "psnr_db": float("inf"), "coefficients_max_abs_error": 0}
+PARITY: dict[str, Any] = {
+    "against": "it",
+    "max_levels": 0,
+    "equal_share": 1,
+    "psnr_db": float("inf"),
+    "coefficients_max_abs_error": 0,
+}
 NODE = {"node": "mul", "operator": "Mul", "largest": 12.5}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -19,6 +21,7 @@ from pflx.engines import Bundle, BundleCorruptError, HubError, OutputError, bund
 from pflx.engines.bundle.writer import check_target, require_own
 from pflx.engines.hub.address import HubAddress, is_address, parse_address
 from pflx.engines.hub.fetch import local_folder
+from pflx.engines.hub.library import import_hub, told
 from pflx.runtime.builtin import builtin_path
 
 pytest.importorskip("huggingface_hub", reason="pflx[hub] is not installed")
@@ -227,3 +230,38 @@ def test_a_malformed_manifest_is_told_as_that_of_any_bundle(hub: Hub, bundle: Pa
     malformed, older = pflx_with(hub, tmp_path, ["inspect", "hf://me/listener"], ["inspect", "hf://me/older"])
     assert "manifest.json is malformed" in malformed.err
     assert "was written by an older pflx" in older.err
+
+
+def answer(status: int, message: str = "") -> Exception:
+    """What the library makes of an answer."""
+    hub = import_hub()
+    response = SimpleNamespace(headers={}, request=None, status_code=status)
+    error: Exception = hub.errors.HfHubHTTPError("Client Error\nfor url", response=response, server_message=message)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (answer(401), "the hub asks who you are: run `hf auth login`."),
+        (
+            answer(403, "No right to this.\nSee there"),
+            "the hub refuses it: No right to this. Sign in with a token that may do this: `hf auth login`.",
+        ),
+        (answer(429, "Too many requests"), "the hub answers 429: Too many requests. Try again later."),
+        (answer(500), "the hub answers 500: Client Error. Try again later."),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "the cache cannot be written: No space left on device. Free space, or set HF_HOME to a folder of your own.",
+        ),
+        (ConnectionResetError(104, "reset"), "the hub cannot be reached: [Errno 104] reset. Try again."),
+        (RuntimeError("TLS failed.\n at …"), "the hub cannot be reached: TLS failed. Try again."),
+        (RuntimeError(), "the hub cannot be reached: RuntimeError. Try again."),
+        (ValueError("Repo id must\nbe 'a'."), "Repo id must be 'a'. Change that."),
+    ],
+)
+@pytest.mark.parametrize("writes", [False, True])
+def test_whatever_the_library_raises_is_one_line(error: Exception, said: str, writes: bool) -> None:
+    with pytest.raises(HubError) as caught, told(HubAddress("me/listener"), writes=writes):
+        raise error
+    assert str(caught.value) == f"hf://me/listener: {said}"

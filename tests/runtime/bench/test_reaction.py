@@ -94,6 +94,7 @@ def test_a_network_that_ignores_the_event_is_caught() -> None:
 
     class Deaf:
         hop, window, opening, lead, noise_size, steps, needs = HOP, HOP, HOP, 0, 128, (), ("video", "audio")
+        is_joined = False
 
         def start(self, samples: int) -> dict[str, Array]:
             return {}

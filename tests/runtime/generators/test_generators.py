@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.fakes import HOP, Recording, fake_engines, fake_listener, fake_manifest, frames_of, sound_of
 
-from pflx.engines import Array, BundleError, Engine
+from pflx.engines import Array, BundleError, Engine, FakeEngine, TensorSpec
 from pflx.runtime.generators import Generator, SpeakerWindow, State, make_generator
 from pflx.runtime.generators.reactface import VARIANCE_FLOOR, add_moments, normalise
 
@@ -76,6 +76,21 @@ def test_an_unknown_generator_is_named() -> None:
     stranger = replace(manifest, generator=replace(manifest.generator, name="oracle"))
     with pytest.raises(BundleError, match="'oracle', this pflx runs reactface"):
         fake_listener(manifest=stranger)
+
+
+def test_what_a_generator_reads_and_its_bundle_lacks_is_named() -> None:
+    info, engines = fake_manifest().generator, fake_engines()
+    listener = engines["reactface_listener"]
+    inputs = dict(listener.inputs)
+    with pytest.raises(BundleError, match="'reactface', and what that reads is not all there: 'listener'"):
+        make_generator(replace(info, graphs={"speaker": "reactface_speaker"}), engines)
+    for eps, said in ((None, "'eps'"), (("samples", "any"), "'eps' has the dynamic axis 'any'"), ((), "out of range")):
+        named = {**inputs, "eps": TensorSpec(eps, np.dtype(np.float32))} if eps is not None else dict(inputs)
+        if eps is None:
+            del named["eps"]
+        other = FakeEngine(lambda feeds: feeds, named, listener.outputs)
+        with pytest.raises(BundleError, match=f"is not all there: .*{said}"):
+            reactface({**engines, "reactface_listener": other})
 
 
 @given(seed=st.integers(0, 99), cuts=st.lists(st.integers(1, 4000), max_size=4), offset=st.floats(-0.9, 0.9))

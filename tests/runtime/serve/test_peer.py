@@ -26,13 +26,14 @@ from support.serve.serve_client import (
     shape_of,
     until,
 )
-from support.serve.serve_listener import SIDE, moved, nodding_listener, slow
+from support.serve.serve_listener import SIDE, moved, nodding_listener
 
-from pflx.runtime import Face
+from pflx.runtime import Face, Listener
 from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
+from pflx.runtime.rendering.portrait import load_whole
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 
 # What a visitor sees
@@ -189,8 +190,9 @@ def test_the_page_is_told_what_there_is_to_choose_from() -> None:
 
 def test_settings_for_which_there_is_no_time_are_refused_and_the_session_goes_on_as_before() -> None:
     async def act(here: Scene) -> None:
-        await here.seated()
         visitor = await here.seated()
+        answers = iter([0.0, None])  # of its time: nothing for the new settings, anything for the old
+        here.lobby.peers[visitor.id]._allowed = lambda listener: next(answers)
         answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 3})
         assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
         assert visitor.id in here.lobby.peers
@@ -198,7 +200,19 @@ def test_settings_for_which_there_is_no_time_are_refused_and_the_session_goes_on
         await visitor.see(seen + 10)
         assert visitor.pictures[-1].width == SIDE
 
-    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.008)), max_load=0.7)
+    play(act, nodding_listener(PORTRAIT))
+
+
+def test_who_has_no_time_for_the_old_settings_either_must_leave_and_is_told_so() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated()
+        here.lobby.peers[visitor.id]._allowed = lambda listener: 0.0
+        answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 3})
+        assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
+        await until(lambda: not here.lobby.peers)
+        await until(lambda: visitor.told[-1]["type"] == "ended")
+
+    play(act, nodding_listener(PORTRAIT))
 
 
 def test_what_the_listener_does_is_told_at_once_and_with_the_next_figures() -> None:
@@ -215,6 +229,17 @@ def test_what_the_listener_does_is_told_at_once_and_with_the_next_figures() -> N
         assert told[0]["size"] == 6.5
 
     play(act)
+
+
+def test_the_listener_that_comes_with_pflx_is_said_to_blink() -> None:
+    async def act(here: Scene) -> None:
+        visitor = await here.seated(sees=False)
+        await until(lambda: any(message["type"] == "events" for message in visitor.told))
+        told = next(message["events"] for message in visitor.told if message["type"] == "events")
+        assert {event["kind"] for event in told} == {"blink"}  # nobody speaks
+
+    with Listener.open(None, PORTRAIT) as listener:
+        play(act, listener, portraits={"astronaut": load_whole(PORTRAIT)})
 
 
 def test_the_events_of_the_first_listener_come_out_of_its_frames() -> None:

@@ -62,6 +62,19 @@ def reaction(listener: Listener, step: int = N, **options: Any) -> list[Listener
         return frames + list(stream.pull())
 
 
+def test_turns_and_cues_give_the_frames_of_the_cpu() -> None:
+    def told(listener: Listener) -> list[Any]:
+        with listener.stream(seed=5, samples=2) as stream:
+            stream.set_turn("speaking", frame=10)
+            stream.set_turn("listening", frame=27)
+            stream.cue("nod", frame=20)
+            push(stream, 0, N)
+            stream.finish()
+            return [(content(frame), frame.events) for frame in stream.pull()]
+
+    assert told(gpu_listener(lookahead=3)) == told(fake_listener(lookahead=3))
+
+
 @pytest.mark.parametrize("capture", [True, False])
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("lookahead", [0, 3, 13])

@@ -182,6 +182,7 @@ class Denoising:
 
     def __init__(self, generator: Any) -> None:
         self.window, self.hop, self.noise_size = generator.window, generator.hop, generator.noise_size
+        self.is_joined = generator.is_joined
         self.lead, self.opening, self.needs = generator.lead, generator.opening, generator.needs
         self.start = generator.start
         self.taken: list[int | None] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from support.serve.serve_client import PORT, WISH, Browser, Visitor, serving
 from support.serve.serve_listener import SIDE
 
 from pflx.runtime import Listener
+from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.serve import ServeSettings
 from pflx.runtime.serve.lobby import Lobby
 
@@ -45,10 +46,15 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(*listeners: Listener, **settings: Any) -> AsyncIterator[Scene]:
+async def scene(
+    *listeners: Listener, portraits: Mapping[str, UInt8Array] | None = None, **settings: Any
+) -> AsyncIterator[Scene]:
     """A server with these listeners; its visitors leave at the end."""
     given = ServeSettings(**{"port": PORT, "max_load": 10, **settings})
-    async with serving(*listeners, settings=given) as (browser, lobby):
+    async with serving(*listeners, settings=given, **({"portraits": portraits} if portraits else {})) as (
+        browser,
+        lobby,
+    ):
         here = Scene(browser, lobby)
         try:
             yield here

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -20,6 +21,7 @@ from PIL import Image
 from support.fakes import SIZE, fake_listener, frames_of, portrait_of
 
 from pflx.runtime import Listener
+from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.serve.app import make_app
 from pflx.runtime.serve.guard import Guard
 from pflx.runtime.serve.lobby import Lobby
@@ -182,11 +184,14 @@ async def until(what: Any, timeout_s: float = 20) -> None:
 
 @asynccontextmanager
 async def serving(
-    *listeners: Listener, settings: ServeSettings | None = None, **limits: Any
+    *listeners: Listener,
+    settings: ServeSettings | None = None,
+    portraits: Mapping[str, UInt8Array] = MappingProxyType({"fake": portrait_of(), "red": _RED}),
+    **limits: Any,
 ) -> AsyncIterator[tuple[Browser, Lobby]]:
     """A server without a network, and what a page would ask it with."""
     named = {f"fake-{number}": listener for number, listener in enumerate(listeners or (fake_listener(),))}
-    lobby = Lobby(named, {"fake": portrait_of(), "red": _RED}, settings or ServeSettings(port=PORT))
+    lobby = Lobby(named, portraits, settings or ServeSettings(port=PORT))
     try:
         yield Browser(make_app(lobby, PORT, **limits)), lobby
     finally:

@@ -38,9 +38,14 @@ IS_LIVE = f"{STATE} === 'live'"
 class Server:
     """A server in a thread of its own, on a free port."""
 
-    def __init__(self, listener: Callable[[], Listener] = lambda: nodding_listener(PORTRAIT), **settings: Any) -> None:
+    def __init__(
+        self,
+        listener: Callable[[], Listener] = lambda: nodding_listener(PORTRAIT),
+        portraits: Mapping[str, UInt8Array] = PORTRAITS,
+        **settings: Any,
+    ) -> None:
         self.settings = ServeSettings(**{"port": 0, "max_load": 10, **settings})
-        self._open = listener
+        self._open, self._portraits = listener, portraits
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -66,7 +71,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         with listen(self.settings) as socket, self._open() as listener:
             port = socket.getsockname()[1]
-            self.lobby = Lobby({"nodding": listener}, PORTRAITS, self.settings)
+            self.lobby = Lobby({"nodding": listener}, self._portraits, self.settings)
             self._server = make_server(make_app(self.lobby, port))
             self.url = f"http://localhost:{port}/"
             self._ready.set()

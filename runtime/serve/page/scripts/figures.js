@@ -9,10 +9,7 @@ const RUNGS = {
   FULL: "in full", FEWER_STEPS: "with fewer denoising steps", HALF_RATE: "one for two frames", HOLD: "not now: the last once more",
   WARPED: "by moving the head of the last",
 };
-const SHORT = {
-  FEWER_STEPS: "with fewer steps, for time is short", HALF_RATE: "at half the rate, for time is short",
-  HOLD: "later than it should, for time is short", WARPED: "with simpler pictures, for time is short",
-};
+const SHORT = { FEWER_STEPS: "in fewer steps", HALF_RATE: "at half the rate", HOLD: "a little late", WARPED: "in simpler pictures" };
 
 const here = { reaction: null, network: null, buffer: null }; // in ms: the parts of the first figure
 const totals = []; // of the last minute: when, and how long
@@ -39,12 +36,13 @@ export function panel(mine, message) {
   $("waiting-frames").textContent = ms(message.waiting_ms.frames);
   $("unsent").textContent = message.unsent;
   $("unread").textContent = message.unread;
-  total();
+  chart(total());
 }
 
 export function network(roundTripMs) {
   here.network = roundTripMs;
   $("network").textContent = ms(roundTripMs);
+  total();
 }
 
 // From what the visitor does to the first picture that depends on it, on this screen.
@@ -52,7 +50,7 @@ function total() {
   const parts = Object.values(here);
   const sum = parts.includes(null) ? null : parts.reduce((one, other) => one + other);
   $("total").textContent = seconds(sum);
-  chart(sum);
+  return sum;
 }
 
 function seconds(value) {
@@ -76,7 +74,7 @@ function tellRung(rung) {
   const now = performance.now();
   if (rung === told.rung || now - told.at < 10_000) return;
   told = { rung, at: now };
-  $("status-text").textContent = rung === "FULL" ? "Listening to you" : `Listening to you, ${SHORT[rung] ?? rung}`;
+  $("status-text").textContent = rung === "FULL" ? "Listening to you" : `Listening, ${SHORT[rung] ?? rung}`;
 }
 
 function tenths(value) {
@@ -116,5 +114,6 @@ export async function measure(mine) {
     $("fps").textContent = ((entry.framesDecoded - before.framesDecoded) / elapsed).toFixed(1);
     if (emitted) here.buffer = ((entry.jitterBufferDelay - before.jitterBufferDelay) / emitted) * 1000;
     $("buffer").textContent = ms(here.buffer);
+    total();
   }
 }

@@ -6,6 +6,7 @@ import { addLevel } from "./strip.js";
 const EVERY_MS = 50;
 const QUIETEST_DB = -60;
 const VOICE_DB = -45; // of a voice at a table, after the browser's own gain control; rooms are below
+const FALL = 0.85; // of the bar, each time: it follows a voice up at once, and down in a moment
 const HELD_MS = 800; // a voice pauses between words
 const SILENT_MS = 8000; // until it is asked whether the microphone is on
 
@@ -13,6 +14,7 @@ let context = null;
 let source = null;
 let analyser = null;
 let timer = 0;
+let bar = 0;
 let heard = { voice: -Infinity, any: 0 };
 
 export function hearken(stream) {
@@ -41,7 +43,8 @@ function listen(samples, on) {
   const level = Math.min(1, Math.max(0, (db - QUIETEST_DB) / -QUIETEST_DB));
   const now = performance.now();
   if (db > VOICE_DB) heard.voice = heard.any = now;
-  $("meter").style.setProperty("--level", level.toFixed(2));
+  bar = Math.max(level, bar * FALL);
+  $("meter").style.setProperty("--level", bar.toFixed(2));
   addLevel(now, level, db > VOICE_DB);
   if (!on) tell("You are muted");
   else if (now - heard.voice < HELD_MS) tell("I hear you");

@@ -10,7 +10,7 @@ const CAUSE_MS = 6000; // what lies further back is not what an answer is to
 
 const DOES = { nod: "Nodded", smile: "Smiled", attention: "Looked up" };
 const WHY = {
-  pause: "you paused", "low pitch": "your voice fell", "long turn": "you go on", face: "you smiled", cue: "it was told to",
+  pause: "you paused", "low pitch": "your voice fell", face: "you smiled", cue: "it was told to",
   voice: { attention: "you began to speak", smile: "you sound lively", nod: "you spoke" },
 };
 
@@ -30,10 +30,15 @@ export function addEvent({ kind, because }, at) {
   const cause = because === "pause" ? pauseBefore(at) : because === "voice" ? wordBefore(at) : null;
   marks.push({ at, kind, cause });
   if (!DOES[kind]) return null;
-  const why = WHY[because]?.[kind] ?? WHY[because];
-  $("answer").textContent = why ? `${DOES[kind]}: ${why}` : DOES[kind];
+  $("answer").textContent = words(kind, because);
   met();
   return cause === null ? null : at - cause;
+}
+
+function words(kind, because) {
+  if (because === "long turn") return `${DOES[kind]} along`;
+  const why = WHY[because]?.[kind] ?? WHY[because];
+  return why ? `${DOES[kind]}: ${why}` : DOES[kind];
 }
 
 // When the last silence began that was long enough to be answered.

@@ -172,6 +172,7 @@ class Stepped:
 
     def __init__(self, generator: Generator, clock: VirtualClock, step_ms: float) -> None:
         self.window, self.hop, self.noise_size = generator.window, generator.hop, generator.noise_size
+        self.is_joined = generator.is_joined
         self.lead, self.opening, self.needs = generator.lead, generator.opening, generator.needs
         self.taken: list[int] = []
         self.start = generator.start

@@ -6,53 +6,102 @@ States are float64 arrays of M samples; times are in s.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
 from pflx.engines import Array
-from pflx.runtime.generators.habits import habit
+from pflx.runtime.frames.coefficients import POSE
+from pflx.runtime.frames.event import CAUSES, Cause, Noted, note
+from pflx.runtime.generators.behaviour.habits import habit
 
-NOD_NOISE, BLINK_NOISE, AXES = 5, 1, 3
+NOD_NOISE, BLINK_NOISE, AXES = 5, 2, 3
 """Normal numbers that one nod and one gap between blinks take; and angles of the head."""
 
+ROTATION = slice(POSE.start, POSE.start + AXES)
+TO_PICTURE = np.array([1.0, -1.0, -1.0])
+"""FaceVerse's angles to pitch, yaw and roll in the picture, and back."""
+
 _LONG_AGO = 60.0
+_TINY_S = 1e-9
 _TWO = 2.0  # deviations that a draw is cut at
-_BLINK_S = habit("blink_closing") + habit("blink_opening")
+_BLINK_S = habit("blink_closing") + habit("blink_shut") + habit("blink_opening")
 _NORMAL = NormalDist()
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a listener nods.
+
+    Attributes:
+        cause: why.
+        wait: name of the time from there to the nod.
+        share: name of the share of listeners who do; None for all.
+        small: whether it is no more than a small dip.
+        apart: whether it keeps its distance from the nod before; else it only waits for its end.
+    """
+
+    cause: Cause
+    wait: str
+    share: str | None = None
+    small: bool = False
+    apart: bool = True
+
+
 def no_nods(samples: int) -> Array:
-    """Float64 [M, 2, 4]: of the last two nods the time since their start, depth, period and number of dips."""
-    nods = np.zeros((samples, 2, 4))
+    """Float64 [M, 2, 5]: of the last two nods the time since their start, depth, period, number of dips and cause."""
+    nods = np.zeros((samples, 2, 5))
     nods[..., 0] = _LONG_AGO
     return nods
 
 
-def plan_nod(nods: Array, start_s: float, noise: Array) -> Array:
+def plan_nod(nods: Array, start_s: float, noise: Array, manner: Manner, who: Array | bool = True) -> Array:
     """The nods with one more, of the samples that answer and have done with the one before by then.
 
     Args:
         nods: of `no_nods`, or of the last step.
         start_s: when it is to start, 0 or more.
         noise: float64 [M, 5], standard normal.
+        manner: how.
+        who: bool [M], of whom to ask.
     """
     answers, late, depth, period, dips = np.clip(noise, -_TWO, _TWO).T
     start = np.maximum(0.0, start_s + habit("nod_jitter") * late)
+    more = (dips > _exceeded_by("nod_twice")) + (dips > _exceeded_by("nod_thrice")).astype(np.float64)
     new = np.stack(
         [
             -start,
-            habit("nod_deg") * (1 + habit("nod_spread") * depth),
+            habit("nod_deg") * (1 + habit("nod_spread") * depth) * (habit("small_nod") if manner.small else 1),
             habit("nod_period") * (1 + habit("nod_period_spread") * period),
-            1 + (dips > _exceeded_by("nod_twice")) + (dips > _exceeded_by("nod_thrice")).astype(np.float64),
+            1 + (0 if manner.small else 1) * more,
+            np.full(len(start), float(CAUSES.index(manner.cause))),
         ],
         axis=-1,
     )
     last = nods[:, 1]
-    is_free = (start + last[:, 0] >= habit("apart")) & (last[:, 0] + start >= last[:, 2] * last[:, 3])
+    least = np.maximum(last[:, 2] * last[:, 3], habit("apart") if manner.apart else 0.0)
+    is_free = start + last[:, 0] >= least
     has_place = nods[:, 0, 0] >= nods[:, 0, 2] * nods[:, 0, 3]
-    planned = is_free & has_place & (answers < -_exceeded_by("nod_share"))
+    would = np.asarray(True if manner.share is None else answers < -_exceeded_by(manner.share))
+    planned = is_free & has_place & would & who
     return np.where(planned[:, None, None], np.stack([last, new], axis=1), nods)
+
+
+def without_plans(nods: Array) -> Array:
+    """The nods without those that have not begun."""
+    return np.where(nods[..., :1] < 0, no_nods(len(nods)), nods)
+
+
+def begun_nods(nods: Array, times: Array, frame_s: float) -> Iterator[Noted]:
+    """The nods that begin in one of the frames at times from now."""
+    for sample, sample_nods in enumerate(nods.tolist()):
+        for since, depth, period, dips, cause in sample_nods:
+            row = math.floor(-since / frame_s)
+            if since <= 0 and row < len(times):
+                yield note(sample, row, "nod", CAUSES[int(cause)], size=depth, duration_s=period * dips)
 
 
 def nod_pitch(nods: Array, times: Array) -> Array:
@@ -71,8 +120,8 @@ def later(ages: Array, step_s: float) -> Array:
 
 
 def no_blinks(samples: int) -> Array:
-    """Float64 [M, 2]: time since the last blink began, and until the next one."""
-    return np.tile([_LONG_AGO, 60 / habit("blinks") / 2], (samples, 1))
+    """Float64 [M, 2]: time since the last blink began, and until the next one; below 0, that is still to be drawn."""
+    return np.tile([_LONG_AGO, -1.0], (samples, 1))
 
 
 def blink(blinks: Array, times: Array, step_s: float, noise: Array) -> tuple[Array, Array]:
@@ -82,17 +131,30 @@ def blink(blinks: Array, times: Array, step_s: float, noise: Array) -> tuple[Arr
         blinks: of `no_blinks`, or of the last step.
         times: [T] from now.
         step_s: duration of the step, no longer than the shortest gap.
-        noise: [M], standard normal: the gap after the blink that begins in the step.
+        noise: [M, 2], standard normal: the gap after the blink that begins in the step, and how much of the first gap
+            is over when the listener begins.
 
     Returns:
         How far the lids are closed, [M, T] in 0…1, and the next state.
     """
     since, until = blinks.T
+    gap = np.clip(
+        _median_gap() * np.exp(habit("blink_spread") * noise[:, 0]), habit("blink_least"), habit("blink_most")
+    )
+    until = np.where(until < 0, gap * [_NORMAL.cdf(share) for share in noise[:, 1].tolist()], until)
     closed = np.maximum(_lid(since[:, None] + times), _lid(times - until[:, None]))
     begins = until < step_s
-    gap = np.clip(_median_gap() * np.exp(habit("blink_spread") * noise), habit("blink_least"), habit("blink_most"))
     after = np.where(begins, step_s - until, later(since, step_s)), np.where(begins, until + gap, until) - step_s
     return closed, np.stack(after, axis=-1)
+
+
+def begun_blinks(blinks: Array, after: Array, times: Array, frame_s: float) -> Iterator[Noted]:
+    """The blinks that began between two states, in one of the frames at times from the first."""
+    step_s = len(times) * frame_s
+    begun = (after[:, 0] <= step_s) & (after[:, 0] < blinks[:, 0] + step_s - _TINY_S)
+    for sample in np.flatnonzero(begun).tolist():
+        row = math.floor((step_s - after[sample, 0]) / frame_s)
+        yield note(sample, min(row, len(times) - 1), "blink", size=1.0, duration_s=_BLINK_S)
 
 
 def no_sway(samples: int) -> Array:
@@ -146,6 +208,23 @@ def follow_bounded(head: Array, target: Array, frame_s: float) -> Array:
     return np.stack([angles + (speed + after) / 2 * frame_s, after], axis=1)
 
 
+def to_rotation(angles: Array) -> Array:
+    """FaceVerse's rotation in rad of angles in deg, [..., 3]."""
+    return np.asarray(np.radians(angles * TO_PICTURE))
+
+
+def gaze(angles: Array) -> dict[str, Array]:
+    """Weights that turn the eyes back by as much as a head of such angles is turned, each [...]."""
+    up, left = angles[..., 0] / habit("eye_deg"), angles[..., 1] / habit("eye_deg")
+    turns = {
+        ("eyeLookUpLeft", "eyeLookUpRight"): up,
+        ("eyeLookDownLeft", "eyeLookDownRight"): -up,
+        ("eyeLookOutLeft", "eyeLookInRight"): left,
+        ("eyeLookInLeft", "eyeLookOutRight"): -left,
+    }
+    return {name: np.clip(turn, 0, 1) for names, turn in turns.items() for name in names}
+
+
 def _exceeded_by(name: str) -> float:
     """What a normal number exceeds with the probability of that name."""
     return _NORMAL.inv_cdf(1 - habit(name))
@@ -157,10 +236,11 @@ def _median_gap() -> float:
 
 
 def _lid(since: Array) -> Array:
-    """How far a lid is closed at times since its blink began: down smoothly, up smoothly."""
+    """How far a lid is closed at times since its blink began: down quickly, shut, up quickly and then slowly."""
     closing = np.clip(since / habit("blink_closing"), 0, 1)
-    opening = np.clip((since - habit("blink_closing")) / habit("blink_opening"), 0, 1)
-    return _eased(closing) - _eased(opening)
+    shut_until = habit("blink_closing") + habit("blink_shut")
+    opening = np.clip((since - shut_until) / habit("blink_opening"), 0, 1)
+    return _eased(closing) - _eased(1 - np.square(1 - opening))
 
 
 def _eased(share: Array) -> Array:

@@ -1,18 +1,18 @@
-"""The speaker's head pose and smile, as a listener takes them over: late, less, and as in a mirror."""
+"""The speaker's head pose and smile, as a listener takes them over: late, less, as in a mirror; and lively voices."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from pflx.engines import Array
-from pflx.runtime.generators.gestures import follow
-from pflx.runtime.generators.habits import habit
+from pflx.runtime.frames.event import Cause, Noted, note
+from pflx.runtime.generators.behaviour.gestures import ROTATION, follow
+from pflx.runtime.generators.behaviour.habits import habit
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
-ROTATION = slice(52, 55)
 SMILES = [ARKIT_NAMES.index(f"mouthSmile{side}") for side in ("Left", "Right")]
 
 _MIRRORED = np.array([1.0, -1.0, -1.0])  # pitch stays, yaw and roll turn round
@@ -50,6 +50,43 @@ def mirror(rows: Array, state: Mapping[str, Array], frame_s: float) -> tuple[Arr
         angles, speeds = follow(angles, speeds, target, _RATES, frame_s)
         frames.append(angles)
     return np.stack(frames), {"speaker": rows[-1].copy(), "rest": rest, "mirrored": np.stack([angles, speeds])}
+
+
+def smile_at(lively: float, mirrored: Array, state: Mapping[str, Array], frame_s: float) -> tuple[Array, Array]:
+    """The listener's smile: at a face that smiles, or at a voice that is lively, whichever is more.
+
+    Args:
+        lively: weight of the smile that the voice asks for.
+        mirrored: [T], that which the face asks for.
+        state: with `smile`, zeros before the first window.
+        frame_s: from frame to frame.
+
+    Returns:
+        Its weight [T] in 0…1; and the next state: what follows the voice and its velocity, and the last weight.
+    """
+    smile, speed, _ = state["smile"]
+    frames = []
+    for _ in mirrored:
+        smile, speed = follow(smile, speed, np.asarray(lively), _RATES[-1], frame_s)
+        frames.append(float(smile))
+    smiles = np.maximum(mirrored, frames)
+    return smiles, np.array([smile, speed, smiles[-1]])
+
+
+def begun_smile(smiles: Array, mirrored: Array, before: float, samples: int) -> Iterator[Noted]:
+    """The event, if a smile begins to be one in one of the frames.
+
+    Args:
+        smiles: [T], weights.
+        mirrored: [T], what of it is at the speaker's face.
+        before: the weight before.
+        samples: of whom.
+    """
+    seen = habit("smile_seen")
+    rises = (smiles >= seen) & (np.append(before, smiles[:-1]) < seen)
+    for row in np.flatnonzero(rises).tolist():
+        cause: Cause = "face" if mirrored[row] >= smiles[row] else "voice"
+        yield from (note(sample, row, "smile", cause, size=float(smiles[row])) for sample in range(samples))
 
 
 def _turned(rotation: Array, rest: Array, frame_s: float) -> tuple[Array, Array]:

@@ -9,8 +9,8 @@ import pytest
 from support.speaker.heads import SMILE, turning_head
 
 from pflx.engines import Array
-from pflx.runtime.generators import mirroring
-from pflx.runtime.generators.habits import habit
+from pflx.runtime.generators.behaviour import mirroring
+from pflx.runtime.generators.behaviour.habits import habit
 
 HOP = 8
 

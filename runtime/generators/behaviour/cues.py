@@ -1,15 +1,17 @@
-"""Where a speaker's prosody invites a listener's feedback: the rule of Ward & Tsukahara, on line."""
+"""Where a speaker invites a listener's feedback: by low pitch, as Ward & Tsukahara found, and by a pause; on line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pflx.engines import Array
-from pflx.runtime.generators.habits import habit
+from pflx.runtime.frames.event import Cause
+from pflx.runtime.generators.behaviour.habits import habit
 from pflx.runtime.speaker.hearing import HIGHEST_HZ, LOWEST_HZ, TICKS_PER_S, Heard
 
 _BINS_PER_OCTAVE = 48
@@ -23,6 +25,8 @@ def _ticks(name: str) -> int:
 
 _LOW_FOR, _LOW_BREAK = _ticks("low_for"), _ticks("low_break")
 _SPEECH, _PAUSE, _KNOWN = _ticks("speech_before"), _ticks("pause"), _ticks("pitch_known")
+_PAUSE_FOR, _PAUSE_AFTER = _ticks("pause_for"), _ticks("pause_after")
+_BEGUN, _SILENT = _ticks("voice_begun"), _ticks("silence_before")
 _MEMORY = 0.5 ** (1 / _ticks("pitch_memory"))
 
 
@@ -36,6 +40,7 @@ class Turn:
         low: how long the pitch has been low.
         high: since it was low.
         told: 1 once the invitation of this low region was told.
+        quiet: since somebody was speaking for more than a moment.
     """
 
     speech: int = 0
@@ -43,6 +48,7 @@ class Turn:
     low: int = 0
     high: int = 0
     told: int = 0
+    quiet: int = _LONG
 
     def next(self, is_voice: bool, is_low: bool) -> Turn:
         """After one more tick."""
@@ -51,12 +57,32 @@ class Turn:
         high = 0 if is_low else self.high + 1
         goes_on = high <= _LOW_BREAK
         low, told = (self.low + is_low, self.told) if goes_on else (0, 0)
-        return Turn(*(min(count, _LONG) for count in (speech, silence, low, high, told)))
+        quiet = 0 if is_voice and speech >= _BEGUN else self.quiet + 1
+        return Turn(*(min(count, _LONG) for count in (speech, silence, low, high, told, quiet)))
 
     @property
     def invites(self) -> bool:
-        """Whether feedback is invited now, and was not yet in this low region."""
+        """Whether low pitch invites feedback now, and did not yet in this region."""
         return self.low >= _LOW_FOR and self.speech - self.silence >= _SPEECH and not self.told
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the speaker has just made a pause of some length, after a while."""
+        return self.silence == _PAUSE_FOR and self.speech - self.silence >= _PAUSE_AFTER
+
+
+class Found(NamedTuple):
+    """What was found in a piece of sound.
+
+    Attributes:
+        invitations: moments in s, counted back from the end of the piece, at which feedback is invited, and by what.
+        beginning: the moment, counted likewise, at which somebody began to speak; None if nobody did.
+        spoken_s: for how long somebody spoke.
+    """
+
+    invitations: list[tuple[float, Cause]]
+    beginning: float | None
+    spoken_s: float
 
 
 def start() -> dict[str, Array]:
@@ -64,8 +90,8 @@ def start() -> dict[str, Array]:
     return {"pitches": np.zeros(_N_BINS), "turn": np.array(astuple(Turn()))}
 
 
-def find_cues(heard: Heard, state: Mapping[str, Array]) -> tuple[list[float], dict[str, Array]]:
-    """Where feedback is invited in a piece of sound.
+def find_cues(heard: Heard, state: Mapping[str, Array]) -> tuple[Found, dict[str, Array]]:
+    """Where feedback is invited in a piece of sound, and where somebody begins to speak.
 
     Pitch is low below the 26th percentile of what the speaker's was before this piece.
 
@@ -74,7 +100,7 @@ def find_cues(heard: Heard, state: Mapping[str, Array]) -> tuple[list[float], di
         state: of `start`, or of the last piece.
 
     Returns:
-        Moments in s, counted back from the end of the piece, and the next state.
+        What was found, and the next state.
 
     Source: Ward & Tsukahara 2000, "Prosodic features which cue back-channel responses in English and Japanese",
     conditions P1 to P3 of the rule for English.
@@ -82,13 +108,20 @@ def find_cues(heard: Heard, state: Mapping[str, Array]) -> tuple[list[float], di
     is_voice = heard.voice >= habit("voice")
     pitched = is_voice & (heard.pitch_hz > 0)
     is_low = pitched & (heard.pitch_hz < _low_hz(state["pitches"]))
-    turn, cues = Turn(*state["turn"].tolist()), []
+    turn, beginning = Turn(*state["turn"].tolist()), None
+    invitations: list[tuple[float, Cause]] = []
     for tick, (voice, low) in enumerate(zip(is_voice.tolist(), is_low.tolist(), strict=True), 1):
-        turn = turn.next(voice, low)
+        before, turn = turn, turn.next(voice, low)
+        moment_s = (tick - len(is_low)) / TICKS_PER_S
         if turn.invites:
-            cues.append((tick - len(is_low)) / TICKS_PER_S)
-            turn = Turn(turn.speech, turn.silence, turn.low, turn.high, told=1)
-    return cues, {"pitches": _remembered(state["pitches"], heard.pitch_hz[pitched]), "turn": np.array(astuple(turn))}
+            invitations.append((moment_s, "low pitch"))
+            turn = replace(turn, told=1)
+        if turn.pauses:
+            invitations.append((moment_s, "pause"))
+        if not turn.quiet and before.quiet >= _SILENT:
+            beginning = moment_s
+    found = Found(invitations, beginning, float(is_voice.sum()) / TICKS_PER_S)
+    return found, {"pitches": _remembered(state["pitches"], heard.pitch_hz[pitched]), "turn": np.array(astuple(turn))}
 
 
 def _low_hz(pitches: Array) -> float:

@@ -1,0 +1,1 @@
+"""What the listener without a network does, gesture by gesture, and when."""
