@@ -22,7 +22,8 @@ from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
 from pflx.runtime.speaker.extractor import ExtractorError
 from pflx.runtime.speaker.recorded import read_recorded
 
-_TRACKS = {"coefficients": COEFFICIENTS, "generated_pose": POSE.stop - POSE.start, "emotion": 25}
+_EMOTION, _SEED = "emotion", "seed"
+_TRACKS = {"coefficients": COEFFICIENTS, "generated_pose": POSE.stop - POSE.start, _EMOTION: 25}
 """What a row's file holds `[M, T, …]` of; the last one only of generators that tell it."""
 _NUMBERS = ("fps", "hop", "untrained")
 
@@ -88,10 +89,14 @@ def collect(
         raise CollectError(f"None of the {len(index.rows)} rows of {place} is there. {missing[0].why}")
     _check_lengths(place, found)
     rows, kept = [row for row, _ in found], [arrays for _, arrays in found]
-    tracks: dict[str, Any] = {name: np.stack([each[name] for each in kept]) for name in _TRACKS if name in kept[0]}
-    need = "emotion" if "emotion" in tracks else "coefficients"
+    named = [name for name in _TRACKS if name in kept[0]]
+    if odd := next((row.id for row, each in found if (_EMOTION in each) != (_EMOTION in named)), None):
+        raise CollectError(f"Of the rows of {place}, {odd} tells {_EMOTION} unlike the first. Make them anew: --redo.")
+    # Popped, so that no more than one track is in memory twice.
+    tracks: dict[str, Any] = {name: np.stack([each.pop(name) for each in kept]) for name in named}
+    need = _EMOTION if _EMOTION in tracks else "coefficients"
     true, left_out = _true(rows, need, tracks[need].shape[2])
-    seeds = np.array([row.reaction_seed(index.seal["seed"]) for row in rows], np.int64)
+    seeds = np.array([each[_SEED] for each in kept], np.int64)
     numbers = {name: kept[0][name] for name in _NUMBERS}
     return Collected(
         rows=rows,
@@ -129,10 +134,10 @@ def _read(folder: Path, row: Row, index: Index, frames: int | None) -> dict[str,
             track.ndim != 3 or track.shape[2] != _TRACKS[name] for name, track in tracks.items()
         ):
             raise CollectError(f"{path} holds {', '.join(f'{n} {list(t.shape)}' for n, t in tracks.items())}.")
-        if len({shape[:2] for shape in shapes}) > 1:
-            raise CollectError(f"{path} holds tracks of several lengths.")
-        numbers = {name: arrays[name] for name in _NUMBERS}
-    except (PflxError, ValueError, KeyError) as error:
+        if {shape[:2] for shape in shapes} != {(seal["samples"], shapes[0][1])}:
+            raise CollectError(f"{path} holds tracks of several lengths, or not of {seal['samples']} samples.")
+        numbers = {**{name: arrays[name] for name in _NUMBERS}, _SEED: np.array(seal["row seed"], np.int64)}
+    except (PflxError, ValueError, KeyError, TypeError) as error:
         return f"Its file is damaged ({error}). Delete it, and run the same command again."
     if (otherwise := difference(_common(seal, index.seal), index.seal)) is not None:
         return f"It {otherwise}. Make it again: --redo."
