@@ -46,14 +46,14 @@ class ReactionTrack:
         """Frames so far, of each sample."""
         return len(self._times)
 
-    def write(self, path: Path, region: Region | None, manifest: Manifest, **more: Array) -> None:
+    def write(self, path: Path, region: Region | None, manifest: Manifest, **more: Any) -> None:
         """Write all tracks, `[sample, frame, …]`, whole or not at all.
 
         Args:
             path: of the `.npz`.
             region: of the speaker's face; None if the generator reads no pictures.
             manifest: of the bundle.
-            more: other arrays, by name.
+            more: other arrays, by name, as numpy saves them.
 
         Raises:
             OutputError: it cannot be written.
