@@ -35,7 +35,7 @@ def test_a_table_and_lines_of_json_say_the_same(tmp_path: Path) -> None:
         "\ufeffspeaker, id,portrait,seed,coefficients,emotion,listener,sound\n"
         "clips/a.mp4,,,,,,,\n"
         "\n"
-        f'{tmp_path}/b.mp4, "x/b, 2" ,me.png, 7,b.npy,b.csv,true.npy,b.wav\n'
+        f'{tmp_path}/b.mp4, "x/b, 2",me.png, 7,b.npy,b.csv,true.npy,b.wav\n'
     )
     fields = [
         {"speaker": "clips/a.mp4", "seed": None},
