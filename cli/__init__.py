@@ -11,9 +11,11 @@ import typer
 
 from pflx import __version__
 from pflx.cli import (
+    batch,
     bench_latency,
     build,
     calibrate,
+    collect,
     crop,
     demo,
     doctor,
@@ -43,6 +45,8 @@ app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
 app.command("push")(push.push)
 app.command("run")(run.run)
+app.command("batch")(batch.batch)
+app.command("collect")(collect.collect)
 app.command("live")(live.live)
 app.command("serve")(serve.serve)
 app.command("bench-latency")(bench_latency.bench_latency)

@@ -23,6 +23,7 @@ from pflx.engines import (
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
+from pflx.engines.bundle.manifest import without_pictures
 from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
@@ -82,7 +83,13 @@ CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RA
 
 
 def open_bundle(
-    place: str | Path | Bundle | None, renderer: str | None, size: int | None, device: str, settings: EngineSettings
+    place: str | Path | Bundle | None,
+    renderer: str | None,
+    size: int | None,
+    device: str,
+    settings: EngineSettings,
+    *,
+    render: bool = True,
 ) -> tuple[Bundle, dict[str, Engine], Device | None]:
     """Open a bundle with all its graphs. If it is replaced meanwhile, the new one is opened, once.
 
@@ -92,6 +99,7 @@ def open_bundle(
         size: side of a picture in pixels; None leaves that, too.
         device: see `open_engines`.
         settings: see `open_engines`.
+        render: False leaves out the graphs that draw pictures.
 
     Returns:
         The bundle, and what `open_engines` returns.
@@ -101,12 +109,12 @@ def open_bundle(
         DeviceError, BackendMissingError, PassportError, EngineError: see `open_engines`.
     """
     try:
-        return _open_bundle(place, renderer, size, device, settings)
+        return _open_bundle(place, renderer, size, device, settings, render)
     except (BundleCorruptError, BundleMissingError):
         if place is None or isinstance(place, Bundle):
             raise
         Bundle.open(place)  # says what is wrong with it, if it was not that
-    return _open_bundle(place, renderer, size, device, settings)
+    return _open_bundle(place, renderer, size, device, settings, render)
 
 
 def open_engines(
@@ -188,10 +196,17 @@ def close_engines(engines: Mapping[str, Engine], gpu: Device | None) -> None:
 
 
 def _open_bundle(
-    place: str | Path | Bundle | None, renderer: str | None, size: int | None, device: str, settings: EngineSettings
+    place: str | Path | Bundle | None,
+    renderer: str | None,
+    size: int | None,
+    device: str,
+    settings: EngineSettings,
+    render: bool,
 ) -> tuple[Bundle, dict[str, Engine], Device | None]:
     bundle = builtin_bundle() if place is None else place if isinstance(place, Bundle) else Bundle.open(place)
     bundle = chosen_rendering(bundle, renderer, size)
+    if not render:
+        bundle = replace(bundle, manifest=without_pictures(bundle.manifest))
     return bundle, *open_engines(bundle, device, settings)
 
 

@@ -33,7 +33,7 @@ from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, speaker_for
 from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
-from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
+from pflx.runtime.rendering.renderers import NoPictures, Portrait, make_renderer, several_portraits
 from pflx.runtime.speaker.clip_region import clip_region
 from pflx.runtime.speaker.extractor import Extractor
 from pflx.runtime.speaker.extractors import check_clip, check_voice_alone, open_extractors, require_needs
@@ -44,15 +44,13 @@ from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
 from pflx.runtime.stream.chain import Chain, Noise, as_noise
 from pflx.runtime.stream.first_window import first_window_difference
+from pflx.runtime.stream.played import played
 from pflx.runtime.stream.posnet import make_smoother
 from pflx.runtime.stream.saved import chosen_seed, snapshot_samples
 from pflx.runtime.stream.stream import Stream
 
 _CROWDED = 0.5
 """Share of the engines' time from which what counts is that all sessions keep up, not how early each picture is."""
-
-_READ_AHEAD = 4
-"""Segments whose input is read at a time where segments are made side by side with pictures."""
 
 
 class Listener:
@@ -70,6 +68,7 @@ class Listener:
         options: what is chosen of the generator.
         clock: stamps the ledgers, monotonic, in ns.
         gpu: that the engines run on; closed with the listener.
+        render: False needs no portrait and no renderer: all that comes out is coefficients, images of frames are empty.
 
     Raises:
         FeedError: the look-ahead is out of range, there is no portrait, or the generator does not take an option.
@@ -81,13 +80,14 @@ class Listener:
         self,
         manifest: Manifest,
         engines: Mapping[str, Engine],
-        portrait: Portrait | Sequence[Portrait],
+        portrait: Portrait | Sequence[Portrait] = (),
         *,
         lookahead: int = WINDOW_RADIUS,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
         clock: Clock = time.perf_counter_ns,
         gpu: Device | None = None,
+        render: bool = True,
     ) -> None:
         check_lookahead(lookahead)
         self.manifest, self._engines, self._gpu = manifest, engines, gpu
@@ -95,13 +95,14 @@ class Listener:
         sources = {**default_sources(manifest.generator.name), **speaker.extractors}
         self._extractors = open_extractors(sources, manifest.mean_face.values)
         generator = make_generator(manifest.generator, engines, options)
-        renderer = make_renderer(manifest.renderer, engines, manifest.preview, ahead=generator.hop if gpu else 1)
+        ahead = generator.hop if gpu else 1
+        renderer = make_renderer(manifest.renderer, engines, manifest.preview, ahead=ahead) if render else NoPictures()
         self._chain = Chain(
             speaker=self._windows(generator, self._detector, self._extractors),
             generator=generator,
             smoother=make_smoother(generator, engines[manifest.smoother.graphs["smooth"]]),
             renderer=renderer,
-            portraits=[renderer.prepare(picture) for picture in several_portraits(portrait)],
+            portraits=[renderer.prepare(each) for each in (several_portraits(portrait) if render else [""])],
             mean_face=np.array(manifest.mean_face.values, np.float32),
             lookahead=min(lookahead, renderer.radius),
             clock=clock,
@@ -123,6 +124,7 @@ class Listener:
         lookahead: int = WINDOW_RADIUS,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
+        render: bool = True,
     ) -> Self:
         """Open a bundle.
 
@@ -137,14 +139,16 @@ class Listener:
             lookahead: see the class.
             speaker: see the class.
             options: see the class.
+            render: see the class.
 
         Raises:
             BundleError, HubError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what
                 cannot be opened.
         """
-        opened, found, gpu = open_bundle(bundle, renderer, size, device, engines)
+        opened, found, gpu = open_bundle(bundle, renderer, size, device, engines, render=render)
+        given = partial(cls, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu, render=render)
         try:
-            return cls(opened.manifest, found, portrait, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu)
+            return given(opened.manifest, found, portrait)
         except BaseException:
             close_engines(found, gpu)
             raise
@@ -196,6 +200,7 @@ class Listener:
         speaker: SpeakerSettings = UNKNOWN,
         audio: bool = True,
         start_s: float = 0.0,
+        render: bool = True,
     ) -> Stream:
         """A live session whose clock is the caller's.
 
@@ -205,12 +210,14 @@ class Listener:
             speaker: what is known of this one, in place of what the listener was told.
             audio: False for a speaker without sound.
             start_s: time of the first frame on the speaker's media clock.
+            render: False makes the same coefficients alone: images are empty, and frames come with their segment.
 
         Raises:
             FeedError: a setting out of range.
             NeedError: the generator reads something of the speaker that nothing gives.
         """
         chain, track = self._session_chain(speaker), FaceTrack(region=speaker.region or self._speaker.region)
+        chain = chain.drawing(render)
         return Stream(chain, samples=samples, noise=as_noise(seed), track=track, audio=audio, start_s=start_s)
 
     def resume(
@@ -269,6 +276,8 @@ class Listener:
         samples: int = 1,
         seed: int | Noise = 0,
         speaker: SpeakerSettings = UNKNOWN,
+        portrait: Portrait | None = None,
+        render: bool = True,
     ) -> Iterator[ListenerFrame]:
         """React to a clip: a stream fed from a file. Memory does not grow with the clip.
 
@@ -278,12 +287,14 @@ class Listener:
             seed: see `stream`.
             speaker: see `stream`. A region that is not known is looked up in a pass over the whole clip first, if the
                 generator reads pictures.
+            portrait: shown in place of the listener's.
+            render: see `stream`.
 
         Yields:
             One frame per sample and 1/25 s of the clip.
 
         Raises:
-            MediaError: the clip cannot be read.
+            MediaError, PortraitError: the clip, or the portrait, cannot be read.
             NeedError: see `stream`.
         """
         clip = speaker_for(clip, self.manifest)
@@ -291,16 +302,11 @@ class Listener:
         region = speaker.region or self._speaker.region
         if region is None and self.reads_pictures:
             region = self.find_region(clip, detector=speaker.detector)
-        region = region or centre_square((clip.width, clip.height))
-        with Stream(chain, samples=samples, noise=as_noise(seed), track=FaceTrack(region=region)) as stream:
-            # On a GPU the next segment is made while the last one is rendered, if its input is there.
-            segments = _READ_AHEAD if self._gpu else 1
-            for chunk in clip.chunks(segments * self._chain.generator.hop):
-                stream.push(video=chunk.video, audio=chunk.audio)
-                yield from stream.pull()
-                stream.release_pictures()
-            stream.finish()
-            yield from stream.pull()
+        track = FaceTrack(region=region or centre_square((clip.width, clip.height)))
+        with Stream(chain.drawing(render), samples=samples, noise=as_noise(seed), track=track) as stream:
+            if portrait is not None:
+                stream.set_portrait(portrait)
+            yield from played(clip, stream, chain.generator.hop, on_gpu=self._gpu is not None)
 
     def step_difference(
         self, clip: SpeakerFile | str | Path, *, seed: int = 0, speaker: SpeakerSettings = UNKNOWN

@@ -27,6 +27,13 @@ class Engine(StrEnum):
     TENSORRT_RTX = "tensorrt-rtx"
 
 
+class Renderer(StrEnum):
+    """Renderers that a bundle may hold."""
+
+    PIRENDER = "pirender"
+    WARP = "warp"
+
+
 class Solver(StrEnum):
     """What takes the denoising steps."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from types import FrameType
@@ -89,3 +90,44 @@ def ended_by(name: str, end: Callable[[], None]) -> Iterator[None]:
         signal.signal(number, before)
     if came:
         signal.raise_signal(number)
+
+
+@contextmanager
+def asked_to_end(answer: str) -> Iterator[Callable[[], bool]]:
+    """While the block lasts, the first signal to stop only asks; what it does otherwise, it does after the block.
+
+    The next one, after the time that presses count as one, does at once what it does otherwise.
+
+    Args:
+        answer: to the first, on stderr.
+
+    Yields:
+        Whether there was one.
+    """
+    came: list[tuple[int, float]] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    numbers = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number in numbers if callable(before[number])]
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append((number, monotonic()))
+            with suppress(OSError):  # a terminal that is closed takes no more words
+                os.write(2, f"\npflx: {answer}\n".encode())
+        elif monotonic() - came[0][1] >= _ONE_WISH_S:
+            handler = before[number]
+            assert callable(handler)
+            handler(number, frame)
+
+    try:
+        for number in taken:
+            signal.signal(number, note)
+        yield lambda: bool(came)
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
+    if came:
+        signal.raise_signal(came[0][0])

@@ -33,6 +33,8 @@ EXAMPLES = {
     "inspect": "me.pflx",
     "push": "me.pflx ORG/NAME --license mit",
     "run": "speaker.mp4 -p me.png",
+    "batch": "clips -o reactions",
+    "collect": "reactions -o pred.npz",
     "live": "-p me.png",
     "serve": "-p me.png",
     "bench-latency": "me.pflx -p me.png",

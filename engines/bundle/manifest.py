@@ -247,6 +247,13 @@ def with_renderer(manifest: Manifest, name: str, bundle: str) -> Manifest:
     return msgspec.structs.replace(manifest, renderer=renderers[name], preview=None, graphs=graphs)
 
 
+def without_pictures(manifest: Manifest) -> Manifest:
+    """The manifest without the graphs of its renderers, whose names and size it keeps."""
+    left_out = {graph for info in manifest.renderers for graph in info.graphs.values()}
+    graphs = {graph: info for graph, info in manifest.graphs.items() if graph not in left_out}
+    return msgspec.structs.replace(manifest, preview=None, graphs=graphs)
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Write a manifest as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest, enc_hook=_encode_dtype), indent=2) + b"\n"

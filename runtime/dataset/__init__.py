@@ -1,1 +1,32 @@
-"""Many clips at once: cropped, reacted to, collected."""
+"""Many clips at once: cropped, reacted to, collected.
+
+`pflx crop`, `pflx batch` and `pflx collect` are the commands; what files hold is in docs/cropping.md and
+docs/datasets.md.
+"""
+
+from __future__ import annotations
+
+from pflx.runtime.dataset.collect import Collected, CollectError, Missing, collect, save_collected
+from pflx.runtime.dataset.dataset import RowResult, SealError, react_dataset
+from pflx.runtime.dataset.manifest import read_rows
+from pflx.runtime.dataset.react_layout import read_react
+from pflx.runtime.dataset.rows import Row, RowError
+from pflx.runtime.dataset.seal import DatasetSettings
+from pflx.runtime.dataset.workers import WorkerError
+
+__all__ = [
+    "CollectError",
+    "Collected",
+    "DatasetSettings",
+    "Missing",
+    "Row",
+    "RowError",
+    "RowResult",
+    "SealError",
+    "WorkerError",
+    "collect",
+    "react_dataset",
+    "read_react",
+    "read_rows",
+    "save_collected",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +67,9 @@ def read_predictions(path: Path) -> Predictions:
     """Read predictions.
 
     Args:
-        path: of `pflx run --coefficients` (`.npz`); or an array `[N, K, T, D]`, or `[K, T, D]` of one clip, as `.npy`
-            or in an `.npz`, alone or as `pred`; beside it there may be `listener_gt`, `speaker` and `neighbour`.
+        path: of `pflx run --coefficients` or `pflx collect` (`.npz`); or an array `[N, K, T, D]`, or `[K, T, D]` of
+            one clip, as `.npy` or in an `.npz`, alone or as `pred`. Beside any of them there may be `listener_gt`,
+            `speaker` and `neighbour`.
 
     Raises:
         InputMissingError: there is no such file.
@@ -76,16 +77,17 @@ def read_predictions(path: Path) -> Predictions:
     """
     arrays = _read(path)
     if arrays.keys() >= _RUN_KEYS:
-        return _of_run(path, arrays)
-    pred = _batch(path, _pick(path, arrays, _PREDICTION_KEYS), "predictions", "[N, K, T, D] or [K, T, D]", 4)
-    clips = len(pred)
+        found = _of_run(path, arrays)
+    else:
+        pred = _batch(path, _pick(path, arrays, _PREDICTION_KEYS), "predictions", "[N, K, T, D] or [K, T, D]", 4)
+        found = Predictions(path, {PREDICTIONS: pred})
+    clips = found.shape[0]
     listener, speaker, neighbours = (
         next((arrays[key] for key in keys if key in arrays), None)
         for keys in (_LISTENER_KEYS, _SPEAKER_KEYS, _NEIGHBOUR_KEYS)
     )
-    return Predictions(
-        path,
-        {PREDICTIONS: pred},
+    return replace(
+        found,
         listener=None if listener is None else _track(path, listener),
         speaker=None if speaker is None else _track(path, speaker),
         neighbours=None if neighbours is None else _checked_neighbours(path, neighbours, clips),
@@ -119,12 +121,12 @@ def read_neighbours(path: Path, clips: int) -> Array:
 
 
 def _of_run(path: Path, arrays: Mapping[str, Array]) -> Predictions:
-    """Both tracks of `pflx run --coefficients`: as it was shown, and as the generator had the pose."""
+    """Both tracks of `pflx run --coefficients` or `pflx collect`: as it was shown, and with the generator's pose."""
     shown, pose = arrays["coefficients"], arrays["generated_pose"]
-    if shown.ndim != 3 or shown.shape[2] != COEFFICIENTS or pose.shape != (*shown.shape[:2], 6):
+    if shown.ndim not in (3, 4) or shown.shape[-1] != COEFFICIENTS or pose.shape != (*shown.shape[:-1], 6):
         raise InputError(
             f"{path} is not of pflx run: coefficients {list(shown.shape)} and generated_pose {list(pose.shape)} are "
-            f"not [S, T, {COEFFICIENTS}] and [S, T, 6]."
+            f"not [S, T, {COEFFICIENTS}] and [S, T, 6], nor [N, S, T, {COEFFICIENTS}] and [N, S, T, 6]."
         )
     generated = shown.copy()
     generated[..., POSE] = pose

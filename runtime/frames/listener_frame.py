@@ -25,7 +25,8 @@ class ListenerFrame:
     """One frame of one reaction.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB. Frames that show one picture share the array.
+        image: uint8 [H, W, 3] RGB. Frames that show one picture share the array. Where nothing is rendered, it is
+            [0, 0, 3].
         coefficients: float32 [58] that it shows, mean face added.
         generated_pose: float32 [6], the generator's own pose before PosNet, mean face added.
         time_s: on the speaker's media clock.

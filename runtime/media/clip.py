@@ -72,6 +72,7 @@ class SpeakerFile:
         max_frames: 25 fps frames after which the clip is taken to end, if not at its own end.
         sample_rate_hz: of the sound that `chunks` gives, whatever the file's own.
         threads: of each decoder; 0 leaves it to FFmpeg, which takes one for each core.
+        dub: another file whose sound is heard in place of its own.
     """
 
     path: Path
@@ -88,6 +89,7 @@ class SpeakerFile:
     max_frames: int | None = None
     sample_rate_hz: int = SAMPLE_RATE_HZ
     threads: int = 0
+    dub: SpeakerFile | None = None
 
     @property
     def width(self) -> int:
@@ -107,12 +109,16 @@ class SpeakerFile:
     @property
     def has_audio(self) -> bool:
         """Whether there is sound; else `chunks` gives silence."""
-        return self.audio is not None
+        return (self.dub or self).audio is not None
 
     def at_rate(self, sample_rate_hz: int) -> SpeakerFile:
         """The same clip, giving its sound at another rate, a multiple of 25 Hz."""
         samples_per_frame(sample_rate_hz)
         return replace(self, sample_rate_hz=sample_rate_hz)
+
+    def with_sound(self, sound: SpeakerFile) -> SpeakerFile:
+        """The same pictures with the sound of another file, both from their start on."""
+        return replace(self, dub=sound)
 
     def with_pixels(self, *, square: bool) -> SpeakerFile:
         """The same clip with its pixels square, as a player shows them, or as they are stored, as OpenCV reads them."""
@@ -154,10 +160,11 @@ class SpeakerFile:
             yield from self._chunks(max(1, min(frames_per_chunk, _CHUNK_BYTES // (self.width * self.height * 3))))
 
     def _chunks(self, count: int) -> Iterator[SpeakerChunk]:
-        tracks = [track for track in (self.video, self.audio) if track]
-        streams = {track.kind: DecodedStream(self.path, track, threads=self.threads) for track in tracks}
+        speech = self.dub or self
+        tracks = ((self.path, self.video), (speech.path, speech.audio))
+        streams = {track.kind: DecodedStream(path, track, threads=self.threads) for path, track in tracks if track}
         heard = streams.get("audio")
-        sound = SampleTrack(sound_blocks(heard, self.origin_s, self.sample_rate_hz) if heard else iter(()))
+        sound = SampleTrack(sound_blocks(heard, speech.origin_s, self.sample_rate_hz) if heard else iter(()))
         pictures = islice(self._pictures(streams.get("video")), self.max_frames)
         per_frame = samples_per_frame(self.sample_rate_hz)
         shown = 0

@@ -227,6 +227,23 @@ class WarpRenderer(Renderer):
         return {**features, _GEOMETRY: geometry[None], "shown": still, _SHA256: _hash(picture)}
 
 
+class NoPictures(Renderer):
+    """Renders nothing, for whoever wants coefficients alone: its pictures have no pixels."""
+
+    radius, ahead = 0, 1
+
+    def __init__(self) -> None:
+        self._mover = None
+
+    def prepare(self, portrait: Portrait | None = None) -> Features:
+        """What stands for any portrait, which is not looked at."""
+        return {_SHA256: np.zeros(sha256().digest_size, np.uint8)}
+
+    def render(self, track: Array, count: int, features: Features) -> Array:
+        """uint8 [count, 0, 0, 3]."""
+        return np.zeros((count, 0, 0, 3), np.uint8)
+
+
 def portrait_sha256(features: Features) -> Array:
     """uint8 [32], SHA-256 of the square picture that features are of: by it, snapshots know what was shown."""
     return features[_SHA256]

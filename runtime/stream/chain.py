@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ from pflx.runtime.frames.arrays import Float32Array
 from pflx.runtime.frames.timing import Clock
 from pflx.runtime.generators import Generator
 from pflx.runtime.generators.speaker_window import SpeakerWindows
-from pflx.runtime.rendering.renderers import Features, Renderer
+from pflx.runtime.rendering.renderers import Features, NoPictures, Renderer
 from pflx.runtime.stream.posnet import Smoother
 
 Noise: TypeAlias = Callable[[int, int, int], Float32Array]
@@ -49,6 +49,10 @@ class Chain:
     lookahead: int
     clock: Clock
     looks_alone: bool = False
+
+    def drawing(self, render: bool) -> Chain:
+        """The same stages; without `render`, none that draws, and so no look-ahead is waited for."""
+        return self if render else replace(self, renderer=NoPictures(), lookahead=0)
 
 
 def any_seed(given: int | None) -> int:

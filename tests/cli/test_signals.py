@@ -35,7 +35,8 @@ main()
 IMPORTS = """
 import signal, sys
 from pflx.cli import doctor, main
-from pflx.cli.support.signals import ended_by, stoppable
+from pflx.cli.support import signals
+from pflx.cli.support.signals import asked_to_end, ended_by, stoppable
 from pflx.engines import EngineError
 """
 
@@ -131,3 +132,28 @@ def in_its_own_process(code: str) -> tuple[int, str, str]:
     command = [sys.executable, "-c", f"{IMPORTS}{code}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout, done.stderr
+
+
+def test_whoever_asks_for_an_end_waits_for_it_and_insists_on_it_later() -> None:
+    code = """
+before = signal.getsignal(signal.SIGTERM)
+with stoppable() as stop:
+    try:
+        with asked_to_end("Soon.") as is_asked:
+            print(is_asked(), flush=True)
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # the same wish
+            print(is_asked(), stop.number, flush=True)
+    except KeyboardInterrupt:
+        print("afterwards", stop.code, flush=True)
+    stop.number, signals._ONE_WISH_S = None, 0.0
+    try:
+        with asked_to_end("Soon.") as is_asked:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            print("never")
+    except KeyboardInterrupt:
+        print("at once", stop.code, flush=True)
+print(signal.getsignal(signal.SIGTERM) == before)"""
+    said = "False\nTrue None\nafterwards 143\nat once 130\nTrue\n"
+    assert in_its_own_process(code) == (0, said, "\npflx: Soon.\n\npflx: Soon.\n")

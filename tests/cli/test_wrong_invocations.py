@@ -30,14 +30,17 @@ MISTYPED = {
     "calibrate recrod": "pflx calibrate has no command 'recrod'. Did you mean `pflx calibrate record`?",
     "calibrate lookahaed": "pflx calibrate has no command 'lookahaed'. Did you mean `pflx calibrate lookahead`?",
     "-v": (
-        "pflx needs a command: demo, export, build, inspect, push, run, live, serve, bench-latency, crop, evaluate, "
-        "doctor or calibrate."
+        "pflx needs a command: demo, export, build, inspect, push, run, batch, collect, live, serve, bench-latency, "
+        "crop, evaluate, doctor or calibrate."
     ),
     "--verison": "pflx has no option --verison. Did you mean --version?",
     "-x": "pflx has no option -x. See `pflx --help`.",
     "run": "pflx run needs SPEAKER and --portrait. For example: pflx run speaker.mp4 -p me.png",
     "run speaker.mp4": "pflx run needs --portrait. For example: pflx run speaker.mp4 -p me.png",
     "run -p me.png": "pflx run needs SPEAKER. For example: pflx run speaker.mp4 -p me.png",
+    "batch clips": "pflx batch needs --output. For example: pflx batch clips -o reactions",
+    "collect reactions": "pflx collect needs --output. For example: pflx collect reactions -o pred.npz",
+    "batch clips -o out --workers 0": "--workers is '0'; give a whole number, 1 or more.",
     "run speaker.mp4 -p": "-p needs a value. See `pflx run --help`.",
     "run speaker.mp4 -p me.png extra": "pflx run has no place for 'extra'. For example: pflx run speaker.mp4 -p me.png",
     "run speaker.mp4 me.pflx -p me.png": "'me.pflx' stands where nothing does. Give it as --bundle me.pflx",

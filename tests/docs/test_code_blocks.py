@@ -26,7 +26,15 @@ from pflx.runtime.dataset import crop
 from pflx.runtime.dataset.crop_record import read_record
 from pflx.runtime.media.video_writer import VideoWriter
 
-RUN_HERE = {"cropping.md": 2, "features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1, "warp.md": 1}
+RUN_HERE = {
+    "cropping.md": 2,
+    "datasets.md": 1,
+    "features.md": 1,
+    "gpu.md": 2,
+    "inputs.md": 1,
+    "live.md": 1,
+    "warp.md": 1,
+}
 RUN_ELSEWHERE = {
     "README.md": 2,  # tests/examples/test_examples.py
     "hub.md": 1,  # tests/engines/hub/test_fetch.py
@@ -153,3 +161,17 @@ def test_a_listener_of_another_size_is_opened_as_the_page_on_the_renderer_does(
         writer.write(np.zeros((8, 48, 64, 3), np.uint8))
     image = ran(blocks("warp.md")[0], {"Listener": Listener})["image"]
     assert image.shape == (512, 512, 3)
+
+
+def test_a_data_set_is_made_and_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    shutil.copyfile(ROOT / "tests/media/podium_speech_8s.mp4", "clips/a.mp4")
+    (tmp_path / "clips" / "b.mp4").touch()
+    ran(blocks("datasets.md")[0], {})
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first == "1/2 a made "
+    assert second == "2/2 b failed clips/b.mp4 is empty. Record or copy it again."
+    assert last.startswith("(1, 3, 25, 58) [Missing(row=Row(id='b', ")

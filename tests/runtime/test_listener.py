@@ -6,7 +6,7 @@ import hashlib
 import logging
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from support.fakes import (
 )
 from support.places import MEDIA
 
-from pflx.engines import BundleError, EngineError, FakeEngine, FeedError
+from pflx.engines import BundleError, Engine, EngineError, FakeEngine, FeedError
 from pflx.runtime import (
     BlazeFace,
     EngineSettings,
@@ -149,6 +149,48 @@ def test_the_features_of_a_portrait_are_computed_once(clip: Path) -> None:
         "pirender_portrait": 2,
         "pirender_frame": 4 * 53,
     }
+
+
+@pytest.mark.parametrize("lookahead", [0, 13])
+def test_without_pictures_the_numbers_are_the_same_and_nothing_is_rendered(clip: Path, lookahead: int) -> None:
+    engines = fake_engines()
+    listener = fake_listener(engines, lookahead=lookahead)
+    drawn = list(listener.react(clip, samples=2, seed=3))
+    rendered = _calls(engines, "pirender_frame")
+    bare = list(listener.react(clip, samples=2, seed=3, render=False))
+    assert (rendered, _calls(engines, "pirender_frame")) == (2 * 53, 2 * 53)
+    assert {frame.image.shape for frame in bare} == {(0, 0, 3)}
+    _assert_same_numbers(bare, drawn)
+    blind = Listener(listener.manifest, engines, speaker=SpeakerSettings(detector=ONE_FACE), render=False)
+    _assert_same_numbers(list(blind.react(clip, samples=2, seed=3)), drawn)
+    assert _calls(engines, "pirender_portrait") == 1
+
+
+def test_a_stream_without_pictures_gives_a_frame_as_soon_as_its_segment_is_closed() -> None:
+    listener = fake_listener(lookahead=13)
+    stream = listener.stream(render=False)
+    stream.push(video=np.zeros((8, 40, 48, 3), np.uint8), audio=sound_of(8))
+    assert [frame.ledger.frame for frame in stream.pull()] == [*range(8)]
+
+
+def test_a_reaction_shows_another_portrait_where_it_is_given_one(clip: Path) -> None:
+    other = portrait_of(5)
+    shown = next(fake_listener().react(clip, portrait=other)).image
+    np.testing.assert_array_equal(shown, next(fake_listener(portrait=other).react(clip)).image)
+    assert not np.array_equal(shown, next(fake_listener().react(clip)).image)
+
+
+def _calls(engines: Mapping[str, Engine], graph: str) -> int:
+    engine = engines[graph]
+    assert isinstance(engine, FakeEngine)
+    return engine.calls
+
+
+def _assert_same_numbers(some: Sequence[ListenerFrame], others: Sequence[ListenerFrame]) -> None:
+    for one, other in zip(some, others, strict=True):
+        assert (one.sample, one.time_s, one.face) == (other.sample, other.time_s, other.face)
+        np.testing.assert_array_equal(one.coefficients, other.coefficients)
+        np.testing.assert_array_equal(one.generated_pose, other.generated_pose)
 
 
 def test_coefficients_come_with_the_mean_face(clip: Path) -> None:
