@@ -179,7 +179,7 @@ def crop_jobs(clips: Sequence[str | Path], folder: Path) -> list[CropJob]:
         other = jobs.get(name)
         if other is None:
             jobs[name] = CropJob(source, folder / name, name)
-        elif not source.samefile(other.source):
+        elif source.resolve() != other.source.resolve():
             raise CropError(
                 f"{other.source} and {source} would both become {folder / name}. Rename one, or crop them into folders "
                 "of their own."

@@ -204,6 +204,8 @@ def test_places_that_cannot_be_meant_are_refused(clips: Path, tmp_path: Path) ->
     assert refusal("crop", clips / "a.mp4", "-o", clips) == (
         f"pflx: {clips / 'a.mp4'} lies where crops are written, {clips}. Choose another place for them."
     )
+    said = refusal("crop", tmp_path / "lost.mp4", tmp_path / "none" / "lost.mp4", "-o", tmp_path / "out")
+    assert "would both become" in said
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years of work")
     assert refusal("crop", clips, "-o", tmp_path / "other") == (
@@ -218,6 +220,13 @@ def test_places_that_cannot_be_meant_are_refused(clips: Path, tmp_path: Path) ->
         "crop them into folders of their own."
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_run_that_was_killed_left_is_in_nobodys_way(clips: Path, stubbed: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".pflx-0123456789abcdef.part").write_bytes(b"half")
+    cropped(clips, "-o", tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_an_index_that_is_none_is_refused(clips: Path, tmp_path: Path) -> None:
