@@ -99,7 +99,7 @@ def _deaf() -> Iterator[None]:
 
 
 _own: dict[str, Any] = {}
-"""Of this process, if it is a worker: what does a job, and what it shares with the others."""
+"""Of this process, if it is a worker: the task, what does a job of it, and what it shares with the others."""
 
 
 def _begin(task: Task[Any, Any], done: Any, stop: Any, log_level: int) -> None:
@@ -108,7 +108,7 @@ def _begin(task: Task[Any, Any], done: Any, stop: Any, log_level: int) -> None:
     logging.basicConfig(level=log_level, format="pflx: %(message)s")  # notes of clips, as the first process has them
     Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
-    _own.update(work=task.opened(), done=done, stop=stop)
+    _own.update(task=task, done=done, stop=stop)
 
 
 def _end_with_parent() -> None:
@@ -130,6 +130,8 @@ def _do(job: Any) -> Any:
         told = min(share, 1.0)
 
     tell(0.0)
+    if "work" not in _own:
+        _own["work"] = _own["task"].opened()  # here and not before, so that what it raises is told
     result = _own["work"](job, tell)
     tell(1.0)
     return result

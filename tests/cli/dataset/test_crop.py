@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from pflx.runtime import open_speaker
 from pflx.runtime.dataset import crop_folder
 from pflx.runtime.dataset.crop import CropError
 from pflx.runtime.dataset.crop_folder import crop_clips
+from pflx.runtime.speaker.faces import DetectorFileError, open_packaged
 from pflx.runtime.speaker.pfl import centre_square
 
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "pfl_cases.json").read_text())
 WEBCAM, PODIUM = MEDIA / "webcam_cap12_12s.mp4", MEDIA / "podium_speech_8s.mp4"
 SECONDS = 1.2
+LOST: Any = partial(open_packaged, Path("none.onnx"), "")
 FACE = [(60.0, 40.0, 100.0, 110.0)]
 
 
@@ -238,6 +241,12 @@ def test_an_index_that_is_none_is_refused(clips: Path, tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_is_told(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(CropError, match=r"A worker process was killed.*fewer --workers"):
         crop_clips([clips], tmp_path / "out", workers=2, detector=os.abort)  # type: ignore[arg-type]
+
+
+def test_a_detector_that_cannot_be_opened_says_why(clips: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        with pytest.raises(DetectorFileError, match=r"Cannot read none\.onnx"):
+            crop_clips([clips], tmp_path / "out", workers=workers, detector=LOST)
 
 
 @pytest.fixture
