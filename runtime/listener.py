@@ -62,8 +62,7 @@ class Listener:
         manifest: what the bundle holds.
         engines: by graph name. They are closed with the listener.
         portrait: picture of the listener, or one per sample.
-        lookahead: coefficient frames to wait for before rendering, 0…13: more is smoother and later. A renderer that
-            reads fewer does not wait for the rest; `warp` waits for none.
+        lookahead: coefficient frames to wait for, 0…13: more is smoother and later; `warp` reads, and waits for, none.
         speaker: what is known of every speaker.
         options: what is chosen of the generator.
         clock: stamps the ledgers, monotonic, in ns.
@@ -72,8 +71,7 @@ class Listener:
 
     Raises:
         FeedError: the look-ahead is out of range, there is no portrait, or the generator does not take an option.
-        PortraitError: a portrait cannot be read.
-        BundleError: the bundle's generator is unknown.
+        PortraitError, BundleError: a portrait cannot be read; the bundle's generator is unknown.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,14 @@ def measure(clips: Sequence[Path], folder: Path, rounds: int) -> dict[str, Any]:
     """All ways in turn, on clips of one height."""
     (folder / "loop").mkdir(parents=True)
     cores = usable_cores()
-    runs = {
-        "loop": partial(released_loop, clips, folder / "loop"),
+    counts: list[tuple[int, int]] = []
+    runs: dict[str, Callable[[], object]] = {
+        "loop": lambda: counts.append(released_loop(clips, folder / "loop")),
         "pflx, one process": partial(crop_clips, clips, folder / "one", workers=1, redo=True),
         f"pflx, {cores} processes": partial(crop_clips, clips, folder / "all", workers=cores, redo=True),
     }
     seconds = report.interleaved(runs, rounds=rounds)
-    seen, total = released_loop(clips, folder / "loop")
+    seen, total = counts[-1]
     records = [read_record(folder / "one" / f"{clip.stem}.mp4") for clip in clips]
     boxes = [box for record in records if record is not None for box in record.boxes]
     return {

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pflx.engines import OutputError, PflxError
 from pflx.runtime.dataset.crop import RELEASED, CropError, CropSettings, crop_clip
@@ -156,7 +157,8 @@ def crop_clips(
     place = Path(folder)
     jobs = crop_jobs(clips, place)
     opens = detector or BlazeFace
-    setup = CropSetup(settings, f"{opens.__module__}.{getattr(opens, '__qualname__', opens)}", duration_s)
+    named: Any = getattr(opens, "func", opens)  # of a functools.partial
+    setup = CropSetup(settings, f"{named.__module__}.{named.__qualname__}", duration_s)
     begin_index(place, setup, redo=redo)
     task = CropTask(setup, opens, leave_out_outliers, redo)
     if min(workers, len(jobs)) > 1:
@@ -179,7 +181,7 @@ def crop_jobs(clips: Sequence[str | Path], folder: Path) -> list[CropJob]:
         other = jobs.get(name)
         if other is None:
             jobs[name] = CropJob(source, folder / name, name)
-        elif not source.samefile(other.source):
+        elif source.resolve() != other.source.resolve():
             raise CropError(
                 f"{other.source} and {source} would both become {folder / name}. Rename one, or crop them into folders "
                 "of their own."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ def side_by_side(task: Task[J, R], jobs: Sequence[J], workers: int, progress: Pr
     """
     context = get_context("spawn")  # libraries with threads do not survive a fork
     done, stop = context.Value("d", 0.0), context.Event()
-    with ProcessPoolExecutor(workers, context, _begin, (task, done, stop)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, (task, done, stop, logging.root.level)) as pool:
         try:
             with _deaf():
                 results: list[Future[R]] = [pool.submit(_do, job) for job in jobs]
@@ -98,15 +99,16 @@ def _deaf() -> Iterator[None]:
 
 
 _own: dict[str, Any] = {}
-"""Of this process, if it is a worker: what does a job, and what it shares with the others."""
+"""Of this process, if it is a worker: the task, what does a job of it, and what it shares with the others."""
 
 
-def _begin(task: Task[Any, Any], done: Any, stop: Any) -> None:
+def _begin(task: Task[Any, Any], done: Any, stop: Any, log_level: int) -> None:
     import cv2
 
+    logging.basicConfig(level=log_level, format="pflx: %(message)s")  # notes of clips, as the first process has them
     Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
-    _own.update(work=task.opened(), done=done, stop=stop)
+    _own.update(task=task, done=done, stop=stop)
 
 
 def _end_with_parent() -> None:
@@ -128,6 +130,8 @@ def _do(job: Any) -> Any:
         told = min(share, 1.0)
 
     tell(0.0)
+    if "work" not in _own:
+        _own["work"] = _own["task"].opened()  # here and not before, so that what it raises is told
     result = _own["work"](job, tell)
     tell(1.0)
     return result

@@ -181,10 +181,10 @@ def begin_index(folder: Path, setup: CropSetup, *, redo: bool) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        is_other = not (folder / INDEX).is_file() and any(folder.iterdir())
+        shown = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror}. Choose another place.") from error
-    if is_other:
+    if shown and INDEX not in shown:
         raise OutputError(f"{folder} is there and holds no crops. Choose a new folder.")
     found = _read_index(folder)
     if found is not None and found.setup != setup and not redo:

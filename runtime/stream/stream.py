@@ -309,7 +309,7 @@ class Stream:
         for sample, (shown, now) in enumerate(
             zip(*map(self._by_sample, (saved.portraits, self._hashes())), strict=True)
         ):
-            if (shown != now).any():
+            if shown.any() and now.any() and (shown != now).any():  # zeros: nothing was, or is, shown
                 log.warning(
                     "The snapshot showed a portrait of SHA-256 %s… as sample %d, this stream shows %s…. Its motion "
                     "goes on with this one; set that portrait to go on with the same.",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from pflx.runtime import open_speaker
 from pflx.runtime.dataset import crop_folder
 from pflx.runtime.dataset.crop import CropError
 from pflx.runtime.dataset.crop_folder import crop_clips
+from pflx.runtime.speaker.faces import DetectorFileError, open_packaged
 from pflx.runtime.speaker.pfl import centre_square
 
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "pfl_cases.json").read_text())
 WEBCAM, PODIUM = MEDIA / "webcam_cap12_12s.mp4", MEDIA / "podium_speech_8s.mp4"
 SECONDS = 1.2
+LOST: Any = partial(open_packaged, Path("none.onnx"), "")
 FACE = [(60.0, 40.0, 100.0, 110.0)]
 
 
@@ -204,6 +207,8 @@ def test_places_that_cannot_be_meant_are_refused(clips: Path, tmp_path: Path) ->
     assert refusal("crop", clips / "a.mp4", "-o", clips) == (
         f"pflx: {clips / 'a.mp4'} lies where crops are written, {clips}. Choose another place for them."
     )
+    said = refusal("crop", tmp_path / "lost.mp4", tmp_path / "none" / "lost.mp4", "-o", tmp_path / "out")
+    assert "would both become" in said
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years of work")
     assert refusal("crop", clips, "-o", tmp_path / "other") == (
@@ -220,6 +225,13 @@ def test_places_that_cannot_be_meant_are_refused(clips: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_run_that_was_killed_left_is_in_nobodys_way(clips: Path, stubbed: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".pflx-0123456789abcdef.part").write_bytes(b"half")
+    cropped(clips, "-o", tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_an_index_that_is_none_is_refused(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "crop.json").write_text("{}")
@@ -229,6 +241,12 @@ def test_an_index_that_is_none_is_refused(clips: Path, tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_is_told(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(CropError, match=r"A worker process was killed.*fewer --workers"):
         crop_clips([clips], tmp_path / "out", workers=2, detector=os.abort)  # type: ignore[arg-type]
+
+
+def test_a_detector_that_cannot_be_opened_says_why(clips: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        with pytest.raises(DetectorFileError, match=r"Cannot read none\.onnx"):
+            crop_clips([clips], tmp_path / "out", workers=workers, detector=LOST)
 
 
 @pytest.fixture
