@@ -203,7 +203,7 @@ def _with_lids(source: Tensor, closing: Tensor, lashes: Tensor, lids: Tensor, bl
 
 def _combined(weights: Tensor, maps: Tensor) -> Tensor:
     """Weights [P, K, M, N] of maps [P, K or 1, N, h, w]: [P, K, M, h, w]."""
-    return (weights @ maps.flatten(3)).unflatten(3, maps.shape[-2:])
+    return torch.unflatten(weights @ maps.flatten(3), 3, maps.shape[-2:])
 
 
 def _head(
@@ -257,7 +257,7 @@ def _developed(person: Tensor, behind: Tensor, maps: Tensor, portrait: Mapping[s
     move_x, move_y, mouth = torch.split(maps, [1, 1, 2], dim=2)
     grid = torch.cat([(at_x + move_x).flatten(0, 2)[..., None], (at_y + move_y).flatten(0, 2)[..., None]], dim=-1)
     looked_up = F.grid_sample(person.flatten(0, 1), grid.clamp(1 / size - 1, 1 - 1 / size), align_corners=False)
-    colours, covered = torch.split(looked_up.unflatten(0, person.shape[:2]), [3, 1], dim=2)
+    colours, covered = torch.split(torch.unflatten(looked_up, 0, person.shape[:2]), [3, 1], dim=2)
     mouth = mouth.clamp(0.0, 1.0)
     shown = colours * (1 - mouth[:, :, :1]) + _combined(_inks(portrait), mouth) + (1 - covered) * behind[:, None]
     return shown.permute(0, 1, 3, 4, 2).clamp(0.0, 255.0).to(torch.uint8)
@@ -281,7 +281,7 @@ def _parts(geometry: Tensor) -> dict[str, Sequence[Tensor]]:
 def _enlarged(maps: Tensor, size: int) -> Tensor:
     """Maps [P, K, C, h, w], as [P, K, C, size, size]."""
     larger = F.interpolate(maps.flatten(0, 1), size=(size, size), mode="bilinear", align_corners=False)
-    return larger.unflatten(0, maps.shape[:2])
+    return torch.unflatten(larger, 0, maps.shape[:2])
 
 
 def _square(value: Tensor) -> Tensor:
@@ -352,7 +352,7 @@ def _turned(turn: Sequence[Tensor], pose: Tensor) -> Tensor:
         *(sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx),
         *(-sy, cy * sx, cy * cx),
     )
-    relative = torch.cat(rows, dim=-1).unflatten(-1, (3, 3))
+    relative = torch.unflatten(torch.cat(rows, dim=-1), -1, (3, 3))
     axes = torch.cat(list(turn), dim=1).view(-1, 1, 3, 3)
     about_picture = axes @ relative @ axes.transpose(2, 3)
     return about_picture[:, :, :2]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 
@@ -68,7 +70,7 @@ def _along_edges(picture: UInt8Array, person: Float32Array) -> Float32Array:
     """
     side = 2 * round(len(picture) * _FILTER) + 1
 
-    def mean(values: Float32Array) -> Float32Array:
+    def mean(values: npt.NDArray[np.floating[Any]]) -> Float32Array:
         return np.asarray(cv2.blur(values, (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
 
     grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.float32) / 255
