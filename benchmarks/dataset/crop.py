@@ -56,7 +56,7 @@ def released_loop(clips: Sequence[Path], folder: Path) -> tuple[int, int]:
             (WINDOW, WINDOW),
         )
         for frame in frames:
-            writer.write(np.ascontiguousarray(crop(frame[None], region, WINDOW)[0]))
+            writer.write(crop(np.asarray(frame, np.uint8)[None], region, WINDOW)[0].copy())
         writer.release()
         seen, total = seen + len(boxes), total + len(frames)
     return seen, total

@@ -240,7 +240,7 @@ def test_an_index_that_is_none_is_refused(clips: Path, tmp_path: Path) -> None:
 
 def test_a_worker_that_is_killed_is_told(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(CropError, match=r"A worker process was killed.*fewer --workers"):
-        crop_clips([clips], tmp_path / "out", workers=2, detector=os.abort)  # type: ignore[arg-type]
+        crop_clips([clips], tmp_path / "out", workers=2, detector=os.abort)
 
 
 def test_a_detector_that_cannot_be_opened_says_why(clips: Path, tmp_path: Path) -> None:

@@ -79,10 +79,10 @@ def test_the_sound_stays_where_it_was_at_its_own_rate(tmp_path: Path, rate: int)
     source, made = (open_speaker(path) for path in (clip, tmp_path / "crop.mp4"))
     np.testing.assert_allclose(onsets(read(made).audio), onsets(read(source).audio), atol=0.001)
     with av.open(str(tmp_path / "crop.mp4")) as container:
-        video, audio = container.streams.video[0], container.streams.audio[0]
-        assert audio.codec_context.sample_rate == (48_000 if rate == 40_000 else rate)
-        lengths = [float(stream.duration * stream.time_base) for stream in (video, audio)]
-        first = [float(next(container.decode(stream)).pts * stream.time_base) for stream in (video, audio)]
+        streams: list[Any] = [container.streams.video[0], container.streams.audio[0]]
+        assert streams[1].codec_context.sample_rate == (48_000 if rate == 40_000 else rate)
+        lengths = [float(stream.duration * stream.time_base) for stream in streams]
+        first = [float(next(container.decode(stream)).pts * stream.time_base) for stream in streams]
     assert lengths == pytest.approx([3.0, 3.0], abs=0.001)
     assert first == pytest.approx([0.0, 0.0], abs=0.001)
 
