@@ -103,7 +103,8 @@ def eyes(pictures: Pictures, mesh: FaceMesh) -> dict[str, list[float]]:
 def outside(pictures: Pictures, roll_deg: float) -> Array:
     """Pixels that show no person, neither in the portrait nor in a picture with the head rolled."""
     person = np.maximum(pictures.layers.masks[..., 0], pictures.person(row(roll_deg)))
-    return np.asarray(cv2.dilate((person > 0.02).astype(np.uint8), np.ones((3, 3)))) == 0
+    found: Array = np.asarray(cv2.dilate((person > 0.02).astype(np.uint8), np.ones((3, 3)))) == 0
+    return found
 
 
 def background(pictures: Pictures, where: Mapping[float, Array]) -> float:

@@ -64,7 +64,7 @@ def card_of(manifest: Manifest, licence: str = "mit") -> str:
 
 
 def test_what_is_published_opens_again_bit_for_bit(hub: Hub, tmp_path: Path) -> None:
-    source = builtin_path(256)
+    source = builtin_path()
     pushed, opened = pflx_with(
         hub,
         tmp_path,
@@ -92,7 +92,7 @@ def test_what_an_earlier_bundle_left_goes_with_the_new_one_and_the_rest_stays(
     hub: Hub, bundle: Path, tmp_path: Path
 ) -> None:
     others = {"README.md": b"old", "sample.png": b"?", "docs/a.onnx": b"?"}
-    hub.repos["me/listener"] = {"main": {**others, **bundle_files(builtin_path(256))}}
+    hub.repos["me/listener"] = {"main": {**others, **bundle_files(builtin_path())}}
     [pushed] = pflx_with(hub, tmp_path, ["push", bundle, "me/listener", "--license", "mit"], HF_TOKEN=TOKEN)
     assert pushed.code == 0
     assert hub.repos["me/listener"]["main"].keys() == {*others, *bundle_files(bundle)}

@@ -44,7 +44,7 @@ def told(err: str) -> list[str]:
 
 def begun(manifest: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     """The command as its own group of processes, once its first row is done."""
-    command = [sys.executable, "-m", "pflx", "batch", manifest, "-o", folder, "--duration", "2", *options]
+    command = [sys.executable, "-m", "pflx", "batch", str(manifest), "-o", str(folder), "--duration", "2", *options]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for _ in range(600):
         if files_of(folder) or running.poll() is not None:

@@ -49,18 +49,17 @@ SAID = {"x": TensorSpec(("samples", 4), F32)}, {"y": TensorSpec(("samples", 4), 
 
 
 def test_inputs_and_outputs_are_those_that_the_library_finds() -> None:
-    for size in (224, 256):
-        bundle = builtin_bundle(size)
-        for name, graph in bundle.manifest.graphs.items():
-            for precision in graph.files:
-                engine = OrtEngine(bundle.graph_path(name, precision))
-                for found, known in zip(
-                    read_interface(bundle.read_graph(name, precision)), (engine.inputs, engine.outputs), strict=True
-                ):
-                    assert {key: str(tensor) for key, tensor in found.items()} == {
-                        key: str(spec) for key, spec in known.items()
-                    }
-                engine.close()
+    bundle = builtin_bundle()
+    for name, graph in bundle.manifest.graphs.items():
+        for precision in graph.files:
+            engine = OrtEngine(bundle.graph_path(name, precision))
+            for found, known in zip(
+                read_interface(bundle.read_graph(name, precision)), (engine.inputs, engine.outputs), strict=True
+            ):
+                assert {key: str(tensor) for key, tensor in found.items()} == {
+                    key: str(spec) for key, spec in known.items()
+                }
+            engine.close()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +123,7 @@ def test_tensors_that_are_not_there_or_not_said_are_a_difference() -> None:
 
 
 def test_no_bytes_raise_anything_but_that_they_are_none() -> None:
-    whole, draw = builtin_bundle(256).read_graph("posnet")[:4000] + PLAIN, random.Random(0)
+    whole, draw = builtin_bundle().read_graph("posnet")[:4000] + PLAIN, random.Random(0)
     for _ in range(2000):
         content = bytearray(draw.choice((PLAIN, whole, draw.randbytes(draw.randrange(200)))))
         for _ in range(draw.randrange(4)):
@@ -138,11 +137,11 @@ def test_no_bytes_raise_anything_but_that_they_are_none() -> None:
 
 def resealed(target: Path, change: Callable[[dict[str, GraphInfo]], object]) -> Path:
     """The listener that comes with pflx, its manifest telling something else of its graphs."""
-    manifest = builtin_bundle(256).manifest
+    manifest = builtin_bundle().manifest
     graphs = dict(manifest.graphs)
     change(graphs)
     with bundle_writer(target) as folder:
-        shutil.copytree(builtin_path(256), folder, dirs_exist_ok=True)
+        shutil.copytree(builtin_path(), folder, dirs_exist_ok=True)
         (folder / "manifest.json").unlink()
         write_manifest(folder, msgspec.structs.replace(manifest, graphs=graphs))
     return target

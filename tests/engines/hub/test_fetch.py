@@ -97,7 +97,7 @@ def test_a_path_is_no_address(path: str) -> None:
 
 
 def test_the_files_of_a_bundle_are_fetched_and_no_others(hub: Hub, tmp_path: Path) -> None:
-    ours = bundle_files(builtin_path(256))
+    ours = bundle_files(builtin_path())
     others = {"README.md": b"# A listener", "weights.bin": b"0" * 999, "a/b.png": b"?"}
     hub.repos["me/listener"] = {"main": {**ours, **others}}
     assert python_with(hub, tmp_path, OPEN) == "backchannel (256, 256, 3)\n"
@@ -108,7 +108,7 @@ def test_the_files_of_a_bundle_are_fetched_and_no_others(hub: Hub, tmp_path: Pat
 
 
 def test_revisions_and_folders_are_told_apart(hub: Hub, bundle: Path, tmp_path: Path) -> None:
-    new, old = bundle_files(bundle), bundle_files(builtin_path(256), "sub/a[1].pflx/")
+    new, old = bundle_files(bundle), bundle_files(builtin_path(), "sub/a[1].pflx/")
     hub.repos["me/listener"] = {"main": new, "v1": old}
     first, second, third, fourth = pflx_with(
         hub,
@@ -154,7 +154,7 @@ def test_what_the_hub_refuses_is_one_line_with_the_fix(hub: Hub, bundle: Path, t
 
 
 def test_without_a_connection_the_cache_serves(tmp_path: Path) -> None:
-    folder = in_the_cache(builtin_path(256), tmp_path)
+    folder = in_the_cache(builtin_path(), tmp_path)
     (tmp_path / "me.png").symlink_to(PORTRAIT)
     (tmp_path / "speaker.mp4").symlink_to(CLIP)
     [shown] = python_blocks(ROOT / "docs" / "hub.md")
