@@ -95,8 +95,6 @@ def test_it_remembers_whose_pixels_it_was_trained_on(tmp_path: Path) -> None:
 
 def test_what_it_cannot_be_is_refused_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
     target = tmp_path / "me.pflx"
-    assert "Frames of 300 px cannot be rendered. Choose one of (224, 256)." in refusal(
-        "export", "-o", target, "--size", 300
-    )
+    assert "size is 301; give a multiple of 4 from 64 to 1024." in refusal("export", "-o", target, "--size", 301)
     assert "Mean face nowhere.npy does not exist" in refusal("export", "-o", target, "--mean-face", "nowhere.npy")
     assert not list(tmp_path.iterdir())
