@@ -45,7 +45,7 @@ def costs(listener: Listener, portrait: Path, track: Array, args: argparse.Names
     """What a portrait, a picture, and a picture that is moved cost, on these threads."""
     renderer, (features,) = listener.chain.renderer, listener.chain.portraits
     mover = mover_of(listener)
-    size, mesh, window = listener.manifest.renderer.size, FaceMesh(), track[: 2 * WINDOW_RADIUS + 1]
+    window = track[: 2 * WINDOW_RADIUS + 1]
     picture = np.array(renderer.render(window, 1, features)[0])
     still, turned = np.zeros(6, np.float32), np.full(6, 0.05, np.float32)
     runs = {
@@ -56,7 +56,7 @@ def costs(listener: Listener, portrait: Path, track: Array, args: argparse.Names
     looks = []
     for _ in range(5):
         begin = time.perf_counter()
-        frame_portrait(portrait, size, mesh)
+        renderer.prepare(portrait)
         looks.append(time.perf_counter() - begin)
     return {name: report.summary(seconds) for name, seconds in {**timed, "portrait": looks}.items()}
 
@@ -130,7 +130,9 @@ def main() -> None:
     with Listener.open(
         args.bundle, args.portrait, engines=EngineSettings(threads=args.threads), renderer="warp"
     ) as warp:
-        mover, geometry = mover_of(warp), warp.chain.portraits[0]["geometry"]
+        mover = mover_of(warp)
+        picture, _ = frame_portrait(args.portrait, warp.manifest.renderer.size, FaceMesh())
+        geometry = mover.geometry(picture)["geometry"]
         content: dict[str, Any] = {
             "what": "pictures of the weightless renderer, and moving the last picture in the place of holding it",
             "command": "python benchmarks/warp.py BUNDLE CLIP PORTRAIT",

@@ -141,7 +141,9 @@ def export(
         Path | None, typer.Option(help="Which nodes of the FP16 graphs stay in FP32, of `pflx calibrate fp16`.")
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Also build TensorRT engines, on this machine.")] = Engine.NONE,
-    size: Annotated[int, typer.Option(help="Side of the rendered frame: 256 or 224.")] = 256,
+    size: Annotated[
+        int, typer.Option(help="Side of a picture: 256 or 224; any multiple of 4 where the portrait is warped.")
+    ] = 256,
     pfl: Annotated[PflMode, typer.Option(help="Arithmetic of the training crops.")] = PflMode.RELEASE,
     stored_pixels: Annotated[
         bool, typer.Option("--stored-pixels", help="It was trained on clips whose pixels were not made square.")

@@ -11,7 +11,7 @@ import typer
 
 from pflx.cli.console import print_line, print_untrained
 from pflx.cli.export import UsageError
-from pflx.cli.options import EngineOptions, Lookahead, OwnBundleArgument, Portrait, Seed, SpeakerOptions, grouped
+from pflx.cli.options import EngineOptions, Lookahead, OwnBundleArgument, Portrait, Seed, Size, SpeakerOptions, grouped
 from pflx.engines import BackendMissingError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def live(
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
     playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
     lookahead: Lookahead = 0,
+    size: Size = None,
     seed: Seed = 0,
     duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
     *,
@@ -53,6 +54,7 @@ def live(
                 portrait,
                 device=engines.device,
                 engines=engines.settings(),
+                size=size,
                 lookahead=lookahead,
                 speaker=known.settings(),
             )

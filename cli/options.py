@@ -44,6 +44,12 @@ Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the
 Feeds = Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")]
 Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PX", help="Side of a picture: any multiple of 4 where the portrait is warped. [the bundle's]"
+    ),
+]
 Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=most_threads(), help="CPU threads per graph.")]
 Emotion = Annotated[

@@ -21,6 +21,7 @@ from pflx.cli.options import (
     OwnBundle,
     Portrait,
     Seed,
+    Size,
     SpeakerOptions,
     grouped,
 )
@@ -61,6 +62,7 @@ def run(
     renderer: Annotated[
         Renderer | None, typer.Option(help="The one to use of the bundle's; warp is a quick preview. [its own]")
     ] = None,
+    size: Size = None,
     fallback: Annotated[bool, typer.Option("--fallback", help="Take the CPU where the GPU cannot be had.")] = False,
     *,
     known: SpeakerOptions,
@@ -92,6 +94,7 @@ def run(
                 device=engines.device,
                 engines=engines.settings(fallback=fallback),
                 renderer=None if renderer is None else renderer.value,
+                size=size,
                 lookahead=lookahead,
                 speaker=known.settings(),
                 options=denoising.chosen(),

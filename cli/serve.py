@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.console import print_line, print_untrained
-from pflx.cli.options import Emotion, EngineOptions, Seed, grouped
+from pflx.cli.options import Emotion, EngineOptions, Seed, Size, grouped
 from pflx.cli.signals import ended_by
 from pflx.engines import Array, OutputError
 
@@ -66,6 +66,7 @@ def serve(
     playout_ms: _Playout = 100,
     ice_servers: _Ice = None,
     speaker_emotion: Emotion = None,
+    size: Size = None,
     seed: Seed = 0,
     *,
     engines: EngineOptions,
@@ -96,12 +97,13 @@ def serve(
     picture = load_portrait(portrait)
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
-        for name, bundle in _named(bundles or [builtin_path(256)]):
+        for name, bundle in _named(bundles or [builtin_path()]):
             listener = Listener.open(
                 bundle,
                 portrait,
                 device=engines.device,
                 engines=engines.settings(),
+                size=size,
                 lookahead=lookahead,
                 speaker=SpeakerSettings(extractors=_extractors(bundle, speaker_emotion)),
             )

@@ -187,10 +187,14 @@ def render_with_graphs(
         shots: what is rendered.
     """
     with closing(opened(info.graphs["portrait"])) as painter:
-        features = {**painter.run({"portrait": shots.portrait}), **found}
+        given = {"portrait": shots.portrait, **found}
+        features = painter.run({name: given[name] for name in painter.inputs})
     with closing(opened(info.graphs["frame"])) as renderer:
-        feeds = {**features, "coefficients": track}
-        images = [renderer.run({**feeds, "frames": frame[None]})["image"][0] for frame in shots.frames]
+        given = {**features, **found, "coefficients": track}
+        images = []
+        for frame in shots.frames:
+            feeds = {**given, "frames": frame[None]}
+            images.append(renderer.run({name: feeds[name] for name in renderer.inputs})["image"][0])
     return np.concatenate(images)
 
 

@@ -47,7 +47,6 @@ from pflx.export.models import PosNet, PosNetSmoother
 from pflx.export.parity import ParityError, largest_difference
 from pflx.export.recipes import posnet_recipe
 from pflx.export.renderers import RendererParts, WarpParts
-from pflx.runtime.builtin import SIZES
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -60,6 +59,10 @@ FP16_PSNR_DB = 45.0
 
 def _silent(_: str, __: int, ___: int) -> None:
     """Report nothing."""
+
+
+_SIZES = (224, 256)
+"""Sides of a picture, in pixels, that the public checkpoints of PIRender make."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ class ExportOptions:
     policy: Policy | None = None
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise ComponentError(f"Frames of {self.size} px cannot be rendered. Choose one of {SIZES}.")
+        if self.size not in _SIZES:
+            raise ComponentError(f"Frames of {self.size} px cannot be rendered. Choose one of {_SIZES}.")
         if self.policy and self.precision != "fp16":
             raise ComponentError("A policy is for FP16 graphs. Give --precision fp16 with it, or leave it out.")
 
@@ -242,7 +245,7 @@ class _Export:
         """Frames of the published networks, of the FP32 graphs and of the reduced ones, of the same speaker."""
         components, options = self._components, self._options
         shots = Shots.seeded(PORTRAIT_SEED, reactions.published.shape[1], options.size)
-        info, found = components.renderer.info(options.size), components.renderer.found(options.size)
+        info, found = components.renderer.info(options.size), components.renderer.found(shots.portrait)
         reference = render_as_published(components.renderer, components.mean_face, reactions.published, shots)
         against = "PyTorch, networks as published"
         results: dict[str, Any] = {}

@@ -2,7 +2,8 @@
 
 Here are the graphs that every bundle has; those of a generator stand beside its parts. A dimension given by name is
 dynamic. Names: `speakers`, `samples` (M parallel reactions), `portraits`, `frames` (rendered per call), `track`
-(coefficient frames given to the renderer), `history` (past frames that a generator looks back on).
+(coefficient frames given to the renderer), `history` (past frames that a generator looks back on), `side` (pixels of a
+picture's height and width, the usual 256 standing for the smallest).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ COEFFICIENTS = 58
 FRAME_SIDE = 224
 UINT8 = np.dtype(np.uint8)
 
-_TRACED_SIZES = {"speakers": 2, "samples": 3, "portraits": 2, "frames": 2, "track": 34, "history": 16}
-_SMALLEST_SIZES = {"speakers": 1, "samples": 1, "portraits": 1, "frames": 1, "track": 27, "history": 1}
+_TRACED_SIZES = {"speakers": 2, "samples": 3, "portraits": 2, "frames": 2, "track": 34, "history": 16, "side": 96}
+_SMALLEST_SIZES = {"speakers": 1, "samples": 1, "portraits": 1, "frames": 1, "track": 27, "history": 1, "side": 256}
 
 
 @dataclass(frozen=True)
@@ -124,31 +125,36 @@ def pirender_recipes(size: int) -> tuple[Recipe, Recipe]:
     return portrait, frame
 
 
-def warp_recipes(size: int) -> tuple[Recipe, Recipe]:
-    """The weightless renderer for frames of `size` pixels, a multiple of 4: what a portrait becomes, and a frame."""
+def warp_recipes() -> tuple[Recipe, Recipe]:
+    """The weightless renderer, for frames of any multiple of 4 pixels: what a portrait becomes, and a frame."""
     source = "pflx, no weights"
-    pixels = floats("portraits", 3, size, size)
+    picture, side = TensorSpec(("portraits", "side", "side", 3), UINT8), _SMALLEST_SIZES["side"]
+    masks = floats("portraits", "side", "side", 4)
+    features = {
+        name: floats("portraits", planes, "side", "side")
+        for name, planes in {"source": 4, "closing": 4, "lashes": 4, "lids": 3, "behind": 3}.items()
+    }
     portrait = Recipe(
         "warp_portrait",
-        inputs={"portrait": TensorSpec(("portraits", size, size, 3), UINT8)},
-        outputs={"source": pixels},
-        tolerance={"source": 0},
+        inputs={**dict.fromkeys(("portrait", "closed", "lashed", "background"), picture), "masks": masks},
+        outputs=features,
+        tolerance={"source": 1e-4, **dict.fromkeys(("closing", "lashes", "lids", "behind"), 0)},
         source=source,
     )
     frame = Recipe(
         "warp_frame",
         inputs={
-            "source": pixels,
+            **features,
             "geometry": floats("portraits", GEOMETRY_SIZE),
             "shown": floats("portraits", 6),
             "coefficients": floats("portraits", "track", COEFFICIENTS),
             "frames": TensorSpec(("frames",), np.dtype(np.int64)),
         },
-        outputs={"image": TensorSpec(("portraits", "frames", size, size, 3), UINT8)},
+        outputs={"image": TensorSpec(("portraits", "frames", "side", "side", 3), UINT8)},
         tolerance={"image": 1},
         source=source,
-        scale={"source": 10, "geometry": 0.01, "shown": 0.1, "coefficients": 0.3},
-        about={"source": np.array(128.0), "geometry": typical_geometry(size)},
+        scale={"source": 10, "behind": 10, "geometry": 0.01, "shown": 0.1, "coefficients": 0.3},
+        about={"source": np.array(128.0), "behind": np.array(128.0), "geometry": typical_geometry(side)},
         below={"frames": _SMALLEST_SIZES["track"]},
     )
     return portrait, frame

@@ -14,6 +14,7 @@ from pflx.export.models import PIRender
 from pflx.export.models.pirender_deploy import FrameRenderer, PortraitFeatures
 from pflx.export.models.warp import WarpFrame, WarpPortrait
 from pflx.export.recipes import Recipe, pirender_recipes, warp_recipes
+from pflx.runtime.rendering.layers import one_layer
 from pflx.runtime.rendering.warp import typical_geometry
 
 
@@ -42,8 +43,12 @@ class RendererParts(Protocol):
         """Graph → the module that is exported: eval mode, float32, takes and gives what the recipe says."""
         ...
 
-    def found(self, size: int) -> Mapping[str, Array]:
-        """What the runtime finds in a portrait by itself and gives the frame's graph besides, of the checked one."""
+    def found(self, portrait: Array) -> Mapping[str, Array]:
+        """What the runtime finds in a portrait by itself and gives the graphs besides.
+
+        Args:
+            portrait: uint8 [1, size, size, 3], the one that the export is checked with.
+        """
         ...
 
     def published(self, track: Tensor, mean_face: Tensor, portrait: Array, frames: Sequence[int]) -> Array:
@@ -91,7 +96,7 @@ class PIRenderParts:
             "pirender_frame": FrameRenderer(self._network, mean_face),
         }
 
-    def found(self, size: int) -> Mapping[str, Array]:
+    def found(self, portrait: Array) -> Mapping[str, Array]:
         """Nothing."""
         return {}
 
@@ -118,22 +123,22 @@ class WarpParts:
         return RendererInfo(name=self.name, size=size, graphs={"portrait": "warp_portrait", "frame": "warp_frame"})
 
     def recipes(self, size: int) -> Sequence[Recipe]:
-        """Its graphs."""
-        return warp_recipes(size)
+        """Its graphs, which serve every size."""
+        return warp_recipes()
 
     def modules(self, mean_face: Tensor, size: int) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported. The portrait stands for the mean face."""
-        return {"warp_portrait": WarpPortrait(), "warp_frame": WarpFrame(size)}
+        return {"warp_portrait": WarpPortrait(), "warp_frame": WarpFrame()}
 
-    def found(self, size: int) -> Mapping[str, Array]:
-        """The geometry of a typical portrait, which shows itself."""
-        return {"geometry": typical_geometry(size)[None], "shown": np.zeros((1, 6), np.float32)}
+    def found(self, portrait: Array) -> Mapping[str, Array]:
+        """The geometry of a typical portrait, which shows itself in one layer."""
+        geometry = typical_geometry(portrait.shape[1])[None]
+        return {**one_layer(portrait[0]).feeds(), "geometry": geometry, "shown": np.zeros((1, 6), np.float32)}
 
     def published(self, track: Tensor, mean_face: Tensor, portrait: Array, frames: Sequence[int]) -> Array:
         """Frames of the modules in PyTorch, for there is no other code."""
-        size = portrait.shape[1]
-        geometry, shown = (torch.from_numpy(value) for value in self.found(size).values())
+        *layers, geometry, shown = (torch.from_numpy(value) for value in self.found(portrait).values())
         with torch.inference_mode():
-            source = WarpPortrait()(torch.from_numpy(portrait))
-            images: Array = WarpFrame(size)(source, geometry, shown, track, torch.tensor(frames))[0].numpy()
+            features = WarpPortrait()(*layers)
+            images: Array = WarpFrame()(*features, geometry, shown, track, torch.tensor(frames))[0].numpy()
         return images

@@ -16,10 +16,11 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 import pflx
-from pflx.engines import Bundle, BundleError, Manifest, MeanFace, PflInfo, bundle_writer, write_manifest
+from pflx.engines import Bundle, Manifest, MeanFace, PflInfo, bundle_writer, write_manifest
 from pflx.engines.building.build import build_bundle_engines
 from pflx.engines.building.compiler import Progress
 from pflx.engines.bundle.tensorrt_library import Backend
+from pflx.runtime.rendering.renderers import with_size
 
 DEFAULT_POSNET = "pflx's default, fitted to tracked heads with jumps put in, not to this generator"
 """Note in the provenance of a bundle whose PosNet came with pflx."""
@@ -30,8 +31,8 @@ _DATA = Path(__file__).parent / "data"
 DEMO = _DATA / "demo"
 """A clip of a speaker and a portrait, `speaker.mp4` and `portrait.png`; where they come from is in NOTICE.txt there."""
 
-SIZES = (224, 256)
-"""Sides of a rendered frame, in pixels."""
+SIZE = 256
+"""Side of its pictures in pixels, unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +41,29 @@ class BuiltinOptions:
 
     Attributes:
         precision: "fp16" has FP16 graphs beside the FP32 ones, and uses them by default.
-        size: side of the rendered frame in pixels, 256 or 224.
+        size: side of its pictures in pixels, a multiple of 4.
         pfl: how the speaker is cropped.
         mean_face: what its coefficients are relative to; None leaves it upright.
     """
 
     precision: Literal["fp32", "fp16"] = "fp32"
-    size: int = 256
+    size: int = SIZE
     pfl: PflInfo | None = None
     mean_face: MeanFace | None = None
 
 
-def builtin_bundle(size: int = 256) -> Bundle:
+def builtin_bundle() -> Bundle:
     """The listener as it comes with pflx: FP32, FP16 beside it.
 
-    Args:
-        size: side of the rendered frame in pixels, 256 or 224.
-
     Raises:
-        BundleError: it was not made in this size, or its files were changed.
+        BundleError: its files were changed.
     """
-    if size not in SIZES:
-        raise BundleError(f"Frames of {size} px cannot be rendered. Choose one of {SIZES}.")
-    return Bundle.open(builtin_path(size))
+    return Bundle.open(builtin_path())
 
 
-def builtin_path(size: int) -> Path:
+def builtin_path() -> Path:
     """Where it lies."""
-    return _DATA / str(size) / "listener.pflx"
+    return _DATA / str(SIZE) / "listener.pflx"
 
 
 def export_builtin(
@@ -88,12 +84,13 @@ def export_builtin(
         progress: told about every engine.
 
     Raises:
-        BundleError: there is none of that size.
+        BundleError: it makes no pictures of that size.
         OutputError: the folder cannot be written.
         EngineError, BackendMissingError, DeviceError: an engine could not be built.
     """
     options = options or BuiltinOptions()
-    source = builtin_bundle(options.size)
+    source = builtin_bundle()
+    manifest = with_size(source.manifest, options.size)
     kept = ("fp32",) if options.precision == "fp32" else ("fp32", "fp16")
     with bundle_writer(target, overwrite=overwrite) as folder:
         (folder / "graphs").mkdir()
@@ -102,7 +99,7 @@ def export_builtin(
                 shutil.copyfile(source.path / graph.files[precision], folder / graph.files[precision])
         report = json.loads((source.path / "report.json").read_text())
         (folder / "report.json").write_text(json.dumps(_report(report, kept), indent=2) + "\n")
-        write_manifest(folder, _manifest(source.manifest, options, kept))
+        write_manifest(folder, _manifest(manifest, options, kept))
         if engine:
             build_bundle_engines(folder, engine, progress=progress)
     return Bundle.open(target, verify=False)

@@ -61,8 +61,11 @@ class EngineSettings:
 AS_IT_IS = EngineSettings()
 """ONNX Runtime, in the bundle's own precision."""
 
-CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1}
-"""Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU."""
+CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256}
+"""Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU.
+
+`side` is another where the bundle's pictures are of another size.
+"""
 
 
 def open_engines(
@@ -119,11 +122,12 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
+        sizes = {**CALL_SIZES, "side": bundle.manifest.renderer.size}
         read = partial(bundle.read_graph, graph, precision)
         if library != "openvino":
-            return OrtEngine(path, threads=threads, sizes=CALL_SIZES, read=read)
+            return OrtEngine(path, threads=threads, sizes=sizes, read=read)
         return OpenVinoEngine(
-            path, info.inputs, info.outputs, threads=threads, sizes=CALL_SIZES, inference=inference, read=read
+            path, info.inputs, info.outputs, threads=threads, sizes=sizes, inference=inference, read=read
         )
     stream = gpu.streams.named(stream_of(bundle.manifest, graph))
     return DeviceEngine(graph, _context(bundle, graph, library, precision, gpu, stream), gpu, stream)

@@ -16,7 +16,6 @@ from weakref import WeakSet
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
-from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.device import Device
 from pflx.runtime.beside_loop import beside_loop
 from pflx.runtime.builtin import builtin_bundle
@@ -35,7 +34,7 @@ from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, speaker_for
 from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
-from pflx.runtime.rendering.renderers import Portrait, make_renderer, several_portraits
+from pflx.runtime.rendering.renderers import Portrait, chosen_rendering, make_renderer, several_portraits
 from pflx.runtime.speaker.clip_region import clip_region
 from pflx.runtime.speaker.extractor import Extractor, Extractors
 from pflx.runtime.speaker.extractors import check_clip, check_voice_alone, open_extractors, require_needs
@@ -122,6 +121,7 @@ class Listener:
         device: str = "cpu",
         engines: EngineSettings = AS_IT_IS,
         renderer: str | None = None,
+        size: int | None = None,
         lookahead: int = WINDOW_RADIUS,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
@@ -134,6 +134,7 @@ class Listener:
             device: "cpu", "cuda" or "cuda:N".
             engines: how the graphs are run.
             renderer: the one to use of those in the bundle; None takes its own, "warp" its preview.
+            size: side of a picture in pixels, a multiple of 4; None takes the bundle's. "warp" makes pictures of any.
             lookahead: see the class.
             speaker: see the class.
             options: see the class.
@@ -145,8 +146,7 @@ class Listener:
         if bundle is None:
             bundle = builtin_bundle()
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if renderer is not None:
-            opened = replace(opened, manifest=with_renderer(opened.manifest, renderer, str(opened.path)))
+        opened = chosen_rendering(opened, renderer, size)
         found, gpu = open_engines(opened, device, engines)
         try:
             return cls(opened.manifest, found, portrait, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu)

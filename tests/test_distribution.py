@@ -62,10 +62,14 @@ def metadata(built: tuple[Path, Path]) -> Message:
         return message_from_bytes(archive.read(name))
 
 
+NETWORKS = ("runtime/speaker/data", "runtime/rendering/data")
+
+
 def data_files() -> Iterator[Path]:
     """What the wheel must hold besides modules."""
     yield from (ROOT / "export/data").iterdir()
-    yield from (ROOT / "runtime/speaker/data").glob("*.onnx")
+    for room in NETWORKS:
+        yield from (ROOT / room).glob("*.onnx")
     yield from (path for path in (ROOT / "runtime/data").rglob("*") if path.is_file() and path.suffix != ".txt")
     yield from (ROOT / "runtime/serve/page").iterdir()
     yield ROOT / "pflx/py.typed"
@@ -91,6 +95,7 @@ def test_the_wheel_brings_each_licence_once(wheel: list[str], built: tuple[Path,
         "mediapipe.LICENSE.txt",
         "silero_vad.LICENSE.txt",
         "silero_vad.NOTICE.txt",
+        "silhouette.NOTICE.txt",
     ]
     with zipfile.ZipFile(built[1]) as archive:
         texts = [archive.read(name) for name in licences]
@@ -98,11 +103,11 @@ def test_the_wheel_brings_each_licence_once(wheel: list[str], built: tuple[Path,
 
 
 def test_every_network_that_comes_with_pflx_has_a_notice_that_names_its_licence() -> None:
-    folder = ROOT / "runtime/speaker/data"
-    for network in folder.glob("*.onnx"):
+    licences = ROOT / NETWORKS[0]
+    for network in (network for room in NETWORKS for network in (ROOT / room).glob("*.onnx")):
         notice = network.with_suffix(".NOTICE.txt").read_text()
         named = re.findall(r"\S+\.LICENSE\.txt", notice)
-        assert "MIT" in notice or [(folder / name).is_file() for name in named] == [True], network.name
+        assert "MIT" in notice or [(licences / name).is_file() for name in named] == [True], network.name
 
 
 def files_of(tree: Path) -> set[str]:

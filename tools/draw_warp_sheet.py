@@ -1,79 +1,68 @@
-"""Draw docs/images/warp_sheet.png: what the weightless renderer makes of three portraits.
+"""Draw docs/images/warp_sheet_*.jpg: what the weightless renderer makes of ten portraits, at full size.
 
-    python tools/draw_warp_sheet.py
+    python tools/draw_warp_sheet.py [--output FOLDER]
 
-Portraits and clips are those of tests/media. Needs pflx[cpu,export].
+Portraits are those of tests/media. Needs pflx[cpu].
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from pflx.export.models.warp import WarpFrame, WarpPortrait
-from pflx.runtime import open_speaker
-from pflx.runtime.rendering.portrait import load_portrait
-from pflx.runtime.rendering.warp import frame_portrait
-from pflx.runtime.speaker.landmarks import ARKIT_NAMES, FaceMesh
+from pflx.engines import OrtEngine
+from pflx.runtime.builtin import builtin_bundle
+from pflx.runtime.rendering.renderers import WarpRenderer
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 MEDIA = ROOT / "tests" / "media"
-SIZE, SHOWN, LABEL = 256, 144, 20
-COLUMNS = 7
+SIZE, LABEL, PER_SHEET = 256, 20, 5
 
 _ANGLES = ("pitch", "yaw", "roll")
 SHOTS: Mapping[str, Mapping[str, float]] = {
-    "as it is": {},
-    "pitch 15": {"pitch": 15},
-    "pitch -15": {"pitch": -15},
+    "at rest": {},
+    "half a blink": {"eyeBlinkLeft": 0.5, "eyeBlinkRight": 0.5},
+    "blink": {"eyeBlinkLeft": 1, "eyeBlinkRight": 1},
+    "nod": {"pitch": 10},
     "yaw 15": {"yaw": 15},
     "yaw -15": {"yaw": -15},
-    "roll 15": {"roll": 15},
-    "roll -15": {"roll": -15},
-    "blink": {"eyeBlinkLeft": 1, "eyeBlinkRight": 1},
-    "half a blink": {"eyeBlinkLeft": 0.5, "eyeBlinkRight": 0.5},
-    "smile": {"mouthSmileLeft": 1, "mouthSmileRight": 1},
-    "jaw": {"jawOpen": 0.5},
-    "jaw, wide": {"jawOpen": 1},
-    "brows up": {"browInnerUp": 1, "browOuterUpLeft": 1, "browOuterUpRight": 1},
-    "nod, smile": {"pitch": 10, "yaw": 8, "roll": 6, "mouthSmileLeft": 0.7, "mouthSmileRight": 0.7, "jawOpen": 0.15},
+    "roll 8": {"roll": 8},
+    "roll -8": {"roll": -8},
+    "jaw": {"jawOpen": 0.6},
+    "smile, look aside": {"mouthSmileLeft": 1, "mouthSmileRight": 1, "eyeLookOutLeft": 0.6, "eyeLookInRight": 0.6},
 }
 
 
 def main() -> None:
-    """Draw it."""
-    sources = (
-        load_portrait(MEDIA / "portrait_astronaut_256.png"),
-        _frame("podium_speech_8s.mp4", 40),
-        _frame("webcam_cap12_12s.mp4", 10),
-    )
-    mesh = FaceMesh()
-    sheet = np.concatenate([_rows(*frame_portrait(source, SIZE, mesh)) for source in sources])
-    target = ROOT / "docs" / "images" / "warp_sheet.png"
-    cv2.imwrite(str(target), sheet[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    """Draw them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images")
+    folder = parser.parse_args().output
+    bundle = builtin_bundle()
+    engines = {role: OrtEngine(bundle.graph_path(f"warp_{role}"), threads=1) for role in ("portrait", "frame")}
+    renderer = WarpRenderer(engines, SIZE)
+    portraits = [MEDIA / "portrait_astronaut_256.png", *sorted((MEDIA / "portraits").glob("*.[jp][pn]g"))]
+    for first in range(0, len(portraits), PER_SHEET):
+        sheet = np.concatenate([_row(renderer, path) for path in portraits[first : first + PER_SHEET]])
+        target = folder / f"warp_sheet_{first // PER_SHEET + 1}.jpg"
+        cv2.imwrite(str(target), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
-def _frame(clip: str, number: int) -> npt.NDArray[np.uint8]:
-    frames = (picture for chunk in open_speaker(MEDIA / clip).chunks() for picture in chunk.video)
-    return np.array(next(islice(frames, number, None)))
-
-
-def _rows(portrait: npt.NDArray[np.uint8], geometry: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _row(renderer: WarpRenderer, portrait: Path) -> npt.NDArray[np.uint8]:
     """All shots of one portrait."""
-    track = torch.from_numpy(np.stack([_coefficients(**shot) for shot in SHOTS.values()]))[None]
-    with torch.inference_mode():
-        source = WarpPortrait()(torch.from_numpy(portrait.copy())[None])
-        frames = torch.arange(len(SHOTS))
-        images = WarpFrame(SIZE)(source, torch.from_numpy(geometry)[None], track, frames)[0].numpy()
-    cells = [_labelled(image, name) for image, name in zip(images, SHOTS, strict=True)]
-    return np.concatenate([np.concatenate(cells[at : at + COLUMNS], axis=1) for at in range(0, len(cells), COLUMNS)])
+    features = renderer.prepare(portrait)
+    cells = []
+    for name, shot in SHOTS.items():
+        track = np.broadcast_to(_coefficients(**shot), (27, 58))
+        cells.append(_labelled(np.array(renderer.render(np.array(track), 1, features)[0]), name))
+    return np.concatenate(cells, axis=1)
 
 
 def _coefficients(**values: float) -> npt.NDArray[np.float32]:
@@ -86,9 +75,9 @@ def _coefficients(**values: float) -> npt.NDArray[np.float32]:
 
 
 def _labelled(image: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
-    cell = np.full((SHOWN + LABEL, SHOWN, 3), 255, np.uint8)
-    cell[:SHOWN] = cv2.resize(image, (SHOWN, SHOWN), interpolation=cv2.INTER_AREA)
-    cv2.putText(cell, name, (4, SHOWN + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
+    cell = np.full((SIZE + LABEL, SIZE, 3), 255, np.uint8)
+    cell[:SIZE] = image
+    cv2.putText(cell, name, (4, SIZE + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
     return cell
 
 

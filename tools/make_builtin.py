@@ -1,4 +1,4 @@
-"""Makes runtime/data/*/listener.pflx: the listener without checkpoints, exported once, so that users need no PyTorch.
+"""Makes runtime/data/256/listener.pflx: the listener without checkpoints, exported once, so that users need no PyTorch.
 
 python tools/make_builtin.py            needs pflx[cpu,export]; tests/export/test_builtin.py exports again and compares
 """
@@ -13,21 +13,19 @@ import msgspec
 
 from pflx.engines import Bundle, write_manifest
 from pflx.export import ExportOptions, export_bundle, load_components
-from pflx.runtime.builtin import SIZES, builtin_path
+from pflx.runtime.builtin import builtin_path
 
 
 def main() -> None:
-    """Export every size anew."""
+    """Export it anew."""
     argparse.ArgumentParser(description="Makes the listener that comes with pflx.").parse_args()
-    for size in SIZES:
-        builtin_path(size).parent.mkdir(parents=True, exist_ok=True)
-        print(make(builtin_path(size), size).path)
+    print(make(builtin_path()).path)
 
 
-def make(target: Path, size: int) -> Bundle:
-    """The listener in one size, in FP32 and FP16, with FP32 by default."""
+def make(target: Path) -> Bundle:
+    """The listener in FP32 and FP16, with FP32 by default."""
     shutil.rmtree(target, ignore_errors=True)
-    made = export_bundle(target, load_components(), ExportOptions(precision="fp16", size=size))
+    made = export_bundle(target, load_components(), ExportOptions(precision="fp16"))
     write_manifest(target, msgspec.structs.replace(made.manifest, precision="fp32"))
     return Bundle.open(target)
 

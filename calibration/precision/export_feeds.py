@@ -28,11 +28,9 @@ def feeds_of_an_export(manifest: Manifest, engines: Mapping[str, Engine]) -> dic
     with runtime_generator(manifest.generator, noting.__getitem__) as generator:
         given = ChainInput.seeded(SPEAKER_SEED, generator, manifest.sample_rate_hz)
         track = react_with_graphs(generator, noting.__getitem__, given)
-    size, painter = manifest.renderer.size, WarpParts()
-    found = painter.found(size) if manifest.renderer.name == painter.name else {}
-    render_with_graphs(
-        manifest.renderer, found, noting.__getitem__, track, Shots.seeded(PORTRAIT_SEED, track.shape[1], size)
-    )
+    shots, painter = Shots.seeded(PORTRAIT_SEED, track.shape[1], manifest.renderer.size), WarpParts()
+    found = painter.found(shots.portrait) if manifest.renderer.name == painter.name else {}
+    render_with_graphs(manifest.renderer, found, noting.__getitem__, track, shots)
     return {graph: engine.feeds for graph, engine in noting.items()}
 
 

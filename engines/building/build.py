@@ -137,7 +137,8 @@ def default_ranges(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
     """Sizes for the named dimensions of a bundle's graphs.
 
     One to four speakers, samples and portraits; one frame rendered at a time, up to a segment; and the
-    coefficient track that such frames look at, 13 before and 13 after, for up to two segments. A generator with a
+    coefficient track that such frames look at, 13 before and 13 after, for up to two segments. Pictures of the renderer
+    that makes them in any size have up to 512 pixels a side. A generator with a
     growing history looks back on as much as the bundle says, or on half a minute.
     """
     hop = manifest.generator.hop
@@ -150,6 +151,7 @@ def default_ranges(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
         "frames": (1, 1, hop),
         "track": (1, hop + 26, 2 * hop + 26),
         "history": (1, history, history),
+        "side": (64, manifest.renderer.size, max(512, manifest.renderer.size)),
     }
 
 

@@ -1,23 +1,20 @@
 """The weightless renderer: a portrait, moved by coefficients. Nothing in it is learned.
 
-A pixel of a picture is looked up in the portrait, in two steps backwards: where it was before the head moved, and
-where that was before the face did. Both are smooth displacements, but for the edges of lids and lips, and so they are
-computed on coarse grids and enlarged.
+The portrait comes in layers: the person, the same with closed eyes, and what is behind. Lids are drawn over the eyes
+first. Then a pixel of a picture is looked up in the person, in two steps backwards: where it was before the head moved,
+and where that was before the face did. Both are smooth displacements, but for the edges of lids and lips, and so they
+are computed on coarse grids and enlarged. What the person does not cover shows the background, which stays.
 
 **The head** is an ellipsoid that turns about the neck. A point of the portrait moves with it: in full on the head,
-less and less around it, and not at all on the shoulders and far away in the background. The flat top of the depth,
-the width of the fall-off and `LARGEST_TURN` are chosen so that this never folds. The displacement is known where a
-point comes from and needed where it goes to: a fixed point, which a few steps come close to.
+less and less around it, and by little on the shoulders. The flat top of the depth, the width of the fall-off and
+`LARGEST_TURN` are chosen so that this never folds. The displacement is known where a point comes from and needed where
+it goes to: a fixed point, which a few steps come close to.
 
 **The face** moves by amounts that are linear in the expression (`EYE_MOVES`, `LIP_MOVES`, `MOUTH_MOVES`), within
-bounds.
-
-- Lids: the skin between brow and eye is stretched down over the eye, or that below it a little up. The eyeball stays
-  behind them, and turns.
-- Brows: lifted or lowered with the skin around them, more or less at either end.
-- Corners of the mouth: bent up or down, drawn apart or together.
-- Jaw: what is below the inner edge of the lower lip moves down, and nothing far below the chin. That uncovers the
-  teeth, where the portrait shows any, and below them the dark.
+bounds. Lids: the closed eye comes down over the open one, the line of its lashes at the edge; the skin below is pushed
+up a little; the eyeball stays behind, and turns. Brows: lifted or lowered with the skin around them. Corners of the
+mouth: bent up or down, drawn apart or together. Jaw: what is below the inner edge of the lower lip moves down, and
+nothing far below the chin; that uncovers the teeth, the portrait's or made-up ones, and below them the dark.
 
 The pose is FaceVerse's (`pflx.runtime.speaker.landmarks`), relative to the portrait's own. Pitch counts from the
 nearest half turn: heads face the camera at π, at -π, or at 0 where a mean face was subtracted. Coefficients are taken
@@ -74,7 +71,7 @@ CAMERA_DISTANCE = 10.0
 RADII_PER_DM = 1.15
 """Half widths of a head, hair included, in a decimetre."""
 
-ITERATIONS = 4
+ITERATIONS = 3
 HEAD_STRIDE, FACE_STRIDE = 4, 2
 """Pixels from one point to the next of the grids on which head and face are computed."""
 
@@ -106,32 +103,59 @@ def _column(weights: Mapping[str, float], *sides: str) -> Tensor:
 
 
 class WarpPortrait(nn.Module):
-    """Graph `warp_portrait`: the portrait as it is looked up in."""
+    """Graph `warp_portrait`: the layers of portraits as frames are made of them."""
 
-    def forward(self, portrait: Tensor) -> Tensor:
-        """Portrait uint8 [P, S, S, 3] → source float32 [P, 3, S, S] in 0…255."""
-        return portrait.float().permute(0, 3, 1, 2).contiguous()
+    def forward(
+        self, portrait: Tensor, closed: Tensor, lashed: Tensor, background: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Layers, see `pflx.runtime.rendering.layers.Layers`, to floats in 0…255.
+
+        Half a level is added to all that a picture is summed of, so that cutting off its fraction rounds it.
+
+        Returns:
+            source [P, 4, S, S]: what the person adds to the background, and how much of that it covers; closing
+            [P, 4, S, S]: what a closed lid adds to the source; lashes, likewise: what their line adds to the lid; lids
+            [P, 3, S, S]; behind [P, 3, S, S]: the background.
+        """
+        layers = (portrait, closed, lashed, background)
+        picture, lid, line, behind = (layer.float().permute(0, 3, 1, 2) for layer in layers)
+        person, lids = torch.split(masks.permute(0, 3, 1, 2), [1, 3], dim=1)
+        behind = behind + 0.5
+        source = torch.cat([picture + 0.5 - (1 - person) * behind, person], dim=1)
+        none = torch.zeros_like(person)
+        closing, lashes = torch.cat([lid - picture, none], dim=1), torch.cat([line - lid, none], dim=1)
+        return source, closing, lashes, lids.contiguous(), behind
 
 
 class WarpFrame(nn.Module):
-    """Graph `warp_frame`: K frames of each of P portraits.
-
-    Args:
-        size: S, side of a picture in pixels; a multiple of 4.
-    """
+    """Graph `warp_frame`: K frames of each of P portraits, S pixels a side, a multiple of 4."""
 
     table: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._size = size
         self.register_buffer("table", moves_table(), persistent=False)
 
-    def forward(self, source: Tensor, geometry: Tensor, shown: Tensor, coefficients: Tensor, frames: Tensor) -> Tensor:
+    def forward(
+        self,
+        source: Tensor,
+        closing: Tensor,
+        lashes: Tensor,
+        lids: Tensor,
+        behind: Tensor,
+        geometry: Tensor,
+        shown: Tensor,
+        coefficients: Tensor,
+        frames: Tensor,
+    ) -> Tensor:
         """Render frames.
 
         Args:
-            source: float32 [P, 3, S, S], of `WarpPortrait`: the portrait, or a picture that was made of it.
+            source: float32 [P, 4, S, S], of `WarpPortrait`: of the portrait, or of a picture that was made of it.
+            closing: float32 [P, 4, S, S], likewise.
+            lashes: float32 [P, 4, S, S], likewise.
+            lids: float32 [P, 3, S, S], likewise.
+            behind: float32 [P, 3, S, S], likewise.
             geometry: float32 [P, G] of the portrait, see `pflx.runtime.rendering.warp.GEOMETRY`.
             shown: float32 [P, 6], pose that the source shows, mean face subtracted; 0 for the portrait.
             coefficients: float32 [P, T, 58], mean face subtracted.
@@ -140,61 +164,109 @@ class WarpFrame(nn.Module):
         Returns:
             uint8 [P, K, S, S, 3] RGB.
         """
+        size = source.shape[-1]
         rows = coefficients.index_select(1, frames)
-        portrait = _parts(geometry)
-        head = _enlarged(self._head(portrait, rows[..., len(ARKIT_NAMES) :], shown), HEAD_STRIDE // FACE_STRIDE)
-        face = self._face(portrait, self._moves(rows), head)
-        return self._developed(source, _enlarged(face, FACE_STRIDE), portrait["mouth_inside"])
+        portrait, moves = _parts(geometry), self._moves(rows)
+        middle = (size + FACE_STRIDE - 1) // FACE_STRIDE
+        head = _enlarged(_head(size, portrait, moves, rows[..., len(ARKIT_NAMES) :], shown), middle)
+        maps = _enlarged(_face(size, portrait, moves, head), size)
+        person = _with_lids(source, closing, lashes, lids, moves["blink"].clamp(0.0, 1.0))
+        return _developed(person, behind, maps, portrait)
 
     def _moves(self, rows: Tensor) -> dict[str, Tensor]:
-        """Amounts in [-1, 1], each [P, K, 2, 1, 1] (left and right in the picture), or [P, K, 1, 1] of the mouth."""
+        """Amounts in [-1, 1], each [P, K, 2, 1, 1] (left and right in the picture), or [P, K, 1, 1, 1] of the mouth."""
         amounts = (rows[..., : len(ARKIT_NAMES)].clamp(0.0, 1.0) @ self.table).clamp(-1.0, 1.0)[..., None, None]
         pairs = (*EYE_MOVES, *LIP_MOVES)
         parts = torch.split(amounts, [2] * len(pairs) + [1] * len(MOUTH_MOVES), dim=2)
-        moves = dict(zip((*pairs, *MOUTH_MOVES), parts, strict=True))
-        return moves | {name: moves[name].squeeze(2) for name in MOUTH_MOVES}
+        return dict(zip((*pairs, *MOUTH_MOVES), parts, strict=True))
 
-    def _positions(self, stride: int) -> tuple[Tensor, Tensor]:
-        """Columns [1, w] and rows [h, 1] of the points of a grid, in pixels."""
-        at = torch.arange(self._size // stride).float() * stride + (stride - 1) / 2
-        return at[None, :], at[:, None]
 
-    def _head(self, portrait: Mapping[str, Sequence[Tensor]], pose: Tensor, shown: Tensor) -> Tensor:
-        """To where each point was before the head moved, and to where that is in the source: [P, K, 4, h, w]."""
-        at_x, at_y = self._positions(HEAD_STRIDE)
-        from_x, from_y = at_x - portrait["head"][0], at_y - portrait["head"][1]
-        motion = _motion(portrait, pose)
-        x, y = from_x, from_y
-        for _ in range(ITERATIONS):
-            move_x, move_y = _moved(portrait, motion, x, y)
-            x, y = from_x - move_x, from_y - move_y
-        to_x, to_y = _moved(portrait, _motion(portrait, shown[:, None]), x, y)
-        return torch.stack([x - from_x, y - from_y, x - from_x + to_x, y - from_y + to_y], dim=2)
+def _positions(size: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Columns [1, w] and rows [h, 1] of the points of a grid, in pixels."""
+    at = torch.arange((size + stride - 1) // stride).float() * stride + (stride - 1) / 2
+    return at[None, :], at[:, None]
 
-    def _face(self, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor) -> Tensor:
-        """Displacement in all, and how far inside of the opened mouth a point is: [P, K, 3, h, w] in pixels."""
-        (at_x, at_y), (neutral_x, neutral_y, source_x, source_y) = self._positions(FACE_STRIDE), head.unbind(2)
-        x, y = at_x + neutral_x, at_y + neutral_y
-        eyes_x, eyes_y = _eyes(portrait, moves, x, y)
-        mouth_x, mouth_y, inside = _mouth(portrait, moves, x, y)
-        return torch.stack([source_x + eyes_x + mouth_x, source_y + eyes_y + mouth_y, inside], dim=2)
 
-    def _developed(self, source: Tensor, maps: Tensor, inside_mouth: Sequence[Tensor]) -> Tensor:
-        """The picture.
+def _grid(size: int, stride: int) -> Tensor:
+    """The points of a grid, [2, h, w]: x and y in pixels."""
+    columns, rows = _positions(size, stride)
+    return torch.stack([columns.expand(rows.shape[0], -1), rows.expand(-1, columns.shape[1])])
 
-        Clipping the grid gives in a third of the time what the padding mode "border" gives. And the edge of the dark
-        inside is as sharp as on a grid of every pixel, for it is found on that, between distances from it.
-        """
-        portraits, size = source.shape[0], self._size
-        at_x, at_y = self._positions(1)
-        move_x, move_y, inside = maps.unbind(2)
-        scaled = [((at + move) * (2 / size) + (1 / size - 1)) for at, move in ((at_x, move_x), (at_y, move_y))]
-        grid = torch.stack(scaled, dim=-1).clamp(1 / size - 1, 1 - 1 / size).view(portraits, -1, size, 2)
-        looked_up = F.grid_sample(source, grid, align_corners=False).view(portraits, 3, -1, size, size)
-        colour = 255 * torch.cat(list(inside_mouth), dim=1)[:, :, None]
-        dark = inside[:, None].clamp(0.0, 1.0)
-        pixels = looked_up + dark * (colour - looked_up)
-        return (pixels.permute(0, 2, 3, 4, 1) + 0.5).clamp(0.0, 255.0).to(torch.uint8)
+
+def _with_lids(source: Tensor, closing: Tensor, lashes: Tensor, lids: Tensor, blink: Tensor) -> Tensor:
+    """The source with its eyes as far closed as `blink` [P, K, 2, 1, 1] says, [P, K, 4, S, S]."""
+    closed = blink.flatten(2)
+    depth = _combined(torch.cat([closed, -torch.ones_like(closed[..., :1])], dim=2)[:, :, None], lids[:, None])
+    line = torch.relu(1 - (depth - 1).abs())
+    return source[:, None] + depth.clamp(0.0, 1.0) * closing[:, None] + line * lashes[:, None]
+
+
+def _combined(weights: Tensor, maps: Tensor) -> Tensor:
+    """Weights [P, K, M, N] of maps [P, K or 1, N, h, w]: [P, K, M, h, w]."""
+    return torch.unflatten(weights @ maps.flatten(3), 3, maps.shape[-2:])
+
+
+def _head(
+    size: int, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], pose: Tensor, shown: Tensor
+) -> Tensor:
+    """To where points were before the head moved, and to where that is in the source, less brows: [P, K, 4, h, w]."""
+    middle = torch.cat(list(portrait["head"]), dim=1)[:, None]
+    here = _grid(size, HEAD_STRIDE) - middle
+    solid, (motion, earlier) = _solid(portrait), _motions(portrait, pose, shown)
+    at = here
+    for _ in range(ITERATIONS):
+        at = here - _moved(solid, motion, at)
+    neutral = at - here
+    return torch.cat([neutral, neutral + _moved(solid, earlier, at) + _brows(portrait, moves, at + middle)], dim=2)
+
+
+def _face(size: int, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor) -> Tensor:
+    """Displacement in all, in halves of the picture's side, and how far inside of the opened mouth and of its teeth.
+
+    Returns:
+        [P, K, 4, h, w], the last two in pixels.
+    """
+    neutral, source = torch.split(head, 2, dim=2)
+    places = _in_face(portrait, _grid(size, FACE_STRIDE) + neutral)
+    eyes_u, eyes_v, u, v = torch.split(places, [2, 2, 1, 1], dim=2)
+    mouth, inside, teeth = _mouth(portrait, moves, u, v)
+    move = (source + _eyes(portrait, moves, eyes_u, eyes_v) + mouth) * (2 / size)
+    return torch.cat([move, inside, teeth], dim=2)
+
+
+def _in_face(portrait: Mapping[str, Sequence[Tensor]], at: Tensor) -> Tensor:
+    """Points of the portrait [P, K, 2, h, w] along both eyes, across both, along the mouth and across it."""
+    eyes = (portrait[f"eye_{name}"][0].flatten(2) for name in ("x", "y", "axis_x", "axis_y"))
+    mouth = (portrait[name][at].flatten(2) for name in ("mouth", "mouth_axis") for at in (0, 1))
+    x, y, axis_x, axis_y = (torch.cat(pair, dim=2) for pair in zip(eyes, mouth, strict=True))
+    along, across = torch.stack([axis_x, axis_y], dim=3), torch.stack([-axis_y, axis_x], dim=3)
+    turn = torch.cat([along[:, :, :2], across[:, :, :2], along[:, :, 2:], across[:, :, 2:]], dim=2)
+    middle = torch.stack([x, y], dim=3)
+    middle = torch.cat([middle[:, :, :2], middle[:, :, :2], middle[:, :, 2:], middle[:, :, 2:]], dim=2)
+    return _combined(turn, at) - (turn * middle).sum(dim=3)[..., None, None]
+
+
+def _developed(person: Tensor, behind: Tensor, maps: Tensor, portrait: Mapping[str, Sequence[Tensor]]) -> Tensor:
+    """The picture of a person [P, K, 4, S, S] before a background.
+
+    Clipping the grid gives in a third of the time what the padding mode "border" gives. And the edges of the dark
+    inside are as sharp as on a grid of every pixel, for they are found on that, between distances from them.
+    """
+    size = person.shape[-1]
+    at_x, at_y = (at * (2 / size) + (1 / size - 1) for at in _positions(size, 1))
+    move_x, move_y, mouth = torch.split(maps, [1, 1, 2], dim=2)
+    grid = torch.cat([(at_x + move_x).flatten(0, 2)[..., None], (at_y + move_y).flatten(0, 2)[..., None]], dim=-1)
+    looked_up = F.grid_sample(person.flatten(0, 1), grid.clamp(1 / size - 1, 1 - 1 / size), align_corners=False)
+    colours, covered = torch.split(torch.unflatten(looked_up, 0, person.shape[:2]), [3, 1], dim=2)
+    mouth = mouth.clamp(0.0, 1.0)
+    shown = colours * (1 - mouth[:, :, :1]) + _combined(_inks(portrait), mouth) + (1 - covered) * behind[:, None]
+    return shown.permute(0, 1, 3, 4, 2).clamp(0.0, 255.0).to(torch.uint8)
+
+
+def _inks(portrait: Mapping[str, Sequence[Tensor]]) -> Tensor:
+    """Colours of the dark in the mouth and of what teeth add to it, [P, 1, 3, 2]."""
+    inside, teeth = (torch.cat(list(portrait[name])[:3], dim=1).view(-1, 1, 3, 1) for name in ("mouth_inside", "teeth"))
+    return torch.cat([255 * inside + 0.5, 255 * (teeth - inside)], dim=3)
 
 
 def _parts(geometry: Tensor) -> dict[str, Sequence[Tensor]]:
@@ -206,11 +278,10 @@ def _parts(geometry: Tensor) -> dict[str, Sequence[Tensor]]:
     }
 
 
-def _enlarged(maps: Tensor, factor: int) -> Tensor:
-    """Maps [P, K, C, h, w], `factor` times as large."""
-    portraits, frames, channels, height, width = maps.shape
-    larger = F.interpolate(maps.flatten(0, 1), scale_factor=factor, mode="bilinear", align_corners=False)
-    return larger.view(portraits, frames, channels, factor * height, factor * width)
+def _enlarged(maps: Tensor, size: int) -> Tensor:
+    """Maps [P, K, C, h, w], as [P, K, C, size, size]."""
+    larger = F.interpolate(maps.flatten(0, 1), size=(size, size), mode="bilinear", align_corners=False)
+    return torch.unflatten(larger, 0, maps.shape[:2])
 
 
 def _square(value: Tensor) -> Tensor:
@@ -219,118 +290,137 @@ def _square(value: Tensor) -> Tensor:
 
 def _smooth(share: Tensor) -> Tensor:
     """From 0 at 0 to 1 at 1, level at both ends and beyond."""
-    share = share.clamp(0.0, 1.0)
-    return share * share * (3 - 2 * share)
+    return _square(share := share.clamp(0.0, 1.0)) * (3 - 2 * share)
 
 
-def _down_in_picture(turn: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The head's own down axis as a unit vector of the picture."""
-    x, y = turn[1], turn[4]
-    scale = torch.rsqrt(x * x + y * y)
-    return scale * x, scale * y
+Motion = tuple[Tensor, Tensor, Tensor]
+"""How far a turn displaces (x, y, z), told from the middle of the head: a matrix [P, K, 2, 3] and a constant; and the
+shift, [P, K, 2, 1, 1] both."""
 
 
-def _motion(portrait: Mapping[str, Sequence[Tensor]], pose: Tensor) -> Sequence[Tensor]:
-    """Two rows of the matrix by which the head moves about its neck, and its shift, [P, K, 1, 1] each."""
-    shift_x, shift_y, larger = _shifted(pose, portrait["radii"][0])
-    return (*(larger * value for value in _turned(portrait["turn"], pose)), shift_x, shift_y)
+def _motions(portrait: Mapping[str, Sequence[Tensor]], pose: Tensor, shown: Tensor) -> tuple[Motion, Motion]:
+    """Of poses [P, K, 6], and of one [P, 6]."""
+    poses = torch.cat([shown[:, None], pose], dim=1)
+    shift, larger = _shifted(poses, portrait["radii"][0])
+    turn = larger[..., None] * _turned(portrait["turn"], poses)
+    neck = torch.cat(list(portrait["neck"]), dim=1).view(-1, 1, 3, 1)
+    numbers = (turn - torch.eye(2, 3), (neck[:, :, :2] - turn @ neck)[..., None], shift)
+    turns, constants, shifts = (torch.split(each, [1, pose.shape[1]], dim=1) for each in numbers)
+    return (turns[1], constants[1], shifts[1]), (turns[0], constants[0], shifts[0])
 
 
-def _moved(
-    portrait: Mapping[str, Sequence[Tensor]], motion: Sequence[Tensor], x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor]:
-    """How far a motion takes points of the portrait, which are told from the middle of the head: [P, K, h, w] each."""
-    (head_x, head_y), (neck_x, neck_y, neck_z), radii = (portrait[name] for name in ("head", "neck", "radii"))
-    nose_x, nose_y, nose_out = portrait["nose"]
-    down_x, down_y = _down_in_picture(portrait["turn"])
-    xx, xy, xz, yx, yy, yz, shift_x, shift_y = motion
-    down, across = (x * down_x + y * down_y) / radii[1], (x * down_y - y * down_x) / radii[0]
-    square, nose_width = across * across + down * down, 0.3 * radii[0]
-    near_nose = _square((x - (nose_x - head_x)) / nose_width) + _square((y - (nose_y - head_y)) / nose_width)
-    depth = -radii[2] / (1 + _square(1.5 * square)) - nose_out / (1 + _square(near_nose))
-    share = 1 - _smooth((torch.sqrt(square) - 0.9) / (1.25 - 0.5 * down.clamp(0.0, 1.0)))
-    to_x, to_y, to_z = x - neck_x, y - neck_y, depth - neck_z
-    move_x = xx * to_x + xy * to_y + xz * to_z + (neck_x + shift_x) - x
-    move_y = yx * to_x + yy * to_y + yz * to_z + (neck_y + shift_y) - y
-    return share * move_x, share * move_y
+def _solid(portrait: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
+    """What says how deep a point of the portrait is, and how much it belongs to the head.
+
+    Returns:
+        Matrix [P, 1, 4, 2] and constant [P, 1, 4, 1, 1] to radii down and across the head and the nose; how deep both
+        are, and how much of turns and shifts the body takes part in, [P, 1, 1, 1, 1] each.
+    """
+    head, (across, along, deep) = torch.cat(list(portrait["head"]), dim=1), portrait["radii"]
+    (nose_x, nose_y, nose_out), (down_x, down_y) = portrait["nose"], (portrait["turn"][1], portrait["turn"][4])
+    scale, narrow = torch.rsqrt(down_x * down_x + down_y * down_y), 1 / (0.3 * across)
+    by_x = torch.cat([scale * down_x / along, scale * down_y / across, narrow, 0 * narrow], dim=1)
+    by_y = torch.cat([scale * down_y / along, -scale * down_x / across, 0 * narrow, narrow], dim=1)
+    nose = narrow * (torch.cat([0 * nose_x, 0 * nose_y, nose_x, nose_y], dim=1) - torch.cat([0 * head, head], dim=1))
+    rest = (each[:, None] for each in (-nose_out, -deep, *portrait["body"]))
+    return (torch.cat([by_x, by_y], dim=3).transpose(1, 2), nose[:, None], *rest)
 
 
-def _turned(turn: Sequence[Tensor], pose: Tensor) -> Sequence[Tensor]:
-    """The first two rows of the rotation by which the head moves, in the picture's axes, [P, K, 1, 1] each."""
-    half_turns = torch.round(pose[..., 0] / math.pi) * math.pi
-    angles = torch.stack([pose[..., 0] - half_turns, -pose[..., 1], -pose[..., 2]], dim=-1)
+def _moved(solid: Sequence[Tensor], motion: Motion, at: Tensor) -> Tensor:
+    """How far a motion takes points of the portrait, told from the middle of the head: [P, K, 2, h, w] both."""
+    lines, nose, nose_out, deep, body_turn, body_shift = solid
+    turn, constant, shift = motion
+    places = _combined(lines, at) - nose
+    down, across, nose_x, nose_y = torch.split(places * places, 1, dim=2)
+    square = down + across
+    depth = deep / (1 + _square(1.5 * square)) + nose_out / (1 + _square(nose_x + nose_y))
+    share = 1 - _smooth((torch.sqrt(square) - 0.9) / (1.25 - 0.5 * places[:, :, :1].clamp(0.0, 1.0)))
+    turned, shifted = body_turn + (1 - body_turn) * share, body_shift + (1 - body_shift) * share
+    return turned * (_combined(turn, torch.cat([at, depth], dim=2)) + constant) + shifted * shift
+
+
+def _turned(turn: Sequence[Tensor], pose: Tensor) -> Tensor:
+    """The first two rows of the rotation by which the head moves, in the picture's axes, [P, K, 2, 3]."""
+    half_turns = torch.round(pose[..., :1] / math.pi) * math.pi
+    angles = torch.cat([pose[..., :1] - half_turns, -pose[..., 1:3]], dim=-1)
     angles = angles.clamp(-LARGEST_TURN, LARGEST_TURN)
     length = torch.sqrt((angles * angles).sum(dim=-1, keepdim=True) + 1e-12)
     angles = angles * (LARGEST_TURN / length).clamp(0.0, 1.0)
-    (cx, cy, cz), (sx, sy, sz) = torch.cos(angles).unbind(-1), torch.sin(angles).unbind(-1)
+    (cx, cy, cz), (sx, sy, sz) = (torch.split(of(angles), 1, dim=-1) for of in (torch.cos, torch.sin))
     rows = (
-        (cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx),
-        (sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx),
-        (-sy, cy * sx, cy * cx),
+        *(cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx),
+        *(sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx),
+        *(-sy, cy * sx, cy * cx),
     )
-    relative = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    relative = torch.unflatten(torch.cat(rows, dim=-1), -1, (3, 3))
     axes = torch.cat(list(turn), dim=1).view(-1, 1, 3, 3)
     about_picture = axes @ relative @ axes.transpose(2, 3)
-    return about_picture[:, :, :2].flatten(2)[..., None, None].unbind(2)
+    return about_picture[:, :, :2]
 
 
-def _shifted(pose: Tensor, radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How far the head is moved right and down, in pixels, and how many times larger it is, [P, K, 1, 1] each."""
-    right, up, near = pose[..., 3:, None, None].unbind(2)
-    scale = RADII_PER_DM * radius
-    nearer = near.clamp(-LARGEST_APPROACH, LARGEST_APPROACH)
-    return (
-        scale * right.clamp(-LARGEST_SHIFT, LARGEST_SHIFT),
-        -scale * up.clamp(-LARGEST_SHIFT, LARGEST_SHIFT),
-        CAMERA_DISTANCE / (CAMERA_DISTANCE - nearer),
-    )
+def _shifted(pose: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the head is moved, in pixels, [P, K, 2, 1, 1], and how many times larger it is, [P, K, 1]."""
+    to_picture = (RADII_PER_DM * radius)[:, 0] * torch.tensor([1.0, -1.0])
+    shift = to_picture[:, None, 0] * pose[..., 3:5].clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+    nearer = pose[..., 5:].clamp(-LARGEST_APPROACH, LARGEST_APPROACH)
+    return shift[..., None, None], CAMERA_DISTANCE / (CAMERA_DISTANCE - nearer)
 
 
-def _eyes(
-    portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Displacement by lids, gaze and brows, [P, K, h, w] each. Within, [P, K, 2, h, w]: u along, v across each eye."""
-    names = ("eye_x", "eye_y", "eye_axis_x", "eye_axis_y", "eye_half", "eye_upper", "eye_lower", "brow_x", "brow_y")
-    eye_x, eye_y, axis_x, axis_y, half, upper, lower, brow_u, brow_v = (portrait[name][0] for name in names)
-    x, y = x[:, :, None] - eye_x, y[:, :, None] - eye_y
-    u, v = x * axis_x + y * axis_y, y * axis_x - x * axis_y
-    outwards = torch.tensor([-1.0, 1.0]).view(2, 1, 1)
-    lids_v, open_share = _lids(moves, u, v, half, upper, lower, upper - brow_v)
-    du = (-0.3 * half * outwards * moves["look_out"]) * open_share
-    dv = lids_v - (0.15 * half * moves["look_down"]) * open_share
-    outer = (0.5 + outwards * (u - brow_u) / (2 * half)).clamp(0.0, 1.0)
+_OUTWARDS = (-1.0, 1.0)
+"""Which way from the middle of each eye the temple is."""
+
+
+def _eyes(portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], u: Tensor, v: Tensor) -> Tensor:
+    """Displacement by lids and gaze, [P, K, 2, h, w], of points along and across each eye, [P, K, 2, h, w]."""
+    names = ("eye_axis_x", "eye_axis_y", "eye_half", "eye_upper", "eye_lower")
+    axis_x, axis_y, half, upper, lower = (portrait[name][0] for name in names)
+    lids_v, open_share = _lids(moves, u, v, half, upper, lower)
+    aside = -0.3 * half * torch.tensor(_OUTWARDS).view(2, 1, 1) * moves["look_out"]
+    down = -0.15 * half * moves["look_down"]
+    by_x = torch.cat([aside * axis_x - down * axis_y, (-axis_y).expand_as(down)], dim=2)
+    by_y = torch.cat([aside * axis_y + down * axis_x, axis_x.expand_as(down)], dim=2)
+    weights = torch.cat([by_x.flatten(2)[:, :, None], by_y.flatten(2)[:, :, None]], dim=2)
+    return _combined(weights, torch.cat([open_share, lids_v], dim=2))
+
+
+def _brows(portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], at: Tensor) -> Tensor:
+    """Displacement by brows of points of the portrait, [P, K, 2, h, w] both."""
+    names = ("eye_axis_x", "eye_axis_y", "eye_half", "eye_upper", "brow_x", "brow_y")
+    axis_x, axis_y, half, upper, brow_u, brow_v = (portrait[name][0] for name in names)
+    eyes_u, eyes_v, _ = torch.split(_in_face(portrait, at), 2, dim=2)
+    u, v = eyes_u - brow_u, eyes_v - brow_v
+    outer = (0.5 + torch.tensor(_OUTWARDS).view(2, 1, 1) * u / (2 * half)).clamp(0.0, 1.0)
     lift = (0.3 * half) * (moves["brow_inner"] + (moves["brow_outer"] - moves["brow_inner"]) * outer)
-    beside = _square(_square((u - brow_u) / (1.15 * half)))
-    above, below = torch.relu(brow_v - v) / (1.3 * half), torch.relu(v - brow_v) / (0.75 * (upper - brow_v))
-    dv = dv + lift * torch.exp(-(beside + _square(above) + _square(below)))
-    return (du * axis_x - dv * axis_y).sum(dim=2), (du * axis_y + dv * axis_x).sum(dim=2)
+    beside = _square(_square(u / (1.15 * half)))
+    above, below = torch.relu(-v) / (1.3 * half), torch.relu(v) / (0.75 * (upper - brow_v))
+    dv = lift * torch.exp(-(beside + _square(above) + _square(below)))
+    return _combined(torch.stack([-axis_y.flatten(2), axis_x.flatten(2)], dim=2), dv)
 
 
 def _lids(
-    moves: Mapping[str, Tensor], u: Tensor, v: Tensor, half: Tensor, upper: Tensor, lower: Tensor, to_brow: Tensor
+    moves: Mapping[str, Tensor], u: Tensor, v: Tensor, half: Tensor, upper: Tensor, lower: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Displacement across the eye by the lids, and how much of each point is seen between them."""
+    """Displacement across the eye by the lower lid, and how much of each point is seen between the lids."""
     bow = torch.relu(1 - _square(u / (_CORNERS * half)))
     upper, lower = (_ABOVE * upper) * bow, (_BELOW * lower) * bow
     blink = moves["blink"].clamp(0.0, 1.0)
-    closed = blink * (lower - upper)
+    edge = upper + blink * (lower - upper)
     raised = (0.35 * moves["squint"].clamp(0.0, 1.0) * (1 - blink)) * (lower - upper)
-    skin, cheek = 0.55 * to_brow, half
-    by_upper = torch.relu(v - upper + skin) * closed / (skin + closed)
-    by_lower = torch.relu(lower + cheek - v) * raised / (cheek + raised)
-    is_upper = ((upper + closed - v) / _SOFT + 0.5).clamp(0.0, 1.0)
+    by_lower = torch.relu(lower + half - v) * raised / (half + raised)
+    is_upper = ((edge - v) / _SOFT + 0.5).clamp(0.0, 1.0)
     is_lower = ((v - lower + raised) / _SOFT + 0.5).clamp(0.0, 1.0)
-    return by_lower * is_lower - by_upper * is_upper, (1 - is_upper) * (1 - is_lower) * bow
+    return by_lower * is_lower, (1 - is_upper) * (1 - is_lower) * bow
 
 
 def _mouth(
-    portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], x: Tensor, y: Tensor
+    portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], at_u: Tensor, at_v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Displacement by lips and jaw, and how far inside of the opened mouth each point is, [P, K, h, w] each."""
-    (mouth_x, mouth_y), (axis_x, axis_y) = portrait["mouth"], portrait["mouth_axis"]
-    half, lower, chin = (portrait[name][0] for name in ("mouth_half", "mouth_lower", "chin"))
-    x, y = x - mouth_x, y - mouth_y
-    at_u, at_v = x * axis_x + y * axis_y, y * axis_x - x * axis_y
+    """Displacement [P, K, 2, h, w] by lips and jaw of points along and across the mouth, [P, K, 1, h, w].
+
+    And how far inside of the opened mouth they are, and of the teeth in it, likewise.
+    """
+    axis_x, axis_y = (axis[:, None] for axis in portrait["mouth_axis"])
+    half, lower, chin = (portrait[name][0][:, None] for name in ("mouth_half", "mouth_lower", "chin"))
     u, v = _lips(moves, at_u, at_v, half)
     bow = torch.relu(1 - _square(u / (1.02 * half)))
     lip = lower * bow
@@ -339,17 +429,20 @@ def _mouth(
     beside = torch.exp(-_square(_square(u / (2.1 * half))))
     fade = (1 - _smooth((v - chin) / (1.3 * chin))) * beside
     fall = opening + (drop * fade - opening) * _smooth((v - lip - opening) / chin)
-    inside = torch.minimum(v - lip, lip + opening - v).clamp(-_SOFT, _SOFT)
+    below = v - lip
+    inside = torch.minimum(below, opening - below).clamp(-_SOFT, _SOFT)
     du = u - at_u - (0.15 * half * moves["jaw_left"]) * _smooth(v / chin) * fade
     dv = torch.minimum(v, torch.maximum(lip, v - fall)) - at_v
-    return du * axis_x - dv * axis_y, du * axis_y + dv * axis_x, inside
+    teeth = torch.minimum(inside, portrait["teeth"][3][:, None] * bow - below).clamp(-_SOFT, _SOFT)
+    turn = torch.cat([torch.cat([axis_x, -axis_y], dim=3), torch.cat([axis_y, axis_x], dim=3)], dim=2)[..., 0]
+    return _combined(turn, torch.cat([du, dv], dim=2)), inside, teeth
 
 
 def _lips(moves: Mapping[str, Tensor], u: Tensor, v: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Where points along and across the mouth were before its corners moved."""
     along = u / half
     near = torch.exp(-(_square(_square(along / 1.7)) + _square(v / (1.1 * half))))
-    left, right = moves["smile"].unbind(2)
+    left, right = torch.split(moves["smile"], 1, dim=2)
     smile = left + (right - left) * (0.5 + 0.5 * along).clamp(0.0, 1.0)
     apart = (0.16 * moves["wide"]) * u + 0.2 * half * moves["mouth_left"]
     bend = _square(along).clamp(0.0, 1.6) - 0.25

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from msgspec.structs import replace
 
-from pflx.engines import Array, BundleError, Engine, FeedError, RendererInfo
+from pflx.engines import Array, Bundle, BundleError, Engine, FeedError, Manifest, RendererInfo
+from pflx.engines.bundle.manifest import with_renderer
 from pflx.engines.gpu.placement import fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
 from pflx.runtime.frames.pace import BATCHES
+from pflx.runtime.rendering.layers import make_layers, one_layer
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.portrait import load_portrait
-from pflx.runtime.rendering.warp import frame_portrait, square_geometry
+from pflx.runtime.rendering.silhouette import Silhouette
+from pflx.runtime.rendering.warp import cut_portrait, find_geometry, geometry_part, square_geometry
 from pflx.runtime.speaker.landmarks import FaceMesh
 
 log = logging.getLogger(__name__)
@@ -26,6 +31,9 @@ Features: TypeAlias = Mapping[str, Array]
 """What the renderer keeps of one portrait, by name."""
 
 _GEOMETRY = "geometry"
+
+SIDES = range(64, 1025, 4)
+"""Sides of a picture, in pixels, that a renderer of any size takes."""
 
 
 class Renderer:
@@ -133,17 +141,18 @@ class PictureMover:
     def geometry(self, picture: UInt8Array) -> Features:
         """Where the head of a portrait is, to be kept among its features; nothing for one without a face."""
         try:
-            return {_GEOMETRY: square_geometry(picture, self._mesh)[None]}
+            geometry = square_geometry(picture, self._mesh)
         except PortraitError as error:
             log.warning("%s Its pictures are held, not moved, where time runs short.", error)
             return {}
+        geometry_part(geometry, "body")[:] = 0  # shoulders and background are one here, and stay
+        return {_GEOMETRY: geometry[None]}
 
     def move(self, picture: UInt8Array, shown: Float32Array, wanted: Float32Array, geometry: Array) -> Array:
         """See `Renderer.move`."""
         track = np.zeros((1, 2 * WINDOW_RADIUS + 1, COEFFICIENTS), np.float32)  # as large as all that are rendered
         track[0, WINDOW_RADIUS, POSE] = wanted
-        source = self._portrait.run({"portrait": picture[None]})["source"]
-        features = {"source": source, _GEOMETRY: geometry, "shown": shown[None]}
+        features = {**self._portrait.run(one_layer(picture).feeds()), _GEOMETRY: geometry, "shown": shown[None]}
         feeds = {**features, "coefficients": track, "frames": np.array([WINDOW_RADIUS])}
         moved: Array = self._frame.run(feeds)["image"][0, 0]
         return moved
@@ -158,6 +167,7 @@ class WarpRenderer(Renderer):
         ahead: see `Renderer`.
         mover: see `Renderer`; of no use, where rendering takes no longer.
         mesh: finds the face.
+        silhouette: finds the person.
 
     Raises:
         DetectorFileError: a model file is missing or its SHA-256 is wrong.
@@ -173,9 +183,10 @@ class WarpRenderer(Renderer):
         mover: PictureMover | None = None,
         *,
         mesh: FaceMesh | None = None,
+        silhouette: Silhouette | None = None,
     ) -> None:
         super().__init__(engines, size, ahead, mover)
-        self._mesh = mesh or FaceMesh()
+        self._mesh, self._silhouette = mesh or FaceMesh(), silhouette or Silhouette()
 
     def prepare(self, portrait: Portrait) -> Features:
         """See `Renderer.prepare`. The picture is cut around the head of its largest face.
@@ -183,9 +194,12 @@ class WarpRenderer(Renderer):
         Raises:
             PortraitError: it cannot be read, or shows no face.
         """
-        picture, geometry = frame_portrait(portrait, self._size, self._mesh)
-        source = kept(self._portrait.run({"portrait": picture[None]})["source"])
-        return {"source": source, _GEOMETRY: geometry[None], "shown": np.zeros((1, POSE.stop - POSE.start), np.float32)}
+        picture, face = cut_portrait(portrait, self._size, self._mesh)
+        geometry = find_geometry(picture, face)
+        layers = make_layers(picture, face, geometry, self._silhouette)
+        features = {name: kept(value) for name, value in self._portrait.run(layers.feeds()).items()}
+        still = np.zeros((1, POSE.stop - POSE.start), np.float32)
+        return {**features, _GEOMETRY: geometry[None], "shown": still}
 
 
 RENDERERS: Mapping[str, type[Renderer]] = {"pirender": Renderer, "warp": WarpRenderer}
@@ -205,8 +219,38 @@ def make_renderer(
     Raises:
         BundleError: there is no such renderer.
     """
-    kind, mover = _kind(info), None if preview is None else PictureMover(_by_role(preview, engines))
-    return kind(_by_role(info, engines), info.size, ahead, mover)
+    kind, roles, mover = _kind(info), _by_role(info, engines), None
+    if kind is WarpRenderer and not _is_layered(roles):
+        raise BundleError(f"The bundle's renderer {info.name} is that of an earlier pflx. Export the bundle again.")
+    if preview is not None:
+        if _is_layered(_by_role(preview, engines)):
+            mover = PictureMover(_by_role(preview, engines))
+        else:
+            log.warning("The bundle's preview is that of an earlier pflx: pictures that are late are held, not moved.")
+    return kind(roles, info.size, ahead, mover)
+
+
+def with_size(manifest: Manifest, size: int) -> Manifest:
+    """A manifest whose renderer makes pictures of another size.
+
+    Args:
+        manifest: of a bundle.
+        size: side of a picture in pixels.
+
+    Raises:
+        BundleError: the renderer has a size of its own, or takes no such size.
+    """
+    info = manifest.renderer
+    if size == info.size:
+        return manifest
+    if not isinstance(manifest.graphs[info.graphs["frame"]].outputs["image"].shape[-2], str):
+        raise BundleError(
+            f"size is {size}, and the bundle's renderer {info.name} makes pictures of {info.size} px only. Leave it "
+            "out, or take the preview: renderer='warp', --renderer warp."
+        )
+    if size not in SIDES:
+        raise BundleError(f"size is {size}; give a multiple of 4 from {SIDES.start} to {SIDES.stop - 1}.")
+    return replace(manifest, renderer=replace(info, size=size))
 
 
 def reach(info: RendererInfo) -> int:
@@ -216,6 +260,23 @@ def reach(info: RendererInfo) -> int:
         BundleError: there is no such renderer.
     """
     return _kind(info).radius
+
+
+def chosen_rendering(bundle: Bundle, renderer: str | None, size: int | None) -> Bundle:
+    """A bundle as it was opened, with one of its renderers, and pictures of a size; None for its own.
+
+    Raises:
+        BundleError: it has no such renderer, or that takes no such size.
+    """
+    manifest = bundle.manifest
+    if renderer is not None:
+        manifest = with_renderer(manifest, renderer, str(bundle.path))
+    return dataclasses.replace(bundle, manifest=manifest if size is None else with_size(manifest, size))
+
+
+def _is_layered(engines: Mapping[str, Engine]) -> bool:
+    """Whether the graphs of the weightless renderer take portraits in layers."""
+    return "masks" in engines["portrait"].inputs
 
 
 def _by_role(info: RendererInfo, engines: Mapping[str, Engine]) -> dict[str, Engine]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -13,6 +14,8 @@ from pflx.runtime.frames.arrays import Float32Array, Float64Array, UInt8Array
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.portrait import load_picture, load_portrait, load_square, load_whole
 from pflx.runtime.speaker.landmarks import FaceLandmarks, FaceMesh
+
+log = logging.getLogger(__name__)
 
 GEOMETRY: Mapping[str, int] = {
     "head": 2,
@@ -35,6 +38,8 @@ GEOMETRY: Mapping[str, int] = {
     "mouth_lower": 1,
     "chin": 1,
     "mouth_inside": 3,
+    "teeth": 4,
+    "body": 2,
 }
 """The geometry of a portrait: name → how many numbers, in the order in which they lie one behind the other.
 
@@ -57,6 +62,8 @@ the first number is of the one on the picture's left.
 | `mouth_lower` | how far the inner edge of the lower lip is below the middle, across the axis |
 | `chin` | how far it is below that middle |
 | `mouth_inside` | R, G, B in [0, 1] of the dark between the lips |
+| `teeth` | R, G, B of made-up upper teeth, and how far they reach below the lip; 0 in a mouth that shows its own |
+| `body` | how much of turns and of shifts of the head its shoulders take part in |
 """
 
 GEOMETRY_SIZE = sum(GEOMETRY.values())
@@ -66,6 +73,8 @@ _STARTS = dict(zip(GEOMETRY, accumulate(GEOMETRY.values(), initial=0), strict=Fa
 _EYES = ((33, 133, 159, 145), (362, 263, 386, 374))
 _BROWS = ((70, 105, 107), (336, 334, 300))
 _MOUTH = (78, 308, 14)  # inner corners, inner edge of the lower lip
+_UPPER_LIP = 13  # its inner edge
+_CHEEKS = (50, 280)
 _LOWER_LIP = 17  # its outer edge
 _SIDES, _TOP, _CHIN, _NOSE = (234, 454), 10, 152, 1
 
@@ -75,6 +84,10 @@ _ACROSS = 1.14  # of the face's width, hair and ears included
 _DEPTH = 0.62  # of the face's width, from the axis between the ears to the front
 _NOSE_OUT = 0.16  # likewise, of the nose beyond that
 _NECK = 0.8  # of half the head's height, below its middle
+
+_BODY = (0.08, 0.5)  # how much of turns and shifts of the head the shoulders take part in
+_TEETH = 0.22  # of half the mouth's width, of made-up ones, in the middle
+_CLOSED = 0.12  # likewise, between the lips of a mouth that shows no teeth
 
 _SMALL_HEAD = 0.45
 """Share of the picture's height that a head takes, crown to chin; a smaller one is brought nearer."""
@@ -120,6 +133,8 @@ def typical_geometry(size: int) -> Float32Array:
         "eye_axis_y": (0.0, 0.0),
         "mouth_axis": (1.0, 0.0),
         "mouth_inside": (0.2, 0.1, 0.1),
+        "teeth": (0.8, 0.75, 0.7, 0.015 * size),
+        "body": _BODY,
     }
     return _joined({name: np.multiply(size, part) for name, part in parts.items()} | unscaled)
 
@@ -135,16 +150,16 @@ def find_geometry(picture: UInt8Array, face: FaceLandmarks) -> Float32Array:
         float32 [G], see `GEOMETRY`.
     """
     points = np.asarray(face.points, np.float64) - [0.5, 0.5, 0.0]
-    return _joined({**_head(points), **_eyes(points[:, :2]), **_mouth(points[:, :2], picture)})
+    return _joined({**_head(points), **_eyes(points[:, :2]), **_mouth(points[:, :2], picture), "body": _BODY})
 
 
-def frame_portrait(
+def cut_portrait(
     source: str | Path | npt.NDArray[np.uint8], size: int, mesh: FaceMesh
-) -> tuple[UInt8Array, Float32Array]:
-    """A portrait as the renderer takes it, and its geometry.
+) -> tuple[UInt8Array, FaceLandmarks]:
+    """A portrait as the renderer takes it, and its face.
 
     The middle square of the picture, as for PIRender, if the head of its largest face is in it and not small; else the
-    square around that head.
+    square around that head. One that has fewer pixels than are asked for is enlarged, and that is logged.
 
     Args:
         source: see `load_portrait`.
@@ -152,7 +167,7 @@ def frame_portrait(
         mesh: finds the face.
 
     Returns:
-        uint8 [size, size, 3] RGB, and float32 [G].
+        uint8 [size, size, 3] RGB, and the face in its pixels.
 
     Raises:
         PortraitError: it cannot be read, or no face is found in it.
@@ -163,7 +178,27 @@ def frame_portrait(
         raise PortraitError(_NO_FACE)
     square = _square_around(face, seen.shape[1], seen.shape[0])
     picture = load_portrait(whole, size) if square is None else load_square(whole, square, size)
-    return picture, square_geometry(picture, mesh)
+    found = round(min(whole.shape[:2]) * (1.0 if square is None else square[2]))
+    if found < size:
+        log.warning(
+            "The portrait shows the head on %d px, which are enlarged to %d. Take a larger picture of it, or a smaller "
+            "size.",
+            found,
+            size,
+        )
+    return picture, _found(picture, mesh)
+
+
+def frame_portrait(
+    source: str | Path | npt.NDArray[np.uint8], size: int, mesh: FaceMesh
+) -> tuple[UInt8Array, Float32Array]:
+    """A portrait as `cut_portrait` cuts it, and its geometry, float32 [G].
+
+    Raises:
+        PortraitError: it cannot be read, or no face is found in it.
+    """
+    picture, face = cut_portrait(source, size, mesh)
+    return picture, find_geometry(picture, face)
 
 
 def square_geometry(picture: UInt8Array, mesh: FaceMesh) -> Float32Array:
@@ -179,9 +214,13 @@ def square_geometry(picture: UInt8Array, mesh: FaceMesh) -> Float32Array:
     Raises:
         PortraitError: no face is found in it.
     """
+    return find_geometry(picture, _found(picture, mesh))
+
+
+def _found(picture: UInt8Array, mesh: FaceMesh) -> FaceLandmarks:
     if (face := mesh.find(picture)) is None:
         raise PortraitError(_NO_FACE)
-    return find_geometry(picture, face)
+    return face
 
 
 def _joined(parts: Mapping[str, npt.ArrayLike]) -> Float32Array:
@@ -247,6 +286,7 @@ def _eyes(points: Float64Array) -> dict[str, npt.ArrayLike]:
 def _mouth(points: Float64Array, picture: UInt8Array) -> dict[str, npt.ArrayLike]:
     left, right, lower = points[list(_MOUTH)]
     middle, axis, half = _line(left, right)
+    gap = _below(axis, lower - points[_UPPER_LIP])
     return {
         "mouth": middle,
         "mouth_axis": axis,
@@ -254,11 +294,23 @@ def _mouth(points: Float64Array, picture: UInt8Array) -> dict[str, npt.ArrayLike
         "mouth_lower": _below(axis, lower - middle),
         "chin": _below(axis, points[_CHIN] - middle),
         "mouth_inside": _inside((lower + points[_LOWER_LIP]) / 2, picture),
+        "teeth": (*_tooth(points[list(_CHEEKS)], picture), _TEETH * half if gap < _CLOSED * half else 0.0),
     }
 
 
 def _inside(lip: Float64Array, picture: UInt8Array) -> Float64Array:
     """The colour of the lip, as it is where little light comes; a grey portrait's is grey."""
-    x, y = np.clip(np.round(lip), 1, len(picture) - 2).astype(int)
-    colour = picture[y - 1 : y + 2, x - 1 : x + 2].mean(axis=(0, 1)) / 255
-    return np.asarray(0.3 * colour**2.2)
+    return np.asarray(0.3 * _colour(lip, picture) ** 2.2)
+
+
+def _tooth(cheeks: Float64Array, picture: UInt8Array) -> Float64Array:
+    """A tooth in the light that is on the cheeks, a little of their hue in it."""
+    skin = np.mean([_colour(cheek, picture) for cheek in cheeks], axis=0)
+    light = skin.mean()
+    return np.asarray((0.9 * light + 0.2 * (skin - light)).clip(0, 1))
+
+
+def _colour(point: Float64Array, picture: UInt8Array) -> Float64Array:
+    """The mean around a point, in [0, 1]."""
+    x, y = np.clip(np.round(point), 1, len(picture) - 2).astype(int)
+    return np.asarray(picture[y - 1 : y + 2, x - 1 : x + 2].mean(axis=(0, 1)) / 255)

@@ -22,7 +22,7 @@ from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.bundle_engines import open_engine
 from pflx.runtime.media.video_writer import VideoWriter
 
-RUN_HERE = {"features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1}
+RUN_HERE = {"features.md": 1, "gpu.md": 2, "inputs.md": 1, "live.md": 1, "warp.md": 1}
 RUN_ELSEWHERE = {
     "README.md": 2,  # tests/examples/test_examples.py
     "embedding.md": 6,  # files in examples/, word for word: tests/examples/test_embedding.py
@@ -108,3 +108,14 @@ def test_live_sessions_show_a_clip_and_a_camera(tmp_path: Path, monkeypatch: pyt
     assert numbers  # not all, if this machine was busy elsewhere for a while
     assert {*numbers} <= {*range(16)}
     assert max(map(numbers.count, numbers)) <= 2  # two sessions
+
+
+def test_a_listener_of_another_size_is_opened_as_the_page_on_the_renderer_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "tests/media/portrait_astronaut_256.png", "me.png")
+    with VideoWriter("speaker.mp4", size=(64, 48)) as writer:
+        writer.write(np.zeros((8, 48, 64, 3), np.uint8))
+    image = ran(blocks("warp.md")[0], {"Listener": Listener})["image"]
+    assert image.shape == (512, 512, 3)

@@ -23,7 +23,7 @@ from pflx.runtime import EngineSettings, Listener, open_speaker
 from pflx.runtime.builtin import DEFAULT_POSNET
 
 CLIP, PORTRAIT = MEDIA / "podium_speech_8s.mp4", MEDIA / "portrait_astronaut_256.png"
-RECIPES = {recipe.graph: recipe for recipe in (posnet_recipe(8), *warp_recipes(256))}
+RECIPES = {recipe.graph: recipe for recipe in (posnet_recipe(8), *warp_recipes())}
 
 
 @pytest.fixture(scope="module")

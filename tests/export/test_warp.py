@@ -26,8 +26,16 @@ from pflx.export.models.warp import EYE_MOVES, LIP_MOVES, MOUTH_MOVES, WarpFrame
 from pflx.export.operators import check_operators
 from pflx.export.recipes import warp_recipes
 from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.rendering.layers import Layers, make_layers, one_layer
 from pflx.runtime.rendering.renderers import PictureMover
-from pflx.runtime.rendering.warp import frame_portrait, geometry_part, typical_geometry
+from pflx.runtime.rendering.silhouette import Silhouette
+from pflx.runtime.rendering.warp import (
+    cut_portrait,
+    find_geometry,
+    frame_portrait,
+    geometry_part,
+    typical_geometry,
+)
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES, FaceMesh
 
 SIZE = 256
@@ -64,17 +72,24 @@ FACES = [
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> GraphFolder:
     """Both graphs in both precisions."""
     made = GraphFolder(tmp_path_factory.mktemp("warp"), ("fp32", "fp16"), lambda doing: None)
-    modules = {"warp_portrait": WarpPortrait(), "warp_frame": WarpFrame(SIZE)}
-    for recipe in warp_recipes(SIZE):
+    modules = {"warp_portrait": WarpPortrait(), "warp_frame": WarpFrame()}
+    for recipe in warp_recipes():
         made.add(recipe, modules[recipe.graph])
     return made
 
 
+def portrait_of(path: Path, size: int = SIZE) -> tuple[Layers, npt.NDArray[np.float32]]:
+    """A portrait's layers and geometry."""
+    picture, face = cut_portrait(path, size, FaceMesh())
+    geometry = find_geometry(picture, face)
+    return make_layers(picture, face, geometry, Silhouette()), geometry
+
+
 @pytest.fixture(scope="module")
-def portraits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """A portrait with the geometry that was found in it, and another upside down with that of no face."""
-    picture, geometry = frame_portrait(MEDIA / "portrait_astronaut_256.png", SIZE, FaceMesh())
-    return np.stack([picture, picture[::-1]]), np.stack([geometry, typical_geometry(SIZE)])
+def portraits() -> tuple[list[Layers], npt.NDArray[np.float32]]:
+    """A portrait with the geometry that was found in it, and it upside down, in one layer, with that of no face."""
+    layers, geometry = portrait_of(MEDIA / "portrait_astronaut_256.png")
+    return [layers, one_layer(layers.portrait[::-1])], np.stack([geometry, typical_geometry(SIZE)])
 
 
 class Renderer:
@@ -86,13 +101,14 @@ class Renderer:
         )
 
     def __call__(
-        self, portraits: Any, geometry: Any, rows: Any, frames: Any = None, shown: Any = None
+        self, portraits: list[Layers], geometry: Any, rows: Any, frames: Any = None, shown: Any = None
     ) -> npt.NDArray[np.uint8]:
         """uint8 [P, K, S, S, 3] of rows [P, T, 58]; of all of them unless `frames` says which."""
-        source = self._portrait.run({"portrait": portraits})["source"]
+        each = [layers.feeds() for layers in portraits]
+        features = self._portrait.run({name: np.concatenate([feeds[name] for feeds in each]) for name in each[0]})
         chosen = np.arange(rows.shape[1]) if frames is None else np.array(frames)
         still = np.zeros((len(portraits), 6), np.float32)
-        feeds = {"source": source, "geometry": geometry, "shown": still if shown is None else shown}
+        feeds = {**features, "geometry": geometry, "shown": still if shown is None else shown}
         return np.array(self._frame.run({**feeds, "coefficients": rows, "frames": chosen})["image"])
 
     def close(self) -> None:
@@ -116,9 +132,19 @@ def test_pictures_are_those_of_the_geometry_in_plain_numpy(render: Renderer, por
     pictures, geometry = portraits
     rows = np.stack([*MOVED[::4], *FACES])
     for picture, numbers in zip(pictures, geometry, strict=True):
-        made = render(picture[None], numbers[None], rows[None])[0]
+        made = render([picture], numbers[None], rows[None])[0]
         for image, coefficients in zip(made, rows, strict=True):
             assert levels(image, plain_warp.render(picture, numbers, coefficients)) <= 1
+
+
+@pytest.mark.parametrize("size", [224, 384])
+def test_the_same_graphs_make_pictures_of_any_size(render: Renderer, size: int) -> None:
+    layers, geometry = portrait_of(MEDIA / "portraits" / "obama.jpg", size)
+    rows = np.stack([MOVED[0], FACES[0], FACES[9]])
+    made = render([layers], geometry[None], rows[None])[0]
+    assert made.shape == (3, size, size, 3)
+    for image, coefficients in zip(made, rows, strict=True):
+        assert levels(image, plain_warp.render(layers, geometry, coefficients)) <= 1
 
 
 def test_a_batch_is_the_same_as_its_pictures_one_by_one(render: Renderer, portraits: Any) -> None:
@@ -139,19 +165,21 @@ def test_a_picture_is_moved_by_engines_that_are_opened_for_a_stream(graphs: Grap
     }
     shown, wanted = row(-6, 4, 2), row(8, -5, 3)
     wanted[:52] = 0
-    moved = PictureMover(engines).move(picture, shown[52:], wanted[52:], geometry[None])
-    assert levels(np.asarray(moved), plain_warp.render(picture, geometry, wanted, shown[52:])) <= 1
+    moved = PictureMover(engines).move(picture.portrait, shown[52:], wanted[52:], geometry[None])
+    assert levels(np.asarray(moved), plain_warp.render(one_layer(picture.portrait), geometry, wanted, shown[52:])) <= 1
 
 
 def test_a_picture_that_was_made_of_the_portrait_is_moved_to_what_the_portrait_would_have_become(
     render: Renderer, portraits: Any
 ) -> None:
     """Nearly: what is looked up twice is a little softer. Not being told where the head was costs far more."""
-    pictures, geometry = (given[:1] for given in portraits)
+    (layers, _), geometry = portraits[0], portraits[1][:1].copy()
+    geometry_part(geometry, "body")[:] = 0
+    pictures = [one_layer(layers.portrait)]
     turns = [row(12, -10, 8), row(-10, 12, -8), row(4, 15, 0)]
     truth = render(pictures, geometry, np.stack(turns)[None])[0].astype(int)
     for first, second in itertools.permutations(range(3), 2):
-        source = truth[first][None].astype(np.uint8)
+        source = [one_layer(truth[first].astype(np.uint8))]
         told = render(source, geometry, turns[second][None, None], shown=turns[first][None, 52:])[0, 0]
         difference = row(0)
         difference[52:] += turns[second][52:] - turns[first][52:]
@@ -175,21 +203,23 @@ def test_without_a_move_the_portrait_stays_as_it_is_wherever_its_head_is_said_to
     pictures, geometry = portraits
     still = np.zeros((2, 1, 58), np.float32)
     still[..., 52] = half_turns * math.pi
-    assert levels(render(pictures, geometry, still)[:, 0], pictures) <= 1
+    assert levels(render(pictures, geometry, still)[:, 0], np.stack([each.portrait for each in pictures])) <= 1
 
 
 def test_no_turn_folds_the_picture() -> None:
     """Neighbours stay on their sides, on a front view and on the portrait, up to the largest turns there are."""
     _, portrait = frame_portrait(MEDIA / "portrait_astronaut_256.png", SIZE, FaceMesh())
+    still = typical_geometry(SIZE)
+    geometry_part(still, "body")[:] = 0
     turns = itertools.product((-15, 0, 15), repeat=3)
     largest = [
         (sign * 90 * (axis == 0), sign * 90 * (axis == 1), sign * 90 * (axis == 2))
         for axis in range(3)
         for sign in (-1, 1)
     ]
-    for geometry in (portrait, typical_geometry(SIZE)):
+    for geometry in (portrait, typical_geometry(SIZE), still):
         for angles in (*turns, *largest):
-            places, _ = plain_warp.look_up(SIZE, geometry, row(*angles))
+            places, *_ = plain_warp.look_up(SIZE, geometry, row(*angles))
             right, down = np.diff(places, axis=1)[:-1], np.diff(places, axis=0)[:, :-1]
             assert (right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]).min() > 0.05, angles
 
@@ -200,11 +230,11 @@ def test_no_coefficients_move_anything_further_than_the_bounds(rows: npt.NDArray
     _, geometry = portraits
     at = plain_warp.grid(SIZE, 1)
     for numbers in geometry:
-        places, dark = plain_warp.look_up(SIZE, numbers, rows)
+        places, *shares = plain_warp.look_up(SIZE, numbers, rows)
         reach = float(np.linalg.norm(geometry_part(numbers, "radii")))
         assert np.linalg.norm(places - at, axis=-1).max() < reach
-        assert dark.min() >= 0
-        assert dark.max() <= 1
+        assert np.min(shares) >= 0
+        assert np.max(shares) <= 1
 
 
 def test_coefficients_beyond_all_bounds_give_the_picture_of_the_bounds(render: Renderer, portraits: Any) -> None:
@@ -216,7 +246,7 @@ def test_coefficients_beyond_all_bounds_give_the_picture_of_the_bounds(render: R
     np.testing.assert_array_equal(render(pictures, geometry, beyond), render(pictures, geometry, bound))
     rows = np.zeros((2, 1, 58), np.float32)
     rows[..., :52] = -1e4
-    assert levels(render(pictures, geometry, rows)[:, 0], pictures) <= 1
+    assert levels(render(pictures, geometry, rows)[:, 0], np.stack([each.portrait for each in pictures])) <= 1
 
 
 def around(geometry: npt.NDArray[np.float32], *names: str) -> npt.NDArray[np.bool_]:
@@ -261,22 +291,24 @@ def test_an_expression_changes_its_part_of_the_face_and_no_other(
 def test_an_open_jaw_shows_the_dark_and_lowers_the_chin(portraits: Any) -> None:
     geometry = portraits[1][0]
     (x, y), chin = geometry_part(geometry, "mouth"), float(geometry_part(geometry, "chin")[0])
-    places, dark = plain_warp.look_up(SIZE, geometry, row(jawOpen=1))
+    places, dark, _ = plain_warp.look_up(SIZE, geometry, row(jawOpen=1))
     assert dark[:, round(x)].sum() > 0.15 * chin
     assert dark[: round(y - 0.2 * chin)].max() == 0
     at_chin = places[round(y + chin), round(x)]
     assert at_chin[1] < y + 0.85 * chin
 
 
-def test_closed_lids_show_nothing_of_the_eye(portraits: Any) -> None:
-    geometry = portraits[1][0]
-    places, _ = plain_warp.look_up(SIZE, geometry, row(eyeBlink=1))
-    for eye in (0, 1):
-        x, y, upper, lower = (
-            float(geometry_part(geometry, f"eye_{name}")[eye]) for name in ("x", "y", "upper", "lower")
-        )
-        column = places[round(y + upper) : round(y + lower) + 1, round(x), 1]
-        assert (column < y + upper + 1.5).sum() >= len(column) - 1
+def test_a_closed_mouth_opens_on_teeth_and_one_that_shows_its_own_on_none(render: Renderer) -> None:
+    layers, geometry = portrait_of(MEDIA / "portraits" / "luciano.jpg")
+    assert geometry_part(geometry, "teeth")[3] > 2
+    (x, y) = np.round(geometry_part(geometry, "mouth")).astype(int)
+    lip = int(y + float(geometry_part(geometry, "mouth_lower")[0]))
+    opened = render([layers], geometry[None], row(jawOpen=1)[None, None])[0, 0].astype(float).mean(axis=-1)
+    teeth, below = opened[lip : lip + 5, x - 3 : x + 4].mean(axis=1).max(), opened[lip + 5 : lip + 8, x].mean()
+    assert teeth > 80
+    assert below < 0.5 * teeth
+    _, smiling = portrait_of(MEDIA / "portrait_astronaut_256.png")
+    assert geometry_part(smiling, "teeth")[3] == 0
 
 
 def test_every_move_has_its_lines_in_the_docs() -> None:
@@ -291,7 +323,7 @@ def test_graphs_are_standard_operators_and_no_weights(graphs: GraphFolder) -> No
     for graph, precision in itertools.product(graphs.infos, graphs.precisions):
         model = onnx.load(graphs.path(graph, precision))
         check_operators(model)
-        assert graphs.path(graph, precision).stat().st_size < 200_000
+        assert graphs.path(graph, precision).stat().st_size < 200_000, graph
         assert sum(math.prod(tensor.dims) for tensor in model.graph.initializer) < 4000
         grid = [node for node in model.graph.node if node.op_type == "GridSample"]
         assert len(grid) == (graph == "warp_frame")
@@ -308,7 +340,7 @@ def test_the_grid_is_float32_in_every_precision(graphs: GraphFolder) -> None:
 
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
 def test_tensorrt_for_rtx_builds_engines_of_them(graphs: GraphFolder, tmp_path: Path) -> None:
-    ranges = {"portraits": (1, 1, 4), "frames": (1, 1, 8), "track": (1, 27, 42)}
+    ranges = {"portraits": (1, 1, 4), "frames": (1, 1, 8), "track": (1, 27, 42), "side": (64, 256, 512)}
     for graph, info in graphs.infos.items():
         target = tmp_path / f"{graph}.plan"
         build_engine(

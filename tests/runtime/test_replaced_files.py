@@ -20,7 +20,7 @@ LIBRARIES = ["onnxruntime", *(["openvino"] if find_spec("openvino") else [])]
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(builtin_path(256), tmp_path / "me.pflx"))
+    return Path(shutil.copytree(builtin_path(), tmp_path / "me.pflx"))
 
 
 def change(graph: Path) -> None:

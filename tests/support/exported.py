@@ -43,7 +43,7 @@ def exported_recipes() -> dict[str, Recipe]:
     from pflx.export.generators import reactface
     from pflx.export.recipes import pirender_recipes, posnet_recipe, warp_recipes
 
-    graphs = (*reactface.recipes(8), posnet_recipe(8), *pirender_recipes(256), *warp_recipes(256))
+    graphs = (*reactface.recipes(8), posnet_recipe(8), *pirender_recipes(256), *warp_recipes())
     return {recipe.graph: recipe for recipe in graphs}
 
 
@@ -56,7 +56,7 @@ def all_recipes() -> dict[str, Recipe]:
 
     others = (untrained_generator(kind, 0, ExportSettings())[0] for kind in FAMILIES if kind != "reactface")
     recipes = (recipe for parts in others for recipe in parts.recipes)
-    graphs = (*reactface.recipes(8), *recipes, posnet_recipe(8), *pirender_recipes(256), *warp_recipes(256))
+    graphs = (*reactface.recipes(8), *recipes, posnet_recipe(8), *pirender_recipes(256), *warp_recipes())
     return {recipe.graph: recipe for recipe in graphs}
 
 

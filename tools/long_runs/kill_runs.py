@@ -258,7 +258,7 @@ def _one_clip(folder: Path) -> None:
 
 def _record(folder: Path, clip: Path) -> list[str | Path]:
     short = folder.parent / clip.name
-    return ["calibrate", "record", builtin_path(256), "-s", short, "-p", PORTRAIT, "-o", folder / "feeds"]
+    return ["calibrate", "record", builtin_path(), "-s", short, "-p", PORTRAIT, "-o", folder / "feeds"]
 
 
 def _shorten(clip: Path, target: Path) -> None:
@@ -275,7 +275,7 @@ def _shorten(clip: Path, target: Path) -> None:
 def _weightless(folder: Path) -> None:
     """The bundle that comes with pflx, and what engines were built of it so far."""
     if not (folder / "me.pflx").exists():
-        shutil.copytree(builtin_path(256), folder / "me.pflx")
+        shutil.copytree(builtin_path(), folder / "me.pflx")
 
 
 def _predictions(folder: Path) -> Path:

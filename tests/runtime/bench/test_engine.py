@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from support.fakes import FUNCTIONS, fake_engine, fake_manifest, open_fake, write_fake_bundle
+from support.fakes import FUNCTIONS, SIZE, fake_engine, fake_manifest, open_fake, write_fake_bundle
 from support.gpu.fake_cuda import FakeCuda
 from support.gpu.fake_gpu import gpu_engines
 
@@ -177,7 +177,10 @@ def test_the_engines_of_a_bundle_are_closed_one_by_one(tmp_path: Path, monkeypat
     plan = Plan(bundle=write_fake_bundle(tmp_path / "me.pflx"), duration_s=0.01, engines=EngineSettings(threads=1))
     report = run_engines(plan)
     assert len(opened) == 5
-    assert {name: asked[0][name] for name in ("threads", "sizes")} == {"threads": 1, "sizes": CALL_SIZES}
+    assert {name: asked[0][name] for name in ("threads", "sizes")} == {
+        "threads": 1,
+        "sizes": {**CALL_SIZES, "side": SIZE},
+    }
     assert report.setup.untrained == 7
 
 

@@ -18,10 +18,11 @@ from support.fakes import (
     portrait_of,
     write_fake_bundle,
 )
+from support.places import MEDIA
 from support.rendering.previews import WARP, preview_manifest, put_face, warp_engines
 from support.sample_bundle import ROLES, sample_manifest
 
-from pflx.engines import BundleError, Engine, FileInfo, RendererInfo
+from pflx.engines import BundleError, Engine, FakeEngine, FileInfo, RendererInfo
 from pflx.engines.bundle.manifest import (
     BundleCorruptError,
     check_references,
@@ -31,7 +32,7 @@ from pflx.engines.bundle.manifest import (
 )
 from pflx.runtime import Listener, SpeakerSettings
 from pflx.runtime.bundle_engines import stream_of
-from pflx.runtime.rendering.renderers import Renderer, WarpRenderer, make_renderer, reach
+from pflx.runtime.rendering.renderers import Renderer, WarpRenderer, make_renderer, reach, with_size
 
 
 @pytest.fixture
@@ -131,3 +132,42 @@ def test_a_bundle_is_opened_with_its_preview_alone(
         assert listener.chain.renderer.has_mover
     with pytest.raises(BundleError, match="has no renderer 'oil'"):
         Listener.open(bundle, portrait_of(), renderer="oil")
+
+
+def test_the_weightless_renderer_makes_pictures_of_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    rows = np.zeros((27, 58), np.float32)
+    for size in (64, 384):
+        with Listener.open(portrait=MEDIA / "portrait_astronaut_256.png", size=size) as listener:
+            assert listener.manifest.renderer.size == size
+            (features,) = listener.chain.portraits
+            assert listener.chain.renderer.render(rows, 1, features).shape == (1, size, size, 3)
+
+
+@pytest.mark.parametrize("size", [60, 258, 1028, 0, -4])
+def test_a_size_that_cannot_be_is_refused(size: int) -> None:
+    with pytest.raises(BundleError, match=rf"size is {size}; give a multiple of 4 from 64 to 1024"):
+        Listener.open(portrait=MEDIA / "portrait_astronaut_256.png", size=size)
+
+
+def test_a_renderer_with_a_size_of_its_own_takes_no_other() -> None:
+    manifest = preview_manifest()
+    assert with_size(manifest, SIZE) is manifest
+    with pytest.raises(BundleError, match=rf"renderer pirender makes pictures of {SIZE} px only.*--renderer warp"):
+        with_size(manifest, 2 * SIZE)
+    assert with_size(with_renderer(manifest, "warp", "me.pflx"), 128).renderer.size == 128
+
+
+def earlier(engines: dict[str, Engine]) -> dict[str, Engine]:
+    """Graphs that take a portrait in one layer."""
+    portrait = engines["warp_portrait"]
+    assert isinstance(portrait, FakeEngine)
+    one = {"portrait": portrait.inputs["portrait"]}
+    return {**engines, "warp_portrait": FakeEngine(portrait.run, one, portrait.outputs)}
+
+
+def test_graphs_of_an_earlier_pflx_are_refused_and_as_a_preview_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    engines = {**fake_engines(), **earlier(warp_engines())}
+    with pytest.raises(BundleError, match=r"renderer warp is that of an earlier pflx\. Export the bundle again"):
+        make_renderer(WARP, engines)
+    assert not make_renderer(fake_manifest().renderer, engines, WARP).has_mover
+    assert "preview is that of an earlier pflx" in caplog.text

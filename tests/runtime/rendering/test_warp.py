@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.warp import (
     GEOMETRY,
     GEOMETRY_SIZE,
+    cut_portrait,
     find_geometry,
     frame_portrait,
     geometry_part,
@@ -186,3 +188,23 @@ def test_of_several_faces_the_largest_is_taken(mesh: FaceMesh, podium: Picture) 
 def test_a_portrait_without_a_face_says_what_to_do(mesh: FaceMesh, find: Any) -> None:
     with pytest.raises(PortraitError, match=r"No face was found in the portrait\. Take a picture"):
         find(np.full((256, 256, 3), 90, np.uint8), 256, mesh)
+
+
+@pytest.mark.parametrize(("shown", "size", "told"), [(200, 256, True), (400, 256, False), (400, 512, True)])
+def test_a_portrait_is_not_enlarged_without_saying_so(
+    mesh: FaceMesh, astronaut: Picture, caplog: pytest.LogCaptureFixture, shown: int, size: int, told: bool
+) -> None:
+    cut_portrait(np.asarray(cv2.resize(astronaut, (shown, shown)), np.uint8), size, mesh)
+    assert (f"{shown} px, which are enlarged to {size}" in caplog.text) == told
+    assert ("enlarged" in caplog.text) == told
+
+
+def test_a_small_face_in_a_large_picture_is_not_enlarged_without_saying_so(
+    mesh: FaceMesh, astronaut: Picture, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = np.asarray(cv2.resize(astronaut, (160, 160), interpolation=cv2.INTER_AREA), np.uint8)
+    portrait, _ = cut_portrait(padded(small, 480, 480, 200, 240), 256, mesh)
+    assert portrait.shape == (256, 256, 3)
+    told = re.search(r"the head on (\d+) px, which are enlarged to 256", caplog.text)
+    assert told is not None
+    assert 120 < int(told[1]) < 256

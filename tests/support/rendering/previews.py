@@ -13,7 +13,8 @@ from support.sample_bundle import F32
 
 import pflx.runtime.rendering.renderers as rendering
 from pflx.engines import Array, Engine, FakeEngine, GraphInfo, RendererInfo, TensorSpec
-from pflx.runtime.rendering.warp import GEOMETRY_SIZE, typical_geometry
+from pflx.runtime.rendering.layers import one_layer
+from pflx.runtime.rendering.warp import GEOMETRY_SIZE, geometry_part, typical_geometry
 
 WARP = RendererInfo(name="warp", size=SIZE, graphs={"portrait": "warp_portrait", "frame": "warp_frame"})
 U8, I64 = np.dtype(np.uint8), np.dtype(np.int64)
@@ -37,11 +38,13 @@ def warp_engines() -> dict[str, Engine]:
         content = np.concatenate([feeds[name].ravel() for name in ("source", "geometry", "shown")])
         return {"image": np.stack([picture(row, content) for row in rows])[None]}
 
-    source = {"source": f32("portraits", 3, SIZE, SIZE)}
+    source = {"source": f32("portraits", 3, "side", "side")}
+    layer = TensorSpec(("portraits", "side", "side", 3), U8)
+    layers = dict.fromkeys(("portrait", "closed", "lashed", "background"), layer)
     return {
         "warp_portrait": engine(
             lambda feeds: {"source": np.moveaxis(feeds["portrait"], -1, 1).astype(np.float32)},
-            {"portrait": TensorSpec(("portraits", SIZE, SIZE, 3), U8)},
+            {**layers, "masks": f32("portraits", "side", "side", 4)},
             source,
         ),
         "warp_frame": engine(
@@ -53,7 +56,7 @@ def warp_engines() -> dict[str, Engine]:
                 "coefficients": f32("portraits", "track", 58),
                 "frames": TensorSpec(("frames",), I64),
             },
-            {"image": TensorSpec(("portraits", "frames", SIZE, SIZE, 3), U8)},
+            {"image": TensorSpec(("portraits", "frames", "side", "side", 3), U8)},
         ),
     }
 
@@ -61,8 +64,11 @@ def warp_engines() -> dict[str, Engine]:
 def put_face(monkeypatch: pytest.MonkeyPatch) -> npt.NDArray[np.float32]:
     """From now on a face is found in every portrait; what is known of it."""
     geometry = typical_geometry(SIZE)
-    monkeypatch.setattr(rendering, "square_geometry", lambda portrait, mesh: geometry)
-    monkeypatch.setattr(rendering, "frame_portrait", lambda portrait, size, mesh: (portrait, geometry))
+    geometry_part(geometry, "body")[:] = 0
+    monkeypatch.setattr(rendering, "square_geometry", lambda portrait, mesh: geometry.copy())
+    monkeypatch.setattr(rendering, "cut_portrait", lambda portrait, size, mesh: (portrait, None))
+    monkeypatch.setattr(rendering, "find_geometry", lambda portrait, face: geometry)
+    monkeypatch.setattr(rendering, "make_layers", lambda portrait, *_: one_layer(portrait))
     return geometry
 
 
