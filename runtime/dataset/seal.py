@@ -127,5 +127,5 @@ def _facts(path: Path) -> Mapping[str, Any]:
 
 
 def _told(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return f"{text[:12]}…" if len(text) == 64 else text

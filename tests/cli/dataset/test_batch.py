@@ -120,7 +120,7 @@ def test_what_is_collected_is_evaluated_clip_by_clip(whole: Path, tmp_path: Path
         np.testing.assert_array_equal(read.tracks["with PosNet"][number], one)
     outcome = pflx("evaluate", tmp_path / "pred.npz")
     assert outcome.code == 0
-    assert f"{N_ROWS} clips, 1 reactions to each, 50 frames" in outcome.out
+    assert f"{N_ROWS} clips, 1 reaction to each, 50 frames" in outcome.out
 
 
 def test_the_challenges_layout_is_taken(tmp_path: Path) -> None:

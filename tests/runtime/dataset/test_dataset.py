@@ -117,9 +117,7 @@ def test_another_bundle_or_clip_is_refused(copied: Path, tmp_path: Path) -> None
     with pytest.raises(SealError, match=r"0/0\.npz was made with bundle [0-9a-f]{12}…, not [0-9a-f]{12}…\."):
         react_dataset(some_rows(4), copied, bundle=tmp_path / "other.pflx", settings=ONE_SECOND)
     rows = [replace(row, speaker=WEBCAM) for row in some_rows(4)]
-    with pytest.raises(
-        SealError, match=r'0/0\.npz was made with speaker {"name": "podium_speech_8s\.mp4", "bytes": \d'
-    ):
+    with pytest.raises(SealError, match=r'0/0\.npz was made with speaker {"bytes": 173378, "name": "podium_'):
         react_dataset(rows, copied, settings=ONE_SECOND)
 
 
