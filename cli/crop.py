@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from time import monotonic
@@ -66,7 +67,8 @@ def crop(
                 progress=report,
             )
     except KeyboardInterrupt:
-        err.print("Clips that are done stay; the same command goes on with the others.", soft_wrap=True)
+        with suppress(OSError, SystemExit):  # of a terminal that was closed
+            err.print("Clips that are done stay; the same command goes on with the others.", soft_wrap=True)
         raise
     for line in _summary(found, monotonic() - began):
         print_line(line)
@@ -74,7 +76,7 @@ def crop(
     failed = [each for each in found if each.row.error]
     if failed:
         raise CropError(
-            f"{len(failed)} of {len(found)} clips could not be cropped. Mend or remove them, and run again."
+            f"{len(failed)} of {len(found)} could not be cropped. Mend or remove what failed, and run again."
         )
 
 
@@ -85,7 +87,7 @@ def _summary(found: Sequence[Cropping], took_s: float) -> list[str]:
     rate = f" in {took_s:.0f} s, {len(new) / took_s:.2g} clips/s" if new else ""
     videos = sum(each.row.video for each in good)
     lines = [
-        f"{len(found)} clips: {len(new)} cropped now{rate}; {len(good) - len(new)} before; "
+        f"{len(found)} clip{'s' * (len(found) != 1)}: {len(new)} cropped now{rate}; {len(good) - len(new)} before; "
         f"{len(good) - videos} left out; {len(found) - len(good)} failed"
     ]
     kinds = sorted({kind for each in good for kind in each.row.outliers})

@@ -158,7 +158,8 @@ def test_other_settings_are_refused_or_done_anew(clips: Path, stubbed: list[Any]
         "(paper, window 256, size 128, faces by <lambda>). Give those, another folder, or --redo to crop all anew."
     )
     assert files(out) == before
-    cropped(clips / "a.mp4", "-o", out, "--pfl", "paper", "--size", 128, "--redo")
+    said = cropped(clips / "a.mp4", "-o", out, "--pfl", "paper", "--size", 128, "--redo")
+    assert said.startswith("1 clip: 1 cropped now in ")
     assert {*rows(out)} == {"a.mp4"}  # the others are not what the folder says
     assert ": 2 cropped now" in cropped(clips, "-o", out, "--pfl", "paper", "--size", 128)
     assert {row["region"][2] - row["region"][0] for row in rows(out).values()} == {100}
@@ -170,7 +171,7 @@ def test_a_bad_clip_is_noted_and_the_others_go_on(clips: Path, stubbed: list[Any
     shutil.copyfile(MEDIA / "dialogue_19s.flac", clips / "sound.mp4")
     outcome = pflx("crop", clips, clips / "lost.mp4", "-o", out, "--workers", 1)
     assert outcome.code == 1
-    assert outcome.err == "pflx: 3 of 6 clips could not be cropped. Mend or remove them, and run again.\n"
+    assert outcome.err == "pflx: 3 of 6 could not be cropped. Mend or remove what failed, and run again.\n"
     assert f"failed: {bad} is text, no clip." in outcome.out
     assert f"failed: {clips / 'sound.mp4'} holds sound and no pictures." in outcome.out
     assert f"failed: {clips / 'lost.mp4'} does not exist." in outcome.out
