@@ -39,6 +39,8 @@ def read_mean_face(given: str | None) -> MeanFace:
         values[_PITCH] = math.pi if given == "upright" else 0.0
         return MeanFace(source=given, values=values.tolist())
     path = Path(given)
+    if not path.exists():
+        raise MeanFaceError(f"Mean face {path} does not exist. Give a .npy file, zero or upright.")
     arrays = read_arrays(path, MeanFaceError)
     values = next(iter(arrays.values()), np.zeros(0, np.float32))
     if len(arrays) != 1 or values.size != _COEFFICIENTS or values.dtype.kind not in "fiu":

@@ -102,8 +102,6 @@ MISTYPED = {
     "live me.png -p me.pflx": "BUNDLE me.png and --portrait me.pflx are swapped. Give me.pflx --portrait me.png",
     "live -p me.png --playout -5": "--playout is '-5'; give a number, 0 or more.",
     "live -p me.png --duration nan": "--duration is 'nan'; give a number, 0 or more.",
-    "serve": "pflx serve needs --portrait. For example: pflx serve -p me.png",
-    "serve me.pflx": "pflx serve needs --portrait. For example: pflx serve -p me.png",
     "serve -p me.pflx": "--portrait is me.pflx, a bundle. Give it without -p, and a picture as --portrait.",
     "serve -p me.png --port 70000": "--port is '70000'; give a whole number from 0 to 65535.",
     "serve -p me.png --port http": "--port is 'http'; give a whole number from 0 to 65535.",

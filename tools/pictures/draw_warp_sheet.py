@@ -1,6 +1,6 @@
 """Draw docs/images/warp_sheet_*.jpg: what the weightless renderer makes of ten portraits, at full size.
 
-    python tools/draw_warp_sheet.py [--output FOLDER]
+    python tools/pictures/draw_warp_sheet.py [--output FOLDER]
 
 Portraits are those of tests/media. Needs pflx[cpu].
 """
@@ -21,7 +21,7 @@ from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.rendering.renderers import WarpRenderer
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MEDIA = ROOT / "tests" / "media"
 SIZE, LABEL, PER_SHEET = 256, 20, 5
 

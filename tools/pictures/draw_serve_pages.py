@@ -1,8 +1,8 @@
 """Draw every state of the page of `pflx serve`, each at three widths, light and dark.
 
-    python tools/draw_serve_pages.py FOLDER             full size, to be looked at: STATE_WIDTH_SCHEME.png
-    python tools/draw_serve_pages.py FOLDER --docs      and sheets of them, scaled down, into docs/images/serve
-    python tools/draw_serve_pages.py FOLDER live full   some states only
+    python tools/pictures/draw_serve_pages.py FOLDER             full size, to be looked at: STATE_WIDTH_SCHEME.png
+    python tools/pictures/draw_serve_pages.py FOLDER --docs      and sheets of them, scaled down, into docs/images/serve
+    python tools/pictures/draw_serve_pages.py FOLDER live full   some states only
 
 The listener is the one that comes with pflx, camera and microphone are clips of the tests. Needs Chromium and
 pflx[cpu,serve].
@@ -25,7 +25,7 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests"))
 
 from support.places import MEDIA  # noqa: E402
