@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
-from pflx.runtime.rendering.cutout import cut_out
 from pflx.runtime.rendering.eyelids import close_eyes
 from pflx.runtime.rendering.silhouette import Silhouette
 from pflx.runtime.rendering.warp import geometry_part
@@ -46,6 +45,8 @@ def make_layers(picture: UInt8Array, face: FaceLandmarks, geometry: Float32Array
         geometry: float32 [G], see `pflx.runtime.rendering.warp.GEOMETRY`.
         silhouette: finds the person.
     """
+    from pflx.runtime.rendering.cutout import cut_out  # OpenCV is loaded with a portrait, not with the package
+
     eyes = close_eyes(picture, np.asarray(face.points, np.float64) - [0.5, 0.5, 0.0])
     cut = cut_out(picture, silhouette.find(picture), _from_head(len(picture), geometry))
     masks = np.concatenate([cut.person[..., None], eyes.lids], axis=2)

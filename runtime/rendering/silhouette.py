@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pflx.engines import Engine
@@ -41,6 +40,8 @@ class Silhouette:
         Returns:
             float32 [S, S] in 0..1, smooth over a few pixels at the outline.
         """
+        import cv2
+
         size = len(picture)
         how = cv2.INTER_AREA if size > SIDE else cv2.INTER_LINEAR
         seen = np.asarray(cv2.resize(picture, (SIDE, SIDE), interpolation=how), np.uint8)

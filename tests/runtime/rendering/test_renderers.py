@@ -83,10 +83,10 @@ def test_a_preview_is_chosen_by_name_and_the_other_s_graphs_are_left_out() -> No
 
 def test_a_preview_is_written_and_read_and_its_graphs_must_be_there() -> None:
     manifest = sample_manifest()
-    missing = RendererInfo(name="warp", size=256, graphs={"frame": "warp_frame"})
+    missing = RendererInfo(name="warp", size=256, graphs={"portrait": "warp_portrait", "frame": "warp_frame"})
     with pytest.raises(BundleCorruptError, match="warp uses graph 'warp_frame', which is not there"):
         check_references(replace(manifest, preview=missing), "me.pflx")
-    there = RendererInfo(name="warp", size=256, graphs={"frame": ROLES["frame"]})
+    there = RendererInfo(name="warp", size=256, graphs={"portrait": ROLES["portrait"], "frame": ROLES["frame"]})
     paths = [path for graph in manifest.graphs.values() for path in graph.files.values()]
     good = replace(manifest, preview=there, files={path: FileInfo(bytes=1, sha256="") for path in paths})
     assert decode_manifest(encode_manifest(good), "me.pflx").preview == there
