@@ -4,7 +4,7 @@ PYTHONPATH=benchmarks python benchmarks/accuracy/warp_pictures.py [PORTRAIT ...]
 
 Openings are those that the face mesh finds, of the ones at rest. The background's error is the mean difference to the
 portrait, in levels, where neither it nor the picture shows the person, with the head rolled by 7 degrees to both sides.
-`--against` is the frame graph of pflx 0.1.0, whose pictures have 256 px: figures of both are taken in turns. By default
+`--against` is an earlier frame graph, of one layer and 256 px: figures of both are taken in turns. By default
 the portraits are those of tests/media.
 """
 

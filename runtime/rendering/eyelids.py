@@ -152,6 +152,7 @@ class _Eye:
         along, colours = self._u[chosen] / self._half, pixels[chosen]
         basis = np.stack([np.ones_like(along), along, along**2], axis=1)
         stiff, trust = np.diag([0.0, 0.1, 0.2]) * len(along), np.ones(len(along))
+        fit = np.zeros((3, 3))
         for _ in range(12):
             weighted = basis * trust[:, None]
             fit = np.linalg.solve(basis.T @ weighted + stiff, weighted.T @ colours)

@@ -53,7 +53,10 @@ def openings(picture: npt.NDArray[np.uint8], mesh: FaceMesh) -> npt.NDArray[np.f
     at = face.points[:, :2].astype(np.float64)
     eyes = ((159, 145, 33, 133), (386, 374, 362, 263))
     return np.array(
-        [np.linalg.norm(at[up] - at[down]) / np.linalg.norm(at[left] - at[right]) for up, down, left, right in eyes]
+        [
+            float(np.linalg.norm(at[up] - at[down]) / np.linalg.norm(at[left] - at[right]))
+            for up, down, left, right in eyes
+        ]
     )
 
 
