@@ -27,9 +27,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(made)
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
-    folder.mkdir(exist_ok=True)
+    guard = folder.with_name("exported.lock")  # the folder's own lock is for who puts the bundle there
+    for place in (folder, guard):
+        place.mkdir(exist_ok=True)
     target = folder / "untrained.pflx"
-    with locked(folder):  # tests that run side by side share it
+    with locked(guard):  # tests that run side by side share it
         if not target.exists():
             options = ["--untrained", "0", "--precision", "fp16", "-o", str(target)]
             done = subprocess.run([sys.executable, "-m", "pflx", "export", *options], capture_output=True, text=True)
