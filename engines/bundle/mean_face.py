@@ -41,7 +41,10 @@ def read_mean_face(given: str | None) -> MeanFace:
     path = Path(given)
     if not path.exists():
         raise MeanFaceError(f"Mean face {path} does not exist. Give a .npy file, zero or upright.")
-    arrays = read_arrays(path, MeanFaceError)
+    try:
+        arrays = read_arrays(path, MeanFaceError)
+    except MeanFaceError as error:
+        raise MeanFaceError(f"Mean face {error} Pass a .npy file with 58 numbers.") from error
     values = next(iter(arrays.values()), np.zeros(0, np.float32))
     if len(arrays) != 1 or values.size != _COEFFICIENTS or values.dtype.kind not in "fiu":
         held = f"{values.dtype} {list(values.shape)}" if len(arrays) == 1 else f"{len(arrays)} arrays"

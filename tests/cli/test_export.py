@@ -214,7 +214,7 @@ def test_a_mean_face_that_is_none_is_named(work: Path, posnet: Path) -> None:
     np.save("nan.npy", np.full(58, np.nan))
     np.save("words.npy", np.array(["a"] * 58))
     np.save("pickle.npy", np.array([{}] * 58), allow_pickle=True)
-    np.savez("many.npz", face=np.zeros(58))
+    np.savez("many.npz", face=np.zeros(58), other=np.zeros(58))
     Path("text.npy").write_text("0 " * 58)
     Path("empty.npy").touch()
     for name, said in (
@@ -222,10 +222,10 @@ def test_a_mean_face_that_is_none_is_named(work: Path, posnet: Path) -> None:
         ("short.npy", "is float64 [57], not 58 numbers"),
         ("nan.npy", "holds NaN or infinite values"),
         ("words.npy", "not 58 numbers"),
-        ("pickle.npy", "cannot be read"),
-        ("many.npz", "cannot be read"),
-        ("text.npy", "cannot be read"),
-        ("empty.npy", "cannot be read"),
+        ("pickle.npy", "holds object, no numbers"),
+        ("many.npz", "is 2 arrays, not 58 numbers"),
+        ("text.npy", "is no .npy, .npz or .csv of numbers"),
+        ("empty.npy", "is no .npy, .npz or .csv of numbers"),
         (".", "cannot be read"),
     ):
         line = refused(work, *checkpoints(posnet, posnet), "--mean-face", name)

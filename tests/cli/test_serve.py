@@ -68,9 +68,9 @@ class Scene:
         await asyncio.sleep(0)
 
     def _guard(self, guard: Any) -> Any:
-        def make(app: Any, settings: Any, port: int, limits: Any) -> Any:
+        def make(app: Any, sign_in: Any, settings: Any, port: int, limits: Any) -> Any:
             self.settings, self.port = settings, port
-            return guard(app, settings, port, limits)
+            return guard(app, sign_in, settings, port, limits)
 
         return make
 

@@ -27,13 +27,8 @@ from pflx.engines.bundle.engine_passport import Passport
 from pflx.engines.files.writer import OutputError
 from pflx.engines.graphs.protocol import TensorSpec, import_backend
 
-F, F16, I64, U8, BOOL = (
-    TensorProto.FLOAT,
-    TensorProto.FLOAT16,
-    TensorProto.INT64,
-    TensorProto.UINT8,
-    TensorProto.BOOL,
-)
+F, F16, I64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
+U8, BOOL = TensorProto.UINT8, TensorProto.BOOL
 RNG = np.random.default_rng(0)
 
 
@@ -67,9 +62,11 @@ class Graph:
         return name
 
     def save(self, path: Path, result: str, kind: int, rank: int) -> Path:
-        out = helper.make_tensor_value_info("result", kind, [None] * rank)
+        return self.save_as(path, result, helper.make_tensor_value_info("result", kind, [None] * rank))
+
+    def save_as(self, path: Path, result: str, out: onnx.ValueInfoProto) -> Path:
         assert self.nodes[-1].output[0] == result
-        self.nodes[-1].output[0] = "result"
+        self.nodes[-1].output[0] = out.name
         graph = helper.make_graph(self.nodes, path.stem, self.inputs, [out], self.weights)
         opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
@@ -313,7 +310,8 @@ def write_bundle(target: Path) -> Path:
             for file in info.files.values():
                 graph = Graph()
                 x = graph.take("x", F, "samples", 4)
-                graph.save(folder / file, graph("Add", x, x), F, 2)
+                out = helper.make_tensor_value_info("y", F, ["samples", 4])
+                graph.save_as(folder / file, graph("Add", x, x), out)
         write_manifest(folder, manifest)
     return target
 
@@ -427,9 +425,10 @@ def test_a_bundle_that_is_replaced_meanwhile_gets_one_error_and_no_engine(tmp_pa
                 write_bundle(path)
                 another = Graph()
                 x = another.take("x", F, "samples", 4)
-                file = Bundle.open(path).graph_path("posnet", "fp32").parent / "reactface_speaker.fp32.onnx"
-                another.save(file, another("Mul", x, x), F, 2)
-                write_manifest(path, Bundle.open(path, verify=False).manifest)
+                made = Bundle.open(path)
+                out = helper.make_tensor_value_info("y", F, ["samples", 4])
+                another.save_as(made.graph_path("reactface_speaker", "fp32"), another("Mul", x, x), out)
+                write_manifest(path, made.manifest)
 
     with pytest.raises(OutputError, match=r"me\.pflx was replaced or removed while its engines were built"):
         build_bundle_engines(path, "tensorrt-rtx", progress=replace)
