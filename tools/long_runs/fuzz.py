@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import random
 import resource
 import signal
@@ -334,7 +335,7 @@ def main() -> None:
     unit = given.inputs / sum(reader.share for _, reader in found)
     parts = 8 if given.inputs > 10_000 else 1
     shares = [
-        (name, given.seed * parts + part, max(1, round(unit * reader.share / parts)))
+        (name, given.seed * parts + part, math.ceil(unit * reader.share / parts))
         for name, reader in found
         for part in range(parts)
     ]
