@@ -25,7 +25,7 @@ from pflx.runtime import EngineSettings, Listener, open_speaker
 from pflx.runtime.evaluation.flicker import judge_pictures
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
 from pflx.runtime.rendering.renderers import Features, PictureMover, Renderer
-from pflx.runtime.rendering.warp import frame_portrait
+from pflx.runtime.rendering.warp import cut_portrait
 from pflx.runtime.speaker.landmarks import FaceMesh, LandmarkExtractor
 
 
@@ -131,7 +131,7 @@ def main() -> None:
         args.bundle, args.portrait, engines=EngineSettings(threads=args.threads), renderer="warp"
     ) as warp:
         mover = mover_of(warp)
-        picture, _ = frame_portrait(args.portrait, warp.manifest.renderer.size, FaceMesh())
+        picture, _ = cut_portrait(args.portrait, warp.manifest.renderer.size, FaceMesh())
         geometry = mover.geometry(picture)["geometry"]
         content: dict[str, Any] = {
             "what": "pictures of the weightless renderer, and moving the last picture in the place of holding it",

@@ -15,7 +15,7 @@ from pflx.cli.support.options import (
     EngineOptions,
     Lookahead,
     OwnBundle,
-    Renderer,
+    RendererChoice,
     Seed,
     SpeakerOptions,
     grouped,
@@ -55,9 +55,7 @@ def batch(
     shard: Annotated[str, typer.Option(metavar="I/N", help="Make the I-th of N parts, for N machines.")] = "1/1",
     redo: Annotated[bool, typer.Option("--redo", help="Make rows again that were made otherwise.")] = False,
     lookahead: Lookahead = 13,
-    renderer: Annotated[
-        Renderer | None, typer.Option(help="The one to use of the bundle's; warp is a quick preview. [its own]")
-    ] = None,
+    renderer: RendererChoice = None,
     known: SpeakerOptions,
     denoising: DenoisingOptions,
     engines: EngineOptions,

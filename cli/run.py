@@ -16,7 +16,7 @@ from pflx.cli.support.options import (
     Lookahead,
     OwnBundle,
     Portrait,
-    Renderer,
+    RendererChoice,
     Seed,
     Size,
     SpeakerOptions,
@@ -46,9 +46,7 @@ def run(
     ] = False,
     coefficients: Annotated[Path | None, typer.Option(help="Also write the coefficients, .npz.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write when each stage ran, .json for Perfetto.")] = None,
-    renderer: Annotated[
-        Renderer | None, typer.Option(help="The one to use of the bundle's; warp is a quick preview. [its own]")
-    ] = None,
+    renderer: RendererChoice = None,
     size: Size = None,
     fallback: Annotated[bool, typer.Option("--fallback", help="Take the CPU where the GPU cannot be had.")] = False,
     *,

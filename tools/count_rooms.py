@@ -31,6 +31,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "latency",
         "text_table",
         "beside_loop",
+        "spawning",
         "builtin",
         "bundle_engines",
         "listener",

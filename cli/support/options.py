@@ -63,6 +63,9 @@ Feeds = Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx cali
 Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
 AnySeed = Annotated[int | None, typer.Option(min=0, help="Of the reactions. Without: another one in each session.")]
+RendererChoice = Annotated[
+    Renderer | None, typer.Option(help="The one to use of the bundle's; warp is a quick preview. [its own]")
+]
 Size = Annotated[
     int | None,
     typer.Option(

@@ -15,7 +15,7 @@ from pflx.engines import Array, PflxError
 from pflx.engines.files.array_file import read_arrays
 from pflx.engines.files.writer import OutputError, Replacement
 from pflx.runtime.dataset.dataset import Index, read_index
-from pflx.runtime.dataset.maker import read_note
+from pflx.runtime.dataset.maker import read_note, row_file, row_note
 from pflx.runtime.dataset.rows import Row
 from pflx.runtime.dataset.seal import SEAL, Seal, difference, from_array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
@@ -122,9 +122,9 @@ def save_collected(path: str | Path, collected: Collected) -> None:
 
 def _read(folder: Path, row: Row, index: Index, frames: int | None) -> dict[str, Array] | str:
     """What a row's file holds, or why it is of no use."""
-    path = folder / f"{row.id}.npz"
+    path = row_file(folder, row)
     if not os.path.lexists(path):
-        return read_note(folder / f"{row.id}.failed.json") or "It was not made yet."
+        return read_note(row_note(folder, row)) or "It was not made yet."
     try:
         arrays = read_arrays(path, CollectError)
         seal = from_array(arrays[SEAL])

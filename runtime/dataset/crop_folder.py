@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pflx.engines import OutputError, PflxError
+from pflx.engines.bundle.bundle import file_info
 from pflx.runtime.dataset.crop import RELEASED, CropError, CropSettings, crop_clip
 from pflx.runtime.dataset.crop_pool import Progress, Tell, in_turn, side_by_side
 from pflx.runtime.dataset.crop_record import (
@@ -208,7 +208,6 @@ def _sources(clips: Sequence[str | Path], folder: Path) -> Iterator[tuple[Path, 
 
 def _hash(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_info(path).sha256
     except OSError:
         return ""  # whoever opens it as a clip says what is there instead

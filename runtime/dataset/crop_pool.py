@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pflx.runtime.dataset.crop import CropError
+from pflx.runtime.spawning import deaf_to
 
 Job = TypeVar("Job", contravariant=True)
 Result = TypeVar("Result", covariant=True)
@@ -62,7 +61,7 @@ def side_by_side(task: Task[J, R], jobs: Sequence[J], workers: int, progress: Pr
     done, stop = context.Value("d", 0.0), context.Event()
     with ProcessPoolExecutor(workers, context, _begin, (task, done, stop, logging.root.level)) as pool:
         try:
-            with _deaf():
+            with deaf_to("SIGINT", "SIGHUP"):
                 results: list[Future[R]] = [pool.submit(_do, job) for job in jobs]
             waiting: set[Future[R]] = {*results}
             while waiting:
@@ -80,22 +79,6 @@ def side_by_side(task: Task[J, R], jobs: Sequence[J], workers: int, progress: Pr
             pool.shutdown(cancel_futures=True)
             raise
     return [each.result() for each in results]
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that begin in this block never get what the terminal sends to all: the first process decides for them.
-
-    This process gets it at the block's end.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _own: dict[str, Any] = {}

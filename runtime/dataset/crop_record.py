@@ -13,7 +13,6 @@ from pflx.engines.files.locks import locked
 from pflx.engines.files.writer import write_whole
 from pflx.runtime.dataset.crop import ClipCrop, CropError, CropSettings
 from pflx.runtime.frames.timing import FPS
-from pflx.runtime.speaker.pfl import Region
 
 INDEX = "crop.json"
 RECORD = ".crop.json"
@@ -120,17 +119,12 @@ def record_of(crop: ClipCrop, setup: CropSetup, source_sha256: str, video: str |
         frame_size=(crop.clip.width, crop.clip.height),
         fps=FPS,
         frames=crop.frames,
-        regions=tuple(edges(region) for region in crop.regions),
+        regions=tuple(region.edges for region in crop.regions),
         boxes=tuple(None if box is None else (box[0], box[1], box[2], box[3]) for box in crop.boxes),
         faces=crop.faces,
         outliers=crop.outliers(),
         video=video,
     )
-
-
-def edges(region: Region) -> Edges:
-    """Of a region."""
-    return region.left, region.top, region.right, region.bottom
 
 
 def row_of(record: CropRecord) -> CropRow:

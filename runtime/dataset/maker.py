@@ -25,6 +25,16 @@ from pflx.runtime.speaker.settings import SpeakerSettings
 log = logging.getLogger(__name__)
 
 
+def row_file(folder: Path, row: Row) -> Path:
+    """Where a data set has a row's coefficients."""
+    return folder / f"{row.id}.npz"
+
+
+def row_note(folder: Path, row: Row) -> Path:
+    """Where it says why a row could not be made."""
+    return folder / f"{row.id}.failed.json"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What all rows of a data set are made with; it can be sent to other processes.
@@ -45,11 +55,11 @@ class Job:
 
     def place(self, row: Row) -> Path:
         """Of a row's file of coefficients."""
-        return self.folder / f"{row.id}.npz"
+        return row_file(self.folder, row)
 
     def note(self, row: Row) -> Path:
         """Of what is said about a row that could not be made."""
-        return self.folder / f"{row.id}.failed.json"
+        return row_note(self.folder, row)
 
     def videos(self, row: Row) -> list[Path]:
         """Of a row's videos, one for each sample; empty where none is rendered."""

@@ -59,7 +59,7 @@ class ReactionTrack:
             OutputError: it cannot be written.
         """
         content = BytesIO()
-        edges = [] if region is None else [region.left, region.top, region.right, region.bottom]
+        edges = () if region is None else region.edges
         emotion: dict[str, Any] = {"emotion": self._by_sample(self._emotion)} if self._emotion else {}
         np.savez_compressed(
             content,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import atexit
 import logging
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,7 @@ from pflx.engines import PflxError
 from pflx.engines.files.writer import clear_leftovers
 from pflx.runtime.dataset.maker import Job, RowMaker, write_note
 from pflx.runtime.dataset.rows import Row
+from pflx.runtime.spawning import deaf_to
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -80,7 +79,7 @@ class _Pool:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(self.job, theirs), name="pflx-worker", daemon=True)
-        with _deaf():
+        with deaf_to("SIGINT", "SIGTERM", "SIGHUP"):  # theirs is the row
             process.start()
         theirs.close()
         self.workers.append(_Worker(process, ours))
@@ -195,18 +194,3 @@ def _work(job: Job, pipe: Connection) -> None:
     except PflxError as error:
         with suppress(OSError):
             pipe.send(_Broken(str(error)))
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Have processes that are started meanwhile not hear Ctrl-C, which a terminal sends to all: theirs is the row."""
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    resource_tracker.ensure_running()  # else it is started with the first process, and lets signals through again
-    ours = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo
-from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
+from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.event import as_events
 from pflx.runtime.generators.behaviour import attending, cues, gestures, liveliness, mirroring, nodding
 from pflx.runtime.generators.behaviour.attending import Attention
@@ -129,7 +129,7 @@ class BackchannelGenerator:
             **lively_state,
             **mirror_state,
             **attending.later(attending_state, self._step_s),
-            "nods": np.concatenate([gestures.later(nods[..., :1], self._step_s), nods[..., 1:]], axis=-1),
+            "nods": gestures.later_nods(nods, self._step_s),
             "spoken": spoken,
             "smile": smile_state,
             "blinks": blinks,
@@ -139,8 +139,7 @@ class BackchannelGenerator:
         }
         angles = np.stack([head[:, 0] for head in heads], axis=1)
         made = _coefficients(angles, closed, smile, attention)
-        rest = _coefficients(idle, closed, np.zeros(self.hop), attending.calm(self.hop))
-        return Reaction(made, rest=rest, events=as_events(events)), after
+        return Reaction(made, rest=gestures.head_and_eyes(idle, closed, idle), events=as_events(events)), after
 
     def _followed(self, head: Array, targets: Array) -> list[Array]:
         heads = []
@@ -152,18 +151,15 @@ class BackchannelGenerator:
 
 def _coefficients(angles: Array, closed: Array, smile: Array, attention: Attention) -> Array:
     """float32 [M, hop, 58] of angles in deg [M, hop, 3], lids [M, hop], smile [hop], and attention."""
-    coefficients = np.zeros((*closed.shape, COEFFICIENTS), np.float32)
+    coefficients = gestures.head_and_eyes(angles, closed, angles * attention.gaze[:, None])
     brows = habit("beginning_brow") * attention.beginning
     weights = {
-        **dict.fromkeys(("eyeBlinkLeft", "eyeBlinkRight"), closed),
         **dict.fromkeys(("mouthSmileLeft", "mouthSmileRight"), smile),
         **dict.fromkeys(("cheekSquintLeft", "cheekSquintRight"), smile / 2),
         **dict.fromkeys(("browOuterUpLeft", "browOuterUpRight"), brows),
         "browInnerUp": np.maximum(habit("attention_brow") * attention.level, brows),
-        **gestures.gaze(angles * attention.gaze[:, None]),
     }
     for name, weight in weights.items():
         coefficients[..., ARKIT_NAMES.index(name)] = weight
-    coefficients[..., gestures.ROTATION] = gestures.to_rotation(angles)
     coefficients[..., _NEARER] = habit("attention_near") * attention.level
     return coefficients

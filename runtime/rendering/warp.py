@@ -189,18 +189,6 @@ def cut_portrait(
     return picture, _found(picture, mesh)
 
 
-def frame_portrait(
-    source: str | Path | npt.NDArray[np.uint8], size: int, mesh: FaceMesh
-) -> tuple[UInt8Array, Float32Array]:
-    """A portrait as `cut_portrait` cuts it, and its geometry, float32 [G].
-
-    Raises:
-        PortraitError: it cannot be read, or no face is found in it.
-    """
-    picture, face = cut_portrait(source, size, mesh)
-    return picture, find_geometry(picture, face)
-
-
 def square_geometry(picture: UInt8Array, mesh: FaceMesh) -> Float32Array:
     """The geometry of a portrait that is cut already.
 

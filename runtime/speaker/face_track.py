@@ -120,7 +120,7 @@ class FaceTrack:
     def to_arrays(self) -> dict[str, Array]:
         """As plain arrays, for a snapshot."""
         region = self.region
-        edges = [] if region is None else [region.left, region.top, region.right, region.bottom]
+        edges = () if region is None else region.edges
         return {
             "region": np.array(edges, np.int64),
             "boxes": np.array(self.boxes, np.float64).reshape(-1, 4),

@@ -46,6 +46,11 @@ class Region:
         """Height in pixels."""
         return self.bottom - self.top
 
+    @property
+    def edges(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom."""
+        return self.left, self.top, self.right, self.bottom
+
 
 def fixed_region(
     boxes: npt.ArrayLike,

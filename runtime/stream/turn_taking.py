@@ -13,7 +13,7 @@ import numpy as np
 
 from pflx.engines import Array
 from pflx.engines.gpu.placement import fetch
-from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
+from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.event import CAUSES, KINDS, Noted, as_events
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import Reaction, State
@@ -31,7 +31,6 @@ BLEND_FRAMES = 10
 _FRAME_S = 1 / FPS
 _CUED = Manner("cue", "wait", apart=False)
 _BLINK = KINDS.index("blink")
-_LIDS = [ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right")]
 _EYES_UP = [ARKIT_NAMES.index(f"eyeLookUp{side}") for side in ("Left", "Right")]
 
 
@@ -107,10 +106,9 @@ def take_turns(reaction: Reaction, state: State, direction: Direction) -> tuple[
         made = made if rest is None else _blended(made, rest, weights)
     made = _with_nods(made, gestures.nod_pitch(nods, times))
     told += gestures.begun_nods(nods, times, _FRAME_S)
-    aged = np.concatenate([gestures.later(nods[..., :1], hop * _FRAME_S), nods[..., 1:]], axis=-1)
     return (
         reaction._replace(coefficients=made, rest=None, events=as_events(told)),
-        {**after, "share": np.array([shares[-1]]), "nods": aged},
+        {**after, "share": np.array([shares[-1]]), "nods": gestures.later_nods(nods, hop * _FRAME_S)},
     )
 
 
@@ -144,13 +142,8 @@ def _rest(state: State, times: Array, blink_draws: Array, sway_draws: Array) -> 
     samples, hop, step_s = len(blink_draws), len(times), len(times) * _FRAME_S
     closed, blinks = gestures.blink(state["blinks"], times, step_s, blink_draws)
     angles, sway = gestures.sway(state["sway"], _FRAME_S, sway_draws.reshape(samples, hop, AXES, 2))
-    rest = np.zeros((samples, hop, COEFFICIENTS), np.float32)
-    rest[..., _LIDS] = closed[..., None]
-    rest[..., gestures.ROTATION] = gestures.to_rotation(angles)
-    for name, weight in gestures.gaze(angles).items():
-        rest[..., ARKIT_NAMES.index(name)] = weight
     events = list(gestures.begun_blinks(state["blinks"], blinks, times, _FRAME_S))
-    return rest, {**state, "blinks": blinks, "sway": sway}, events
+    return gestures.head_and_eyes(angles, closed, angles), {**state, "blinks": blinks, "sway": sway}, events
 
 
 def _is_seen(event: Noted, weights: Array, *, rests: bool) -> bool:

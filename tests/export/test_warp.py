@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support import plain_warp
 from support.places import MEDIA, ROOT
+from support.rendering.previews import frame_portrait
 
 from pflx.engines import OrtEngine
 from pflx.engines.building.build import build_engine, profile_for
@@ -32,7 +33,6 @@ from pflx.runtime.rendering.silhouette import Silhouette
 from pflx.runtime.rendering.warp import (
     cut_portrait,
     find_geometry,
-    frame_portrait,
     geometry_part,
     typical_geometry,
 )

@@ -35,11 +35,6 @@ def start() -> dict[str, Array]:
     return {"attention": np.zeros(1), "begun": gestures.no_nods(1)[0, 0, :1]}
 
 
-def calm(frames: int) -> Attention:
-    """Of who listens to nobody, and looks at the speaker."""
-    return Attention(np.zeros(frames), np.zeros(frames), np.ones(frames))
-
-
 def attend(
     voice: Array, beginning: float | None, state: Mapping[str, Array], frame_s: float
 ) -> tuple[Attention, dict[str, Array]]:

@@ -14,9 +14,10 @@ from statistics import NormalDist
 import numpy as np
 
 from pflx.engines import Array
-from pflx.runtime.frames.coefficients import POSE
+from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
 from pflx.runtime.frames.event import CAUSES, Cause, Noted, note
 from pflx.runtime.generators.behaviour.habits import habit
+from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 NOD_NOISE, BLINK_NOISE, AXES = 5, 2, 3
 """Normal numbers that one nod and one gap between blinks take; and angles of the head."""
@@ -25,6 +26,7 @@ ROTATION = slice(POSE.start, POSE.start + AXES)
 TO_PICTURE = np.array([1.0, -1.0, -1.0])
 """FaceVerse's angles to pitch, yaw and roll in the picture, and back."""
 
+_LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
 _LONG_AGO = 60.0
 _TINY_S = 1e-9
 _TWO = 2.0  # deviations that a draw is cut at
@@ -112,6 +114,11 @@ def nod_pitch(nods: Array, times: Array) -> Array:
     phase = np.where(is_on, phase, 0.0)
     dip = depth * habit("nod_fading") ** np.floor(phase) * (1 - np.cos(2 * np.pi * phase)) / 2
     return np.asarray(dip.sum(axis=1))
+
+
+def later_nods(nods: Array, step_s: float) -> Array:
+    """The nods, a step later."""
+    return np.concatenate([later(nods[..., :1], step_s), nods[..., 1:]], axis=-1)
 
 
 def later(ages: Array, step_s: float) -> Array:
@@ -223,6 +230,24 @@ def gaze(angles: Array) -> dict[str, Array]:
         ("eyeLookInLeft", "eyeLookOutRight"): -left,
     }
     return {name: np.clip(turn, 0, 1) for names, turn in turns.items() for name in names}
+
+
+def head_and_eyes(angles: Array, closed: Array, away: Array) -> Array:
+    """Coefficients of a head and its eyes; all others are 0.
+
+    Args:
+        angles: of the head, in deg, [M, T, 3].
+        closed: how far the lids are, [M, T] in 0…1.
+        away: as `angles`, the turn that the eyes make up for; that of the head for who looks at the speaker.
+
+    Returns:
+        float32 [M, T, 58], mean face subtracted.
+    """
+    coefficients = np.zeros((*closed.shape, COEFFICIENTS), np.float32)
+    for name, weight in {**dict.fromkeys(_LIDS, closed), **gaze(away)}.items():
+        coefficients[..., ARKIT_NAMES.index(name)] = weight
+    coefficients[..., ROTATION] = to_rotation(angles)
+    return coefficients
 
 
 def _exceeded_by(name: str) -> float:

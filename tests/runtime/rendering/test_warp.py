@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 from support.places import MEDIA
+from support.rendering.previews import frame_portrait
 
 from pflx.runtime.media.clip import open_speaker
 from pflx.runtime.rendering.picture_file import PortraitError
@@ -20,7 +21,6 @@ from pflx.runtime.rendering.warp import (
     GEOMETRY_SIZE,
     cut_portrait,
     find_geometry,
-    frame_portrait,
     geometry_part,
     square_geometry,
     typical_geometry,

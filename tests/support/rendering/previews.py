@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from support.sample_bundle import F32
 import pflx.runtime.rendering.renderers as rendering
 from pflx.engines import Array, Engine, FakeEngine, GraphInfo, RendererInfo, TensorSpec
 from pflx.runtime.rendering.layers import one_layer
-from pflx.runtime.rendering.warp import GEOMETRY_SIZE, geometry_part, typical_geometry
+from pflx.runtime.rendering.warp import GEOMETRY_SIZE, cut_portrait, find_geometry, geometry_part, typical_geometry
+from pflx.runtime.speaker.landmarks import FaceMesh
 
 WARP = RendererInfo(name="warp", size=SIZE, graphs={"portrait": "warp_portrait", "frame": "warp_frame"})
 U8, I64 = np.dtype(np.uint8), np.dtype(np.int64)
@@ -70,6 +72,14 @@ def put_face(monkeypatch: pytest.MonkeyPatch) -> npt.NDArray[np.float32]:
     monkeypatch.setattr(rendering, "find_geometry", lambda portrait, face: geometry)
     monkeypatch.setattr(rendering, "make_layers", lambda portrait, *_: one_layer(portrait))
     return geometry
+
+
+def frame_portrait(
+    source: str | Path | npt.NDArray[np.uint8], size: int, mesh: FaceMesh
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """A portrait as the renderer cuts it, and its geometry, float32 [G]."""
+    found, face = cut_portrait(source, size, mesh)
+    return found, find_geometry(found, face)
 
 
 def preview_manifest() -> Any:
