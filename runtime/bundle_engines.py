@@ -33,7 +33,7 @@ from pflx.engines.gpu.streams import Stream
 from pflx.engines.gpu.trt import TrtContext
 from pflx.engines.graphs.openvino import Inference, OpenVinoEngine
 from pflx.engines.graphs.protocol import DeviceError
-from pflx.engines.graphs.threads import check_threads
+from pflx.engines.graphs.threads import calls_at_once, check_threads
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.rendering.renderers import chosen_rendering
@@ -52,7 +52,9 @@ class EngineSettings:
         library: what runs them: "onnxruntime", on the CPU also "openvino", on a GPU also "tensorrt" or "tensorrt-rtx",
             with engines in the bundle that `pflx build` has made.
         precision: a variant the bundle holds; None takes the bundle's own.
-        threads: of the CPU, per engine, at most four for each core; None leaves it to the library.
+        threads: of the CPU, per call, at most four for each core; None gives one to a graph without a network, where
+            more take CPU and save no time, and leaves others to the library. Live sessions of a listener use as many
+            places of so many threads at once as there are cores for.
         fallback: take the CPU, with a logged warning, where what was asked for cannot be had.
 
     Raises:
@@ -74,6 +76,9 @@ class EngineSettings:
 
 AS_IT_IS = EngineSettings()
 """ONNX Runtime, in the bundle's own precision."""
+
+_LIGHT_BYTES, _LIGHT_SIDE = 1 << 20, 512
+"""Of graphs that one thread runs: the file of one without a network is smaller, and larger pictures take too long."""
 
 CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256}
 """Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU.
@@ -167,7 +172,7 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         gpu: of `open_device`.
         settings: how it is run.
     """
-    library, precision, threads = settings.library, settings.precision, settings.threads
+    library, precision, threads = settings.library, settings.precision, threads_of(bundle, graph, settings)
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
@@ -180,6 +185,22 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         )
     stream = gpu.streams.named(stream_of(bundle.manifest, graph))
     return DeviceEngine(graph, _context(bundle, graph, library, precision, gpu, stream), gpu, stream)
+
+
+def threads_of(bundle: Bundle, graph: str, settings: EngineSettings) -> int | None:
+    """CPU threads of a call of a graph; see `EngineSettings`."""
+    manifest = bundle.manifest
+    file = manifest.files[manifest.graphs[graph].files[settings.precision or manifest.precision]]
+    is_light = file.bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
+    return 1 if settings.threads is None and is_light else settings.threads
+
+
+def sessions_at_once(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> int:
+    """How many live sessions may have the engines of a bundle at work at the same time."""
+    if gpu is not None:
+        return 1
+    threads = [threads_of(bundle, graph, settings) for graph in bundle.manifest.graphs]
+    return min(map(calls_at_once, threads), default=1)
 
 
 def stream_of(manifest: Manifest, graph: str) -> str:
