@@ -25,8 +25,7 @@ from pflx.engines.gpu import dlpack
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import Arrays, DeviceEngine
 from pflx.engines.gpu.streams import Stream
-from pflx.runtime import BlazeFace, Listener, SystemClock
-from pflx.runtime import sharing
+from pflx.runtime import BlazeFace, Listener, SystemClock, sharing
 from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.plan import Plan
 from pflx.runtime.bench.measure.sessions import measure_sessions

@@ -68,9 +68,7 @@ class FollowingExtractor(Extractor, Protocol):
         ...
 
 
-def follow(
-    extractor: Extractor, picture: UInt8Array, frame: int, place: Place
-) -> tuple[Float32Array | None, Place]:
+def follow(extractor: Extractor, picture: UInt8Array, frame: int, place: Place) -> tuple[Float32Array | None, Place]:
     """See `FollowingExtractor.follow`; an extractor of another kind remembers nothing."""
     if isinstance(extractor, FollowingExtractor):
         return extractor.follow(picture, frame, place)

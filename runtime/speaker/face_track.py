@@ -162,8 +162,9 @@ class SpeakerView:
 
     Until `CALIBRATION_FRAMES` frames with a face are gathered every frame is searched, and each segment uses the region
     of the boxes so far. Then the region is frozen, for head translation must show, and one frame a second is searched
-    to watch whether the face is still there. While it is missed every fifth frame is searched, and the frame after it
-    is found again. A generator that reads no pictures needs no region: nothing is gathered. Which frames are searched depends on what is in the stream alone, never on how it was pushed.
+    to watch whether the face is still there; so it is from the start where nothing is cropped. While it is missed every
+    fifth frame is searched, and the frame after it is found again. Which frames are searched depends on what is in the
+    stream alone, never on how it was pushed.
 
     Args:
         detector: finds the face.

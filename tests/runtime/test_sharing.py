@@ -25,7 +25,7 @@ from support.live.live_sessions import (
 
 from pflx.engines import Array
 from pflx.engines.graphs import threads as threads_module
-from pflx.runtime import IterableSource, ListenerFullError, LiveSettings
+from pflx.runtime import IterableSource, ListenerFullError, LiveSession, LiveSettings
 from pflx.runtime.bundle_engines import EngineSettings, sessions_at_once, threads_of
 from pflx.runtime.live.clock import Turn, VirtualClock
 from pflx.runtime.live.scheduler import Cost, Share
@@ -255,12 +255,15 @@ def test_as_many_are_let_in_as_there_are_places_for() -> None:
     for places, room in ((1, 1), (2, 3)):
         clock = VirtualClock(START)
         listener = fake_listener(costly(clock, render=20, generate=16), at_once=places)  # 0.55 of a place each
-        settings, live = LiveSettings(max_load=1.0), []
+        settings = LiveSettings(max_load=1.0)
+
+        def begin() -> LiveSession:
+            source = IterableSource(captured(clock, 10_000), live=True)  # noqa: B023
+            return listener.live(source, Show(), settings, clock=clock)  # noqa: B023
+
+        live = [begin() for _ in range(room)]
         with pytest.raises(ListenerFullError):
-            while True:
-                source = IterableSource(captured(clock, 10_000), live=True)
-                live.append(listener.live(source, Show(), settings, clock=clock))
-        assert len(live) == room
+            begin()
         for session in live:
             session.close()
 
