@@ -23,7 +23,7 @@ from pflx.engines import (
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
-from pflx.engines.bundle.manifest import without_pictures
+from pflx.engines.bundle.manifest import on_gpu, without_pictures
 from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
@@ -80,10 +80,10 @@ AS_IT_IS = EngineSettings()
 _LIGHT_BYTES, _LIGHT_SIDE = 1 << 20, 512
 """Of graphs that one thread runs: the file of one without a network is smaller, and larger pictures take too long."""
 
-CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256}
+CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256, "half": 128}
 """Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU.
 
-`side` is another where the bundle's pictures are of another size.
+`side` and `half` are others where the bundle's pictures are of another size.
 """
 
 
@@ -176,7 +176,7 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
-        sizes = {**CALL_SIZES, "side": bundle.manifest.renderer.size}
+        sizes = {**CALL_SIZES, "side": bundle.manifest.renderer.size, "half": bundle.manifest.renderer.size // 2}
         read = partial(bundle.read_graph, graph, precision)
         if library != "openvino":
             return OrtEngine(path, threads=threads, sizes=sizes, read=read)
@@ -268,7 +268,7 @@ def _require_supported(ordinal: int) -> None:
 def _open_all(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> tuple[dict[str, Engine], Device | None]:
     engines: dict[str, Engine] = {}
     try:
-        for graph in bundle.manifest.graphs:
+        for graph in bundle.manifest.graphs if gpu is None else on_gpu(bundle.manifest):
             engines[graph] = open_engine(bundle, graph, gpu, settings)
     except BaseException:
         close_engines(engines, gpu)

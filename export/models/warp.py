@@ -127,14 +127,58 @@ class WarpPortrait(nn.Module):
         return source, closing, lashes, lids.contiguous(), behind
 
 
-class WarpFrame(nn.Module):
-    """Graph `warp_frame`: K frames of each of P portraits, S pixels a side, a multiple of 4."""
+class _Moving(nn.Module):
+    """What says where a picture comes from."""
 
     table: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("table", moves_table(), persistent=False)
+
+    def _field(
+        self, points: Tensor, geometry: Tensor, shown: Tensor, coefficients: Tensor, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        rows = coefficients.index_select(1, frames)
+        portrait, moves = _parts(geometry), self._moves(rows)
+        size, middle = points.shape[-1] * FACE_STRIDE, points.shape[-1]
+        head = _enlarged(_head(size, portrait, moves, rows[..., len(ARKIT_NAMES) :], shown), middle)
+        return _face(points, portrait, moves, head), moves["blink"].clamp(0.0, 1.0)
+
+    def _moves(self, rows: Tensor) -> dict[str, Tensor]:
+        """Amounts in [-1, 1], each [P, K, 2, 1, 1] (left and right in the picture), or [P, K, 1, 1, 1] of the mouth."""
+        amounts = (rows[..., : len(ARKIT_NAMES)].clamp(0.0, 1.0) @ self.table).clamp(-1.0, 1.0)[..., None, None]
+        pairs = (*EYE_MOVES, *LIP_MOVES)
+        parts = torch.split(amounts, [2] * len(pairs) + [1] * len(MOUTH_MOVES), dim=2)
+        return dict(zip((*pairs, *MOUTH_MOVES), parts, strict=True))
+
+
+class WarpField(_Moving):
+    """Graph `warp_field`: the first part of `warp_frame`, for whoever looks pixels up by other means, on a CPU."""
+
+    def forward(
+        self, points: Tensor, geometry: Tensor, shown: Tensor, coefficients: Tensor, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Where K frames of each of P portraits come from.
+
+        Args:
+            points: float32 [2, S/2, S/2], x and y in pixels of the middles of blocks of 2 by 2 pixels.
+            geometry: see `WarpFrame`.
+            shown: see `WarpFrame`.
+            coefficients: see `WarpFrame`.
+            frames: see `WarpFrame`.
+
+        Returns:
+            maps [P, K, 4, S/2, S/2]: displacement to the source in x and y, in halves of the picture's side, and how
+            far inside of the opened mouth and of its teeth a point is, in pixels; closed [P, K, 2]: how far the eyes
+            are, on the picture's left and right, 0…1.
+        """
+        maps, blink = self._field(points, geometry, shown, coefficients, frames)
+        return maps, blink.flatten(2)
+
+
+class WarpFrame(_Moving):
+    """Graph `warp_frame`: K frames of each of P portraits, S pixels a side, a multiple of 4."""
 
     def forward(
         self,
@@ -165,20 +209,9 @@ class WarpFrame(nn.Module):
             uint8 [P, K, S, S, 3] RGB.
         """
         size = source.shape[-1]
-        rows = coefficients.index_select(1, frames)
-        portrait, moves = _parts(geometry), self._moves(rows)
-        middle = (size + FACE_STRIDE - 1) // FACE_STRIDE
-        head = _enlarged(_head(size, portrait, moves, rows[..., len(ARKIT_NAMES) :], shown), middle)
-        maps = _enlarged(_face(size, portrait, moves, head), size)
-        person = _with_lids(source, closing, lashes, lids, moves["blink"].clamp(0.0, 1.0))
-        return _developed(person, behind, maps, portrait)
-
-    def _moves(self, rows: Tensor) -> dict[str, Tensor]:
-        """Amounts in [-1, 1], each [P, K, 2, 1, 1] (left and right in the picture), or [P, K, 1, 1, 1] of the mouth."""
-        amounts = (rows[..., : len(ARKIT_NAMES)].clamp(0.0, 1.0) @ self.table).clamp(-1.0, 1.0)[..., None, None]
-        pairs = (*EYE_MOVES, *LIP_MOVES)
-        parts = torch.split(amounts, [2] * len(pairs) + [1] * len(MOUTH_MOVES), dim=2)
-        return dict(zip((*pairs, *MOUTH_MOVES), parts, strict=True))
+        maps, blink = self._field(_grid(size, FACE_STRIDE), geometry, shown, coefficients, frames)
+        person = _with_lids(source, closing, lashes, lids, blink)
+        return _developed(person, behind, _enlarged(maps, size), _parts(geometry))
 
 
 def _positions(size: int, stride: int) -> tuple[Tensor, Tensor]:
@@ -220,17 +253,19 @@ def _head(
     return torch.cat([neutral, neutral + _moved(solid, earlier, at) + _brows(portrait, moves, at + middle)], dim=2)
 
 
-def _face(size: int, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor) -> Tensor:
-    """Displacement in all, in halves of the picture's side, and how far inside of the opened mouth and of its teeth.
+def _face(
+    points: Tensor, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor
+) -> Tensor:
+    """Displacement of points [2, h, w] in all, in halves of the picture's side, and how far inside of the opened mouth and of its teeth.
 
     Returns:
         [P, K, 4, h, w], the last two in pixels.
     """
     neutral, source = torch.split(head, 2, dim=2)
-    places = _in_face(portrait, _grid(size, FACE_STRIDE) + neutral)
+    places = _in_face(portrait, points + neutral)
     eyes_u, eyes_v, u, v = torch.split(places, [2, 2, 1, 1], dim=2)
     mouth, inside, teeth = _mouth(portrait, moves, u, v)
-    move = (source + _eyes(portrait, moves, eyes_u, eyes_v) + mouth) * (2 / size)
+    move = (source + _eyes(portrait, moves, eyes_u, eyes_v) + mouth) * (2 / (FACE_STRIDE * points.shape[-1]))
     return torch.cat([move, inside, teeth], dim=2)
 
 
