@@ -256,7 +256,9 @@ def _head(
 def _face(
     points: Tensor, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor
 ) -> Tensor:
-    """Displacement of points [2, h, w] in all, in halves of the picture's side, and how far inside of the opened mouth and of its teeth.
+    """Displacement of points [2, h, w] in all, in halves of the picture's side.
+
+    And how far inside of the opened mouth and of its teeth they are.
 
     Returns:
         [P, K, 4, h, w], the last two in pixels.

@@ -116,11 +116,9 @@ class Painter:
         import cv2
 
         maps, closed = np.asarray(found["maps"])[0, 0], np.asarray(found["closed"])[0, 0]
-        at = [
-            here + np.float32(self._size / 2) * self._enlarged(move)
-            for here, move in zip((self._at_x, self._at_y), maps, strict=False)
-        ]
-        person = cv2.remap(_with_lids(canvas, closed), *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        half = np.float32(self._size / 2)
+        at_x, at_y = self._at_x + half * self._enlarged(maps[0]), self._at_y + half * self._enlarged(maps[1])
+        person = cv2.remap(_with_lids(canvas, closed), at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         colours, seen_through = cv2.cvtColor(person, cv2.COLOR_RGBA2RGB), np.float32(1) - cv2.extractChannel(person, 3)
         shown = cv2.add(colours, cv2.multiply(canvas.behind, cv2.merge([seen_through] * 3)))
         for place in _opened(maps[2]):
@@ -132,7 +130,8 @@ class Painter:
     def _enlarged(self, values: Float32Array) -> Float32Array:
         import cv2
 
-        return np.asarray(cv2.resize(values, (self._size, self._size), interpolation=cv2.INTER_LINEAR))
+        larger = cv2.resize(values, (self._size, self._size), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(larger, np.float32)
 
 
 def _with_lids(canvas: Canvas, closed: Float32Array) -> Float32Array:
@@ -166,7 +165,7 @@ def _places(closing: Float32Array, lashes: Float32Array) -> Iterator[tuple[slice
 
 
 def _opened(inside: Float32Array) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the picture that an opened mouth takes: points of the field inside of it, and those around."""
+    """Rows and columns of the picture that an opened mouth takes: points of the field in it, and those around."""
     rows, columns = np.flatnonzero((inside > 0).any(axis=1)), np.flatnonzero((inside > 0).any(axis=0))
     if len(rows):
         yield tuple(slice(max(0, _STRIDE * (each[0] - 1)), _STRIDE * (each[-1] + 2)) for each in (rows, columns))  # type: ignore[misc]
