@@ -190,9 +190,11 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
 def threads_of(bundle: Bundle, graph: str, settings: EngineSettings) -> int | None:
     """CPU threads of a call of a graph; see `EngineSettings`."""
     manifest = bundle.manifest
-    file = manifest.files[manifest.graphs[graph].files[settings.precision or manifest.precision]]
-    is_light = file.bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
-    return 1 if settings.threads is None and is_light else settings.threads
+    file = manifest.graphs[graph].files.get(settings.precision or manifest.precision)
+    if settings.threads is not None or file is None:
+        return settings.threads
+    is_light = manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
+    return 1 if is_light else None
 
 
 def sessions_at_once(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> int:

@@ -411,7 +411,10 @@ def test_several_threads_run_an_engine_of_the_cpu_at_once(kind: str, tmp_path: P
         shared = made.enter_context(closing(OPENERS[kind](tmp_path, made)))
 
         def ask(number: int) -> bool:
-            feeds: dict[str, Any] = {"motion": np.full((2, 5, 3), number, np.float32), "frames": np.array([0, 4], np.int64)}
+            feeds: dict[str, Any] = {
+                "motion": np.full((2, 5, 3), number, np.float32),
+                "frames": np.array([0, 4], np.int64),
+            }
             return bool((np.asarray(shared.run(feeds)["picked"]) == pick(feeds)["picked"]).all())
 
         assert all(threads.map(ask, range(200)))

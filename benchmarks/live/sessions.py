@@ -1,6 +1,6 @@
 """Live sessions of the listener that comes with pflx: how many are kept on this machine, and what one costs.
 
-    python benchmarks/sessions.py CLIP PORTRAIT [--sessions 2 4 6 8 10] [--voices 10 20] [--seconds 20]
+    PYTHONPATH=benchmarks python benchmarks/live/sessions.py CLIP PORTRAIT [--sessions 2 4 8] [--voices 10 20]
 
     ... --against FOLDER     the same of another checkout, in turns
 
@@ -83,11 +83,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--against", type=Path, metavar="FOLDER")
     given = parser.parse_args()
-    checkouts = {"here": Path(__file__).resolve().parents[1]}
+    checkouts = {"here": Path(__file__).resolve().parents[2]}
     if given.against:
         checkouts["there"] = given.against.resolve()
+    command = "PYTHONPATH=benchmarks python benchmarks/live/sessions.py CLIP PORTRAIT"
     content: dict[str, Any] = {
-        "command": "python benchmarks/sessions.py CLIP PORTRAIT" + (" --against FOLDER" if given.against else ""),
+        "command": command + (" --against FOLDER" if given.against else ""),
         "machine": report.machine(1),
         "clip": given.clip.name,
         "seconds": given.seconds,
