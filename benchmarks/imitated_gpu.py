@@ -25,8 +25,7 @@ from pflx.engines.gpu import dlpack
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import Arrays, DeviceEngine
 from pflx.engines.gpu.streams import Stream
-from pflx.runtime import BlazeFace, Listener, SystemClock
-from pflx.runtime import listener as listener_module
+from pflx.runtime import BlazeFace, Listener, SystemClock, sharing
 from pflx.runtime.bench.measure.drawing import draw_face
 from pflx.runtime.bench.measure.plan import Plan
 from pflx.runtime.bench.measure.sessions import measure_sessions
@@ -176,11 +175,11 @@ def open_listener(manifest: Manifest, speaker: SpeakerSettings = UNKNOWN) -> Lis
 
 @contextmanager
 def never_crowded() -> Iterator[None]:
-    kept, listener_module._CROWDED = listener_module._CROWDED, float("inf")
+    kept, sharing._CROWDED = sharing._CROWDED, float("inf")
     try:
         yield
     finally:
-        listener_module._CROWDED = kept
+        sharing._CROWDED = kept
 
 
 def measure(sessions: int, seconds: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Here are the graphs that every bundle has; those of a generator stand beside its parts. A dimension given by name is
 dynamic. Names: `speakers`, `samples` (M parallel reactions), `portraits`, `frames` (rendered per call), `track`
 (coefficient frames given to the renderer), `history` (past frames that a generator looks back on), `side` (pixels of a
-picture's height and width, the usual 256 standing for the smallest).
+picture's height and width, the usual 256 standing for the smallest), `half` of that.
 """
 
 from __future__ import annotations
@@ -23,8 +23,26 @@ COEFFICIENTS = 58
 FRAME_SIDE = 224
 UINT8 = np.dtype(np.uint8)
 
-_TRACED_SIZES = {"speakers": 2, "samples": 3, "portraits": 2, "frames": 2, "track": 34, "history": 16, "side": 96}
-_SMALLEST_SIZES = {"speakers": 1, "samples": 1, "portraits": 1, "frames": 1, "track": 27, "history": 1, "side": 256}
+_TRACED_SIZES = {
+    "speakers": 2,
+    "samples": 3,
+    "portraits": 2,
+    "frames": 2,
+    "track": 34,
+    "history": 16,
+    "side": 96,
+    "half": 48,
+}
+_SMALLEST_SIZES = {
+    "speakers": 1,
+    "samples": 1,
+    "portraits": 1,
+    "frames": 1,
+    "track": 27,
+    "history": 1,
+    "side": 256,
+    "half": 128,
+}
 
 
 @dataclass(frozen=True)
@@ -125,8 +143,11 @@ def pirender_recipes(size: int) -> tuple[Recipe, Recipe]:
     return portrait, frame
 
 
-def warp_recipes() -> tuple[Recipe, Recipe]:
-    """The weightless renderer, for frames of any multiple of 4 pixels: what a portrait becomes, and a frame."""
+def warp_recipes() -> tuple[Recipe, Recipe, Recipe]:
+    """The weightless renderer, for frames of any multiple of 4 pixels: what a portrait becomes, and a frame.
+
+    Between them, for a CPU, the first part of a frame.
+    """
     source = "pflx, no weights"
     picture, side = TensorSpec(("portraits", "side", "side", 3), UINT8), _SMALLEST_SIZES["side"]
     masks = floats("portraits", "side", "side", 4)
@@ -141,20 +162,34 @@ def warp_recipes() -> tuple[Recipe, Recipe]:
         tolerance={"source": 1e-4, **dict.fromkeys(("closing", "lashes", "lids", "behind"), 0)},
         source=source,
     )
+    moving = {
+        "geometry": floats("portraits", GEOMETRY_SIZE),
+        "shown": floats("portraits", 6),
+        "coefficients": floats("portraits", "track", COEFFICIENTS),
+        "frames": TensorSpec(("frames",), np.dtype(np.int64)),
+    }
+    scale, below = {"geometry": 0.01, "shown": 0.1, "coefficients": 0.3}, {"frames": _SMALLEST_SIZES["track"]}
+    where = Recipe(
+        "warp_field",
+        inputs={"points": floats(2, "half", "half"), **moving},
+        outputs={
+            "maps": floats("portraits", "frames", 4, "half", "half"),
+            "closed": floats("portraits", "frames", 2),
+        },
+        tolerance={"maps": 1e-4, "closed": 1e-6},
+        source=source,
+        scale={"points": side / 4, **scale},
+        about={"points": np.array(side / 2), "geometry": typical_geometry(side)},
+        below=below,
+    )
     frame = Recipe(
         "warp_frame",
-        inputs={
-            **features,
-            "geometry": floats("portraits", GEOMETRY_SIZE),
-            "shown": floats("portraits", 6),
-            "coefficients": floats("portraits", "track", COEFFICIENTS),
-            "frames": TensorSpec(("frames",), np.dtype(np.int64)),
-        },
+        inputs={**features, **moving},
         outputs={"image": TensorSpec(("portraits", "frames", "side", "side", 3), UINT8)},
         tolerance={"image": 1},
         source=source,
-        scale={"source": 10, "behind": 10, "geometry": 0.01, "shown": 0.1, "coefficients": 0.3},
+        scale={"source": 10, "behind": 10, **scale},
         about={"source": np.array(128.0), "behind": np.array(128.0), "geometry": typical_geometry(side)},
-        below={"frames": _SMALLEST_SIZES["track"]},
+        below=below,
     )
-    return portrait, frame
+    return portrait, where, frame

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pflx.engines import Array, RendererInfo
 from pflx.export.models import PIRender
 from pflx.export.models.pirender_deploy import FrameRenderer, PortraitFeatures
-from pflx.export.models.warp import WarpFrame, WarpPortrait
+from pflx.export.models.warp import WarpField, WarpFrame, WarpPortrait
 from pflx.export.recipes import Recipe, pirender_recipes, warp_recipes
 from pflx.runtime.rendering.layers import one_layer
 from pflx.runtime.rendering.warp import typical_geometry
@@ -120,7 +120,8 @@ class WarpParts:
 
     def info(self, size: int) -> RendererInfo:
         """What the manifest says of it."""
-        return RendererInfo(name=self.name, size=size, graphs={"portrait": "warp_portrait", "frame": "warp_frame"})
+        graphs = {"portrait": "warp_portrait", "field": "warp_field", "frame": "warp_frame"}
+        return RendererInfo(name=self.name, size=size, graphs=graphs)
 
     def recipes(self, size: int) -> Sequence[Recipe]:
         """Its graphs, which serve every size."""
@@ -128,7 +129,7 @@ class WarpParts:
 
     def modules(self, mean_face: Tensor, size: int) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported. The portrait stands for the mean face."""
-        return {"warp_portrait": WarpPortrait(), "warp_frame": WarpFrame()}
+        return {"warp_portrait": WarpPortrait(), "warp_field": WarpField(), "warp_frame": WarpFrame()}
 
     def found(self, portrait: Array) -> Mapping[str, Array]:
         """The geometry of a typical portrait, which shows itself in one layer."""

@@ -23,7 +23,7 @@ from pflx.engines import (
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
-from pflx.engines.bundle.manifest import without_pictures
+from pflx.engines.bundle.manifest import on_gpu, without_pictures
 from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
@@ -33,7 +33,7 @@ from pflx.engines.gpu.streams import Stream
 from pflx.engines.gpu.trt import TrtContext
 from pflx.engines.graphs.openvino import Inference, OpenVinoEngine
 from pflx.engines.graphs.protocol import DeviceError
-from pflx.engines.graphs.threads import check_threads
+from pflx.engines.graphs.threads import calls_at_once, check_threads
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.rendering.renderers import chosen_rendering
@@ -52,7 +52,9 @@ class EngineSettings:
         library: what runs them: "onnxruntime", on the CPU also "openvino", on a GPU also "tensorrt" or "tensorrt-rtx",
             with engines in the bundle that `pflx build` has made.
         precision: a variant the bundle holds; None takes the bundle's own.
-        threads: of the CPU, per engine, at most four for each core; None leaves it to the library.
+        threads: of the CPU, per call, at most four for each core; None gives one to a graph without a network, where
+            more take CPU and save no time, and leaves others to the library. Live sessions of a listener use as many
+            places of so many threads at once as there are cores for.
         fallback: take the CPU, with a logged warning, where what was asked for cannot be had.
 
     Raises:
@@ -75,10 +77,13 @@ class EngineSettings:
 AS_IT_IS = EngineSettings()
 """ONNX Runtime, in the bundle's own precision."""
 
-CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256}
+_LIGHT_BYTES, _LIGHT_SIDE = 1 << 20, 512
+"""Of graphs that one thread runs: the file of one without a network is smaller, and larger pictures take too long."""
+
+CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256, "half": 128}
 """Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU.
 
-`side` is another where the bundle's pictures are of another size.
+`side` and `half` are others where the bundle's pictures are of another size.
 """
 
 
@@ -167,11 +172,11 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         gpu: of `open_device`.
         settings: how it is run.
     """
-    library, precision, threads = settings.library, settings.precision, settings.threads
+    library, precision, threads = settings.library, settings.precision, threads_of(bundle, graph, settings)
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
-        sizes = {**CALL_SIZES, "side": bundle.manifest.renderer.size}
+        sizes = {**CALL_SIZES, "side": bundle.manifest.renderer.size, "half": bundle.manifest.renderer.size // 2}
         read = partial(bundle.read_graph, graph, precision)
         if library != "openvino":
             return OrtEngine(path, threads=threads, sizes=sizes, read=read)
@@ -180,6 +185,24 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         )
     stream = gpu.streams.named(stream_of(bundle.manifest, graph))
     return DeviceEngine(graph, _context(bundle, graph, library, precision, gpu, stream), gpu, stream)
+
+
+def threads_of(bundle: Bundle, graph: str, settings: EngineSettings) -> int | None:
+    """CPU threads of a call of a graph; see `EngineSettings`."""
+    manifest = bundle.manifest
+    file = manifest.graphs[graph].files.get(settings.precision or manifest.precision)
+    if settings.threads is not None or file is None:
+        return settings.threads
+    is_light = manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
+    return 1 if is_light else None
+
+
+def sessions_at_once(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> int:
+    """How many live sessions may have the engines of a bundle at work at the same time."""
+    if gpu is not None:
+        return 1
+    threads = [threads_of(bundle, graph, settings) for graph in bundle.manifest.graphs]
+    return min(map(calls_at_once, threads), default=1)
 
 
 def stream_of(manifest: Manifest, graph: str) -> str:
@@ -247,7 +270,7 @@ def _require_supported(ordinal: int) -> None:
 def _open_all(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> tuple[dict[str, Engine], Device | None]:
     engines: dict[str, Engine] = {}
     try:
-        for graph in bundle.manifest.graphs:
+        for graph in bundle.manifest.graphs if gpu is None else on_gpu(bundle.manifest):
             engines[graph] = open_engine(bundle, graph, gpu, settings)
     except BaseException:
         close_engines(engines, gpu)

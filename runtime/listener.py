@@ -8,17 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet
 
 import numpy as np
 
 from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
 from pflx.engines.gpu.device import Device
 from pflx.runtime.beside_loop import beside_loop
-from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_bundle
+from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_bundle, sessions_at_once
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
@@ -26,19 +24,20 @@ from pflx.runtime.frames.timing import FPS, Clock
 from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
 from pflx.runtime.generators.protocol import StepDifference, delay_frames
 from pflx.runtime.generators.speaker_window import SpeakerWindows
-from pflx.runtime.live.clock import LiveClock, SystemClock, Turn
-from pflx.runtime.live.errors import ListenerFullError
+from pflx.runtime.live.clock import LiveClock
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, speaker_for
 from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
 from pflx.runtime.rendering.renderers import NoPictures, Portrait, make_renderer, several_portraits
+from pflx.runtime.sharing import Sharing
 from pflx.runtime.speaker.clip_region import clip_region
 from pflx.runtime.speaker.extractor import Extractor
 from pflx.runtime.speaker.extractors import check_clip, check_voice_alone, open_extractors, require_needs
 from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
+from pflx.runtime.speaker.one_at_a_time import safe_detector, safe_extractor
 from pflx.runtime.speaker.pfl import Region, centre_square
 from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
@@ -48,9 +47,6 @@ from pflx.runtime.stream.played import played
 from pflx.runtime.stream.posnet import make_smoother
 from pflx.runtime.stream.saved import chosen_seed, snapshot_samples
 from pflx.runtime.stream.stream import Stream
-
-_CROWDED = 0.5
-"""Share of the engines' time from which what counts is that all sessions keep up, not how early each picture is."""
 
 
 class Listener:
@@ -68,6 +64,7 @@ class Listener:
         clock: stamps the ledgers, monotonic, in ns.
         gpu: that the engines run on; closed with the listener.
         render: False needs no portrait and no renderer: all that comes out is coefficients, images of frames are empty.
+        at_once: live sessions that may use the engines at the same time, in threads of their own.
 
     Raises:
         FeedError: the look-ahead is out of range, there is no portrait, or the generator does not take an option.
@@ -86,6 +83,7 @@ class Listener:
         clock: Clock = time.perf_counter_ns,
         gpu: Device | None = None,
         render: bool = True,
+        at_once: int = 1,
     ) -> None:
         check_lookahead(lookahead)
         self.manifest, self._engines, self._gpu = manifest, engines, gpu
@@ -105,9 +103,7 @@ class Listener:
             lookahead=min(lookahead, renderer.radius),
             clock=clock,
         )
-        self._turn: Turn | None = None
-        self._sessions: WeakSet[LiveSession] = WeakSet()
-        self._sessions_lock = Lock()  # sessions of one listener may be begun in several threads
+        self._sharing = Sharing(at_once)
 
     @classmethod
     def open(
@@ -144,7 +140,10 @@ class Listener:
                 cannot be opened.
         """
         opened, found, gpu = open_bundle(bundle, renderer, size, device, engines, render=render)
-        given = partial(cls, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu, render=render)
+        at_once = sessions_at_once(opened, gpu, engines)
+        given = partial(
+            cls, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu, render=render, at_once=at_once
+        )
         try:
             return given(opened.manifest, found, portrait)
         except BaseException:
@@ -361,10 +360,10 @@ class Listener:
         """
         if settings.floor is Rung.WARPED and not self._chain.renderer.has_mover:
             raise FeedError("floor is Rung.WARPED, and the bundle has no preview to move pictures with; give another.")
-        if self._turn is None or (clock is not None and clock is not self._turn.clock):
-            self._turn = Turn(clock or SystemClock())
+        sharing = self._sharing
+        sharing.run_on(clock)
         clip = speaker_for(source, self.manifest) if isinstance(source, str | Path | SpeakerFile) else None
-        chain = replace(self._session_chain(speaker, clip, alone=True), clock=self._turn.clock)
+        chain = replace(self._session_chain(speaker, clip, alone=True), clock=sharing.turn.clock)
         if settings.lookahead is not None:
             chain = replace(chain, lookahead=min(settings.lookahead, chain.renderer.radius))
         track = FaceTrack(region=speaker.region or self._speaker.region)
@@ -373,11 +372,10 @@ class Listener:
             stream.go_on_from(snapshot)
         feed, sinks = as_source(clip or source, self.sample_rate_hz), as_sinks(sink)
         session = LiveSession(
-            chain, stream, feed, sinks, self._turn, settings, samples, record, lambda: self.load > _CROWDED
+            chain, stream, feed, sinks, sharing.turn, settings, samples, record, lambda: sharing.is_crowded
         )
-        with self._sessions_lock:
-            self._sessions.add(session)
-        return session.start(lambda load: self._admit(load, settings.max_load))
+        sharing.add(session)
+        return session.start(lambda load: sharing.admit(load, settings.max_load))
 
     @asynccontextmanager
     async def alive(self, *given: Any, **options: Any) -> AsyncIterator[LiveSession]:
@@ -396,20 +394,13 @@ class Listener:
 
     @property
     def load(self) -> float:
-        """Share of their time that the engines are busy with the live sessions that run, by what these cost lately."""
-        with self._sessions_lock:
-            sessions = list(self._sessions)
-        return sum(session.load for session in sessions if session.is_running)
+        """Share of its engines' time that the live sessions take which run, by what they cost lately."""
+        return self._sharing.load
 
     @property
     def reads_pictures(self) -> bool:
         """Whether the generator sees the speaker; else only what extractors find counts."""
         return "video" in self.generator.needs
-
-    def _admit(self, load: float, max_load: float | None) -> None:
-        """Refuse a session of so much load, which does not run yet, beside those that do."""
-        if max_load is not None and load + self.load > max_load:
-            raise ListenerFullError(load + self.load, max_load)
 
     def _windows(
         self, generator: Generator, detector: FaceDetector, extractors: Mapping[str, Extractor]
@@ -422,8 +413,9 @@ class Listener:
     ) -> Chain:
         """The chain of one session, of one clip if that is known, in which the generator gets all that it needs.
 
-        With `alone`, it looks at the speaker with a detector of its own where no other was given; where anything else
-        looks, which may not be made for two sessions at once, it takes turns with the engines.
+        With `alone`, it looks at the speaker beside the engines' work, with a detector of its own where no other was
+        given; where anything else looks, which may not be made for two sessions at once, it takes turns with the
+        engines. On a CPU all of it is work for the same cores, and a session's turn is one of several.
         """
         given = {**self._extractors, **open_extractors(speaker.extractors, self.manifest.mean_face.values)}
         name, needs = self.manifest.generator.name, self.generator.needs
@@ -432,6 +424,11 @@ class Listener:
             check_clip(name, needs, given, default_sources(name), clip, is_live=alone)
         needed = [extractor for need, extractor in given.items() if need in self.generator.needs]
         detector = speaker.detector or self._speaker.detector
+        if alone and self._sharing.places > 1:
+            lock = self._sharing.looking
+            safe = {need: safe_extractor(each, lock) for need, each in given.items()}
+            windows = self._windows(self.generator, safe_detector(detector or self._detector, lock), safe)
+            return replace(self._chain, speaker=windows)
         if alone and detector is None and all(isinstance(each, Recorded) for each in needed):
             windows = self._windows(self.generator, BlazeFace(), given)
             return replace(self._chain, speaker=windows, looks_alone=True)

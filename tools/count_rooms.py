@@ -34,6 +34,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "spawning",
         "builtin",
         "bundle_engines",
+        "sharing",
         "listener",
         "bench",
         "evaluation",

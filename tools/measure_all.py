@@ -39,6 +39,7 @@ STEPS: dict[str, Words] = {
     "perfrdiff": ("perfrdiff.py", "--rounds", 5),
     "winograd": ("winograd.py", "@reactface.pflx"),
     "webrtc": ("webrtc.py",),
+    "sessions": ("live/sessions.py", CLIPS[1], PORTRAIT),
     "baselines": ("baselines.py", CLIPS[0]),
     "evaluation": ("evaluation.py", "--rounds", 5),
     "crop": ("dataset/crop.py", "@opencv4", *CLIPS),

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from pflx.engines.building.compiler import EngineBuildError, Progress, compile_graph
 from pflx.engines.bundle.bundle import Bundle, file_info
 from pflx.engines.bundle.engine_passport import Passport, Profile, Source, operating_system, this_machine
-from pflx.engines.bundle.manifest import BundleCorruptError, Manifest
+from pflx.engines.bundle.manifest import BundleCorruptError, Manifest, on_gpu
 from pflx.engines.bundle.tensorrt_library import Backend
 from pflx.engines.bundle.variant_admission import require_admitted
 from pflx.engines.bundle.writer import install_engine, require_own, require_space
@@ -102,9 +102,10 @@ def build_bundle_engines(
     if admission := bundle.manifest.admissions.get(chosen):
         require_admitted(admission, f"{path} in {chosen}", backend)
     bundle.check_graphs(chosen)
-    sources = {name: bundle.graph_path(name, chosen) for name in bundle.manifest.graphs}
+    graphs = on_gpu(bundle.manifest)
+    sources = {name: bundle.graph_path(name, chosen) for name in graphs}
     sizes = {**default_ranges(bundle.manifest), **(ranges or {})}
-    profiles = {name: profile_for(graph.inputs, sizes) for name, graph in bundle.manifest.graphs.items()}
+    profiles = {name: profile_for(graph.inputs, sizes) for name, graph in graphs.items()}
     _require_writable(bundle.path, sum(source.stat().st_size for source in sources.values()))
     passports = []
     for name, source in sources.items():

@@ -84,7 +84,8 @@ class RendererInfo(_Record, frozen=True, kw_only=True):
     Attributes:
         name: which renderer.
         size: height and width of a frame in pixels.
-        graphs: role (`portrait`, `frame`) to graph name.
+        graphs: role (`portrait`, `frame`) to graph name; `field` is the first part of `frame` where a CPU does the rest
+            by other means.
     """
 
     name: str
@@ -163,6 +164,8 @@ class Provenance(_Record, frozen=True, kw_only=True):
     note: str = ""
 
 
+CPU_ROLE = "field"
+"""Of a renderer's graph that is run on a CPU only."""
 _ROLES: Mapping[type, tuple[str, ...]] = {
     GeneratorInfo: (),  # each its own; see `make_generator`
     SmootherInfo: ("smooth",),
@@ -245,6 +248,12 @@ def with_renderer(manifest: Manifest, name: str, bundle: str) -> Manifest:
     left_out = {graph for info in renderers.values() if info.name != name for graph in info.graphs.values()}
     graphs = {graph: info for graph, info in manifest.graphs.items() if graph not in left_out}
     return msgspec.structs.replace(manifest, renderer=renderers[name], preview=None, graphs=graphs)
+
+
+def on_gpu(manifest: Manifest) -> dict[str, GraphInfo]:
+    """The graphs of a bundle that a GPU is of use for: all but those that only help out a CPU."""
+    left_out = {info.graphs.get(CPU_ROLE) for info in manifest.renderers}
+    return {graph: info for graph, info in manifest.graphs.items() if graph not in left_out}
 
 
 def without_pictures(manifest: Manifest) -> Manifest:

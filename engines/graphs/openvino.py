@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +20,13 @@ from pflx.engines.graphs.protocol import (
     first_line,
     import_backend,
 )
-from pflx.engines.graphs.threads import check_threads, library_threads
+from pflx.engines.graphs.threads import calls_at_once, check_threads, library_threads
 
 Inference = Literal["f32", "bf16"]
 
 
 class OpenVinoEngine:
-    """One ONNX file, compiled by OpenVINO for the CPU.
+    """One ONNX file, compiled by OpenVINO for the CPU. Several threads may run it at once, each with its own request.
 
     The arrays that `run` returns are new in every call. Equal feeds give equal bytes on one engine. Unlike ONNX
     Runtime, OpenVINO reads zeros where an index is out of range.
@@ -66,15 +67,15 @@ class OpenVinoEngine:
         self.inputs = {name: _fixed(spec, sizes or {}) for name, spec in inputs.items()}
         self.outputs = {name: _fixed(spec, sizes or {}) for name, spec in outputs.items()}
         self._compiled: Any = self._compile(threads, inference, read)
-        self._request: Any = self._compiled.create_infer_request()
+        self._requests = threading.local()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once; see `Engine.run`."""
-        if self._request is None:
+        if self._compiled is None:
             raise EngineError(f"Graph '{self.name}' is closed; open a new engine.")
         sizes = check_feeds(self.inputs, feeds)
         try:
-            results = self._request.infer({name: np.ascontiguousarray(value) for name, value in feeds.items()})
+            results = self._request().infer({name: np.ascontiguousarray(value) for name, value in feeds.items()})
             for name, spec in self.outputs.items():
                 bind_dimensions(name, spec, results[name], sizes)  # OpenVINO itself checks no dynamic shapes
         except Exception as error:  # OpenVINO raises RuntimeError, and its Python layer others
@@ -83,7 +84,13 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         """Drop the compiled graph; a later `run` raises EngineError."""
-        self._request = self._compiled = None
+        self._compiled, self._requests = None, threading.local()
+
+    def _request(self) -> Any:
+        """The infer request of this thread."""
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        return self._requests.own
 
     def _compile(self, threads: int | None, inference: Inference, read: Callable[[], bytes] | None) -> Any:
         if read is None and not self._path.is_file():
@@ -133,13 +140,15 @@ def import_openvino() -> Any:
 
 
 def _options(threads: int | None, inference: Inference) -> dict[str, Any]:
-    threads = library_threads(threads)
+    at_once, threads = calls_at_once(threads), library_threads(threads)
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": inference,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # only what the graph quantises is quantised
     }
-    return options if threads is None else {**options, "INFERENCE_NUM_THREADS": threads}
+    if threads is None:
+        return options
+    return {**options, "NUM_STREAMS": at_once, "INFERENCE_NUM_THREADS": at_once * threads}
 
 
 def _fixed(spec: TensorSpec, sizes: Mapping[str, int]) -> TensorSpec:

@@ -41,6 +41,11 @@ def library_threads(threads: int | None) -> int | None:
     return cores if threads is None and cores < (os.cpu_count() or 1) else threads
 
 
+def calls_at_once(threads: int | None) -> int:
+    """Calls of so many threads each that the cores bear at once; 1 where the library takes all of them for one."""
+    return 1 if threads is None else max(1, usable_cores() // threads)
+
+
 def most_threads() -> int:
     """The most threads that a graph may be given."""
     return PER_CORE * usable_cores()

@@ -30,35 +30,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pflx.export.models.warp_moves import EYE_MOVES, LIP_MOVES, MOUTH_MOVES, moves_table
 from pflx.runtime.rendering.warp import GEOMETRY
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES
-
-Moves = Mapping[str, Mapping[str, float]]
-"""Move → expression coefficients and their weights in it; * stands for Left and Right, of the person."""
-
-EYE_MOVES: Moves = {
-    "blink": {"eyeBlink*": 1.0},
-    "squint": {"eyeSquint*": 0.6, "cheekSquint*": 0.4, "mouthSmile*": 0.4},
-    "look_out": {"eyeLookOut*": 1.0, "eyeLookIn*": -1.0},
-    "look_down": {"eyeLookDown*": 1.0, "eyeLookUp*": -1.0},
-    "brow_inner": {"browInnerUp": 1.0, "browDown*": -0.7},
-    "brow_outer": {"browOuterUp*": 1.0, "browDown*": -0.4},
-}
-"""Moves of each eye."""
-
-LIP_MOVES: Moves = {"smile": {"mouthSmile*": 1.0, "mouthDimple*": 0.4, "mouthFrown*": -0.8}}
-"""Moves of each half of the mouth."""
-
-MOUTH_MOVES: Moves = {
-    "jaw": {"jawOpen": 1.0, "mouthLowerDown*": 0.1, "mouthFunnel": 0.15, "mouthClose": -1.0},
-    "jaw_left": {"jawLeft": 1.0, "jawRight": -1.0},
-    "wide": {"mouthStretch*": 0.5, "mouthSmile*": 0.5, "mouthPucker": -1.0, "mouthFunnel": -0.6},
-    "mouth_left": {"mouthLeft": 1.0, "mouthRight": -1.0},
-}
-"""Moves of the mouth as a whole."""
-
-SIDES = ("Right", "Left")
-"""Of the person, as they lie from the picture's left to its right."""
 
 LARGEST_TURN = 0.42
 """Of the head, in rad: 24 degrees."""
@@ -80,26 +54,6 @@ _CORNERS, _ABOVE, _BELOW = 1.12, 1.08, 1.15
 _SOFT = 2.0
 """Pixels over which an edge of a lid goes from one side to the other, and the distance from a lip's edge is told: less
 would not survive the grid."""
-
-
-def moves_table() -> Tensor:
-    """The weight of each expression coefficient in each move: both sides of an eye's and a lip's, then the mouth's.
-
-    Returns:
-        float32 [52, moves].
-    """
-    columns = [
-        _column(weights, side) for moves in (EYE_MOVES, LIP_MOVES) for weights in moves.values() for side in SIDES
-    ]
-    return torch.stack(columns + [_column(weights, *SIDES) for weights in MOUTH_MOVES.values()], dim=1)
-
-
-def _column(weights: Mapping[str, float], *sides: str) -> Tensor:
-    column = torch.zeros(len(ARKIT_NAMES))
-    for name, weight in weights.items():
-        for full in dict.fromkeys(name.replace("*", side) for side in sides):
-            column[ARKIT_NAMES.index(full)] = weight
-    return column
 
 
 class WarpPortrait(nn.Module):
@@ -127,14 +81,58 @@ class WarpPortrait(nn.Module):
         return source, closing, lashes, lids.contiguous(), behind
 
 
-class WarpFrame(nn.Module):
-    """Graph `warp_frame`: K frames of each of P portraits, S pixels a side, a multiple of 4."""
+class _Moving(nn.Module):
+    """What says where a picture comes from."""
 
     table: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("table", moves_table(), persistent=False)
+
+    def _field(
+        self, points: Tensor, geometry: Tensor, shown: Tensor, coefficients: Tensor, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        rows = coefficients.index_select(1, frames)
+        portrait, moves = _parts(geometry), self._moves(rows)
+        size, middle = points.shape[-1] * FACE_STRIDE, points.shape[-1]
+        head = _enlarged(_head(size, portrait, moves, rows[..., len(ARKIT_NAMES) :], shown), middle)
+        return _face(points, portrait, moves, head), moves["blink"].clamp(0.0, 1.0)
+
+    def _moves(self, rows: Tensor) -> dict[str, Tensor]:
+        """Amounts in [-1, 1], each [P, K, 2, 1, 1] (left and right in the picture), or [P, K, 1, 1, 1] of the mouth."""
+        amounts = (rows[..., : len(ARKIT_NAMES)].clamp(0.0, 1.0) @ self.table).clamp(-1.0, 1.0)[..., None, None]
+        pairs = (*EYE_MOVES, *LIP_MOVES)
+        parts = torch.split(amounts, [2] * len(pairs) + [1] * len(MOUTH_MOVES), dim=2)
+        return dict(zip((*pairs, *MOUTH_MOVES), parts, strict=True))
+
+
+class WarpField(_Moving):
+    """Graph `warp_field`: the first part of `warp_frame`, for whoever looks pixels up by other means, on a CPU."""
+
+    def forward(
+        self, points: Tensor, geometry: Tensor, shown: Tensor, coefficients: Tensor, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Where K frames of each of P portraits come from.
+
+        Args:
+            points: float32 [2, S/2, S/2], x and y in pixels of the middles of blocks of 2 by 2 pixels.
+            geometry: see `WarpFrame`.
+            shown: see `WarpFrame`.
+            coefficients: see `WarpFrame`.
+            frames: see `WarpFrame`.
+
+        Returns:
+            maps [P, K, 4, S/2, S/2]: displacement to the source in x and y, in halves of the picture's side, and how
+            far inside of the opened mouth and of its teeth a point is, in pixels; closed [P, K, 2]: how far the eyes
+            are, on the picture's left and right, 0…1.
+        """
+        maps, blink = self._field(points, geometry, shown, coefficients, frames)
+        return maps, blink.flatten(2)
+
+
+class WarpFrame(_Moving):
+    """Graph `warp_frame`: K frames of each of P portraits, S pixels a side, a multiple of 4."""
 
     def forward(
         self,
@@ -165,20 +163,9 @@ class WarpFrame(nn.Module):
             uint8 [P, K, S, S, 3] RGB.
         """
         size = source.shape[-1]
-        rows = coefficients.index_select(1, frames)
-        portrait, moves = _parts(geometry), self._moves(rows)
-        middle = (size + FACE_STRIDE - 1) // FACE_STRIDE
-        head = _enlarged(_head(size, portrait, moves, rows[..., len(ARKIT_NAMES) :], shown), middle)
-        maps = _enlarged(_face(size, portrait, moves, head), size)
-        person = _with_lids(source, closing, lashes, lids, moves["blink"].clamp(0.0, 1.0))
-        return _developed(person, behind, maps, portrait)
-
-    def _moves(self, rows: Tensor) -> dict[str, Tensor]:
-        """Amounts in [-1, 1], each [P, K, 2, 1, 1] (left and right in the picture), or [P, K, 1, 1, 1] of the mouth."""
-        amounts = (rows[..., : len(ARKIT_NAMES)].clamp(0.0, 1.0) @ self.table).clamp(-1.0, 1.0)[..., None, None]
-        pairs = (*EYE_MOVES, *LIP_MOVES)
-        parts = torch.split(amounts, [2] * len(pairs) + [1] * len(MOUTH_MOVES), dim=2)
-        return dict(zip((*pairs, *MOUTH_MOVES), parts, strict=True))
+        maps, blink = self._field(_grid(size, FACE_STRIDE), geometry, shown, coefficients, frames)
+        person = _with_lids(source, closing, lashes, lids, blink)
+        return _developed(person, behind, _enlarged(maps, size), _parts(geometry))
 
 
 def _positions(size: int, stride: int) -> tuple[Tensor, Tensor]:
@@ -220,17 +207,21 @@ def _head(
     return torch.cat([neutral, neutral + _moved(solid, earlier, at) + _brows(portrait, moves, at + middle)], dim=2)
 
 
-def _face(size: int, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor) -> Tensor:
-    """Displacement in all, in halves of the picture's side, and how far inside of the opened mouth and of its teeth.
+def _face(
+    points: Tensor, portrait: Mapping[str, Sequence[Tensor]], moves: Mapping[str, Tensor], head: Tensor
+) -> Tensor:
+    """Displacement of points [2, h, w] in all, in halves of the picture's side.
+
+    And how far inside of the opened mouth and of its teeth they are.
 
     Returns:
         [P, K, 4, h, w], the last two in pixels.
     """
     neutral, source = torch.split(head, 2, dim=2)
-    places = _in_face(portrait, _grid(size, FACE_STRIDE) + neutral)
+    places = _in_face(portrait, points + neutral)
     eyes_u, eyes_v, u, v = torch.split(places, [2, 2, 1, 1], dim=2)
     mouth, inside, teeth = _mouth(portrait, moves, u, v)
-    move = (source + _eyes(portrait, moves, eyes_u, eyes_v) + mouth) * (2 / size)
+    move = (source + _eyes(portrait, moves, eyes_u, eyes_v) + mouth) * (2 / (FACE_STRIDE * points.shape[-1]))
     return torch.cat([move, inside, teeth], dim=2)
 
 

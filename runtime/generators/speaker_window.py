@@ -13,7 +13,7 @@ from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.snapshot import prefixed, unprefixed
 from pflx.runtime.frames.timing import samples_per_frame
 from pflx.runtime.generators import Generator, SpeakerWindow
-from pflx.runtime.speaker.extractor import SIZES, Extractor
+from pflx.runtime.speaker.extractor import NOWHERE, SIZES, Extractor, Place, follow
 from pflx.runtime.speaker.face_track import GENERATOR_SIDE, Cropped, FaceTrack, SpeakerView
 from pflx.runtime.speaker.mfcc import MFCC_SIZE, mfcc
 
@@ -57,26 +57,28 @@ class SpeakerState:
         face: where the face is.
         rows: need to [window, …], the end of the last window, where the next one begins with some of it.
         held: need to the numbers last found in a picture.
+        places: need to where its extractor saw the face.
     """
 
     face: FaceTrack
     rows: Mapping[str, Array]
     held: Mapping[str, Array]
+    places: Mapping[str, Place]
 
     def to_arrays(self) -> dict[str, Array]:
         """As plain arrays, for a snapshot."""
-        face, rows, held = (
-            prefixed("face", self.face.to_arrays()),
-            prefixed("rows", self.rows),
-            prefixed("held", self.held),
-        )
-        return {**face, **rows, **held}
+        return {
+            **prefixed("face", self.face.to_arrays()),
+            **prefixed("rows", self.rows),
+            **prefixed("held", self.held),
+            **prefixed("places", self.places),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> SpeakerState:
         """What `to_arrays` wrote."""
         face = FaceTrack.from_arrays(unprefixed("face", arrays))
-        return cls(face, unprefixed("rows", arrays), unprefixed("held", arrays))
+        return cls(face, *(unprefixed(part, arrays) for part in ("rows", "held", "places")))
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,12 @@ class Ahead:
     Attributes:
         cropped: what was seen of the face.
         numbers: need to what was found in each picture.
+        places: need to where the face was in the last of them.
     """
 
     cropped: Cropped | None = None
     numbers: Mapping[str, list[Array]] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 class SpeakerWindows:
@@ -118,10 +122,15 @@ class SpeakerWindows:
         """The same with other extractors."""
         return SpeakerWindows(self._generator, self._view, extractors, self.sample_rate_hz)
 
+    def needs_again(self, face: FaceTrack) -> bool:
+        """See `SpeakerView.needs_again`."""
+        return self._view.needs_again(face)
+
     def start(self, face: FaceTrack) -> SpeakerState:
         """The state before the first frame: a window of zeros."""
         rows = blank_window(self._generator, self.sample_rate_hz) if self._overlaps else {}
-        return SpeakerState(face, rows, {need: np.zeros(SIZES[need], np.float32) for need in self._extractors})
+        held = {need: np.zeros(SIZES[need], np.float32) for need in self._extractors}
+        return SpeakerState(face, rows, held, dict.fromkeys(self._extractors, NOWHERE))
 
     def look_ahead(
         self, pictures: Sequence[UInt8Array], frames: Sequence[int], length: int, state: SpeakerState, ahead: Ahead
@@ -136,7 +145,7 @@ class SpeakerWindows:
             ahead: what was done for the first of them so far.
         """
         cropped = self._view.crop_ahead(pictures, length, state.face, ahead.cropped)
-        return Ahead(cropped, self._extract(pictures, frames, state, ahead.numbers))
+        return Ahead(cropped, *self._extract(pictures, frames, state, ahead))
 
     def step(self, taken: Window, state: SpeakerState, ahead: Ahead) -> tuple[SpeakerWindow, SpeakerState]:
         """The window that ends with the frames taken, and the next state.
@@ -150,12 +159,12 @@ class SpeakerWindows:
         face = state.face
         if taken.video:
             new["video"], face = self._view.step(taken.video, face, ahead.cropped)
-        numbers = self._extract(taken.video, taken.frames.tolist(), state, ahead.numbers)
+        numbers, places = self._extract(taken.video, taken.frames.tolist(), state, ahead)
         new |= {need: np.stack(rows) for need, rows in numbers.items() if rows}
         new |= self._hear(taken.audio)
         window = {need: self._rolled(state.rows.get(need), new.get(need)) for need in self._needs}
         held = {need: rows[-1] if rows else state.held[need] for need, rows in numbers.items()}
-        return window, SpeakerState(face, window if self._overlaps else {}, held)
+        return window, SpeakerState(face, window if self._overlaps else {}, held, places)
 
     def _rolled(self, old: Array | None, new: Array | None) -> Array:
         if old is None or (new is not None and len(new) >= self._window):
@@ -168,18 +177,18 @@ class SpeakerWindows:
         pictures: Sequence[UInt8Array],
         frames: Sequence[int],
         state: SpeakerState,
-        before: Mapping[str, list[Array]],
-    ) -> dict[str, list[Array]]:
-        """What is found in each picture, after what was found in the first of them before."""
-        found = {}
+        before: Ahead,
+    ) -> tuple[dict[str, list[Array]], dict[str, Place]]:
+        """What is found in each picture, after what was found in the first of them before; and where."""
+        found, places = {}, {}
         for need, extractor in self._extractors.items():
-            rows = list(before.get(need, ()))
+            rows, place = list(before.numbers.get(need, ())), before.places.get(need, state.places[need])
             for picture, frame in zip(pictures[len(rows) :], frames[len(rows) :], strict=True):
-                numbers = extractor.extract(picture, frame)
+                numbers, place = follow(extractor, picture, frame, place)
                 last = rows[-1] if rows else state.held[need]
                 rows.append(last if numbers is None else np.asarray(numbers, np.float32))
-            found[need] = rows
-        return found
+            found[need], places[need] = rows, place
+        return found, places
 
     def _hear(self, sound: Array) -> dict[str, Array]:
         if not len(sound):

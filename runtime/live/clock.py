@@ -140,34 +140,59 @@ def join_all(threads: Iterable[Thread], clock: LiveClock, within_ns: int) -> boo
 
 
 class Turn:
-    """A lock that is held while engines work, so that the sessions of one listener use them one after the other.
+    """A lock that is held while engines work: so many sessions of a listener use them at once, the others in turn.
 
     First come, first served: a session that always has work left does not keep the others out.
+
+    Args:
+        clock: of the sessions.
+        places: how many may hold it at once.
     """
 
-    def __init__(self, clock: LiveClock) -> None:
-        self.clock = clock
+    def __init__(self, clock: LiveClock, places: int = 1) -> None:
+        self.clock, self.places = clock, places
         self._monitor = clock.monitor()
-        self._line: deque[object] = deque()  # whose turn it is, and who waits
+        self._free = places
+        self._line: deque[_Waiting] = deque()
 
     def __enter__(self) -> None:
-        me = object()
         with self._monitor:
+            if self._free:
+                self._free -= 1
+                return
+            me = _Waiting(self.clock.monitor())
             self._line.append(me)
-            try:
-                while self._line[0] is not me:
-                    self._monitor.wait()
-            except BaseException:
-                self._leave(me)
-                raise
+        try:
+            with me.monitor:
+                while not me.called:
+                    me.monitor.wait()
+        except BaseException:
+            self._give_up(me)
+            raise
 
     def __exit__(self, *exc: object) -> None:
         with self._monitor:
-            self._leave(self._line[0])
+            following = self._line.popleft() if self._line else None
+            self._free += following is None
+        if following is not None:
+            with following.monitor:
+                following.called = True
+                following.monitor.notify()
 
-    def _leave(self, who: object) -> None:
-        self._line.remove(who)
-        self._monitor.notify()
+    def _give_up(self, me: _Waiting) -> None:
+        with self._monitor:
+            waits = me in self._line
+            if waits:
+                self._line.remove(me)
+        if not waits:  # it was called meanwhile
+            self.__exit__()
+
+
+class _Waiting:
+    """Who waits for a turn; each by itself, so that nobody is woken for another."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor, self.called = monitor, False
 
 
 class VirtualClock(LiveClock):

@@ -4,32 +4,76 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.frames.pace import UNHURRIED, Pace, Unhurried, largest_batches
-from pflx.runtime.frames.timing import FRAME_NS, Clock
+from pflx.runtime.frames.timing import FRAME_NS, NS_PER_S, Clock
 from pflx.runtime.speaker.face_track import FaceTrack
 from pflx.runtime.speaker.pfl import Region
 from pflx.runtime.stream.chain import Chain, seeded_noise
 from pflx.runtime.stream.stream import Stream
 
+_SPAN_NS = 4 * NS_PER_S  # a dozen segments of 8 frames, four of 25
 _REMEMBERED = 64  # calls: a few segments of rendering, so that the prediction follows a machine that slows down
 
 
 class Cost:
-    """What a stage has cost lately, and so what it will cost: the 95th percentile of its last calls."""
+    """What a stage has cost lately, and so what it will cost.
+
+    Attributes:
+        predicted: of the next call, in ns: the 95th percentile of the last ones.
+        mean: of the last ones, in ns.
+    """
 
     def __init__(self) -> None:
         self._calls: deque[int] = deque(maxlen=_REMEMBERED)
-        self.predicted = 0  # in ns; a number, for other threads look at it
+        self.predicted = self.mean = 0  # numbers, for other threads look at them
 
     def add(self, duration_ns: int) -> None:
         """Remember a call."""
         self._calls.append(duration_ns)
         self.predicted = sorted(self._calls)[math.ceil(0.95 * len(self._calls)) - 1]
+        self.mean = sum(self._calls) // len(self._calls)
+
+    def of(self, calls: int) -> int:
+        """Predicted for so many calls, in ns: slow ones are not slow all together, unless all were of late."""
+        return round(calls * self.mean + math.sqrt(calls) * (self.predicted - self.mean))
+
+
+class Share:
+    """Share of the last 4 s that was spent in `during`. Added to by one thread, asked by any."""
+
+    def __init__(self) -> None:
+        self._since: int | None = None
+        self._spells: deque[tuple[int, int]] = deque()  # beginning and end of each, in ns
+
+    @contextmanager
+    def during(self, clock: Clock) -> Iterator[None]:
+        """Count what is done inside."""
+        begun = clock()
+        self._since = begun if self._since is None else self._since
+        try:
+            yield
+        finally:
+            ended = clock()
+            self._spells.append((begun, ended))
+            while self._spells[0][1] <= ended - _SPAN_NS:
+                self._spells.popleft()
+
+    def at(self, now: int) -> float:
+        """From 0 to 1; 0 until it was counted for so long.
+
+        Args:
+            now: in ns.
+        """
+        since, spells = now - _SPAN_NS, [*self._spells]
+        if self._since is None or self._since > since:
+            return 0.0
+        return sum(max(0, ended - max(begun, since)) for begun, ended in spells) / _SPAN_NS
 
 
 class DeadlinePace:
@@ -70,6 +114,11 @@ class DeadlinePace:
         self._clock, self._deadline, self._samples, self._lookahead = clock, deadline, samples, lookahead
         self._floor, self._stale_ns, self._waiting, self._crowded = floor, stale_ns, waiting, crowded
 
+    def share(self, hop: int) -> float:
+        """Share of the time that segments of so many frames and their pictures take, by what they cost in the mean."""
+        step = max((known.mean for known in [*self.generate.values()]), default=0)
+        return (step + hop * self._samples * self.render.mean) / (hop * FRAME_NS)
+
     @property
     def step_cost(self) -> int:
         """Predicted for a generator step of any kind, in ns."""
@@ -109,7 +158,7 @@ class DeadlinePace:
         if self._floor < Rung.HALF_RATE:
             return Rung.FULL
         if cost <= left:
-            in_time = (ahead + 2) * cost + self.step_cost <= left + (ahead + 1) * FRAME_NS
+            in_time = self.render.of((ahead + 2) * self._samples) + self.step_cost <= left + (ahead + 1) * FRAME_NS
             return Rung.FULL if in_time else Rung.HALF_RATE
         if self._floor is Rung.HALF_RATE:
             return Rung.HALF_RATE

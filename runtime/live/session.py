@@ -26,7 +26,7 @@ from pflx.runtime.live.clock import Thread, Turn, join_all
 from pflx.runtime.live.commands import Commands, Steered
 from pflx.runtime.live.errors import SessionError
 from pflx.runtime.live.playout import Deadlines, Playout
-from pflx.runtime.live.scheduler import DeadlinePace, warm_up
+from pflx.runtime.live.scheduler import DeadlinePace, Share, warm_up
 from pflx.runtime.live.session_queues import FRAME_MS, frame_queue, speaker_queue
 from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.live.stats import SessionStats, Tally
@@ -89,7 +89,7 @@ class LiveSession(Steered):
         self._playout = Playout(
             self._frames, samples=samples, delay_ns=delay_ns, floor=settings.floor, stale_ns=settings.stale_ns
         )
-        self._deadlines = Deadlines()
+        self._deadlines, self._held = Deadlines(), Share()
         self._pace = DeadlinePace(
             self._clock,
             self._deadlines.of,
@@ -135,10 +135,12 @@ class LiveSession(Steered):
 
     @property
     def load(self) -> float:
-        """Share of its time that a listener spends on it, by what it has cost lately: 1 keeps it busy alone."""
-        hop = self._chain.generator.hop
-        pictures = hop * self.samples * self._pace.render.predicted
-        return (self._pace.step_cost + pictures) / (hop * FRAME_NS)
+        """Share of the time that it holds one of the listener's places, or has its engines at work: at most 1.
+
+        What it has cost while it was warmed up, and then what it costs; looking at the speaker is part of it where that
+        is done in its turn.
+        """
+        return max(self._pace.share(self._chain.generator.hop), self._held.at(self._clock()))
 
     @property
     def is_running(self) -> bool:
@@ -332,7 +334,7 @@ class LiveSession(Steered):
         """Do the work that is due, obeying commands in between."""
         work = self._stream.work(self._pace)
         while not self._stopping:
-            with self._turn:
+            with self._turn, self._held.during(self._clock):
                 made = next(work, None)
             if made is None:
                 return

@@ -19,6 +19,7 @@ from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
 from pflx.runtime.frames.pace import BATCHES
 from pflx.runtime.rendering.layers import make_layers, one_layer
+from pflx.runtime.rendering.painter import Canvas, Painter, looks_up_exactly, make_canvas
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.portrait import load_portrait
 from pflx.runtime.rendering.silhouette import Silhouette
@@ -207,6 +208,7 @@ class WarpRenderer(Renderer):
     ) -> None:
         super().__init__(engines, size, ahead, mover)
         self._mesh, self._silhouette = mesh or FaceMesh(), silhouette or Silhouette()
+        self._painter = Painter(engines["field"], size) if "field" in engines and looks_up_exactly() else None
 
     @staticmethod
     def cut(portrait: Portrait, size: int, mesh: FaceMesh) -> UInt8Array:
@@ -224,7 +226,30 @@ class WarpRenderer(Renderer):
         layers = make_layers(picture, face, geometry, self._silhouette)
         features = {name: kept(value) for name, value in self._portrait.run(layers.feeds()).items()}
         still = np.zeros((1, POSE.stop - POSE.start), np.float32)
-        return {**features, _GEOMETRY: geometry[None], "shown": still, _SHA256: _hash(picture)}
+        moving = {_GEOMETRY: geometry[None], "shown": still, _SHA256: _hash(picture)}
+        if self._painter is None:
+            return {**features, **moving}
+        return CanvasFeatures(make_canvas(features, geometry), moving)
+
+    def render(self, track: Array, count: int, features: Features) -> Array:
+        """See `Renderer.render`."""
+        if self._painter is None or not isinstance(features, CanvasFeatures):
+            return super().render(track, count, features)
+        feeds = {"geometry": features[_GEOMETRY], "shown": features["shown"], "coefficients": track[None]}
+        return self._painter.paint(features.canvas, feeds, np.arange(WINDOW_RADIUS, WINDOW_RADIUS + count))
+
+
+class CanvasFeatures(dict[str, Array]):
+    """Features of a portrait whose pictures are painted.
+
+    Args:
+        canvas: what is painted.
+        features: the others.
+    """
+
+    def __init__(self, canvas: Canvas, features: Features) -> None:
+        super().__init__(features)
+        self.canvas = canvas
 
 
 class NoPictures(Renderer):

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 
 SIZES: Mapping[str, int] = {"coefficients": 58, "emotion": 25}
 """Numbers per frame of each need that an extractor gives."""
+
+
+Place: TypeAlias = npt.NDArray[np.float64]
+"""float64 [4]: where an extractor saw the face, in its own terms."""
+NOWHERE: Place = np.zeros(4)
+"""No face was seen yet, or it was lost."""
+NOWHERE.flags.writeable = False
 
 
 class ExtractorError(PflxError, ValueError):
@@ -25,7 +35,7 @@ class Extractor(Protocol):
     """Anything that tells numbers of the speaker from a picture.
 
     It remembers nothing: equal pictures with equal numbers give equal results, in any order. One extractor serves one
-    thread.
+    thread, unless it has an attribute `any_thread` that is true.
     """
 
     @property
@@ -41,6 +51,28 @@ class Extractor(Protocol):
             frame: its number at 25 fps on the speaker's media clock.
         """
         ...
+
+
+@runtime_checkable
+class FollowingExtractor(Extractor, Protocol):
+    """An extractor that looks first where the face was the last time. What it remembers is handed to it and back."""
+
+    def follow(self, picture: UInt8Array, frame: int, place: Place) -> tuple[Float32Array | None, Place]:
+        """What `extract` returns, and where the face is now.
+
+        Args:
+            picture: see `extract`.
+            frame: see `extract`.
+            place: what the last call returned, or `NOWHERE`.
+        """
+        ...
+
+
+def follow(extractor: Extractor, picture: UInt8Array, frame: int, place: Place) -> tuple[Float32Array | None, Place]:
+    """See `FollowingExtractor.follow`; an extractor of another kind remembers nothing."""
+    if isinstance(extractor, FollowingExtractor):
+        return extractor.follow(picture, frame, place)
+    return extractor.extract(picture, frame), place
 
 
 Extractors: TypeAlias = Mapping[str, Extractor | str | Path]
@@ -63,7 +95,12 @@ class Every:
             raise ExtractorError(f"Every {frames} frames is never. Give 1 or more.")
         self._extractor, self._frames = extractor, frames
         self.size = extractor.size
+        self.any_thread = bool(getattr(extractor, "any_thread", False))
 
     def extract(self, picture: UInt8Array, frame: int) -> Float32Array | None:
         """float32 [size] of one frame; None where it does not look, or sees no face."""
         return None if frame % self._frames else self._extractor.extract(picture, frame)
+
+    def follow(self, picture: UInt8Array, frame: int, place: Place) -> tuple[Float32Array | None, Place]:
+        """See `FollowingExtractor.follow`: where it does not look, the place stays."""
+        return (None, place) if frame % self._frames else follow(self._extractor, picture, frame, place)

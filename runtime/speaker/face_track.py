@@ -105,7 +105,7 @@ class FaceTrack:
 
     Attributes:
         region: the frozen region, None while it is calibrated.
-        boxes: x, y, w, h of the followed face per frame with a face, while calibrating.
+        boxes: x, y, w, h of the followed face per frame with a face, while calibrating; the last one, where nothing is.
         watch: the face state.
         frames: speaker frames seen so far.
         last_look: index of the frame last searched, -1 for none.
@@ -162,8 +162,9 @@ class SpeakerView:
 
     Until `CALIBRATION_FRAMES` frames with a face are gathered every frame is searched, and each segment uses the region
     of the boxes so far. Then the region is frozen, for head translation must show, and one frame a second is searched
-    to watch whether the face is still there. While it is missed every fifth frame is searched, and the frame after it
-    is found again. Which frames are searched depends on what is in the stream alone, never on how it was pushed.
+    to watch whether the face is still there; so it is from the start where nothing is cropped. While it is missed every
+    fifth frame is searched, and the frame after it is found again. Which frames are searched depends on what is in the
+    stream alone, never on how it was pushed.
 
     Args:
         detector: finds the face.
@@ -224,16 +225,29 @@ class SpeakerView:
     def _look(self, frame: UInt8Array, size: tuple[int, int], track: FaceTrack) -> FaceTrack:
         index = track.frames
         track = replace(track, frames=index + 1)
-        if track.last_look >= 0 and index - track.last_look < _pause(track):
+        if track.last_look >= 0 and index - track.last_look < self._pause(track):
             return track
         box = find_face(self._detector, frame, track.boxes[-1] if track.boxes else None)
         watch = track.watch.next(box is not None, index - track.last_look)
         track = replace(track, watch=watch, last_look=index)
-        if track.region is None and box is not None:
+        if box is not None and not self._crops:
+            track = replace(track, boxes=(box,))  # the one to follow
+        elif box is not None and track.region is None:
             track = replace(track, boxes=(*track.boxes, box))
             if len(track.boxes) == CALIBRATION_FRAMES:
                 track = replace(track, region=session_region(track.boxes, size, self._pfl))
         return track
+
+    def needs_again(self, track: FaceTrack) -> bool:
+        """Whether pictures that were looked at are to be cropped later: while the region is not known."""
+        return self._crops and track.region is None
+
+    def _pause(self, track: FaceTrack) -> int:
+        """Frames from one look to the next."""
+        if track.watch.unseen_frames:
+            return SEARCH_FRAMES
+        confirming = track.watch.state is FaceState.REACQUIRED
+        return 1 if confirming or self.needs_again(track) else WATCH_FRAMES
 
     def _room(self, frames: int) -> UInt8Array:
         return np.empty((frames if self._crops else 0, GENERATOR_SIDE, GENERATOR_SIDE, 3), np.uint8)
@@ -251,14 +265,6 @@ def _size(frame: UInt8Array) -> tuple[int, int]:
 def _cut(frame: UInt8Array, region: Region) -> UInt8Array:
     """What the generator sees of a whole frame."""
     return centre_crop(crop(frame[None], region, CROP_SIZE)[0], GENERATOR_SIDE)
-
-
-def _pause(track: FaceTrack) -> int:
-    """Frames from one look to the next."""
-    if track.watch.unseen_frames:
-        return SEARCH_FRAMES
-    confirming = track.watch.state is FaceState.REACQUIRED
-    return 1 if confirming or track.region is None else WATCH_FRAMES
 
 
 def find_face(detector: FaceDetector, frame: UInt8Array, previous: Box | None) -> Box | None:

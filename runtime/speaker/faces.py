@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -87,6 +88,7 @@ class BlazeFace:
 
     def __init__(self, *, min_score: float = 0.7, engine: Engine | None = None) -> None:
         self._engine = engine if engine is not None else open_packaged(MODEL_PATH, MODEL_SHA256)
+        self.any_thread = engine is None
         self._min_score = min_score
 
     def detect(self, frame_rgb: UInt8Array) -> list[Face]:
@@ -95,7 +97,7 @@ class BlazeFace:
         Raises:
             FrameError: not such an array.
         """
-        _check_frame(frame_rgb)
+        check_frame(frame_rgb)
         short, long = sorted(frame_rgb.shape[:2])
         looks = [
             (long, self._min_score),
@@ -120,8 +122,9 @@ class BlazeFace:
         return [Face(_inside(box, width, height), score) for box, score in merged]
 
 
+@cache
 def open_packaged(path: Path, sha256: str) -> Engine:
-    """A model that comes with pflx, on the CPU, one thread.
+    """A model that comes with pflx, on the CPU, one thread a call: one of it in a process, for all of its threads.
 
     Raises:
         DetectorFileError: the file is missing or its SHA-256 is wrong.
@@ -135,7 +138,12 @@ def open_packaged(path: Path, sha256: str) -> Engine:
     return OrtEngine(path, threads=1)
 
 
-def _check_frame(frame: UInt8Array) -> None:
+def check_frame(frame: UInt8Array) -> None:
+    """Refuse what is no picture.
+
+    Raises:
+        FrameError: not uint8 [H, W, 3].
+    """
     shape, dtype = getattr(frame, "shape", None), getattr(frame, "dtype", type(frame).__name__)
     if shape is None or dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise FrameError(f"A frame is uint8 [H, W, 3] RGB, got {dtype} {list(shape or ())}. Convert it first.")

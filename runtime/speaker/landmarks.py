@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from pflx.engines import Engine
 from pflx.runtime.frames.arrays import Float32Array, Float64Array, UInt8Array
+from pflx.runtime.speaker.extractor import NOWHERE, Place
 from pflx.runtime.speaker.face_track import find_face
-from pflx.runtime.speaker.faces import BlazeFace, FaceDetector, open_packaged
+from pflx.runtime.speaker.faces import BlazeFace, FaceDetector, check_frame, open_packaged
 from pflx.runtime.speaker.pfl import Box
 
 Square: TypeAlias = tuple[float, float, float, float]
@@ -107,7 +108,8 @@ class FaceMesh:
     """MediaPipe's face landmarks and blendshapes on the CPU, one thread.
 
     The face is found first, and looked at twice: in the square that its box suggests, then in the one that the
-    landmarks of the first look suggest, turned with the eyes. MediaPipe takes that from the frame before.
+    landmarks of the first look suggest, turned with the eyes. `follow` takes that from the look before, as MediaPipe
+    does, and so costs one look.
 
     Args:
         detector: finds the face; by default `BlazeFace`. Of several, the largest is taken.
@@ -122,6 +124,7 @@ class FaceMesh:
     def __init__(self, *, detector: FaceDetector | None = None, engine: Engine | None = None) -> None:
         self._detector = detector or BlazeFace()
         self._engine = engine if engine is not None else open_packaged(MODEL_PATH, MODEL_SHA256)
+        self.any_thread = engine is None and bool(getattr(self._detector, "any_thread", False))
 
     def find(self, picture: UInt8Array) -> FaceLandmarks | None:
         """The largest face in uint8 [H, W, 3] RGB; None if there is none.
@@ -146,6 +149,25 @@ class FaceMesh:
             return None
         second = self._look(picture, _square_around(first.points))
         return second if second.score >= MIN_SCORE else None
+
+    def follow(self, picture: UInt8Array, square: Square | None) -> tuple[FaceLandmarks | None, Square | None]:
+        """The face in a square; the largest in the picture, as `find` gives it, where there is none.
+
+        Args:
+            picture: uint8 [H, W, 3] RGB.
+            square: what the last call returned; None before the first.
+
+        Returns:
+            The face, and the square in which to look for it the next time; None for both if there is none.
+
+        Raises:
+            FrameError: not such an array.
+        """
+        check_frame(picture)
+        face = None if square is None else self._look(picture, square)
+        if face is None or face.score < MIN_SCORE:
+            face = self.find(picture)
+        return face, None if face is None else _square_around(face.points)
 
     def _look(self, picture: UInt8Array, square: Square) -> FaceLandmarks:
         import cv2
@@ -179,6 +201,7 @@ class LandmarkExtractor:
         turns = round((float(self._mean_face[52]) - math.pi) / math.tau)
         self._upright = math.pi + turns * math.tau
         self._mesh = mesh or FaceMesh()
+        self.any_thread = self._mesh.any_thread
 
     def extract(self, picture: UInt8Array, frame: int = 0) -> Float32Array | None:
         """float32 [58] with the mean face subtracted; None without a face. The frame's number does not matter.
@@ -186,7 +209,24 @@ class LandmarkExtractor:
         Raises:
             FrameError: the picture is not uint8 [H, W, 3] RGB.
         """
-        face = self._mesh.find(picture)
+        return self._told(self._mesh.find(picture), picture)
+
+    def follow(self, picture: UInt8Array, frame: int, place: Place) -> tuple[Float32Array | None, Place]:
+        """The same by `FaceMesh.follow`, in half the time: angles differ by less than from one look to the next.
+
+        Args:
+            picture: see `extract`.
+            frame: its number, which does not matter.
+            place: the square to look in, or `NOWHERE`.
+
+        Raises:
+            FrameError: the picture is not uint8 [H, W, 3] RGB.
+        """
+        x, y, side, angle = place.tolist()
+        face, square = self._mesh.follow(picture, (x, y, side, angle) if side > 0 else None)
+        return self._told(face, picture), NOWHERE if square is None else np.array(square)
+
+    def _told(self, face: FaceLandmarks | None, picture: UInt8Array) -> Float32Array | None:
         pose = None if face is None else head_pose(face.points, (picture.shape[1], picture.shape[0]))
         if face is None or pose is None:
             return None

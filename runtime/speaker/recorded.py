@@ -30,6 +30,8 @@ class Recorded:
         ExtractorError: another shape, no rows, or values that are not finite.
     """
 
+    any_thread = True
+
     def __init__(self, values: npt.ArrayLike) -> None:
         self._values = _checked(np.asarray(values), "The values", None)
         self._warned = False

@@ -68,6 +68,7 @@ class OnnxExtractor:
         subtracts = need == "coefficients" and mean_face is not None
         self._mean_face = np.asarray(mean_face if subtracts else np.zeros(self.size), np.float32)
         self._detector = detector or BlazeFace()
+        self.any_thread = engine is None and bool(getattr(self._detector, "any_thread", False))
 
     def extract(self, picture: UInt8Array, frame: int = 0) -> Float32Array | None:
         """float32 [size]; None without a face. The frame's number does not matter.

@@ -183,7 +183,8 @@ def _speaker(arrays: Mapping[str, Array], chain: Chain) -> SpeakerState:
     _require(_is_whole(seen, 2) and _is_whole(arrays["face.watch"], 2), "what it saw of the face is no number")
     state = SpeakerState.from_arrays(arrays)
     start = chain.speaker.start(state.face)
-    for found, wanted in ((state.rows, start.rows), (state.held, start.held)):
+    _require(all(np.isfinite(place).all() for place in state.places.values()), "where its face was is no place")
+    for found, wanted in ((state.rows, start.rows), (state.held, start.held), (state.places, start.places)):
         _require({*found} == {*wanted}, "it is of a speaker with other numbers")
         for name, value in found.items():
             _require((value.dtype, value.shape) == (wanted[name].dtype, wanted[name].shape), f"'{name}' does not fit")

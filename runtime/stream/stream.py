@@ -202,7 +202,7 @@ class Stream:
         Without it they stay until their segment is made: a second of large ones is a gigabyte.
         """
         cropped, face = self._ahead.cropped, self._segments.state.speaker.face
-        if cropped is not None and face.region is not None:
+        if cropped is not None and not self._chain.speaker.needs_again(face):
             self._inbox.release(cropped.count)
 
     def set_portrait(self, portrait: Portrait, sample: int | None = None) -> None:

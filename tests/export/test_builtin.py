@@ -74,7 +74,7 @@ def test_the_command_writes_one_without_pytorch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code + "from pflx.cli import main; main()"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Wrote me.pflx (0.2 MB), graphs in fp32." in done.stdout
+    assert "Wrote me.pflx (0.3 MB), graphs in fp32." in done.stdout
     assert "Without weights: generator and renderer." in done.stdout
     assert Bundle.open(tmp_path / "me.pflx").manifest.mean_face.source.startswith("sha256:")
 

@@ -18,7 +18,7 @@ from pflx.engines import Array, Bundle, OrtEngine, TensorSpec
 from pflx.export.recipes import OPSET
 
 WEIGHTED = ("reactface_speaker", "reactface_listener", "posnet", "pirender_portrait", "pirender_frame")
-GRAPHS = (*WEIGHTED, "warp_portrait", "warp_frame")
+GRAPHS = (*WEIGHTED, "warp_portrait", "warp_field", "warp_frame")
 PRECISIONS = ("fp32", "fp16")
 VARIANTS = [(graph, precision) for graph in GRAPHS for precision in PRECISIONS]
 

@@ -12,6 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from pflx.engines import Array, Bundle, Engine, GraphInfo, Manifest, TensorSpec
+from pflx.engines.bundle.manifest import on_gpu
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.placement import fetch
 from pflx.runtime.bench.measure.environment import describe_environment
@@ -57,9 +58,10 @@ def run_engines(plan: Plan, progress: Callable[[int, int], None] | None = None) 
         if gpu is not None:
             stack.callback(gpu.close)
         peak = None if plan.stub or gpu else stack.enter_context(open_peak(plan.engines.threads))
-        for done, graph in enumerate(manifest.graphs):
+        graphs = manifest.graphs if gpu is None else on_gpu(manifest)
+        for done, graph in enumerate(graphs):
             if progress:
-                progress(done, len(manifest.graphs))
+                progress(done, len(graphs))
             if peak:
                 peak.visit()
             with closing(_open(plan, manifest, graph, gpu)) as engine:

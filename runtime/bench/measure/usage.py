@@ -47,7 +47,7 @@ def graph_uses(manifest: Manifest, samples: int, options: GeneratorOptions | Non
     counting = {name: _Counting(engine) for name, engine in stub_engines(manifest).items()}
     generator = make_generator(manifest.generator, counting, options)
     uses = _steady_uses(generator, counting, samples, blank_window(generator, manifest.sample_rate_hz))
-    sizes = {**CALL_SIZES, "samples": samples, "side": manifest.renderer.size}
+    sizes = {**CALL_SIZES, "samples": samples, "side": manifest.renderer.size, "half": manifest.renderer.size // 2}
     joins = 0 if generator.is_joined else 1
     others = {manifest.smoother.graphs["smooth"]: joins, manifest.renderer.graphs["frame"]: generator.hop * samples}
     return {

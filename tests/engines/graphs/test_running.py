@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 from importlib.util import find_spec
@@ -401,3 +402,19 @@ def test_importing_the_engines_loads_no_backend_and_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["ort", pytest.param("openvino", marks=needs_openvino)])
+def test_several_threads_run_an_engine_of_the_cpu_at_once(kind: str, tmp_path: Path) -> None:
+    """As live sessions on a CPU do: each gets what belongs to its own feeds."""
+    with ExitStack() as made, ThreadPoolExecutor(4) as threads:
+        shared = made.enter_context(closing(OPENERS[kind](tmp_path, made)))
+
+        def ask(number: int) -> bool:
+            feeds: dict[str, Any] = {
+                "motion": np.full((2, 5, 3), number, np.float32),
+                "frames": np.array([0, 4], np.int64),
+            }
+            return bool((np.asarray(shared.run(feeds)["picked"]) == pick(feeds)["picked"]).all())
+
+        assert all(threads.map(ask, range(200)))

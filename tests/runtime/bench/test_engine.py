@@ -179,7 +179,7 @@ def test_the_engines_of_a_bundle_are_closed_one_by_one(tmp_path: Path, monkeypat
     assert len(opened) == 5
     assert {name: asked[0][name] for name in ("threads", "sizes")} == {
         "threads": 1,
-        "sizes": {**CALL_SIZES, "side": SIZE},
+        "sizes": {**CALL_SIZES, "side": SIZE, "half": SIZE // 2},
     }
     assert report.setup.untrained == 7
 

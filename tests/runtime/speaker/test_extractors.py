@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from support.golden_arrays import golden
 from support.places import MEDIA
+from support.speaker.webcam import webcam_frames
 
 import pflx.runtime.speaker.landmarks as landmarks_module
 from pflx.engines import Array, FakeEngine, TensorSpec
@@ -48,12 +48,6 @@ MEAN_FACE = values(1)[0]
 
 def portrait() -> UInt8Array:
     return load_portrait(MEDIA / "portrait_astronaut_256.png")
-
-
-def webcam_frames(wanted: npt.NDArray[np.int64]) -> list[UInt8Array]:
-    with av.open(str(MEDIA / "webcam_cap12_12s.mp4")) as container:
-        frames = enumerate(container.decode(video=0))
-        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for i, frame in frames if i in wanted]
 
 
 # Recorded values

@@ -209,3 +209,17 @@ def test_the_generator_sees_224_pixels_of_a_256_pixel_crop() -> None:
     region = Region(10, 15, 266, 271)
     pictures, _ = SpeakerView(Faces(moving), PFL).step(video, FaceTrack(region=region))
     np.testing.assert_array_equal(pictures, video[:, 31:255, 26:250])
+
+
+def test_where_nothing_is_cropped_the_face_is_only_watched() -> None:
+    """No region is gathered, so that no frame is searched for one; the face that is followed is the last one seen."""
+    detector = Faces(lambda index: moving(index) if index < 60 or index >= 90 else [])
+    view, track = SpeakerView(detector, PFL, crops=False), FaceTrack()
+    for start in range(0, 120, 8):
+        pictures, track = view.step(frames_of(120)[start : start + 8], track)
+        assert pictures.shape == (0, 224, 224, 3)
+        assert not view.needs_again(track)
+    assert detector.searched == [0, 1, 26, 51, 76, 81, 86, 91, 116]
+    assert track.region is None
+    assert list(track.boxes) == moving(116)
+    assert track.watch.state is FaceState.LOCKED
