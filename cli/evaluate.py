@@ -1,24 +1,50 @@
-"""`pflx evaluate`: how good predicted reactions are, and how smooth."""
+"""`pflx evaluate`: how good predicted reactions are, and how smooth; of one run, or of several side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
 
-from pflx.cli.support.console import command_line, err, print_line, progress_bar
+from pflx.cli.support.console import Report, command_line, err, out, print_line, progress_bar
 from pflx.cli.support.paths import check_apart, check_output
+from pflx.engines import FeedError
+
+if TYPE_CHECKING:
+    from pflx.runtime.evaluation.comparison import Comparison, Facts
+    from pflx.runtime.evaluation.evaluate import Inputs
+    from pflx.runtime.evaluation.pictures.frechet import RealPictures
+
+
+class Form(StrEnum):
+    """How a table is written; also its file's suffix."""
+
+    MD = "md"
+    CSV = "csv"
+    TEX = "tex"
+
 
 _Predictions = Annotated[
-    Path, typer.Argument(help="Of `pflx run --coefficients`, .npz; or [N, K, T, D] or [K, T, D], .npy or .npz.")
+    list[Path],
+    typer.Argument(
+        help="Of `pflx run --coefficients` or `pflx collect`, .npz; or [N, K, T, D] or [K, T, D], .npy or .npz. "
+        "Several are compared."
+    ),
 ]
 _Listener = Annotated[Path | None, typer.Option(help="True reactions [N, T, D] or [T, D]: for FRCorr and FRDist.")]
 _Speaker = Annotated[Path | None, typer.Option(help="Of the speakers, likewise: for FRSyn.")]
 _Neighbours = Annotated[
     Path | None, typer.Option(help="[N, N] of 0 and 1: reactions (columns) appropriate to a clip (row).")
 ]
-_Video = Annotated[Path | None, typer.Option(help="Rendered from the predictions: for flicker and dynamic degree.")]
+_Video = Annotated[
+    list[Path] | None,
+    typer.Option(help="Rendered from the predictions, a clip or the folder of them; once for each run: for flicker."),
+]
 _Hop = Annotated[int | None, typer.Option(min=1, help="Frames of a segment, where the file does not say.")]
 _PosNet = Annotated[
     bool | None, typer.Option("--with-posnet/--without-posnet", help="One of the two tracks of a run; by default both.")
@@ -27,6 +53,28 @@ _Plot = Annotated[Path | None, typer.Option(help="Also draw the pose over time w
 _Json = Annotated[Path | None, typer.Option(help="Also write all figures, .json.")]
 _AllSamples = Annotated[
     bool, typer.Option("--all-samples", help="FRSyn of all reactions too; the published one is of the first.")
+]
+_Table = Annotated[
+    Form | None, typer.Option(help="A row for each run, the best in bold. By default Markdown where runs are several.")
+]
+_Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write the table there, .md, .csv or .tex, and not to stdout.")
+]
+_Name = Annotated[list[str] | None, typer.Option(help="What a run is called; once for each. By default as its file.")]
+_Features = Annotated[
+    int | None, typer.Option(min=1, help="Compare tracks of so many: 25, the emotion, where runs tell it; else 58.")
+]
+_VbenchFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Only write a folder of the videos for VBench, and how to call it.")
+]
+_Vbench = Annotated[
+    list[Path] | None, typer.Option(metavar="RESULT", help="What VBench wrote, …_eval_results.json; may be several.")
+]
+_Network = Annotated[
+    Path | None, typer.Option("--fid-network", help="For FRRea: pictures → features, .onnx; see docs/evaluation.md.")
+]
+_Real = Annotated[
+    list[Path] | None, typer.Option(help="For FRRea: real pictures, clips, or folders of them; may be several.")
 ]
 
 
@@ -41,14 +89,24 @@ def evaluate(
     plot: _Plot = None,
     json: _Json = None,
     all_samples: _AllSamples = False,
+    table: _Table = None,
+    output: _Output = None,
+    name: _Name = None,
+    features: _Features = None,
+    fid_network: _Network = None,
+    real: _Real = None,
+    vbench: _Vbench = None,
+    vbench_folder: _VbenchFolder = None,
 ) -> None:
     """Judge predicted reactions: the REACT challenge's metrics, seams, jerk, flicker. See docs/evaluation.md."""
-    from pflx.runtime.evaluation.evaluate import Inputs, evaluate
+    from pflx.runtime.evaluation.comparison import Comparison, Run, check_comparable
+    from pflx.runtime.evaluation.evaluate import evaluate
+    from pflx.runtime.evaluation.pictures.vbench import read_vbench, video_names
     from pflx.runtime.evaluation.plot import check_plot, save_plot
-    from pflx.runtime.evaluation.predictions import read_neighbours, read_predictions, read_track
     from pflx.runtime.evaluation.results import save_evaluation
     from pflx.runtime.evaluation.summary import evaluation_lines
 
+    form = _form(table, output, len(predictions))
     check_output(plot, ".png")
     check_output(json, ".json")
     check_apart(
@@ -58,31 +116,170 @@ def evaluate(
             "--speaker": speaker,
             "--neighbours": neighbours,
             "--video": video,
+            "--fid-network": fid_network,
+            "--real": real,
+            "--vbench": vbench,
         },
-        writes={"--plot": plot, "--json": json},
+        writes={"--plot": plot, "--json": json, "--output": output, "--vbench-folder": vbench_folder},
     )
-    given = read_predictions(predictions)
-    inputs = Inputs(
-        predictions=given,
-        listener=read_track(listener, "listener") if listener else given.listener,
-        speaker=read_track(speaker, "speaker") if speaker else given.speaker,
-        neighbours=read_neighbours(neighbours, given.shape[0]) if neighbours else given.neighbours,
-        video=video,
-        hop=hop,
-        posnet=posnet,
-        all_samples=all_samples,
-    )
-    if plot:
-        check_plot(inputs)
-    if given.untrained is not None:
-        err.print(f"[yellow]Untrained weights[/] (seed {given.untrained}): the figures mean nothing.", soft_wrap=True)
+    if form and plot:
+        raise FeedError("--plot draws one run. Leave it out, or evaluate that run alone.")
+    if form is None and features:
+        raise FeedError("--features is for tables. Leave it out, or add --table md.")
+    if (vbench or vbench_folder) and not video:
+        raise FeedError("VBench judges videos. Give those of each run: --video.")
+    runs = _runs(predictions, name, video)
+    reader = _Reader(listener, speaker, neighbours, hop, posnet, all_samples, as_shown=form is not None)
+    only = reader.read(runs[0]) if len(runs) == 1 else None
+    seen = [_look(run, only or reader.read(run), features, form, vbench or vbench_folder) for run in runs]
+    names = video_names({run.name: videos for run, (_, videos) in zip(runs, seen, strict=True) if videos})
+    if only and plot:
+        check_plot(only)
+    facts = [fact for fact, _ in seen if fact]
+    check_comparable(facts)
+    if vbench_folder:
+        _write_vbench_folder(vbench_folder, names)
+        return
+    judged = read_vbench(vbench or (), names)
     with progress_bar() as report:
-        found = evaluate(inputs, command=command_line(), progress=report)
-    for line in evaluation_lines(found):
-        print_line(line)
-    if json:
-        save_evaluation(json, found)
-    if plot:
-        save_plot(plot, inputs, found)
-    for path in filter(None, (json, plot)):
-        print_line(f"Wrote {path}")
+        real_pictures = _real_pictures(fid_network, real, report)
+        found = []
+        for run in runs:
+            inputs = replace(only or reader.read(run), real=real_pictures, vbench=judged.get(run.name, {}))
+            found.append(evaluate(inputs, command=command_line(), progress=_named(report, run, len(runs))))
+            _tell_untrained(run, inputs, len(runs))
+    if form is None:
+        for line in evaluation_lines(found[0]):
+            print_line(line)
+        if json:
+            save_evaluation(json, found[0])
+        if only and plot:
+            save_plot(plot, only, found[0])
+    else:
+        told = [Run(name=run.name, evaluation=each) for run, each in zip(runs, found, strict=True)]
+        comparison = Comparison(command=command_line(), features=facts[0].features, runs=told)
+        _write_table(comparison, form.value, output)
+        if json:
+            save_evaluation(json, comparison)
+    for path in filter(None, (json, plot, output)):
+        (err.print if form and not output else print_line)(f"Wrote {path}")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run as it was given."""
+
+    name: str
+    predictions: Path
+    video: Path | None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads runs, with what is the same for all of them."""
+
+    listener: Path | None
+    speaker: Path | None
+    neighbours: Path | None
+    hop: int | None
+    posnet: bool | None
+    all_samples: bool
+    as_shown: bool
+
+    def read(self, run: _Run) -> Inputs:
+        from pflx.runtime.evaluation.comparison import as_shown
+        from pflx.runtime.evaluation.evaluate import Inputs
+        from pflx.runtime.evaluation.predictions import read_neighbours, read_predictions, read_track
+
+        given = read_predictions(run.predictions)
+        inputs = Inputs(
+            predictions=given,
+            listener=read_track(self.listener, "listener") if self.listener else given.listener,
+            speaker=read_track(self.speaker, "speaker") if self.speaker else given.speaker,
+            neighbours=read_neighbours(self.neighbours, given.shape[0]) if self.neighbours else given.neighbours,
+            video=run.video,
+            hop=self.hop,
+            posnet=self.posnet,
+            all_samples=self.all_samples,
+        )
+        return as_shown(inputs) if self.as_shown else inputs
+
+
+def _form(table: Form | None, output: Path | None, runs: int) -> Form | None:
+    """How the table is written; None where there is none."""
+    if output is None:
+        return table or (Form.MD if runs > 1 else None)
+    by_suffix = next((form for form in Form if output.suffix.lower() == f".{form}"), Form.MD)
+    form = table or by_suffix
+    check_output(output, f".{form}")
+    return form
+
+
+def _runs(predictions: Sequence[Path], names: Sequence[str] | None, videos: Sequence[Path] | None) -> list[_Run]:
+    for option, values in (("--name", names), ("--video", videos)):
+        if values and len(values) != len(predictions):
+            raise FeedError(
+                f"{option} is given {len(values)} times for {len(predictions)} runs. Give it once for each."
+            )
+    called = list(names or (path.stem for path in predictions))
+    if twice := next((name for name in called if called.count(name) > 1), None):
+        raise FeedError(f"Two runs are called {twice}. Name each: --name A --name B.")
+    shown = videos or [None] * len(predictions)
+    return [_Run(*each) for each in zip(called, predictions, shown, strict=True)]
+
+
+def _look(
+    run: _Run, inputs: Inputs, features: int | None, form: Form | None, names_videos: object
+) -> tuple[Facts | None, list[Path]]:
+    """What is kept of a run while others are read: what a table compares, and the videos that VBench judges."""
+    from pflx.runtime.evaluation.comparison import facts_of
+    from pflx.runtime.evaluation.pictures.videos import videos_of
+
+    videos = videos_of(run.video, inputs.predictions) if names_videos and run.video else []
+    return facts_of(run.name, inputs, features) if form else None, videos
+
+
+def _write_vbench_folder(folder: Path, names: dict[str, tuple[str, Path]]) -> None:
+    from pflx.runtime.evaluation.pictures.vbench import vbench_command, write_vbench_folder
+
+    write_vbench_folder(folder, names)
+    print_line(f"Wrote {folder}, {len(names)} videos. VBench judges them, on a GPU, by:")
+    print_line(f"  {vbench_command(folder)}")
+    print_line("Then give its …_eval_results.json to this command: --vbench in the place of --vbench-folder.")
+
+
+def _real_pictures(network: Path | None, real: Sequence[Path] | None, report: Report) -> RealPictures | None:
+    from pflx.runtime.evaluation.pictures.frechet import FeatureNetwork, RealPictures
+
+    if network is None and not real:
+        return None
+    if network is None or not real:
+        raise FeedError("FRRea takes both --fid-network NET.onnx and --real, pictures or clips. Give both, or neither.")
+    return RealPictures(FeatureNetwork(network), real, report)
+
+
+def _named(report: Report, run: _Run, runs: int) -> Report:
+    """Progress that says of which run."""
+    return report if runs == 1 else lambda doing, done, total: report(f"{run.name}: {doing}", done, total)
+
+
+def _tell_untrained(run: _Run, inputs: Inputs, runs: int) -> None:
+    seed = inputs.predictions.untrained
+    if seed is not None:
+        of = "" if runs == 1 else f" of {run.name}"
+        err.print(f"[yellow]Untrained weights[/]{escape(of)} (seed {seed}): the figures mean nothing.", soft_wrap=True)
+
+
+def _write_table(comparison: Comparison, form: Literal["md", "csv", "tex"], output: Path | None) -> None:
+    """To the file; or to stdout, and then what is said besides goes to stderr."""
+    from pflx.engines.files.writer import write_whole
+    from pflx.runtime.evaluation.table import table_of, write_table
+
+    table = table_of(comparison)
+    text = write_table(table, form)
+    if output:
+        write_whole(output, text.encode())
+    else:
+        out.print(text, end="", markup=False, soft_wrap=True)
+    for line in table.notes:
+        err.print(line, markup=False, soft_wrap=True)

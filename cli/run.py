@@ -56,14 +56,15 @@ def run(
 ) -> None:
     """Render a listener's reaction to a clip."""
     from pflx.runtime import Listener, SpeakerSettings, open_speaker
-    from pflx.runtime.dataset.film import Film, numbered
+    from pflx.runtime.dataset.film import Film
     from pflx.runtime.dataset.track import ReactionTrack
+    from pflx.runtime.media.video_writer import numbered
 
     output = output or Path(f"{speaker.stem}.listener.mp4")
     check_output(output, ".mp4")
     check_output(coefficients, ".npz")
     check_output(trace, ".json")
-    videos = [output] if side_by_side or samples == 1 else numbered(output, samples)
+    videos = [output] if side_by_side else numbered(output, samples)
     check_apart(
         reads={"SPEAKER": speaker, "--portrait": portrait, "--bundle": bundle, **known.files()},
         writes={"--output": videos, "--coefficients": coefficients, "--trace": trace},

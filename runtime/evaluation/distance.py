@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ _GROUPS = ((slice(0, 15), 1 / 15), (slice(15, 17), 1.0), (slice(17, 25), 1 / 8))
 `compute_FRD`."""
 
 
-def fr_dist(pred: Array, listener: Array, neighbours: Array) -> float:
+def fr_dist(pred: Array, listener: Array, neighbours: Array, count: Callable[[int], None] = lambda _: None) -> float:
     """FRDist, lower is closer: distance to the nearest of the appropriate reactions, time warped.
 
     The smallest weighted sum of three warping distances (action units, valence and arousal, expressions) over the
@@ -30,6 +31,7 @@ def fr_dist(pred: Array, listener: Array, neighbours: Array) -> float:
         pred: `[N, K, T, 25]`.
         listener: `[N, T, 25]` true reactions.
         neighbours: `[N, N]`, 1 where reaction j (column) is appropriate to clip n (row).
+        count: is told how many clips are done.
 
     Raises:
         UndefinedError: not 25 features.
@@ -41,6 +43,7 @@ def fr_dist(pred: Array, listener: Array, neighbours: Array) -> float:
     for clip, near in zip(pred, neighbour_rows(neighbours), strict=True):
         distances = sum(weight * warping(clip[..., group], listener[near][..., group]) for group, weight in _GROUPS)
         nearest.append(np.min(distances, axis=1))
+        count(len(nearest))
     return float(np.mean(nearest, axis=0).sum())
 
 

@@ -45,6 +45,7 @@ class Predictions:
         listener: `[N, T, D]` true reactions that came with them.
         speaker: `[N, T, D]` that came with them.
         neighbours: `[N, N]` that came with them.
+        ids: what the clips are called; empty where the file does not say.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Predictions:
     listener: Array | None = field(default=None, repr=False)
     speaker: Array | None = field(default=None, repr=False)
     neighbours: Array | None = field(default=None, repr=False)
+    ids: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,6 +93,7 @@ def read_predictions(path: Path) -> Predictions:
         listener=None if listener is None else _track(path, listener),
         speaker=None if speaker is None else _track(path, speaker),
         neighbours=None if neighbours is None else _checked_neighbours(path, neighbours, clips),
+        ids=_ids(path, arrays, clips),
     )
 
 
@@ -208,6 +211,17 @@ def _checked_neighbours(path: Path, array: Array, clips: int) -> Array:
         row = int(np.argmin(array.any(axis=1)))
         raise InputError(f"{path}: row {row} has no neighbour. Set at least [{row}, {row}] to 1.")
     return array
+
+
+def _ids(path: Path, arrays: Mapping[str, Array], clips: int) -> tuple[str, ...]:
+    if "ids" not in arrays:
+        return ()
+    ids = arrays["ids"]
+    if ids.shape != (clips,) or ids.dtype.kind != "U" or len(set(ids.tolist())) < clips:
+        raise InputError(
+            f"{path}: ids {list(ids.shape)} of {ids.dtype} do not name {clips} clips. Give one name to each."
+        )
+    return tuple(ids.tolist())
 
 
 def _number(path: Path, arrays: Mapping[str, Array], key: str, default: float) -> float:

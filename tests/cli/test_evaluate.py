@@ -90,13 +90,20 @@ def test_an_npz_with_all_arrays_needs_no_options() -> None:
     outcome = done(GOLDEN / "evaluation_3dmm58.npz", "--hop", 25)
     assert "  FRCorr      0.05761  higher is better" in outcome.out
     assert "rotation, velocity jump, deg/s" in outcome.out
-    assert [line.split(":")[0].strip() for line in left_out(outcome)] == ["flicker and dynamic degree", "FRDist"]
+    assert [line.split(":")[0].strip() for line in left_out(outcome)] == [
+        "flicker and dynamic degree",
+        "FRRea",
+        "VBench",
+        "FRDist",
+    ]
 
 
 def test_what_is_not_given_is_left_out_with_what_to_pass(case: dict[str, Path]) -> None:
     outcome = done(case["pred"])
     assert left_out(outcome) == [
-        "  flicker and dynamic degree: pass --video FILE, rendered from these.",
+        "  flicker and dynamic degree: pass --video FILE or FOLDER, rendered from these.",
+        "  FRRea: pass --video FILE or FOLDER, --fid-network NET.onnx and --real FOLDER of real pictures or clips.",
+        "  VBench: pass --vbench RESULT.json of VBench, which takes the folder that --vbench-folder DIR writes.",
         "  FRCorr, FRDist: pass --listener FILE, [N, T, 25] or [T, 25].",
         "  FRSyn: pass --speaker FILE, [N, T, 25] or [T, 25].",
         "  smoothness: it is that of the pose, which 25 features do not have.",
@@ -257,7 +264,7 @@ def test_the_same_input_draws_the_same_plot(tmp_path: Path) -> None:
             ["pred.npy", "--with-posnet"],
             "pred.npy holds one track only. Leave out --with-posnet, or give what pflx run",
         ),
-        (["pred.npy", "--video", "clip.mp4"], "--video clip.mp4 is one clip, pred.npy holds 3. Leave it out."),
+        (["pred.npy", "--video", "clip.mp4"], "--video clip.mp4 is one clip, pred.npy holds 3. Give the folder of their"),
         (["run.npz", "--video", "clip.mp4"], "clip.mp4 has 5 frames, run.npz has 30: not of one run."),
         (["run.npz", "--video", "none.mp4"], "none.mp4 does not exist. Check the path."),
         (["run.npz", "--hop", "25"], "run.npz has segments of 8 frames, not 25. Leave --hop out."),
