@@ -40,7 +40,7 @@ STEPS: dict[str, Words] = {
     "winograd": ("winograd.py", "@reactface.pflx"),
     "webrtc": ("webrtc.py",),
     "baselines": ("baselines.py", CLIPS[0]),
-    "evaluation": ("evaluation.py", "--rounds", 5),
+    "evaluation": ("evaluation.py", "--rounds", 5, "--full-split"),
     "crop": ("dataset/crop.py", "@opencv4", *CLIPS),
     "behaviour": ("accuracy/behaviour.py",),
     "generators": (

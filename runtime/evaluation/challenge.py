@@ -111,8 +111,10 @@ class _Moments:
 def _moments(tracks: Array) -> _Moments:
     by_feature = np.moveaxis(tracks, -1, 0).astype(np.float64)
     mean = by_feature.mean(axis=2)
-    centred = by_feature - mean[..., None]
-    return _Moments(centred, mean, np.sqrt(np.square(centred).mean(axis=2)))
+    centred = by_feature
+    centred -= mean[..., None]
+    variance = np.stack([np.square(feature).mean(axis=1) for feature in centred])  # one by one: no second copy of all
+    return _Moments(centred, mean, np.sqrt(variance))
 
 
 def _concordance(pred: _Moments, truth: _Moments) -> Array:

@@ -264,7 +264,7 @@ def test_the_same_input_draws_the_same_plot(tmp_path: Path) -> None:
             ["pred.npy", "--with-posnet"],
             "pred.npy holds one track only. Leave out --with-posnet, or give what pflx run",
         ),
-        (["pred.npy", "--video", "clip.mp4"], "--video clip.mp4 is one clip, pred.npy holds 3. Give the folder of their"),
+        (["pred.npy", "--video", "clip.mp4"], "--video clip.mp4 is one clip, pred.npy holds 3. Give the folder"),
         (["run.npz", "--video", "clip.mp4"], "clip.mp4 has 5 frames, run.npz has 30: not of one run."),
         (["run.npz", "--video", "none.mp4"], "none.mp4 does not exist. Check the path."),
         (["run.npz", "--hop", "25"], "run.npz has segments of 8 frames, not 25. Leave --hop out."),
