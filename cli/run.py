@@ -11,6 +11,7 @@ import typer
 
 from pflx.cli.support.console import print_line, print_untrained, progress_bar
 from pflx.cli.support.options import (
+    ChainOptions,
     DenoisingOptions,
     EngineOptions,
     Lookahead,
@@ -52,6 +53,7 @@ def run(
     *,
     known: SpeakerOptions,
     denoising: DenoisingOptions,
+    chain: ChainOptions,
     engines: EngineOptions,
 ) -> None:
     """Render a listener's reaction to a clip."""
@@ -86,6 +88,7 @@ def run(
                 lookahead=lookahead,
                 speaker=known.settings(),
                 options=denoising.chosen(),
+                chain=chain.chosen(),
             )
             stack.enter_context(listener)
             clip = clip.at_rate(listener.sample_rate_hz)
@@ -103,7 +106,7 @@ def run(
             frames = track.record(frames) if coefficients else frames
             film.shoot(stamps.record(frames) if trace else frames, report)
         if coefficients:
-            track.write(coefficients, region, listener.manifest)
+            track.write(coefficients, region, listener.manifest, **listener.made_with)
         if trace:
             stamps.write(trace, f"pflx run {speaker.name}")
     for path in filter(None, [*videos, coefficients, trace]):

@@ -97,6 +97,7 @@ class RowMaker:
             lookahead=settings.lookahead,
             speaker=SpeakerSettings(extractors=settings.extractors),
             options=settings.options,
+            chain=settings.chain,
             render=settings.video,
         )
 
@@ -147,7 +148,7 @@ class RowMaker:
         if not track.n_frames:
             raise RowError(f"{row.speaker} gave no frame. Give a longer clip.")
         seal = to_array(job.row_seal(row))
-        track.write(job.place(row), speaker.region, listener.manifest, **{SEAL: seal})
+        track.write(job.place(row), speaker.region, listener.manifest, **listener.made_with, **{SEAL: seal})
 
     def _clip(self, row: Row) -> SpeakerFile:
         if row.speaker.is_dir():

@@ -13,7 +13,7 @@ import numpy as np
 from pflx.engines import Array, FeedError
 from pflx.runtime.evaluation.distance import FEATURES
 from pflx.runtime.evaluation.evaluate import Inputs
-from pflx.runtime.evaluation.predictions import WITHOUT_POSNET
+from pflx.runtime.evaluation.predictions import WITH_POSNET, WITHOUT_POSNET
 from pflx.runtime.evaluation.results import SCHEMA, Evaluation
 from pflx.runtime.text_table import count
 
@@ -141,5 +141,5 @@ def _digest(array: Array | None) -> str:
 
 def as_shown(inputs: Inputs) -> Inputs:
     """A run by the track that was shown, where it holds another beside it and none was asked for."""
-    has_both = inputs.posnet is None and WITHOUT_POSNET in inputs.predictions.tracks
+    has_both = inputs.posnet is None and {WITH_POSNET, WITHOUT_POSNET} <= inputs.predictions.tracks.keys()
     return replace(inputs, posnet=True) if has_both else inputs

@@ -68,13 +68,14 @@ class Inputs:
         tracks = dict(self.predictions.tracks)
         if self.posnet is None:
             return tracks
-        if WITHOUT_POSNET not in tracks:
+        wanted, other = (WITH_POSNET, WITHOUT_POSNET) if self.posnet else (WITHOUT_POSNET, WITH_POSNET)
+        if wanted not in tracks:
             option = "--with-posnet" if self.posnet else "--without-posnet"
             raise FeedError(
-                f"{self.predictions.path} holds one track only. Leave out {option}, or give what "
-                "pflx run --coefficients wrote."
+                f"{self.predictions.path} holds one track only, {next(iter(tracks))}. Leave out {option}, or give what "
+                f"pflx run --coefficients wrote {wanted}."
             )
-        del tracks[WITHOUT_POSNET if self.posnet else WITH_POSNET]
+        tracks.pop(other, None)
         return tracks
 
     @property
@@ -122,6 +123,7 @@ def evaluate(inputs: Inputs, *, command: str = "", progress: Progress = lambda *
         fps=fps,
         hop=hop,
         untrained=inputs.predictions.untrained,
+        chain=list(inputs.predictions.chain),
         neighbours=None if inputs.neighbours is None else float(inputs.neighbours.sum(axis=1).mean()),
         challenge=challenge,
         motion=motion,

@@ -182,6 +182,7 @@ class Evaluation(_Record, frozen=True, kw_only=True):
         fps: frames per second.
         hop: frames of a segment; None where it is not known.
         untrained: seed of made-up weights; None for trained ones, or where it is not known.
+        chain: what of the chain was left out or exchanged, in words; empty where it is not known.
         neighbours: how many reactions are appropriate to a clip on average; None where every clip has its own only.
         challenge: figures of each track.
         motion: rotation and translation of each track that has a pose.
@@ -201,6 +202,7 @@ class Evaluation(_Record, frozen=True, kw_only=True):
     fps: float
     hop: int | None
     untrained: int | None
+    chain: list[str] = []
     neighbours: float | None
     challenge: list[Challenge]
     motion: list[Motion]

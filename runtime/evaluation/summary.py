@@ -46,7 +46,7 @@ def _head(evaluation: Evaluation) -> Iterator[str]:
     hop = "segments not known" if e.hop is None else f"segments of {e.hop} frames"
     yield (
         f"{e.predictions}: {count(e.clips, 'clip')}, {count(e.samples, 'reaction')} to each, {count(e.frames, 'frame')}"
-        f" at {e.fps:g} fps, {hop}"
+        f" at {e.fps:g} fps, {', '.join([hop, *e.chain])}"
     )
     if any(track.fr_corr is not None for track in e.challenge):
         yield (

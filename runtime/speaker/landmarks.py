@@ -147,6 +147,11 @@ class FaceMesh:
         second = self._look(picture, _square_around(first.points))
         return second if second.score >= MIN_SCORE else None
 
+    def nose_in(self, picture: UInt8Array, box: Box) -> tuple[float, float] | None:
+        """Where the tip of the nose is, x and y in pixels, of a face that was found in a box; None as in `find_in`."""
+        face = self.find_in(picture, box)
+        return None if face is None else (float(face.points[NOSE, 0]), float(face.points[NOSE, 1]))
+
     def _look(self, picture: UInt8Array, square: Square) -> FaceLandmarks:
         import cv2
 

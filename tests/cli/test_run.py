@@ -26,7 +26,7 @@ from support.fakes import (
 )
 from support.media.clips import SoundTrack, write_tracks
 
-import pflx.runtime.listener as listener_module
+import pflx.runtime.generators.speaker_side as side_module
 from pflx.engines.bundle.driver import find_gpus
 from pflx.runtime import bundle_engines, open_speaker
 from pflx.runtime.media.video_writer import VideoWriter
@@ -78,7 +78,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(bundle_engines, "OrtEngine", open_fake)
-    monkeypatch.setattr(listener_module, "BlazeFace", lambda: FACE)
+    monkeypatch.setattr(side_module, "BlazeFace", lambda: FACE)
     write_fake_bundle(tmp_path / "me.pflx")
     Image.fromarray(portrait_of()).save(tmp_path / "me.png")
     (tmp_path / "out").mkdir()
@@ -203,7 +203,7 @@ def test_the_same_seed_writes_the_same_track(scene: Scene) -> None:
 def test_a_clip_without_a_face_works_and_is_warned_about_once(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listener_module, "BlazeFace", lambda: Faces(lambda _: []))
+    monkeypatch.setattr(side_module, "BlazeFace", lambda: Faces(lambda _: []))
     clip = scene.clip()
     with caplog.at_level(logging.WARNING):
         scene.run(clip)
@@ -311,7 +311,7 @@ def test_a_failure_in_the_middle_leaves_nothing(scene: Scene, monkeypatch: pytes
             raise KeyboardInterrupt
         return []
 
-    monkeypatch.setattr(listener_module, "BlazeFace", lambda: Faces(look))
+    monkeypatch.setattr(side_module, "BlazeFace", lambda: Faces(look))
     outcome = pflx("run", clip, *scene.arguments(samples=2, coefficients=scene.folder / "a.npz"))
     assert outcome.code != 0
     assert next(looks, None) is None
