@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from pflx.runtime.evaluation.comparison import Comparison, Facts
     from pflx.runtime.evaluation.evaluate import Inputs
     from pflx.runtime.evaluation.pictures.frechet import RealPictures
+
+
+class Part(StrEnum):
+    """Columns of a table that belong together."""
+
+    CHALLENGE = "challenge"
+    PICTURES = "pictures"
+    POSE = "pose"
 
 
 class Form(StrEnum):
@@ -64,6 +72,9 @@ _Name = Annotated[list[str] | None, typer.Option(help="What a run is called; onc
 _Features = Annotated[
     int | None, typer.Option(min=1, help="Compare tracks of so many: 25, the emotion, where runs tell it; else 58.")
 ]
+_Part = Annotated[
+    list[Part] | None, typer.Option(help="Columns of the table: may be several; by default all that can be told.")
+]
 _VbenchFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Only write a folder of the videos for VBench, and how to call it.")
 ]
@@ -92,6 +103,7 @@ def evaluate(
     table: _Table = None,
     output: _Output = None,
     name: _Name = None,
+    part: _Part = None,
     features: _Features = None,
     fid_network: _Network = None,
     real: _Real = None,
@@ -124,8 +136,9 @@ def evaluate(
     )
     if form and plot:
         raise FeedError("--plot draws one run. Leave it out, or evaluate that run alone.")
-    if form is None and features:
-        raise FeedError("--features is for tables. Leave it out, or add --table md.")
+    if form is None and (features or part):
+        option = "--features" if features else "--part"
+        raise FeedError(f"{option} is for tables. Leave it out, or add --table md.")
     if (vbench or vbench_folder) and not video:
         raise FeedError("VBench judges videos. Give those of each run: --video.")
     runs = _runs(predictions, name, video)
@@ -145,7 +158,12 @@ def evaluate(
         real_pictures = _real_pictures(fid_network, real, report)
         found = []
         for run in runs:
-            inputs = replace(only or reader.read(run), real=real_pictures, vbench=judged.get(run.name, {}))
+            inputs = replace(
+                only or reader.read(run),
+                steadiness=not part or Part.PICTURES in part,
+                real=real_pictures,
+                vbench=judged.get(run.name, {}),
+            )
             found.append(evaluate(inputs, command=command_line(), progress=_named(report, run, len(runs))))
             _tell_untrained(run, inputs, len(runs))
     if form is None:
@@ -158,7 +176,7 @@ def evaluate(
     else:
         told = [Run(name=run.name, evaluation=each) for run, each in zip(runs, found, strict=True)]
         comparison = Comparison(command=command_line(), features=facts[0].features, runs=told)
-        _write_table(comparison, form.value, output)
+        _write_table(comparison, form, part or list(Part), output)
         if json:
             save_evaluation(json, comparison)
     for path in filter(None, (json, plot, output)):
@@ -270,13 +288,13 @@ def _tell_untrained(run: _Run, inputs: Inputs, runs: int) -> None:
         err.print(f"[yellow]Untrained weights[/]{escape(of)} (seed {seed}): the figures mean nothing.", soft_wrap=True)
 
 
-def _write_table(comparison: Comparison, form: Literal["md", "csv", "tex"], output: Path | None) -> None:
+def _write_table(comparison: Comparison, form: Form, parts: Sequence[Part], output: Path | None) -> None:
     """To the file; or to stdout, and then what is said besides goes to stderr."""
     from pflx.engines.files.writer import write_whole
     from pflx.runtime.evaluation.table import table_of, write_table
 
-    table = table_of(comparison)
-    text = write_table(table, form)
+    table = table_of(comparison, [part.value for part in parts])
+    text = write_table(table, form.value)
     if output:
         write_whole(output, text.encode())
     else:

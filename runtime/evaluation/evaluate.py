@@ -44,6 +44,7 @@ class Inputs:
         speaker: `[N, T, D]`.
         neighbours: `[N, N]`; None: to every clip its own reaction only is appropriate.
         video: rendered from the predictions: of one clip, or the folder that `pflx batch --video` made.
+        steadiness: whether flicker and flow of the videos are wanted; they take long.
         real: real pictures, for FRRea.
         vbench: what VBench said of the videos, see `pictures.vbench`.
         hop: frames of a segment, where the predictions do not say.
@@ -56,6 +57,7 @@ class Inputs:
     speaker: Array | None = None
     neighbours: Array | None = None
     video: Path | None = None
+    steadiness: bool = True
     real: RealPictures | None = None
     vbench: Mapping[str, float] = field(default_factory=dict)
     hop: int | None = None
@@ -239,6 +241,8 @@ def _pictures(
 ) -> PictureFigures | None:
     """Flicker and dynamic degree of the videos; where the speaker is in one, of the first reaction beside it."""
     figures = "flicker and dynamic degree"
+    if not inputs.steadiness:
+        return None
     if inputs.video is None:
         left_out.append(LeftOut(figure=figures, why="pass --video FILE or FOLDER, rendered from these"))
         return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from io import StringIO
-from typing import Literal
+from typing import Literal, get_args
 
 from pflx.runtime.evaluation.comparison import Comparison
 from pflx.runtime.evaluation.pictures.vbench import FLICKERING
@@ -15,6 +15,7 @@ from pflx.runtime.evaluation.results import NAMES, Border, Challenge, Evaluation
 from pflx.runtime.evaluation.summary import figure
 
 Form = Literal["md", "csv", "tex"]
+Part = Literal["challenge", "pictures", "pose"]
 
 
 class Better(StrEnum):
@@ -35,12 +36,14 @@ class Column:
         better: which is best.
         tell: the figure of one evaluation, with the D of its challenge's track; None where there is none.
         group: what is missing together, and is told of together.
+        part: of the table.
     """
 
     name: str
     better: Better
     tell: Callable[[Evaluation, int], float | None]
     group: str = ""
+    part: Part = "challenge"
 
 
 _FIGURES = {
@@ -60,20 +63,23 @@ _MOTIONS: tuple[tuple[str, Better, Callable[[Motion], float | None]], ...] = (
 )
 
 
+_FLICKER = "flicker and dynamic degree"
+
+
 def columns() -> list[Column]:
     """All columns, in their order: the challenge's, VBench's and those of pictures, those of the pose."""
     return [
         *(Column(NAMES[name], better, _challenge(name), NAMES[name]) for name, better in _FIGURES.items()),
         Column("FRRea", Better.LOWER, lambda e, _: e.realism and e.realism.fr_rea, "FRRea"),
-        Column("subject consistency", Better.HIGHER, _vbench("subject_consistency"), "VBench"),
-        Column("background consistency", Better.HIGHER, _vbench("background_consistency"), "VBench"),
-        Column("temporal flickering", Better.HIGHER, _flickering, "flicker and dynamic degree"),
-        Column("motion smoothness", Better.HIGHER, _vbench("motion_smoothness"), "VBench"),
-        Column("imaging quality", Better.HIGHER, _vbench("imaging_quality"), "VBench"),
-        Column("dynamic degree (RAFT)", Better.NEITHER, _vbench("dynamic_degree"), "VBench"),
-        Column("flow (DIS), px/frame", Better.NEITHER, lambda e, _: e.pictures and e.pictures.dynamic_degree),
+        _of_vbench("subject_consistency"),
+        _of_vbench("background_consistency"),
+        Column("temporal flickering", Better.HIGHER, _flickering, _FLICKER, "pictures"),
+        _of_vbench("motion_smoothness"),
+        _of_vbench("imaging_quality"),
+        _of_vbench("dynamic_degree", " (RAFT)", Better.NEITHER),
+        Column("flow (DIS), px/frame", Better.NEITHER, _flow, _FLICKER, "pictures"),
         *(
-            Column(f"{quantity} {name.format(unit=unit)}", better, _motion(quantity, tell), "smoothness")
+            Column(f"{quantity} {name.format(unit=unit)}", better, _motion(quantity, tell), "smoothness", "pose")
             for quantity, unit in (("rotation", "deg"), ("translation", "unit"))
             for name, better, tell in _MOTIONS
         ),
@@ -95,19 +101,24 @@ class Table:
     notes: Sequence[str]
 
     def best(self, column: int) -> set[int]:
-        """Rows whose figure is the best one, as it is written; none where nothing is better, or there is one run."""
+        """Rows whose figure is the best one, as it is written; none where no direction is better, or all are alike."""
         better = self.columns[column].better
         told = {row: values[column] for row, (_, values) in enumerate(self.rows)}
         ranks = {row: _rank(value, better) for row, value in told.items() if value is not None}
-        if better is Better.NEITHER or len(ranks) < 2:
+        if better is Better.NEITHER or len({figure(value) for value in told.values()}) < 2:
             return set()
         top = {figure(value) for row, value in told.items() if row in ranks and ranks[row] == min(ranks.values())}
         return {row for row in ranks if figure(told[row]) in top}
 
 
-def table_of(comparison: Comparison) -> Table:
-    """The table of some runs: as they were shown, with the challenge's figures of `comparison.features` features."""
-    every = columns()
+def table_of(comparison: Comparison, parts: Sequence[Part] = get_args(Part)) -> Table:
+    """The table of some runs: as they were shown, with the challenge's figures of `comparison.features` features.
+
+    Args:
+        comparison: the runs.
+        parts: of the table that are wanted.
+    """
+    every = [column for column in columns() if column.part in parts]
     found = [
         (run.name, [column.tell(run.evaluation, comparison.features) for column in every]) for run in comparison.runs
     ]
@@ -204,8 +215,13 @@ def _track(evaluation: Evaluation, features: int) -> Challenge | None:
     return next((track for track in evaluation.challenge if track.features == features), None)
 
 
-def _vbench(dimension: str) -> Callable[[Evaluation, int], float | None]:
-    return lambda evaluation, _: evaluation.vbench.get(dimension)
+def _of_vbench(dimension: str, remark: str = "", better: Better = Better.HIGHER) -> Column:
+    name = dimension.replace("_", " ") + remark
+    return Column(name, better, lambda evaluation, _: evaluation.vbench.get(dimension), "VBench", "pictures")
+
+
+def _flow(evaluation: Evaluation, _: int) -> float | None:
+    return evaluation.pictures.dynamic_degree if evaluation.pictures else None
 
 
 def _flickering(evaluation: Evaluation, _: int) -> float | None:

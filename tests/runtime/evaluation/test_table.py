@@ -82,6 +82,9 @@ def test_the_best_of_each_figure_is_in_bold_by_its_direction(runs: None) -> None
         assert [cell.startswith("**") for cell in (one, other)] == [value == best for value in values], name
     assert cells[1][4].startswith("**")
     assert cells[1][6].startswith("**")
+    part = done("theirs.npz", "ours.npz", "--part", "pose")
+    assert part.out.splitlines()[0] == "| run |"
+    assert part.err == "smoothness: it is that of the pose, which 25 features do not have.\n"
     assert "FRRea: pass --video FILE or FOLDER, --fid-network" in outcome.err
     assert "VBench: pass --vbench RESULT.json" in outcome.err
 
@@ -109,15 +112,15 @@ def run_of(name: str, challenge: dict[str, float | None]) -> Run:
 
 def test_what_is_written_alike_is_best_together_and_a_run_without_a_figure_is_none() -> None:
     figures: Sequence[dict[str, float | None]] = [
-        {"fr_corr": 0.30001, "fr_syn": 8.0},
-        {"fr_corr": 0.30002, "fr_syn": None},
-        {"fr_corr": 0.2, "fr_syn": 9.0},
+        {"fr_corr": 0.30001, "fr_syn": 8.0, "fr_dist": 0.0},
+        {"fr_corr": 0.30002, "fr_syn": None, "fr_dist": 0.0},
+        {"fr_corr": 0.2, "fr_syn": 9.0, "fr_dist": 0.0},
     ]
     runs = [run_of(str(index), each) for index, each in enumerate(figures)]
     text = write_table(table_of(Comparison(features=25, runs=runs)), "md")
-    assert text.splitlines()[2:] == ["| 0 | **0.3** | **8** |", "| 1 | **0.3** | n/a |", "| 2 | 0.2 | 9 |"]
+    assert text.splitlines()[2:] == ["| 0 | **0.3** | **8** | 0 |", "| 1 | **0.3** | n/a | 0 |", "| 2 | 0.2 | 9 | 0 |"]
     alone = write_table(table_of(Comparison(features=25, runs=runs[:1])), "md")
-    assert alone.splitlines()[2] == "| 0 | 0.3 | 8 |"
+    assert alone.splitlines()[2] == "| 0 | 0.3 | 8 | 0 |"
 
 
 def saved(name: str, **changes: Array) -> str:
@@ -190,6 +193,7 @@ def test_a_run_is_shown_with_posnet_unless_asked_otherwise_and_by_its_emotion(
             "--video is given 1 times for 2 runs. Give it once for each.",
         ),
         (["a.npz", "b.npz", "--plot", "x.png"], "--plot draws one run. Leave it out, or evaluate that run alone."),
+        (["a.npz", "--part", "pose"], "--part is for tables. Leave it out, or add --table md."),
         (["a.npz", "--features", "25"], "--features is for tables. Leave it out, or add --table md."),
         (["a.npz", "b.npz", "--features", "58"], "a has tracks of 25 features, none of 58. Leave out --features 58."),
         (["a.npz", "--vbench", "x.json"], "VBench judges videos. Give those of each run: --video."),
@@ -245,6 +249,9 @@ def test_pictures_real_ones_and_what_vbench_said_come_into_one_table(
     assert float(one["FRRea"]) > 1000  # grey of six levels against noise of one
     assert "subject consistency" not in one
     assert "FRRea of" not in outcome.err  # 4 pictures of each run, 3 features
+    realism = done(*given, *options[2:], "--table", "csv", "--part", "challenge", "--json", "realism.json")
+    assert [row["FRRea"] for row in rows_of(realism.out)] == [one["FRRea"], other["FRRea"]]
+    assert json.loads(Path("realism.json").read_bytes())["runs"][0]["evaluation"]["pictures"] is None
     few = done(
         *given[:2],
         "--video",
