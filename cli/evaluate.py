@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pflx.runtime.evaluation.comparison import Comparison, Facts
     from pflx.runtime.evaluation.evaluate import Inputs
     from pflx.runtime.evaluation.pictures.frechet import RealPictures
+    from pflx.runtime.evaluation.results import Evaluation
 
 
 class Part(StrEnum):
@@ -111,11 +112,9 @@ def evaluate(
     vbench_folder: _VbenchFolder = None,
 ) -> None:
     """Judge predicted reactions: the REACT challenge's metrics, seams, jerk, flicker. See docs/evaluation.md."""
-    from pflx.runtime.evaluation.comparison import Comparison, Run, check_comparable
-    from pflx.runtime.evaluation.evaluate import evaluate
+    from pflx.runtime.evaluation.comparison import check_comparable
     from pflx.runtime.evaluation.pictures.vbench import read_vbench, video_names
     from pflx.runtime.evaluation.plot import check_plot, save_plot
-    from pflx.runtime.evaluation.results import save_evaluation
     from pflx.runtime.evaluation.summary import evaluation_lines
 
     form = _form(table, output, len(predictions))
@@ -144,7 +143,8 @@ def evaluate(
     runs = _runs(predictions, name, video)
     reader = _Reader(listener, speaker, neighbours, hop, posnet, all_samples, as_shown=form is not None)
     only = reader.read(runs[0]) if len(runs) == 1 else None
-    seen = [_look(run, only or reader.read(run), features, form, vbench or vbench_folder) for run in runs]
+    for_vbench = bool(vbench or vbench_folder)
+    seen = [_look(run, only or reader.read(run), features, in_table=bool(form), for_vbench=for_vbench) for run in runs]
     names = video_names({run.name: videos for run, (_, videos) in zip(runs, seen, strict=True) if videos})
     if only and plot:
         check_plot(only)
@@ -156,31 +156,28 @@ def evaluate(
     judged = read_vbench(vbench or (), names)
     with progress_bar() as report:
         real_pictures = _real_pictures(fid_network, real, report)
-        found = []
-        for run in runs:
+
+        def judge(run: _Run) -> Evaluation:
+            """A function, so that each run is forgotten before the next one is read."""
             inputs = replace(
                 only or reader.read(run),
                 steadiness=not part or Part.PICTURES in part,
                 real=real_pictures,
                 vbench=judged.get(run.name, {}),
             )
-            found.append(evaluate(inputs, command=command_line(), progress=_named(report, run, len(runs))))
-            _tell_untrained(run, inputs, len(runs))
-    if form is None:
-        for line in evaluation_lines(found[0]):
-            print_line(line)
-        if json:
-            save_evaluation(json, found[0])
-        if only and plot:
-            save_plot(plot, only, found[0])
-    else:
-        told = [Run(name=run.name, evaluation=each) for run, each in zip(runs, found, strict=True)]
-        comparison = Comparison(command=command_line(), features=facts[0].features, runs=told)
-        _write_table(comparison, form, part or list(Part), output)
-        if json:
-            save_evaluation(json, comparison)
-    for path in filter(None, (json, plot, output)):
-        (err.print if form and not output else print_line)(f"Wrote {path}")
+            return _judge(run, inputs, report, len(runs))
+
+        found = [judge(run) for run in runs]
+    if form:
+        _tell_several(runs, found, facts[0].features, form, part or list(Part), output, json)
+        return
+    for line in evaluation_lines(found[0]):
+        print_line(line)
+    if json:
+        _save(json, found[0], print_line)
+    if only and plot:
+        save_plot(plot, only, found[0])
+        print_line(f"Wrote {plot}")
 
 
 @dataclass(frozen=True)
@@ -242,19 +239,19 @@ def _runs(predictions: Sequence[Path], names: Sequence[str] | None, videos: Sequ
     called = list(names or (path.stem for path in predictions))
     if twice := next((name for name in called if called.count(name) > 1), None):
         raise FeedError(f"Two runs are called {twice}. Name each: --name A --name B.")
-    shown = videos or [None] * len(predictions)
+    shown: Sequence[Path | None] = videos or [None] * len(predictions)
     return [_Run(*each) for each in zip(called, predictions, shown, strict=True)]
 
 
 def _look(
-    run: _Run, inputs: Inputs, features: int | None, form: Form | None, names_videos: object
+    run: _Run, inputs: Inputs, features: int | None, *, in_table: bool, for_vbench: bool
 ) -> tuple[Facts | None, list[Path]]:
     """What is kept of a run while others are read: what a table compares, and the videos that VBench judges."""
     from pflx.runtime.evaluation.comparison import facts_of
     from pflx.runtime.evaluation.pictures.videos import videos_of
 
-    videos = videos_of(run.video, inputs.predictions) if names_videos and run.video else []
-    return facts_of(run.name, inputs, features) if form else None, videos
+    videos = videos_of(run.video, inputs.predictions) if for_vbench and run.video else []
+    return facts_of(run.name, inputs, features) if in_table else None, videos
 
 
 def _write_vbench_folder(folder: Path, names: dict[str, tuple[str, Path]]) -> None:
@@ -276,28 +273,55 @@ def _real_pictures(network: Path | None, real: Sequence[Path] | None, report: Re
     return RealPictures(FeatureNetwork(network), real, report)
 
 
-def _named(report: Report, run: _Run, runs: int) -> Report:
-    """Progress that says of which run."""
-    return report if runs == 1 else lambda doing, done, total: report(f"{run.name}: {doing}", done, total)
+def _judge(run: _Run, inputs: Inputs, report: Report, runs: int) -> Evaluation:
+    """All of one run; which of several is said in the progress."""
+    from pflx.runtime.evaluation.evaluate import evaluate
 
-
-def _tell_untrained(run: _Run, inputs: Inputs, runs: int) -> None:
-    seed = inputs.predictions.untrained
-    if seed is not None:
-        of = "" if runs == 1 else f" of {run.name}"
+    of = "" if runs == 1 else f" of {run.name}"
+    found = evaluate(
+        inputs, command=command_line(), progress=lambda doing, done, total: report(f"{doing}{of}", done, total)
+    )
+    if (seed := inputs.predictions.untrained) is not None:
         err.print(f"[yellow]Untrained weights[/]{escape(of)} (seed {seed}): the figures mean nothing.", soft_wrap=True)
+    return found
 
 
-def _write_table(comparison: Comparison, form: Form, parts: Sequence[Part], output: Path | None) -> None:
-    """To the file; or to stdout, and then what is said besides goes to stderr."""
+def _tell_several(
+    runs: Sequence[_Run],
+    found: Sequence[Evaluation],
+    features: int,
+    form: Form,
+    parts: Sequence[Part],
+    output: Path | None,
+    json: Path | None,
+) -> None:
+    """The table, to its file; or to stdout, and then what is said besides goes to stderr."""
     from pflx.engines.files.writer import write_whole
+    from pflx.runtime.evaluation.comparison import Comparison, Run
     from pflx.runtime.evaluation.table import table_of, write_table
 
+    told = [Run(name=run.name, evaluation=each) for run, each in zip(runs, found, strict=True)]
+    comparison = Comparison(command=command_line(), features=features, runs=told)
     table = table_of(comparison, [part.value for part in parts])
     text = write_table(table, form.value)
+    for line in table.notes:
+        _print_note(line)
     if output:
         write_whole(output, text.encode())
+        print_line(f"Wrote {output}")
     else:
         out.print(text, end="", markup=False, soft_wrap=True)
-    for line in table.notes:
-        err.print(line, markup=False, soft_wrap=True)
+    if json:
+        _save(json, comparison, print_line if output else _print_note)
+
+
+def _save(path: Path, found: Evaluation | Comparison, say: Callable[[str], None]) -> None:
+    from pflx.runtime.evaluation.results import save_evaluation
+
+    save_evaluation(path, found)
+    say(f"Wrote {path}")
+
+
+def _print_note(text: str) -> None:
+    """One line on stderr."""
+    err.print(text, markup=False, soft_wrap=True)

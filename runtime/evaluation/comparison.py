@@ -136,7 +136,7 @@ def _difference(one: Facts, other: Facts) -> str | None:
 
 
 def _digest(array: Array | None) -> str:
-    return "" if array is None else sha256(np.ascontiguousarray(array, np.float64)).hexdigest()
+    return "" if array is None else sha256(np.ascontiguousarray(array, np.float64).data).hexdigest()
 
 
 def as_shown(inputs: Inputs) -> Inputs:

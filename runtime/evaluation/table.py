@@ -55,7 +55,7 @@ _FIGURES = {
     "fr_dist": Better.LOWER,
 }
 _MOTIONS: tuple[tuple[str, Better, Callable[[Motion], float | None]], ...] = (
-    ("jump, {unit}", Better.LOWER, lambda motion: motion.jump and motion.jump.at_borders),
+    ("jump, {unit}", Better.LOWER, lambda motion: motion.jump.at_borders if motion.jump else None),
     ("seam score", Better.ZERO, lambda motion: _z(motion.jump)),
     ("velocity seam score", Better.ZERO, lambda motion: _z(motion.velocity_jump)),
     ("jerk, {unit}/s³", Better.LOWER, lambda motion: motion.jerk),
@@ -70,7 +70,7 @@ def columns() -> list[Column]:
     """All columns, in their order: the challenge's, VBench's and those of pictures, those of the pose."""
     return [
         *(Column(NAMES[name], better, _challenge(name), NAMES[name]) for name, better in _FIGURES.items()),
-        Column("FRRea", Better.LOWER, lambda e, _: e.realism and e.realism.fr_rea, "FRRea"),
+        Column("FRRea", Better.LOWER, _realism, "FRRea"),
         _of_vbench("subject_consistency"),
         _of_vbench("background_consistency"),
         Column("temporal flickering", Better.HIGHER, _flickering, _FLICKER, "pictures"),
@@ -218,6 +218,10 @@ def _track(evaluation: Evaluation, features: int) -> Challenge | None:
 def _of_vbench(dimension: str, remark: str = "", better: Better = Better.HIGHER) -> Column:
     name = dimension.replace("_", " ") + remark
     return Column(name, better, lambda evaluation, _: evaluation.vbench.get(dimension), "VBench", "pictures")
+
+
+def _realism(evaluation: Evaluation, _: int) -> float | None:
+    return evaluation.realism.fr_rea if evaluation.realism else None
 
 
 def _flow(evaluation: Evaluation, _: int) -> float | None:
