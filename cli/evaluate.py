@@ -151,6 +151,8 @@ def evaluate(
     facts = [fact for fact, _ in seen if fact]
     check_comparable(facts)
     if vbench_folder:
+        if output or json or plot:
+            raise FeedError("--vbench-folder writes the folder and judges nothing. Leave out -o, --json and --plot.")
         _write_vbench_folder(vbench_folder, names)
         return
     judged = read_vbench(vbench or (), names)

@@ -54,12 +54,13 @@ _FIGURES = {
     "fr_syn": Better.LOWER,
     "fr_dist": Better.LOWER,
 }
-_MOTIONS: tuple[tuple[str, Better, Callable[[Motion], float | None]], ...] = (
-    ("jump, {unit}", Better.LOWER, lambda motion: motion.jump.at_borders if motion.jump else None),
-    ("seam score", Better.ZERO, lambda motion: _z(motion.jump)),
-    ("velocity seam score", Better.ZERO, lambda motion: _z(motion.velocity_jump)),
-    ("jerk, {unit}/s³", Better.LOWER, lambda motion: motion.jerk),
-    ("speed, {unit}/s", Better.NEITHER, lambda motion: motion.speed),
+_SEAM, _SMOOTH = "seam score", "smoothness"
+_MOTIONS: tuple[tuple[str, Better, str, Callable[[Motion], float | None]], ...] = (
+    ("jump, {unit}", Better.LOWER, _SEAM, lambda motion: motion.jump.at_borders if motion.jump else None),
+    ("seam score", Better.ZERO, _SEAM, lambda motion: _z(motion.jump)),
+    ("velocity seam score", Better.ZERO, _SEAM, lambda motion: _z(motion.velocity_jump)),
+    ("jerk, {unit}/s³", Better.LOWER, _SMOOTH, lambda motion: motion.jerk),
+    ("speed, {unit}/s", Better.NEITHER, _SMOOTH, lambda motion: motion.speed),
 )
 
 
@@ -79,9 +80,9 @@ def columns() -> list[Column]:
         _of_vbench("dynamic_degree", " (RAFT)", Better.NEITHER),
         Column("flow (DIS), px/frame", Better.NEITHER, _flow, _FLICKER, "pictures"),
         *(
-            Column(f"{quantity} {name.format(unit=unit)}", better, _motion(quantity, tell), "smoothness", "pose")
+            Column(f"{quantity} {name.format(unit=unit)}", better, _motion(quantity, tell), group, "pose")
             for quantity, unit in (("rotation", "deg"), ("translation", "unit"))
-            for name, better, tell in _MOTIONS
+            for name, better, group, tell in _MOTIONS
         ),
     ]
 
@@ -123,9 +124,7 @@ def table_of(comparison: Comparison, parts: Sequence[Part] = get_args(Part)) -> 
         (run.name, [column.tell(run.evaluation, comparison.features) for column in every]) for run in comparison.runs
     ]
     kept = [index for index in range(len(every)) if any(values[index] is not None for _, values in found)]
-    lost = {column.group for index, column in enumerate(every) if index not in kept} - {
-        every[index].group for index in kept
-    }
+    lost = {column.group for index, column in enumerate(every) if index not in kept}
     return Table(
         columns=[every[index] for index in kept],
         rows=[(name, [values[index] for index in kept]) for name, values in found],
@@ -187,10 +186,14 @@ def _missing(comparison: Comparison, groups: set[str]) -> list[str]:
     for run in comparison.runs:
         wanted = {track.track for track in run.evaluation.challenge if track.features == comparison.features}
         for item in run.evaluation.left_out:
-            in_reach = not item.track or item.track in wanted or item.figure == "smoothness"
+            in_reach = not item.track or item.track in wanted or item.figure in (_SEAM, _SMOOTH)
             if item.figure in groups and in_reach and item.figure not in told:
                 told.add(item.figure)
                 reasons.setdefault(item.why, []).append(item.figure)
+        for motion in run.evaluation.motion if _SEAM in groups else ():
+            for border in (motion.jump, motion.velocity_jump):
+                if border is not None and border.refused:
+                    reasons[border.refused] = [_SEAM]
     return [f"{', '.join(figures)}: {why}." for why, figures in reasons.items()]
 
 

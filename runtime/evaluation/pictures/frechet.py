@@ -24,6 +24,8 @@ STEP = 30
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _BATCH = 16
+_MOST_FEATURES = 16_384
+"""Whose covariance takes 2 GB."""
 
 
 class Spread:
@@ -127,6 +129,11 @@ class FeatureNetwork:
         """
         spread = None
         for rows in self._rows(map(self._scaled, pictures)):
+            if rows.shape[1] > _MOST_FEATURES:
+                raise InputError(
+                    f"{self.path} gives {rows.shape[1]:,} features, more than {_MOST_FEATURES:,}. Let it average over "
+                    "places in the picture."
+                )
             spread = spread or Spread(rows.shape[1])
             spread.add(rows)
             count(spread.count)

@@ -123,7 +123,7 @@ def _scores(file: Path) -> dict[str, dict[str, float]]:
     """Dimension to name of a video to its score."""
     try:
         told: Any = msgspec.json.decode(file.read_bytes())
-        return {dimension: _by_name(videos) for dimension, (_, videos) in told.items()}
+        scores = {dimension: _by_name(videos) for dimension, (_, videos) in told.items()}
     except FileNotFoundError as error:
         raise InputMissingError(f"{file} does not exist. Check the path.") from error
     except OSError as error:
@@ -133,6 +133,9 @@ def _scores(file: Path) -> dict[str, dict[str, float]]:
             f"{file} is no result of VBench. Give its …_eval_results.json: {{dimension: [figure, [{{video_path, "
             "video_results}, …]]}."
         ) from error
+    if not scores:
+        raise InputError(f"{file} tells no dimension. Run VBench with --dimension.")
+    return scores
 
 
 def _by_name(videos: Any) -> dict[str, float]:

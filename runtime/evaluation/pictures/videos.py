@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from os import cpu_count
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 from pflx.engines import Array, FeedError
 from pflx.runtime.evaluation.pictures.flicker import Steps, compare_pictures, summarise
@@ -48,7 +48,7 @@ def videos_of(place: Path, predictions: Predictions) -> list[Path]:
         if missing:
             raise InputError(
                 f"{place} lacks {len(missing)} of the {len(wanted)} videos of {predictions.path}, the first "
-                f"{missing[0].relative_to(place)}. Render them: pflx batch --video."
+                f"{missing[0]}. Render them: pflx batch --video."
             )
         return wanted
     found = sorted(place.rglob("*.mp4"))
@@ -78,7 +78,7 @@ def judge_videos(
         FeedError: it has another number of frames than the predictions.
     """
     frames, part = predictions.shape[2], WHOLE
-    lock, done = Lock(), 0
+    lock, stopped, done = Lock(), Event(), 0
 
     def steps_of(video: Path) -> Steps:
         nonlocal done, part
@@ -88,6 +88,8 @@ def judge_videos(
         def counted() -> Iterator[Array]:
             nonlocal done
             for picture in pictures:
+                if stopped.is_set():
+                    return
                 with lock:
                     done += 1
                 progress("comparing pictures", done, frames * len(videos))
@@ -96,7 +98,10 @@ def judge_videos(
         return compare_pictures(counted())
 
     with ThreadPoolExecutor(min(len(videos), cpu_count() or 1)) as threads:
-        steps = list(threads.map(steps_of, videos))
+        try:
+            steps = list(threads.map(steps_of, videos))
+        finally:
+            stopped.set()  # after an error, or Ctrl-C, nobody needs what the others are at
     return summarise(steps, hop=hop, path=str(place), part=part)
 
 

@@ -183,6 +183,26 @@ def test_a_run_is_shown_with_posnet_unless_asked_otherwise_and_by_its_emotion(
         assert float(row["FRVar"]) == spread[track]
 
 
+def test_what_seam_scores_lack_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, hop in (("none", 0), ("few", 25), ("many", 4)):
+        of_run(Path(f"{name}.npz"), hop=np.array(hop))
+    for name, columns, notes in (
+        ("none", {"rotation jerk, deg/s³"}, "seam score: pass --hop N, the frames of a segment.\n"),
+        (
+            "few",
+            {"rotation jerk, deg/s³", "rotation jump, deg"},
+            "seam score: 2 borders between segments are too few; it takes 4: give a longer motion.\n",
+        ),
+        ("many", {"rotation jerk, deg/s³", "rotation jump, deg", "rotation seam score"}, ""),
+    ):
+        told = done(f"{name}.npz", "--table", "csv", "--part", "pose")
+        assert {
+            name for name in rows_of(told.out)[0] if name.startswith("rotation j") or name.endswith("n seam score")
+        } - {"translation seam score"} == columns
+        assert told.err == notes
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
