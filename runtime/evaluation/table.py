@@ -52,6 +52,7 @@ _FIGURES = {
     "fr_div": Better.HIGHER,
     "fr_corr": Better.HIGHER,
     "fr_syn": Better.LOWER,
+    "fr_syn_all": Better.LOWER,
     "fr_dist": Better.LOWER,
 }
 _SEAM, _SMOOTH = "seam score", "smoothness"

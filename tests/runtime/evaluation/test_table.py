@@ -58,6 +58,8 @@ def test_a_row_of_the_table_has_the_figures_of_the_run_alone(runs: None, tmp_pat
         assert {key: float(value) for key, value in row.items() if key != "run"} == {
             key: alone[key] for key in alone if key in row
         }
+    (all_samples,) = rows_of(done("theirs.npz", "--all-samples", "--table", "csv").out)
+    assert float(all_samples["FRSyn_all"]) == pytest.approx(float(golden("evaluation_emotion25")["FRSyn_all"]))
     assert float(rows["theirs"]["FRDist"]) == pytest.approx(float(golden("evaluation_emotion25")["FRDist"]), abs=1e-6)
     done("theirs.npz", "ours.npz", "--json", "both.json")
     told = json.loads(Path("both.json").read_bytes())
