@@ -78,7 +78,7 @@ def test_a_picture_that_stands_still_does_not_flicker() -> None:
 def plain_distance(one: Array, other: Array) -> float:
     """By the eigenvalues of the product of covariances, as a mathematician writes it down."""
     a, b = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
-    roots = np.sqrt(np.linalg.eigvals(a @ b).astype(complex)).real.sum()
+    roots = np.real(np.sqrt(np.linalg.eigvals(a @ b).astype(complex))).sum()
     return float(np.square(one.mean(axis=0) - other.mean(axis=0)).sum() + np.trace(a) + np.trace(b) - 2 * roots)
 
 

@@ -230,7 +230,8 @@ def test_what_a_table_cannot_be_made_of_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    saved("a"), saved("b")
+    for name in "ab":
+        saved(name)
     assert said in refusal("evaluate", *words)
 
 
