@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -117,10 +118,24 @@ def test_what_is_collected_is_evaluated_clip_by_clip(whole: Path, tmp_path: Path
     read = read_predictions(tmp_path / "pred.npz")
     for number, row in enumerate(some_rows(N_ROWS)):
         one = arrays_of(whole / f"{row.id}.npz")["coefficients"]
-        np.testing.assert_array_equal(read.tracks["with PosNet"][number], one)
+        np.testing.assert_array_equal(read.tracks["without PosNet"][number], one)
     outcome = pflx("evaluate", tmp_path / "pred.npz")
     assert outcome.code == 0
     assert f"{N_ROWS} clips, 1 reaction to each, 50 frames" in outcome.out
+    assert "segments of 8 frames, without PosNet, crop release" in outcome.out
+
+
+def test_another_crop_is_refused_or_made_again_where_that_is_wanted(tmp_path: Path) -> None:
+    manifest, out = manifest_of(tmp_path / "rows.csv", some_rows(2)), tmp_path / "out"
+    command = ("batch", manifest, "-o", out, "--duration", 0.4)
+    assert pflx(*command).out == f"{out}: made 2, had 0 already, 0 failed.\n"
+    assert refusal(*command, "--crop", "floating") == (
+        f"pflx: {out / '0/0.npz'} was made with crop release, not floating. Choose another folder, or have what was "
+        "made otherwise made again: --redo, in Python redo=True."
+    )
+    outcome = pflx(*command, "--crop", "floating", "--redo")
+    assert outcome.out == f"{out}: made 2, had 0 already, 0 failed.\n"
+    assert json.loads((out / "dataset.json").read_text())["seal"]["crop"] == "floating"
 
 
 def test_the_challenges_layout_is_taken(tmp_path: Path) -> None:
