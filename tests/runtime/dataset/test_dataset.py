@@ -262,6 +262,7 @@ def test_it_stops_between_rows_when_asked(tmp_path: Path, made: Path) -> None:
         ({"workers": 0}, "workers is 0; give 1 or more."),
         ({"shard": (2, 1)}, "Shard 2 of 1 is none."),
         ({"settings": DatasetSettings(samples=0)}, "samples is 0; give 1 or more."),
+        ({"settings": DatasetSettings(lookahead=14)}, "lookahead is 14; "),
         ({"settings": DatasetSettings(seed=-1)}, "seed is -1; take 0 or more."),
         ({"settings": DatasetSettings(duration_s=0.0)}, "A clip cannot be cut to 0.0 s."),
     ],
