@@ -177,7 +177,7 @@ class Listener:
 
     @property
     def made_with(self) -> Mapping[str, Any]:
-        """What its reactions are made with, as it came to be on this bundle: `posnet`, `crop` and `history`."""
+        """What its reactions are made with, by the names of `ChainSettings`, as it comes to on this bundle."""
         return asdict(self._chain.settings)
 
     @property

@@ -178,7 +178,9 @@ class ChainOptions:
         """As the runtime takes them."""
         from pflx.runtime import ChainSettings
 
-        return ChainSettings(posnet=not self.without_posnet, crop=self.crop.value, history=self.generator_history.value)
+        return ChainSettings(
+            posnet=not self.without_posnet, crop=self.crop.value, generator_history=self.generator_history.value
+        )
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:

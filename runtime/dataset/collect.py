@@ -50,7 +50,7 @@ class Collected:
         missing: the others.
         arrays: `coefficients` [N, M, T, 58], `generated_pose` [N, M, T, 6] and, if the generator tells it, `emotion`
             [N, M, T, 25]; `listener_gt` and `speaker` [N, T, 25 or 58] where every row names files of them; `ids` and
-            `seeds` [N], and `fps`, `hop`, `untrained`, `posnet`, `crop` and `history` as in every row.
+            `seeds` [N], and `fps`, `hop`, `untrained`, `posnet`, `crop` and `generator_history` as in every row.
         left_out: why there is no `listener_gt`, or no `speaker`.
     """
 

@@ -231,12 +231,12 @@ def _ids(path: Path, arrays: Mapping[str, Array], clips: int) -> tuple[str, ...]
 
 def _words(path: Path, arrays: Mapping[str, Array]) -> Iterator[str]:
     """How the speaker was cropped, and what history a generator had; that which all have is not told."""
-    for key in ("crop", "history"):
+    for key in ("crop", "generator_history"):
         word = arrays.get(key, np.array(""))
         if word.size != 1 or word.dtype.kind != "U":
             raise InputError(f"{path}: {key} is {word.dtype} {list(word.shape)}, not a word.")
         if word.item() not in ("", "generated"):
-            yield f"{key} {word.item()}"
+            yield f"{key} {word.item()}".replace("_", " ")
 
 
 def _number(path: Path, arrays: Mapping[str, Array], key: str, default: float) -> float:

@@ -38,8 +38,8 @@ class ChainSettings:
         posnet: False joins no segments: they are shown as the generator made them.
         crop: of the speaker. `pfl` is the fixed region that the bundle was made for; `release` and `paper` say which;
             `floating` is a square around the nose in each frame. See docs/cropping.md.
-        history: what a generator that looks back on its own past sees of it: what it `generated`, or that as it was
-            `adjusted` by PosNet, and shown.
+        generator_history: what a generator that looks back on its own past sees there: what it `generated`, or the same
+            `adjusted`, as it was shown after PosNet.
 
     Raises:
         FeedError: there is no such crop, or history.
@@ -47,12 +47,15 @@ class ChainSettings:
 
     posnet: bool = True
     crop: Crop = "pfl"
-    history: History = "generated"
+    generator_history: History = "generated"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         crops = ("pfl", *get_args(CropMode))
-        for name, value, known in (("crop", self.crop, crops), ("history", self.history, get_args(History))):
+        for name, value, known in (
+            ("crop", self.crop, crops),
+            ("generator_history", self.generator_history, get_args(History)),
+        ):
             if value not in known:
                 raise FeedError(f"{name} is '{value}'; give {', '.join(known)}.")
 
@@ -73,10 +76,10 @@ def check_history(generator: Generator, name: str, settings: ChainSettings) -> N
     Raises:
         FeedError: it does not look back on its own past.
     """
-    if settings.history != "generated" and not (isinstance(generator, SelfReader) and generator.reads_itself):
+    if settings.generator_history != "generated" and not (isinstance(generator, SelfReader) and generator.reads_itself):
         raise FeedError(
-            f"history is '{settings.history}', and the bundle's {name} does not look back on what it generated. Leave "
-            "it out."
+            f"generator_history is '{settings.generator_history}', and this {name} does not look back on what it made. "
+            "Leave it out."
         )
 
 

@@ -121,7 +121,7 @@ def make_segment(
         reaction, turns = turn_taking.take_turns(reaction, turns, told)
     generated = chain.clock()
     joined, pose = chain.smoother.join(reaction.coefficients, state.pose, is_seam=is_seam)
-    if chain.settings.history == "adjusted" and isinstance(chain.generator, SelfReader):
+    if chain.settings.generator_history == "adjusted" and isinstance(chain.generator, SelfReader):
         generator = chain.generator.remember(before, generator, joined)
     motion = Motion(reaction, joined, speaker.face.watch.state, started, generated, chain.clock())
     return motion, HopState(speaker, generator, turns, pose)
