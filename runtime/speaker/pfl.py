@@ -282,7 +282,8 @@ def cut(frames: UInt8Array, region: Region) -> UInt8Array:
         return frames[:, region.top : region.bottom, region.left : region.right]
     rows = np.clip(np.arange(region.top, region.bottom), 0, height - 1)
     columns = np.clip(np.arange(region.left, region.right), 0, width - 1)
-    return frames[:, rows[:, None], columns[None]]
+    found: UInt8Array = frames[:, rows[:, None], columns[None]]
+    return found
 
 
 def centred(frame: UInt8Array, nose: tuple[float, float] | None) -> UInt8Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class ChainSettings:
 
     def on(self, manifest: Manifest) -> ChainSettings:
         """What they come to on a bundle: its own crop by name, and no PosNet where none is needed."""
-        crop = manifest.pfl.mode if self.crop == "pfl" else self.crop
+        crop = cast(Crop, manifest.pfl.mode) if self.crop == "pfl" else self.crop
         return replace(self, crop=crop, posnet=self.posnet and not joins_by_itself(manifest.generator.name))
 
 

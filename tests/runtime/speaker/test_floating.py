@@ -5,10 +5,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support.fakes import fake_listener
+from support.live.live_sessions import run
 from support.places import MEDIA
 
 from pflx.engines import Array, FeedError, PflInfo
-from pflx.runtime import BlazeFace, ChainSettings, Listener, Recorded, SpeakerSettings, open_speaker
+from pflx.runtime import (
+    BlazeFace,
+    ChainSettings,
+    Listener,
+    Recorded,
+    Region,
+    Rung,
+    SpeakerSettings,
+    VirtualClock,
+    open_speaker,
+)
 from pflx.runtime.dataset.crop import CropSettings, crop_clip
 from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView
 from pflx.runtime.speaker.landmarks import NOSE, FaceMesh
@@ -32,6 +44,19 @@ def test_a_session_sees_what_the_crop_of_a_data_set_shows(mesh: FaceMesh) -> Non
         seen.append(pictures)
     np.testing.assert_array_equal(np.concatenate(seen), centre_crop(cropped, 224))
     assert len(cropped) == 30
+
+
+def test_a_live_session_that_looks_by_itself_sees_the_same() -> None:
+    clip, region = open_speaker(WEBCAM).limited(1), Region(110, 60, 366, 300)
+    floating = fake_listener(crop="floating", detector=None, lookahead=3)
+    whole = {f.ledger.frame: f for f in floating.react(clip, speaker=SpeakerSettings(region=region))}
+    result = run(clip, listener=floating, clock=VirtualClock(10**9), region=region)
+    shown = [frame for frame in result.frames if frame.degraded is Rung.FULL]
+    assert len(shown) >= 20
+    for frame in shown:
+        np.testing.assert_array_equal(frame.coefficients, whole[frame.ledger.frame].coefficients)
+    fixed = fake_listener(detector=None, lookahead=3).react(clip, speaker=SpeakerSettings(region=region))
+    assert any((frame.coefficients != whole[frame.ledger.frame].coefficients).any() for frame in fixed)
 
 
 class Watching:
