@@ -22,7 +22,7 @@ import report
 
 from pflx.engines import Array, Bundle
 from pflx.runtime import EngineSettings, Listener, open_speaker
-from pflx.runtime.evaluation.flicker import judge_pictures
+from pflx.runtime.evaluation.pictures.flicker import judge_pictures
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
 from pflx.runtime.rendering.renderers import Features, PictureMover, Renderer
 from pflx.runtime.rendering.warp import cut_portrait

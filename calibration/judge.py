@@ -12,7 +12,7 @@ from pflx.calibration.feeds.replay import Performance
 from pflx.calibration.reports import INSTALL
 from pflx.engines import Array
 from pflx.engines.graphs.protocol import import_backend
-from pflx.runtime.evaluation.flicker import judge_pictures
+from pflx.runtime.evaluation.pictures.flicker import judge_pictures
 from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.evaluation.results import UndefinedError
 from pflx.runtime.evaluation.smoothness import judge_motion

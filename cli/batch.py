@@ -11,6 +11,7 @@ import typer
 
 from pflx.cli.support.console import err, print_error, print_line, print_untrained, progress_bar
 from pflx.cli.support.options import (
+    ChainOptions,
     DenoisingOptions,
     EngineOptions,
     Lookahead,
@@ -58,6 +59,7 @@ def batch(
     renderer: RendererChoice = None,
     known: SpeakerOptions,
     denoising: DenoisingOptions,
+    chain: ChainOptions,
     engines: EngineOptions,
 ) -> None:
     """React to many clips. A row that is done is not done again, so the same command goes on where it stopped."""
@@ -82,6 +84,7 @@ def batch(
         device=engines.device,
         engines=engines.settings(),
         options=denoising.chosen(),
+        chain=chain.chosen(),
         extractors=known.sources(),
     )
     print_untrained((Bundle.open(bundle, verify=False) if bundle else builtin_bundle()).manifest)

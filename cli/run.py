@@ -11,6 +11,7 @@ import typer
 
 from pflx.cli.support.console import print_line, print_untrained, progress_bar
 from pflx.cli.support.options import (
+    ChainOptions,
     DenoisingOptions,
     EngineOptions,
     Lookahead,
@@ -52,18 +53,20 @@ def run(
     *,
     known: SpeakerOptions,
     denoising: DenoisingOptions,
+    chain: ChainOptions,
     engines: EngineOptions,
 ) -> None:
     """Render a listener's reaction to a clip."""
     from pflx.runtime import Listener, SpeakerSettings, open_speaker
-    from pflx.runtime.dataset.film import Film, numbered
+    from pflx.runtime.dataset.film import Film
     from pflx.runtime.dataset.track import ReactionTrack
+    from pflx.runtime.media.video_writer import numbered
 
     output = output or Path(f"{speaker.stem}.listener.mp4")
     check_output(output, ".mp4")
     check_output(coefficients, ".npz")
     check_output(trace, ".json")
-    videos = [output] if side_by_side or samples == 1 else numbered(output, samples)
+    videos = [output] if side_by_side else numbered(output, samples)
     check_apart(
         reads={"SPEAKER": speaker, "--portrait": portrait, "--bundle": bundle, **known.files()},
         writes={"--output": videos, "--coefficients": coefficients, "--trace": trace},
@@ -85,6 +88,7 @@ def run(
                 lookahead=lookahead,
                 speaker=known.settings(),
                 options=denoising.chosen(),
+                chain=chain.chosen(),
             )
             stack.enter_context(listener)
             clip = clip.at_rate(listener.sample_rate_hz)
@@ -102,7 +106,7 @@ def run(
             frames = track.record(frames) if coefficients else frames
             film.shoot(stamps.record(frames) if trace else frames, report)
         if coefficients:
-            track.write(coefficients, region, listener.manifest)
+            track.write(coefficients, region, listener.manifest, **listener.made_with)
         if trace:
             stamps.write(trace, f"pflx run {speaker.name}")
     for path in filter(None, [*videos, coefficients, trace]):

@@ -34,7 +34,7 @@ from pflx.runtime.speaker.faces import BlazeFace, Face, FaceDetector
 from pflx.runtime.speaker.pfl import Region, fixed_region
 from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import SpeakerSettings
-from pflx.runtime.stream.chain import seeded_noise
+from pflx.runtime.stream.chain import ChainSettings, seeded_noise
 from pflx.runtime.stream.inbox import Arrival
 from pflx.runtime.stream.stream import Stream, StreamError
 
@@ -42,6 +42,7 @@ __all__ = [
     "Arrival",
     "BlazeFace",
     "CallbackSink",
+    "ChainSettings",
     "CueName",
     "EngineSettings",
     "Event",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +21,9 @@ from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS, Clock
-from pflx.runtime.generators import Generator, GeneratorOptions, default_sources, make_generator
+from pflx.runtime.generators import Generator, GeneratorOptions, make_generator
 from pflx.runtime.generators.protocol import StepDifference, delay_frames
-from pflx.runtime.generators.speaker_window import SpeakerWindows
+from pflx.runtime.generators.speaker_side import SpeakerSide
 from pflx.runtime.live.clock import LiveClock
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import PROMPT, LiveSettings
@@ -33,15 +33,12 @@ from pflx.runtime.media.sources import Source, Timed, as_source
 from pflx.runtime.rendering.renderers import NoPictures, Portrait, make_renderer, several_portraits
 from pflx.runtime.sharing import Sharing
 from pflx.runtime.speaker.clip_region import clip_region
-from pflx.runtime.speaker.extractor import Extractor
-from pflx.runtime.speaker.extractors import check_clip, check_voice_alone, open_extractors, require_needs
-from pflx.runtime.speaker.face_track import FaceTrack, SpeakerView
-from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
-from pflx.runtime.speaker.one_at_a_time import safe_detector, safe_extractor
+from pflx.runtime.speaker.extractors import check_voice_alone
+from pflx.runtime.speaker.face_track import FaceTrack
+from pflx.runtime.speaker.faces import FaceDetector
 from pflx.runtime.speaker.pfl import Region, centre_square
-from pflx.runtime.speaker.recorded import Recorded
 from pflx.runtime.speaker.settings import UNKNOWN, SpeakerSettings
-from pflx.runtime.stream.chain import Chain, Noise, as_noise
+from pflx.runtime.stream.chain import PUBLISHED, Chain, ChainSettings, Noise, as_noise, check_history
 from pflx.runtime.stream.first_window import first_window_difference
 from pflx.runtime.stream.played import played
 from pflx.runtime.stream.posnet import make_smoother
@@ -61,13 +58,15 @@ class Listener:
         lookahead: coefficient frames to wait for, 0…13: more is smoother and later; `warp` reads, and waits for, none.
         speaker: what is known of every speaker.
         options: what is chosen of the generator.
+        chain: what is left out of the published chain, or exchanged.
         clock: stamps the ledgers, monotonic, in ns.
         gpu: that the engines run on; closed with the listener.
         render: False needs no portrait and no renderer: all that comes out is coefficients, images of frames are empty.
         at_once: live sessions that may use the engines at the same time, in threads of their own.
 
     Raises:
-        FeedError: the look-ahead is out of range, there is no portrait, or the generator does not take an option.
+        FeedError: the look-ahead is out of range, there is no portrait, the generator does not take an option, or does
+            not look back on its past.
         PortraitError, BundleError: a portrait cannot be read; the bundle's generator is unknown.
     """
 
@@ -80,6 +79,7 @@ class Listener:
         lookahead: int = WINDOW_RADIUS,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
+        chain: ChainSettings = PUBLISHED,
         clock: Clock = time.perf_counter_ns,
         gpu: Device | None = None,
         render: bool = True,
@@ -87,21 +87,22 @@ class Listener:
     ) -> None:
         check_lookahead(lookahead)
         self.manifest, self._engines, self._gpu = manifest, engines, gpu
-        self._speaker, self._detector = speaker, speaker.detector or BlazeFace()
-        sources = {**default_sources(manifest.generator.name), **speaker.extractors}
-        self._extractors = open_extractors(sources, manifest.mean_face.values)
         generator = make_generator(manifest.generator, engines, options)
+        chosen = chain.on(manifest)
+        check_history(generator, manifest.generator.name, chosen)
+        self._known, self._speakers = speaker, SpeakerSide(manifest, speaker, chosen.crop)
         ahead = generator.hop if gpu else 1
         renderer = make_renderer(manifest.renderer, engines, manifest.preview, ahead=ahead) if render else NoPictures()
         self._chain = Chain(
-            speaker=self._windows(generator, self._detector, self._extractors),
+            speaker=self._speakers.windows(generator),
             generator=generator,
-            smoother=make_smoother(generator, engines[manifest.smoother.graphs["smooth"]]),
+            smoother=make_smoother(generator, engines[manifest.smoother.graphs["smooth"]], wanted=chosen.posnet),
             renderer=renderer,
             portraits=[renderer.prepare(each) for each in (several_portraits(portrait) if render else [""])],
             mean_face=np.array(manifest.mean_face.values, np.float32),
             lookahead=min(lookahead, renderer.radius),
             clock=clock,
+            settings=chosen,
         )
         self._sharing = Sharing(at_once)
 
@@ -118,6 +119,7 @@ class Listener:
         lookahead: int = WINDOW_RADIUS,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
+        chain: ChainSettings = PUBLISHED,
         render: bool = True,
     ) -> Self:
         """Open a bundle.
@@ -133,6 +135,7 @@ class Listener:
             lookahead: see the class.
             speaker: see the class.
             options: see the class.
+            chain: see the class.
             render: see the class.
 
         Raises:
@@ -140,12 +143,9 @@ class Listener:
                 cannot be opened.
         """
         opened, found, gpu = open_bundle(bundle, renderer, size, device, engines, render=render)
-        at_once = sessions_at_once(opened, gpu, engines)
-        given = partial(
-            cls, lookahead=lookahead, speaker=speaker, options=options, gpu=gpu, render=render, at_once=at_once
-        )
+        given = partial(cls, lookahead=lookahead, speaker=speaker, options=options, chain=chain, gpu=gpu, render=render)
         try:
-            return given(opened.manifest, found, portrait)
+            return given(opened.manifest, found, portrait, at_once=sessions_at_once(opened, gpu, engines))
         except BaseException:
             close_engines(found, gpu)
             raise
@@ -169,6 +169,11 @@ class Listener:
     def generator(self) -> Generator:
         """The generator, with its window and hop."""
         return self._chain.generator
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        """What its reactions are made with, by the names of `ChainSettings`, as it comes to on this bundle."""
+        return asdict(self._chain.settings)
 
     @property
     def lookahead(self) -> int:
@@ -213,7 +218,7 @@ class Listener:
             FeedError: a setting out of range.
             NeedError: the generator reads something of the speaker that nothing gives.
         """
-        chain, track = self._session_chain(speaker), FaceTrack(region=speaker.region or self._speaker.region)
+        chain, track = self._session_chain(speaker), FaceTrack(region=speaker.region or self._known.region)
         chain = chain.drawing(render)
         return Stream(chain, samples=samples, noise=as_noise(seed), track=track, audio=audio, start_s=start_s)
 
@@ -264,7 +269,7 @@ class Listener:
         clip = speaker_for(clip, self.manifest)
         if not clip.has_pictures:
             check_voice_alone(self.manifest.generator.name, ("video",), {}, (), clip.path)
-        return clip_region(clip, detector or self._detector, self.manifest.pfl, progress)
+        return clip_region(clip, detector or self._speakers.detector, self._speakers.pfl, progress)
 
     def react(
         self,
@@ -296,7 +301,7 @@ class Listener:
         """
         clip = speaker_for(clip, self.manifest)
         chain = self._session_chain(speaker, clip)  # what lacks is told before the long search for the face
-        region = speaker.region or self._speaker.region
+        region = speaker.region or self._known.region
         if region is None and self.reads_pictures:
             region = self.find_region(clip, detector=speaker.detector)
         track = FaceTrack(region=region or centre_square((clip.width, clip.height)))
@@ -366,7 +371,7 @@ class Listener:
         chain = replace(self._session_chain(speaker, clip, alone=True), clock=sharing.turn.clock)
         if settings.lookahead is not None:
             chain = replace(chain, lookahead=min(settings.lookahead, chain.renderer.radius))
-        track = FaceTrack(region=speaker.region or self._speaker.region)
+        track = FaceTrack(region=speaker.region or self._known.region)
         stream = Stream(chain, samples=samples, noise=as_noise(chosen_seed(seed, snapshot)), track=track)
         if snapshot is not None:
             stream.go_on_from(snapshot)
@@ -402,39 +407,18 @@ class Listener:
         """Whether the generator sees the speaker; else only what extractors find counts."""
         return "video" in self.generator.needs
 
-    def _windows(
-        self, generator: Generator, detector: FaceDetector, extractors: Mapping[str, Extractor]
-    ) -> SpeakerWindows:
-        view = SpeakerView(detector, self.manifest.pfl, crops="video" in generator.needs)
-        return SpeakerWindows(generator, view, extractors, self.sample_rate_hz)
-
     def _session_chain(
         self, speaker: SpeakerSettings, clip: SpeakerFile | None = None, *, alone: bool = False
     ) -> Chain:
         """The chain of one session, of one clip if that is known, in which the generator gets all that it needs.
 
-        With `alone`, it looks at the speaker beside the engines' work, with a detector of its own where no other was
-        given; where anything else looks, which may not be made for two sessions at once, it takes turns with the
-        engines. On a CPU all of it is work for the same cores, and a session's turn is one of several.
+        With `alone`, it looks at the speaker beside the engines' work, if it can; else it takes turns with them. Where
+        sessions use the engines at the same time, looking is part of their turns.
         """
-        given = {**self._extractors, **open_extractors(speaker.extractors, self.manifest.mean_face.values)}
-        name, needs = self.manifest.generator.name, self.generator.needs
-        require_needs(name, needs, given)
-        if clip is not None:
-            check_clip(name, needs, given, default_sources(name), clip, is_live=alone)
-        needed = [extractor for need, extractor in given.items() if need in self.generator.needs]
-        detector = speaker.detector or self._speaker.detector
-        if alone and self._sharing.places > 1:
-            lock = self._sharing.looking
-            safe = {need: safe_extractor(each, lock) for need, each in given.items()}
-            windows = self._windows(self.generator, safe_detector(detector or self._detector, lock), safe)
-            return replace(self._chain, speaker=windows)
-        if alone and detector is None and all(isinstance(each, Recorded) for each in needed):
-            windows = self._windows(self.generator, BlazeFace(), given)
-            return replace(self._chain, speaker=windows, looks_alone=True)
-        if speaker.detector is not None:
-            return replace(self._chain, speaker=self._windows(self.generator, speaker.detector, given))
-        return replace(self._chain, speaker=self._chain.speaker.with_extractors(given))
+        shared, sharing = self._chain.speaker, self._sharing
+        lock = sharing.looking if alone and sharing.places > 1 else None
+        windows, looks_alone = self._speakers.of_session(self.generator, shared, speaker, clip, alone=alone, lock=lock)
+        return replace(self._chain, speaker=windows, looks_alone=looks_alone)
 
     def close(self) -> None:
         """Close all engines; closing twice is harmless."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -28,3 +29,13 @@ def test_memory_of_a_run_is_measured(exported: Path, tmp_path: Path) -> None:
     python("-c", code.format(clip=clip), PYTHONPATH=str(ROOT / "benchmarks"))
     printed = python("benchmarks/memory.py", exported, MEDIA / "portrait_astronaut_256.png", "--child", clip)
     assert float(printed.split("PEAK")[1]) > 50
+
+
+def test_a_full_split_is_evaluated_figure_by_figure(tmp_path: Path) -> None:
+    code = "import evaluation, json; print(json.dumps(evaluation.full_split(2)))"
+    found = json.loads(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks"), TMPDIR=str(tmp_path)))
+    assert found["case"] == {"clips": 2, "samples": 10, "frames": 750, "neighbours": 8}
+    for features in ("25 features", "58 features"):
+        assert {"reading", "FRCorr", "FRDist", "FRDvs", "FRVar", "FRDiv", "FRSyn"} <= found[features]["seconds"].keys()
+        assert found[features]["peak_gb"] > 0.05
+    assert not list(tmp_path.iterdir())

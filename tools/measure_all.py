@@ -41,7 +41,7 @@ STEPS: dict[str, Words] = {
     "webrtc": ("webrtc.py",),
     "sessions": ("live/sessions.py", CLIPS[1], PORTRAIT),
     "baselines": ("baselines.py", CLIPS[0]),
-    "evaluation": ("evaluation.py", "--rounds", 5),
+    "evaluation": ("evaluation.py", "--rounds", 5, "--full-split"),
     "crop": ("dataset/crop.py", "@opencv4", *CLIPS),
     "behaviour": ("accuracy/behaviour.py",),
     "generators": (

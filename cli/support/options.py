@@ -15,7 +15,7 @@ import typer
 from pflx.engines.graphs.threads import most_threads
 
 if TYPE_CHECKING:
-    from pflx.runtime import EngineSettings, GeneratorOptions, SpeakerSettings
+    from pflx.runtime import ChainSettings, EngineSettings, GeneratorOptions, SpeakerSettings
 
 
 class Engine(StrEnum):
@@ -32,6 +32,22 @@ class Renderer(StrEnum):
 
     PIRENDER = "pirender"
     WARP = "warp"
+
+
+class Crop(StrEnum):
+    """What is cropped out of a speaker's pictures; but for the first, the words of `pflx crop --pfl`."""
+
+    PFL = "pfl"
+    RELEASE = "release"
+    PAPER = "paper"
+    FLOATING = "floating"
+
+
+class History(StrEnum):
+    """What a generator sees of its own past."""
+
+    GENERATED = "generated"
+    ADJUSTED = "adjusted"
 
 
 class Solver(StrEnum):
@@ -141,6 +157,30 @@ class DenoisingOptions:
 
         solver = None if self.solver is None else _SOLVERS[self.solver]
         return GeneratorOptions(steps=self.steps, solver=solver, history=self.history)
+
+
+@dataclass(frozen=True)
+class ChainOptions:
+    """What is left out of the published chain, or exchanged; see `ChainSettings`."""
+
+    without_posnet: Annotated[
+        bool, typer.Option("--without-posnet", help="Join no segments: show them as they were generated.")
+    ] = False
+    crop: Annotated[
+        Crop,
+        typer.Option(help="Of the speaker: the bundle's fixed region, release or paper, or the nose in the middle."),
+    ] = Crop.PFL
+    generator_history: Annotated[
+        History, typer.Option(help="What the generator sees of its own past: before PosNet, or after.")
+    ] = History.GENERATED
+
+    def chosen(self) -> ChainSettings:
+        """As the runtime takes them."""
+        from pflx.runtime import ChainSettings
+
+        return ChainSettings(
+            posnet=not self.without_posnet, crop=self.crop.value, generator_history=self.generator_history.value
+        )
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:

@@ -21,6 +21,7 @@ from pflx.runtime.dataset.seal import SEAL, Seal, difference, from_array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
 from pflx.runtime.speaker.extractor import ExtractorError
 from pflx.runtime.speaker.recorded import read_recorded
+from pflx.runtime.stream.chain import PUBLISHED
 
 _EMOTION, _SEED = "emotion", "seed"
 _TRACKS = {"coefficients": COEFFICIENTS, "generated_pose": POSE.stop - POSE.start, _EMOTION: 25}
@@ -49,7 +50,7 @@ class Collected:
         missing: the others.
         arrays: `coefficients` [N, M, T, 58], `generated_pose` [N, M, T, 6] and, if the generator tells it, `emotion`
             [N, M, T, 25]; `listener_gt` and `speaker` [N, T, 25 or 58] where every row names files of them; `ids` and
-            `seeds` [N], and `fps`, `hop`, `untrained` as in every row.
+            `seeds` [N], and `fps`, `hop`, `untrained`, `posnet`, `crop` and `generator_history` as in every row.
         left_out: why there is no `listener_gt`, or no `speaker`.
     """
 
@@ -97,11 +98,12 @@ def collect(
     need = _EMOTION if _EMOTION in tracks else "coefficients"
     true, left_out = _true(rows, need, tracks[need].shape[2])
     seeds = np.array([each[_SEED] for each in kept], np.int64)
+    chain = {name: np.array(index.seal[name]) for name in vars(PUBLISHED) if name in index.seal}
     numbers = {name: kept[0][name] for name in _NUMBERS}
     return Collected(
         rows=rows,
         missing=missing,
-        arrays={**tracks, **true, "ids": np.array([row.id for row in rows]), "seeds": seeds, **numbers},
+        arrays={**tracks, **true, "ids": np.array([row.id for row in rows]), "seeds": seeds, **numbers, **chain},
         left_out=left_out,
     )
 

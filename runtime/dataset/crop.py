@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,10 +17,17 @@ from pflx.runtime.media.decoder import opened
 from pflx.runtime.media.video_writer import VideoWriter
 from pflx.runtime.speaker.face_track import LOST_AFTER_FRAMES
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
-from pflx.runtime.speaker.landmarks import NOSE, FaceMesh
-from pflx.runtime.speaker.pfl import Box, Region, centre_square, choose_released, crop, fixed_region, floating_region
-
-CropMode: TypeAlias = Literal["release", "paper", "floating"]
+from pflx.runtime.speaker.landmarks import FaceMesh
+from pflx.runtime.speaker.pfl import (
+    Box,
+    CropMode,
+    Region,
+    centre_square,
+    choose_released,
+    crop,
+    fixed_region,
+    floating_region,
+)
 
 SEVERAL_SHARE = 0.1
 """From this share of frames with more than one face on, the clip counts as one of several faces."""
@@ -249,8 +256,7 @@ class _Search:
     def _look(self, picture: UInt8Array, previous: Box | None, index: int) -> _Look:
         boxes = [face.box for face in self._detector.detect(picture) if np.isfinite(face.box).all()]
         box = choose_released(boxes, previous, index)
-        mesh = None if self._mesh is None or box is None else self._mesh.find_in(picture, box)
-        nose = None if mesh is None else (float(mesh.points[NOSE, 0]), float(mesh.points[NOSE, 1]))
+        nose = None if self._mesh is None or box is None else self._mesh.nose_in(picture, box)
         return _Look(box, len(boxes), nose)
 
 

@@ -17,6 +17,7 @@ from pflx.runtime.dataset.maker import Job, RowMaker
 from pflx.runtime.dataset.rows import Row, RowError, check_rows, shard_of
 from pflx.runtime.dataset.seal import DatasetSettings, Seal, difference, read_seal, settings_seal
 from pflx.runtime.dataset.workers import made_by_workers
+from pflx.runtime.frames.coefficients import check_lookahead
 
 INDEX = "dataset.json"
 """What a data set's folder has its rows and settings in."""
@@ -192,6 +193,7 @@ def _check_settings(settings: DatasetSettings, workers: int) -> None:
     for name, value in (("samples", settings.samples), ("workers", workers)):
         if value < 1:
             raise FeedError(f"{name} is {value}; give 1 or more.")
+    check_lookahead(settings.lookahead)
     if settings.seed < 0:
         raise FeedError(f"seed is {settings.seed}; take 0 or more.")
     if settings.duration_s is not None and not 0 < settings.duration_s < math.inf:

@@ -18,11 +18,6 @@ from pflx.runtime.media.pictures import fit_picture
 from pflx.runtime.media.video_writer import VideoWriter
 
 
-def numbered(output: Path, samples: int) -> list[Path]:
-    """The places of the videos of several reactions: `NAME-0.mp4` and so on."""
-    return [output.with_stem(f"{output.stem}-{sample}") for sample in range(samples)]
-
-
 class Film:
     """The videos of a reaction: one per sample, or one with the speaker on the left. Opened before any work is done.
 

@@ -12,13 +12,13 @@ from typing import Any, Self
 from pflx.engines import PflxError
 from pflx.engines.files.writer import OutputError, write_whole
 from pflx.runtime.builtin import DEMO
-from pflx.runtime.dataset.film import Film, numbered
-from pflx.runtime.dataset.manifest import CLIPS
+from pflx.runtime.dataset.film import Film
 from pflx.runtime.dataset.rows import Row, RowError
 from pflx.runtime.dataset.seal import SEAL, DatasetSettings, Seal, row_seal, to_array
 from pflx.runtime.dataset.track import ReactionTrack
 from pflx.runtime.listener import Listener
-from pflx.runtime.media.clip import SpeakerFile, open_speaker
+from pflx.runtime.media.clip import CLIPS, SpeakerFile, open_speaker
+from pflx.runtime.media.video_writer import numbered
 from pflx.runtime.rendering.renderers import Portrait
 from pflx.runtime.speaker.settings import SpeakerSettings
 
@@ -66,7 +66,7 @@ class Job:
         if not self.settings.video:
             return []
         video, samples = self.folder / f"{row.id}.mp4", self.settings.samples
-        return [video] if samples == 1 else numbered(video, samples)
+        return numbered(video, samples)
 
     def row_seal(self, row: Row) -> Seal:
         """What a row is to be made with."""
@@ -97,6 +97,7 @@ class RowMaker:
             lookahead=settings.lookahead,
             speaker=SpeakerSettings(extractors=settings.extractors),
             options=settings.options,
+            chain=settings.chain,
             render=settings.video,
         )
 
@@ -147,7 +148,7 @@ class RowMaker:
         if not track.n_frames:
             raise RowError(f"{row.speaker} gave no frame. Give a longer clip.")
         seal = to_array(job.row_seal(row))
-        track.write(job.place(row), speaker.region, listener.manifest, **{SEAL: seal})
+        track.write(job.place(row), speaker.region, listener.manifest, **listener.made_with, **{SEAL: seal})
 
     def _clip(self, row: Row) -> SpeakerFile:
         if row.speaker.is_dir():

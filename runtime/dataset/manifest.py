@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pflx.runtime.dataset.rows import Row, RowError, check_rows, fault_of_id
-
-CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv", ".3gp"}
-"""Suffixes of files in a folder that are taken for clips."""
+from pflx.runtime.media.clip import CLIPS
 
 _PATHS = ("speaker", "sound", "portrait", "coefficients", "emotion")
 _COLUMNS = ("id", *_PATHS, "seed", "listener")

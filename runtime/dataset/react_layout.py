@@ -12,8 +12,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from pflx.runtime.dataset.manifest import CLIPS
 from pflx.runtime.dataset.rows import Row, RowError, check_rows
+from pflx.runtime.media.clip import CLIPS
 
 _PERSONS = {
     "NoXI": {"Expert_video": "P1", "Novice_video": "P2"},

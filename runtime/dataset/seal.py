@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings
 from pflx.runtime.dataset.rows import Row
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.generators import GeneratorOptions
+from pflx.runtime.stream.chain import PUBLISHED, ChainSettings
 
 SEAL = "seal"
 """Of the array in a row's file."""
@@ -40,6 +41,7 @@ class DatasetSettings:
         device: see `Listener.open`.
         engines: see `Listener.open`.
         options: see `Listener.open`.
+        chain: see `Listener.open`.
         extractors: what gives the speakers' `coefficients` or `emotion` where a row names no file of them; what
             `open_extractor` takes.
     """
@@ -53,6 +55,7 @@ class DatasetSettings:
     device: str = "cpu"
     engines: EngineSettings = AS_IT_IS
     options: GeneratorOptions = field(default_factory=GeneratorOptions)
+    chain: ChainSettings = PUBLISHED
     extractors: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,6 +72,7 @@ def settings_seal(bundle: Bundle, settings: DatasetSettings) -> Seal:
         "precision": engines.precision or bundle.manifest.precision,
         "device": settings.device.partition(":")[0],
         "options": {name: str(value) for name, value in sorted(settings.options.given.items())},
+        **asdict(settings.chain.on(bundle.manifest)),
         "extractors": dict(sorted(settings.extractors.items())),
         "pictures": {"lookahead": settings.lookahead, "renderer": settings.renderer} if settings.video else None,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pflx.runtime.evaluation.challenge import fr_corr, fr_div, fr_dvs, fr_var
 from pflx.runtime.evaluation.distance import fr_dist
 from pflx.runtime.evaluation.evaluate import Inputs, evaluate
-from pflx.runtime.evaluation.flicker import judge_pictures
+from pflx.runtime.evaluation.pictures.flicker import judge_pictures
 from pflx.runtime.evaluation.predictions import (
     InputError,
     InputMissingError,

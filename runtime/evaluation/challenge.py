@@ -8,7 +8,7 @@ traps (sums over K, K = 1) are kept, as published figures have them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ def fr_dvs(pred: Array) -> float:
     return 2 * spread / ((n - 1) * int(mean.size))
 
 
-def fr_corr(pred: Array, listener: Array, neighbours: Array) -> float:
+def fr_corr(pred: Array, listener: Array, neighbours: Array, count: Callable[[int], None] = lambda _: None) -> float:
     """FRCorr, higher is closer: concordance with the best of the appropriate reactions.
 
     The largest concordance correlation coefficient over the neighbours of a clip, mean over clips, *summed* over
@@ -65,12 +65,13 @@ def fr_corr(pred: Array, listener: Array, neighbours: Array) -> float:
         pred: `[N, K, T, D]`.
         listener: `[N, T, D]` true reactions.
         neighbours: `[N, N]`, 1 where reaction j (column) is appropriate to clip n (row).
+        count: is told how many clips are done.
     """
     truth = _moments(listener)
-    best = [
-        _concordance(_moments(clip), truth.only(near)).max(axis=1)
-        for clip, near in zip(pred, neighbour_rows(neighbours), strict=True)
-    ]
+    best = []
+    for clip, near in zip(pred, neighbour_rows(neighbours), strict=True):
+        best.append(_concordance(_moments(clip), truth.only(near)).max(axis=1))
+        count(len(best))
     return float(np.mean(best, axis=0).sum())
 
 
@@ -110,8 +111,10 @@ class _Moments:
 def _moments(tracks: Array) -> _Moments:
     by_feature = np.moveaxis(tracks, -1, 0).astype(np.float64)
     mean = by_feature.mean(axis=2)
-    centred = by_feature - mean[..., None]
-    return _Moments(centred, mean, np.sqrt(np.square(centred).mean(axis=2)))
+    centred = by_feature
+    centred -= mean[..., None]
+    variance = np.stack([np.square(feature).mean(axis=1) for feature in centred])  # one by one: no second copy of all
+    return _Moments(centred, mean, np.sqrt(variance))
 
 
 def _concordance(pred: _Moments, truth: _Moments) -> Array:

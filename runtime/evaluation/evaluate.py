@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy as np
 from pflx.engines import Array, BackendMissingError, FeedError
 from pflx.runtime.evaluation.challenge import fr_corr, fr_div, fr_dvs, fr_var
 from pflx.runtime.evaluation.distance import FEATURES, fr_dist
-from pflx.runtime.evaluation.flicker import judge_pictures
+from pflx.runtime.evaluation.pictures.frechet import STEP, RealPictures
+from pflx.runtime.evaluation.pictures.videos import Progress, Shown, judge_videos, videos_of
 from pflx.runtime.evaluation.predictions import WITH_POSNET, WITHOUT_POSNET, InputError, Predictions
 from pflx.runtime.evaluation.results import (
     NAMES,
@@ -24,16 +25,13 @@ from pflx.runtime.evaluation.results import (
     LeftOut,
     Motion,
     PictureFigures,
+    Realism,
     UndefinedError,
 )
 from pflx.runtime.evaluation.smoothness import judge_motion
 from pflx.runtime.evaluation.synchrony import lags
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE
 from pflx.runtime.frames.timing import FPS
-from pflx.runtime.media.clip import open_speaker
-
-Progress = Callable[[str, int, int | None], None]
-"""What is being done, steps done, steps in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,10 @@ class Inputs:
         listener: `[N, T, D]` true reactions.
         speaker: `[N, T, D]`.
         neighbours: `[N, N]`; None: to every clip its own reaction only is appropriate.
-        video: rendered from the predictions.
+        video: rendered from the predictions: of one clip, or the folder that `pflx batch --video` made.
+        steadiness: whether flicker and flow of the videos are wanted; they take long.
+        real: real pictures, for FRRea.
+        vbench: what VBench said of the videos, see `pictures.vbench`.
         hop: frames of a segment, where the predictions do not say.
         posnet: True for the track with PosNet only, False for the one without; None for all.
         all_samples: FRSyn of all reactions too.
@@ -56,6 +57,9 @@ class Inputs:
     speaker: Array | None = None
     neighbours: Array | None = None
     video: Path | None = None
+    steadiness: bool = True
+    real: RealPictures | None = None
+    vbench: Mapping[str, float] = field(default_factory=dict)
     hop: int | None = None
     posnet: bool | None = None
     all_samples: bool = False
@@ -66,13 +70,14 @@ class Inputs:
         tracks = dict(self.predictions.tracks)
         if self.posnet is None:
             return tracks
-        if WITHOUT_POSNET not in tracks:
+        wanted, other = (WITH_POSNET, WITHOUT_POSNET) if self.posnet else (WITHOUT_POSNET, WITH_POSNET)
+        if wanted not in tracks:
             option = "--with-posnet" if self.posnet else "--without-posnet"
             raise FeedError(
-                f"{self.predictions.path} holds one track only. Leave out {option}, or give what "
-                "pflx run --coefficients wrote."
+                f"{self.predictions.path} holds one track only, {next(iter(tracks))}. Leave out {option}, or give what "
+                f"pflx run --coefficients wrote {wanted}."
             )
-        del tracks[WITHOUT_POSNET if self.posnet else WITH_POSNET]
+        tracks.pop(other, None)
         return tracks
 
     @property
@@ -95,18 +100,20 @@ def evaluate(inputs: Inputs, *, command: str = "", progress: Progress = lambda *
     Raises:
         FeedError: inputs contradict one another.
         InputError: an input has another shape than the predictions.
-        MediaError: the video cannot be read.
+        MediaError: a video cannot be read.
     """
     tracks, hop = inputs.tracks, inputs.known_hop
     fps = inputs.predictions.fps or FPS
     clips, samples, frames = inputs.predictions.shape
     _check_shapes(inputs, tracks)
     left_out: list[LeftOut] = []
-    pictures = _pictures(inputs, hop, left_out, progress)
-    challenge = [
-        _challenge(inputs, name, track, left_out, lambda figure: progress(figure, 0, None))
-        for name, track in tracks.items()
-    ]
+    videos = [] if inputs.video is None else videos_of(inputs.video, inputs.predictions)
+    pictures = _pictures(inputs, videos, hop, left_out, progress)
+    realism = _realism(inputs, videos, left_out, progress)
+    if not inputs.vbench:
+        why = "pass --vbench RESULT.json of VBench, which takes the folder that --vbench-folder DIR writes"
+        left_out.append(LeftOut(figure="VBench", why=why))
+    challenge = [_challenge(inputs, name, track, left_out, progress) for name, track in tracks.items()]
     motion = list(chain.from_iterable(_motion(name, track, hop, fps, left_out) for name, track in tracks.items()))
     return Evaluation(
         command=command,
@@ -118,10 +125,13 @@ def evaluate(inputs: Inputs, *, command: str = "", progress: Progress = lambda *
         fps=fps,
         hop=hop,
         untrained=inputs.predictions.untrained,
+        chain=list(inputs.predictions.chain),
         neighbours=None if inputs.neighbours is None else float(inputs.neighbours.sum(axis=1).mean()),
         challenge=challenge,
         motion=motion,
         pictures=pictures,
+        realism=realism,
+        vbench=dict(inputs.vbench),
         left_out=left_out,
     )
 
@@ -147,9 +157,7 @@ def _check_shapes(inputs: Inputs, tracks: Mapping[str, Array]) -> None:
         raise InputError(f"The neighbours are {list(inputs.neighbours.shape)}; there are {clips} clips.")
 
 
-def _challenge(
-    inputs: Inputs, name: str, track: Array, left_out: list[LeftOut], report: Callable[[str], None]
-) -> Challenge:
+def _challenge(inputs: Inputs, name: str, track: Array, left_out: list[LeftOut], progress: Progress) -> Challenge:
     """The challenge's figures of one track."""
     found: dict[str, Any] = {}
     truth, speaker = (
@@ -157,31 +165,38 @@ def _challenge(
         for array in (inputs.listener, inputs.speaker)
     )
     near = np.eye(len(track)) if inputs.neighbours is None else inputs.neighbours
+
+    def clip_by_clip(figure: str) -> Callable[[int], None]:
+        return lambda done: progress(figure, done, len(track))
+
     figures: dict[str, Callable[[], float]] = {
-        "fr_corr": lambda: fr_corr(track, _needed(truth, inputs.listener, "listener", track), near),
-        "fr_dist": lambda: _distance(track, truth, inputs.listener, near),
+        "fr_corr": lambda: fr_corr(
+            track, _needed(truth, inputs.listener, "listener", track), near, clip_by_clip("FRCorr")
+        ),
+        "fr_dist": lambda: _distance(track, truth, inputs.listener, near, clip_by_clip("FRDist")),
         "fr_dvs": lambda: fr_dvs(track),
         "fr_var": lambda: fr_var(track),
         "fr_div": lambda: fr_div(track),
     }
-    for field, tell in figures.items():
-        report(NAMES[field])
-        with _leaving_out(NAMES[field], name, left_out):
-            found[field] = tell()
-    report(NAMES["fr_syn"])
+    for figure, tell in figures.items():
+        progress(NAMES[figure], 0, None)
+        with _leaving_out(NAMES[figure], name, left_out):
+            found[figure] = tell()
     with _leaving_out(NAMES["fr_syn"], name, left_out):
         heard = _needed(speaker, inputs.speaker, "speaker", track)
-        trailing = lags(track if inputs.all_samples else track[:, :1], heard)
+        trailing = lags(track if inputs.all_samples else track[:, :1], heard, clip_by_clip("FRSyn"))
         found |= {"fr_syn": float(trailing[:, 0].mean()), "lags": trailing.tolist()}
         if inputs.all_samples:
             found["fr_syn_all"] = float(trailing.mean())
     return Challenge(track=name, features=track.shape[-1], **found)
 
 
-def _distance(track: Array, truth: Array | None, given: Array | None, near: Array) -> float:
+def _distance(
+    track: Array, truth: Array | None, given: Array | None, near: Array, count: Callable[[int], None]
+) -> float:
     if track.shape[-1] != FEATURES:  # said first: a listener would not help
         raise UndefinedError(f"it is defined for the {FEATURES} emotion features only, not for {track.shape[-1]}")
-    return fr_dist(track, _needed(truth, given, "listener", track), near)
+    return fr_dist(track, _needed(truth, given, "listener", track), near, count)
 
 
 def _needed(matching: Array | None, given: Array | None, name: str, track: Array) -> Array:
@@ -221,30 +236,35 @@ def _motion(name: str, track: Array, hop: int | None, fps: float, left_out: list
     return found
 
 
-def _pictures(inputs: Inputs, hop: int | None, left_out: list[LeftOut], progress: Progress) -> PictureFigures | None:
-    """Flicker and dynamic degree of the video; where the speaker is in it, of the first reaction beside it."""
-    if inputs.video is None:
-        left_out.append(LeftOut(figure="flicker and dynamic degree", why="pass --video FILE, rendered from these"))
+def _pictures(
+    inputs: Inputs, videos: Sequence[Path], hop: int | None, left_out: list[LeftOut], progress: Progress
+) -> PictureFigures | None:
+    """Flicker and dynamic degree of the videos; where the speaker is in one, of the first reaction beside it."""
+    figures = "flicker and dynamic degree"
+    if not inputs.steadiness:
         return None
-    clips, samples, frames = inputs.predictions.shape
-    if clips > 1:
-        raise FeedError(f"--video {inputs.video} is one clip, {inputs.predictions.path} holds {clips}. Leave it out.")
-    clip = open_speaker(inputs.video)
-    beside = inputs.predictions.hop is not None and clip.width == clip.height * (1 + samples)
-    edges = slice(clip.height, 2 * clip.height) if beside else slice(None)
-    shown = 0
+    if inputs.video is None:
+        left_out.append(LeftOut(figure=figures, why="pass --video FILE or FOLDER, rendered from these"))
+        return None
+    with _leaving_out(figures, "", left_out):
+        return judge_videos(inputs.video, videos, inputs.predictions, hop=hop, progress=progress)
+    return None
 
-    def pictures() -> Iterator[Array]:
-        nonlocal shown
-        for picture in chain.from_iterable(chunk.video for chunk in clip.chunks()):
-            shown += 1
-            progress("comparing pictures", shown, frames)
-            yield picture[:, edges]
 
-    part = "the first reaction, right of the speaker" if beside else "the whole picture"
-    figures = None
-    with _leaving_out("flicker and dynamic degree", "", left_out):
-        figures = judge_pictures(pictures(), hop=hop, path=str(inputs.video), part=part)
-    if shown != frames:
-        raise FeedError(f"{inputs.video} has {shown} frames, {inputs.predictions.path} has {frames}: not of one run.")
-    return figures
+def _realism(inputs: Inputs, videos: Sequence[Path], left_out: list[LeftOut], progress: Progress) -> Realism | None:
+    """FRRea of every 30th frame of the videos."""
+    if inputs.real is None or inputs.video is None:
+        needs = [] if inputs.video else ["--video FILE or FOLDER"]
+        needs += [] if inputs.real else ["--fid-network NET.onnx and --real FOLDER of real pictures or clips"]
+        left_out.append(LeftOut(figure="FRRea", why=f"pass {', '.join(needs)}"))
+        return None
+    frames = (
+        picture
+        for video in videos
+        for index, picture in enumerate(Shown(video, inputs.predictions))
+        if index % STEP == 0
+    )
+    total = len(videos) * -(-inputs.predictions.shape[2] // STEP)
+    with _leaving_out("FRRea", "", left_out):
+        return inputs.real.distance_to(frames, lambda done: progress("FRRea", done, total))
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,9 +42,11 @@ class Predictions:
         fps: frames per second; None where the file does not say.
         hop: frames of a segment; None where the file does not say.
         untrained: seed of made-up weights; None for trained ones, or where the file does not say.
+        chain: what of the chain was left out or exchanged, in words; empty where the file does not say.
         listener: `[N, T, D]` true reactions that came with them.
         speaker: `[N, T, D]` that came with them.
         neighbours: `[N, N]` that came with them.
+        ids: what the clips are called; empty where the file does not say.
     """
 
     path: Path
@@ -52,9 +54,11 @@ class Predictions:
     fps: float | None = None
     hop: int | None = None
     untrained: int | None = None
+    chain: tuple[str, ...] = ()
     listener: Array | None = field(default=None, repr=False)
     speaker: Array | None = field(default=None, repr=False)
     neighbours: Array | None = field(default=None, repr=False)
+    ids: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,6 +95,7 @@ def read_predictions(path: Path) -> Predictions:
         listener=None if listener is None else _track(path, listener),
         speaker=None if speaker is None else _track(path, speaker),
         neighbours=None if neighbours is None else _checked_neighbours(path, neighbours, clips),
+        ids=_ids(path, arrays, clips),
     )
 
 
@@ -130,7 +135,9 @@ def _of_run(path: Path, arrays: Mapping[str, Array]) -> Predictions:
         )
     generated = shown.copy()
     generated[..., POSE] = pose
-    tracks = {WITH_POSNET: shown, WITHOUT_POSNET: generated}
+    posnet = bool(_number(path, arrays, "posnet", 1))
+    # Without PosNet, both are the same.
+    tracks = {WITH_POSNET: shown, WITHOUT_POSNET: generated} if posnet else {WITHOUT_POSNET: shown}
     if "emotion" in arrays:
         tracks[EMOTION] = arrays["emotion"]
     batches = {name: _batch(path, track, name, "[S, T, D]", 4) for name, track in tracks.items()}
@@ -145,6 +152,7 @@ def _of_run(path: Path, arrays: Mapping[str, Array]) -> Predictions:
         fps=fps,
         hop=int(hop) or None,
         untrained=None if untrained < 0 else int(untrained),
+        chain=(*(() if posnet else (WITHOUT_POSNET,)), *_words(path, arrays)),
     )
 
 
@@ -208,6 +216,27 @@ def _checked_neighbours(path: Path, array: Array, clips: int) -> Array:
         row = int(np.argmin(array.any(axis=1)))
         raise InputError(f"{path}: row {row} has no neighbour. Set at least [{row}, {row}] to 1.")
     return array
+
+
+def _ids(path: Path, arrays: Mapping[str, Array], clips: int) -> tuple[str, ...]:
+    if "ids" not in arrays:
+        return ()
+    ids = arrays["ids"]
+    if ids.shape != (clips,) or ids.dtype.kind != "U" or len(set(ids.tolist())) < clips:
+        raise InputError(
+            f"{path}: ids {list(ids.shape)} of {ids.dtype} do not name {clips} clips. Give one name to each."
+        )
+    return tuple(ids.tolist())
+
+
+def _words(path: Path, arrays: Mapping[str, Array]) -> Iterator[str]:
+    """How the speaker was cropped, and what history a generator had; that which all have is not told."""
+    for key in ("crop", "generator_history"):
+        word = arrays.get(key, np.array(""))
+        if word.size != 1 or word.dtype.kind != "U":
+            raise InputError(f"{path}: {key} is {word.dtype} {list(word.shape)}, not a word.")
+        if word.item() not in ("", "generated"):
+            yield f"{key} {word.item()}".replace("_", " ")
 
 
 def _number(path: Path, arrays: Mapping[str, Array], key: str, default: float) -> float:

@@ -103,13 +103,16 @@ class Motion(_Record, frozen=True, kw_only=True):
 
 
 class PictureFigures(_Record, frozen=True, kw_only=True):
-    """How steady pictures are, and how much moves in them. See `flicker`.
+    """How steady pictures are, and how much moves in them. See `pictures.flicker`.
 
     Attributes:
-        path: the video; empty where it was no file.
+        path: the video, or the folder of videos; empty where it was no file.
         part: what of each picture was looked at.
-        frames: how many.
+        videos: how many.
+        frames: of each.
         flicker: mean absolute difference of consecutive pictures, levels of 255.
+        temporal_flickering: VBench's: (255 - the same of pictures that were not scaled) / 255, mean over videos.
+            Source: VBench 45e79ec, temporal_flickering.
         unexplained_flicker: the same after the motion was taken out; None where no pixel could be followed.
         dynamic_degree: mean of the fastest 5 % of the optical flow, pixels a frame at a shorter side of 256.
         flicker_at_borders: `unexplained_flicker` at borders; None where segments are not known.
@@ -118,12 +121,37 @@ class PictureFigures(_Record, frozen=True, kw_only=True):
 
     path: str = ""
     part: str = ""
+    videos: int = 1
     frames: int
     flicker: float
+    temporal_flickering: float
     unexplained_flicker: float | None
     dynamic_degree: float
     flicker_at_borders: Border | None = None
     flow_at_borders: Border | None = None
+
+
+class Realism(_Record, frozen=True, kw_only=True, rename={"fr_rea": "FRRea"}):
+    """FRRea, a Fréchet distance of pictures. See `pictures.frechet`.
+
+    Attributes:
+        fr_rea: squared distance, 0 and up.
+        network: the file of the network.
+        features: D of the network.
+        pictures: rendered ones.
+        real: real ones.
+    """
+
+    fr_rea: float
+    network: str
+    features: int
+    pictures: int
+    real: int
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are no more pictures than features, so that a covariance has directions without any spread."""
+        return min(self.pictures, self.real) <= self.features
 
 
 class LeftOut(_Record, frozen=True, kw_only=True):
@@ -154,10 +182,13 @@ class Evaluation(_Record, frozen=True, kw_only=True):
         fps: frames per second.
         hop: frames of a segment; None where it is not known.
         untrained: seed of made-up weights; None for trained ones, or where it is not known.
+        chain: what of the chain was left out or exchanged, in words; empty where it is not known.
         neighbours: how many reactions are appropriate to a clip on average; None where every clip has its own only.
         challenge: figures of each track.
         motion: rotation and translation of each track that has a pose.
-        pictures: of the video.
+        pictures: of the videos.
+        realism: of the videos, against real pictures.
+        vbench: dimensions that VBench judged, 0…1, mean over videos.
         left_out: what is not there.
     """
 
@@ -171,15 +202,18 @@ class Evaluation(_Record, frozen=True, kw_only=True):
     fps: float
     hop: int | None
     untrained: int | None
+    chain: list[str] = []
     neighbours: float | None
     challenge: list[Challenge]
     motion: list[Motion]
     pictures: PictureFigures | None = None
+    realism: Realism | None = None
+    vbench: dict[str, float] = {}
     left_out: list[LeftOut]
 
 
-def save_evaluation(path: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation as JSON that appears at its path complete, or not at all.
+def save_evaluation(path: Path, evaluation: msgspec.Struct) -> None:
+    """Write an evaluation, or a comparison of several, as JSON that appears at its path complete, or not at all.
 
     Raises:
         OutputError: it cannot be written.

@@ -17,6 +17,8 @@ MIN_INSIDE = 8
 """Below, the standard deviation inside is itself off by more than a quarter."""
 
 _DERIVATIVE_FRAMES = 4
+_AT_ONCE = 256
+"""Tracks whose derivatives are in memory together."""
 
 
 def judge_motion(
@@ -47,21 +49,29 @@ def judge_motion(
     """
     if motion.shape[1] < _DERIVATIVE_FRAMES:
         raise UndefinedError(f"jerk takes {_DERIVATIVE_FRAMES} frames, there are {motion.shape[1]}")
-    steps = np.diff(motion.astype(np.float64), axis=1)
-    jump = np.diff(steps, n=2, axis=1) / -2  # index i is of frame i + 2, and reads the steps into frames i + 1 … i + 3
-    turn = steps[:, 2:] - steps[:, :-2]  # likewise
-    accelerations = np.diff(steps, axis=1)
-    push = accelerations[:, 3:] - accelerations[:, :-3]  # index i is of frame i + 3, and reads i + 1 … i + 5
+    portions = [motion[start : start + _AT_ONCE] for start in range(0, len(motion), _AT_ONCE)]
+    jump, turn, push, jerk, speed = map(np.concatenate, zip(*map(_derivatives, portions), strict=True))
     return Motion(
         track=track,
         quantity=quantity,
         unit=unit,
-        jump=compare_borders(_sizes(jump), hop, first=2, reach=1),
-        velocity_jump=compare_borders(_sizes(turn) * fps, hop, first=2, reach=1),
-        acceleration_jump=compare_borders(_sizes(push) * fps**2, hop, first=3, reach=2),
-        jerk=float(_sizes(np.diff(steps, n=2, axis=1)).mean() * fps**3),
-        speed=float(_sizes(steps).mean() * fps),
+        jump=compare_borders(jump, hop, first=2, reach=1),
+        velocity_jump=compare_borders(turn * fps, hop, first=2, reach=1),
+        acceleration_jump=compare_borders(push * fps**2, hop, first=3, reach=2),
+        jerk=float(jerk.mean() * fps**3),
+        speed=float(speed.mean() * fps),
     )
+
+
+def _derivatives(motion: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Sizes of the jump, turn, push, third derivative and step of each frame of `[M, T, 3]`, `[M, T - …]` each."""
+    steps = np.diff(motion.astype(np.float64), axis=1)
+    bend = np.diff(steps, n=2, axis=1)
+    turn = steps[:, 2:] - steps[:, :-2]
+    accelerations = np.diff(steps, axis=1)
+    push = accelerations[:, 3:] - accelerations[:, :-3]  # index i is of frame i + 3, and reads i + 1 … i + 5
+    bent = _sizes(bend)  # index i is of frame i + 2, and reads the steps into frames i + 1 … i + 3; turn likewise
+    return bent / 2, _sizes(turn), _sizes(push), bent, _sizes(steps)
 
 
 def compare_borders(values: Array, hop: int | None, *, first: int, reach: int) -> Border | None:

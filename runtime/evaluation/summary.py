@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pflx.runtime.evaluation.results import NAMES, Border, Evaluation, Motion, PictureFigures
+from pflx.runtime.evaluation.results import NAMES, Border, Evaluation, Motion, PictureFigures, Realism
 from pflx.runtime.text_table import count, table
 
 _BETTER = {
@@ -31,6 +31,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         *_section("Seams: mean at borders of segments (z-score against the inside; 0 is best)", _seams(evaluation)),
         *_section("Motion", _motion(evaluation)),
         *_section("Pictures", _pictures(evaluation.pictures)),
+        *_section("Against real pictures", _realism(evaluation.realism)),
+        *_section("VBench, mean over videos", _vbench(evaluation)),
         *_section("Left out", _left_out(evaluation)),
     ]
 
@@ -44,7 +46,7 @@ def _head(evaluation: Evaluation) -> Iterator[str]:
     hop = "segments not known" if e.hop is None else f"segments of {e.hop} frames"
     yield (
         f"{e.predictions}: {count(e.clips, 'clip')}, {count(e.samples, 'reaction')} to each, {count(e.frames, 'frame')}"
-        f" at {e.fps:g} fps, {hop}"
+        f" at {e.fps:g} fps, {', '.join([hop, *e.chain])}"
     )
     if any(track.fr_corr is not None for track in e.challenge):
         yield (
@@ -60,7 +62,7 @@ def _challenge(evaluation: Evaluation) -> list[str]:
     for field, (better, meaning) in _BETTER.items():
         values = [getattr(track, field) for track in tracks]
         if any(value is not None for value in values):
-            rows.append((NAMES[field], *map(_figure, values), f"{better} is better: {meaning}"))
+            rows.append((NAMES[field], *map(figure, values), f"{better} is better: {meaning}"))
     return table([("", *(track.track for track in tracks)), *rows]) if rows else []
 
 
@@ -94,7 +96,7 @@ def _motion(evaluation: Evaluation) -> list[str]:
     for quantity in _quantities(evaluation):
         motions = _of(evaluation, quantity)
         for name, per, remark in (("jerk", "s³", "lower is smoother"), ("speed", "s", "without any, all is smooth")):
-            values = (_figure(getattr(motion, name)) for motion in motions)
+            values = (figure(getattr(motion, name)) for motion in motions)
             rows.append((f"{quantity}, {name}, {motions[0].unit}/{per}", *values, remark))
     return table([("", *_tracks(evaluation)), *rows]) if rows else []
 
@@ -102,11 +104,16 @@ def _motion(evaluation: Evaluation) -> list[str]:
 def _pictures(pictures: PictureFigures | None) -> list[str]:
     if pictures is None:
         return []
-    unexplained = "n/a" if pictures.unexplained_flicker is None else _figure(pictures.unexplained_flicker)
+    unexplained = "n/a" if pictures.unexplained_flicker is None else figure(pictures.unexplained_flicker)
     rows = [
-        ("flicker, levels of 255", _figure(pictures.flicker), "lower is steadier: difference of consecutive pictures"),
+        ("flicker, levels of 255", figure(pictures.flicker), "lower is steadier: difference of consecutive pictures"),
+        (
+            "temporal flickering",
+            figure(pictures.temporal_flickering),
+            "higher is steadier: VBench's, of unscaled pictures",
+        ),
         ("unexplained flicker, levels", unexplained, "lower is steadier: what is left of it after the optical flow"),
-        ("dynamic degree, px/frame", _figure(pictures.dynamic_degree), "fastest 5 % of the flow, at 256 px"),
+        ("dynamic degree, px/frame", figure(pictures.dynamic_degree), "fastest 5 % of the flow, at 256 px"),
     ]
     borders = (
         ("unexplained flicker at borders", pictures.flicker_at_borders),
@@ -115,7 +122,21 @@ def _pictures(pictures: PictureFigures | None) -> list[str]:
     for name, border in borders:
         if border:
             rows.append((name, _border(border), border.refused or "z-score against the inside"))
-    return [f"  {pictures.path}, {pictures.part}", *table([("", "value"), *rows])]
+    videos = f", {count(pictures.videos, 'video')}" if pictures.videos > 1 else ""
+    return [f"  {pictures.path}, {pictures.part}{videos}", *table([("", "value"), *rows])]
+
+
+def _realism(realism: Realism | None) -> list[str]:
+    if realism is None:
+        return []
+    few = f"; too few for {realism.features:,} features: not to be compared" if realism.too_few else ""
+    remark = f"lower is closer: {realism.pictures:,} pictures, {realism.real:,} real ones{few}"
+    return [f"  {realism.network}", *table([("", "value"), ("FRRea", figure(realism.fr_rea), remark)])]
+
+
+def _vbench(evaluation: Evaluation) -> list[str]:
+    rows = [(name.replace("_", " "), figure(value)) for name, value in evaluation.vbench.items()]
+    return table([("", "value"), *rows]) if rows else []
 
 
 def _left_out(evaluation: Evaluation) -> list[str]:
@@ -148,11 +169,11 @@ def _border(border: Border | None) -> str:
     if border is None or border.at_borders is None:
         return "n/a"
     z = "n/a" if border.z is None else f"{round(border.z, 1) + 0:+}"  # + 0: never "-0.0"
-    return f"{_figure(border.at_borders)} ({z})"
+    return f"{figure(border.at_borders)} ({z})"
 
 
-def _figure(value: float | None) -> str:
-    """Four digits, and no exponent below a million."""
+def figure(value: float | None) -> str:
+    """Four digits, and no exponent below a million; `n/a` of none."""
     if value is None:
         return "n/a"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

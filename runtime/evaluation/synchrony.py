@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -30,7 +32,7 @@ def fr_syn(pred: Array, speaker: Array, *, all_samples: bool = False) -> float:
     return float(lags(pred if all_samples else pred[:, :1], speaker).mean())
 
 
-def lags(pred: Array, speaker: Array) -> Array:
+def lags(pred: Array, speaker: Array, count: Callable[[int], None] = lambda _: None) -> Array:
     """The absolute lag in frames at which each reaction correlates best with the speaker, int64 [N, K].
 
     A feature that does not vary (binarised action units, for one) has no correlation. The first lag without one
@@ -39,11 +41,15 @@ def lags(pred: Array, speaker: Array) -> Array:
     Args:
         pred: `[N, K, T, D]`.
         speaker: `[N, T, D]`.
+        count: is told how many clips are done.
 
     Raises:
         UndefinedError: fewer than 51 frames.
     """
-    best = [np.argmax(lag_correlation(clip, heard), axis=1) for clip, heard in zip(pred, speaker, strict=True)]
+    best = []
+    for clip, heard in zip(pred, speaker, strict=True):
+        best.append(np.argmax(lag_correlation(clip, heard), axis=1))
+        count(len(best))
     offsets: Array = np.abs(np.stack(best) - MAX_LAG)
     return offsets
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo
-from pflx.engines.gpu.placement import kept
+from pflx.engines.gpu.placement import concatenate, kept
 from pflx.engines.graphs.protocol import run_loop
 from pflx.runtime.generators.diffusion import N_STEPS, Solver, check_sampler, updates
 from pflx.runtime.generators.protocol import (
@@ -38,6 +38,9 @@ class PerFRDiffGenerator:
     The public code scales MFCC with the smallest and largest value of the whole clip, its future included. Here the
     bounds are fixed, part of the bundle; what lies outside is clipped, for the network has never seen it.
 
+    A network that was trained with the past listener reads the whole window before, of which the first half was made
+    again and never shown; `remember` gives it the two segments that were shown in its place.
+
     Emotion is told for the coefficients of the segment, before PosNet.
 
     Source: PFLPosNet 6c274a2, `TransformerDenoiser_v5`, config/pos/pos.yaml in test mode.
@@ -56,7 +59,7 @@ class PerFRDiffGenerator:
         self.steps = (n_steps, *(fewer for fewer in _FEWER if fewer < n_steps))
         self._condition, self._denoise = engines["condition"], engines["denoise"]
         self._emotion = engines.get("emotion")
-        self._reads_past = "past" in self._condition.inputs
+        self.reads_itself = "past" in self._condition.inputs
         self._low, self._high = _mfcc_bounds(info)
         self._coefficients = fixed_size(self._denoise, "x", axis=2)
         self.noise_size = self.window * self._coefficients
@@ -64,7 +67,7 @@ class PerFRDiffGenerator:
     def start(self, samples: int) -> State:
         """The state before the first step."""
         shape = (samples, self.window, self._coefficients)
-        past = {"past": zeros(*shape)} if self._reads_past else {}
+        past = {"past": zeros(*shape)} if self.reads_itself else {}
         waiting = zeros(samples, self.hop, self._coefficients)
         return {"made": np.zeros(1, np.int64), "noise": zeros(*shape), "waiting": waiting, **past}
 
@@ -82,11 +85,16 @@ class PerFRDiffGenerator:
         start = state["noise"] if made else noise.reshape(state["noise"].shape)
         window = self._sample(speaker, state, start, self.steps[0] if steps is None else steps)
         after = {**state, "made": state["made"] + 1, "noise": start}
-        if self._reads_past:
+        if self.reads_itself:
             after["past"] = window
         if made:
             return self._reaction(window[:, self.hop :]), after
         return self._reaction(window[:, : self.hop]), {**after, "waiting": window[:, self.hop :].copy()}
+
+    def remember(self, before: State, after: State, shown: Array) -> State:
+        """See `SelfReader`: the past window is the last two segments that were shown; zeros before the first."""
+        past: Array = concatenate([before["past"][:, self.hop :], shown], 1)
+        return {**after, "past": past}
 
     @property
     def is_trained_sampler(self) -> bool:
@@ -125,7 +133,7 @@ class PerFRDiffGenerator:
     ) -> Array:
         """A window of reactions, float32 [M, 50, 58]."""
         given = {"coefficients": speaker["coefficients"][None], "mfcc": self.scaled(speaker["mfcc"])[None]}
-        past = {"past": state["past"]} if self._reads_past else {}
+        past = {"past": state["past"]} if self.reads_itself else {}
         condition = {name: kept(value) for name, value in self._condition.run({**given, **past}).items()}
         steps = [
             {"step": np.array([row]), "update": weights} for row, weights in updates(n_steps, solver or self._solver)

@@ -164,6 +164,26 @@ class TurnTaker(Protocol):
         ...
 
 
+@runtime_checkable
+class SelfReader(Protocol):
+    """What a generator is besides, if it may look back on its own segments."""
+
+    @property
+    def reads_itself(self) -> bool:
+        """Whether this one does."""
+        ...
+
+    def remember(self, before: State, after: State, shown: Array) -> State:
+        """The state after a step as if the segment had been generated as it was shown.
+
+        Args:
+            before: the state before the step.
+            after: the state after it, which remembers the segment as it was generated.
+            shown: float32 [M, hop, 58], the segment after PosNet, mean face subtracted.
+        """
+        ...
+
+
 def reach(generator: Generator, segment: int) -> int:
     """How many speaker frames must be there before segment k can be made.
 

@@ -30,6 +30,7 @@ class ReactFaceGenerator:
     options: ClassVar[frozenset[str]] = frozenset()
     needs: tuple[str, ...] = ("video", "audio")
     is_joined = False
+    reads_itself = True
     steps: tuple[int, ...] = ()
     lead = 0
 
@@ -73,6 +74,10 @@ class ReactFaceGenerator:
             "audio_moments": moments,
         }
         return Reaction(reaction), after
+
+    def remember(self, before: State, after: State, shown: Array) -> State:
+        """See `SelfReader`: the past reaction is what was shown."""
+        return {**after, "past_reaction": shown}
 
 
 def add_moments(moments: Array, audio: Array) -> Array:

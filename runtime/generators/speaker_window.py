@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from pflx.runtime.generators import Generator, SpeakerWindow
 from pflx.runtime.speaker.extractor import NOWHERE, SIZES, Extractor, Place, follow
 from pflx.runtime.speaker.face_track import GENERATOR_SIDE, Cropped, FaceTrack, SpeakerView
 from pflx.runtime.speaker.mfcc import MFCC_SIZE, mfcc
+from pflx.runtime.speaker.pfl import centred
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class SpeakerWindows:
 
     Pictures are cropped, and searched for coefficients and emotion, one by one and in order, so that the result does
     not depend on how they come. Where an extractor finds no face, its last numbers are held; before the first, zeros.
+    Extractors see whole pictures; those of a crop that floats are moved, so that the nose is in the middle.
 
     Args:
         generator: whose windows.
@@ -145,7 +147,8 @@ class SpeakerWindows:
             ahead: what was done for the first of them so far.
         """
         cropped = self._view.crop_ahead(pictures, length, state.face, ahead.cropped)
-        return Ahead(cropped, *self._extract(pictures, frames, state, ahead))
+        seen = replace(ahead, cropped=cropped)
+        return Ahead(cropped, *self._extract(pictures, frames, state, seen))
 
     def step(self, taken: Window, state: SpeakerState, ahead: Ahead) -> tuple[SpeakerWindow, SpeakerState]:
         """The window that ends with the frames taken, and the next state.
@@ -157,6 +160,8 @@ class SpeakerWindows:
         """
         new: dict[str, Array] = {}
         face = state.face
+        if taken.video and self._view.floats:  # what extractors see depends on where the nose is
+            ahead = replace(ahead, cropped=self._view.crop_ahead(taken.video, len(taken.video), face, ahead.cropped))
         if taken.video:
             new["video"], face = self._view.step(taken.video, face, ahead.cropped)
         numbers, places = self._extract(taken.video, taken.frames.tolist(), state, ahead)
@@ -181,10 +186,12 @@ class SpeakerWindows:
     ) -> tuple[dict[str, list[Array]], dict[str, Place]]:
         """What is found in each picture, after what was found in the first of them before; and where."""
         found, places = {}, {}
+        noses = before.cropped.noses if self._view.floats and before.cropped is not None else (None,) * len(pictures)
         for need, extractor in self._extractors.items():
             rows, place = list(before.numbers.get(need, ())), before.places.get(need, state.places[need])
-            for picture, frame in zip(pictures[len(rows) :], frames[len(rows) :], strict=True):
-                numbers, place = follow(extractor, picture, frame, place)
+            rest = slice(len(rows), None)
+            for picture, nose, frame in zip(pictures[rest], noses[rest], frames[rest], strict=True):
+                numbers, place = follow(extractor, centred(picture, nose), frame, place)
                 last = rows[-1] if rows else state.held[need]
                 rows.append(last if numbers is None else np.asarray(numbers, np.float32))
             found[need], places[need] = rows, place

@@ -39,6 +39,7 @@ class TransVAEGenerator:
     options: frozenset[str] = frozenset({"history"})
     needs: tuple[str, ...] = ("video", "mfcc")
     is_joined = False
+    reads_itself = True
     steps: tuple[int, ...] = ()
     lead = 0
 
@@ -83,6 +84,10 @@ class TransVAEGenerator:
         new = {**made, "mfcc": feeds["mfcc"]}
         after = {name: self._kept(state[name], new[source], axis) for name, (source, axis) in _GROWING.items()}
         return Reaction(kept(made["coefficients"]), kept(made["emotion"])), after
+
+    def remember(self, before: State, after: State, shown: Array) -> State:
+        """See `SelfReader`: the past coefficients are what was shown; the past emotion stays as it was told."""
+        return {**after, "past_coefficients": self._kept(before["past_coefficients"], shown, 1)}
 
     def _kept(self, past: Array, new: Array, axis: int) -> Array:
         """Past and new frames, no more than the history."""

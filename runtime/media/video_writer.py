@@ -24,6 +24,11 @@ _BT709, _LIMITED = 1, 1
 """Primaries, transfer and matrix; and range. Source: ITU-T H.273, tables 2 to 4; FFmpeg, AVCOL_RANGE_MPEG."""
 
 
+def numbered(video: Path, samples: int) -> list[Path]:
+    """The places of the videos of reactions: of one the place itself, of several `NAME-0.mp4` and so on."""
+    return [video] if samples == 1 else [video.with_stem(f"{video.stem}-{sample}") for sample in range(samples)]
+
+
 class VideoWriter:
     """An MP4 with H.264 (yuv420p) and, if wanted, AAC sound; complete under its name, or not there at all.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,17 @@ from pflx.engines import Array, PflInfo
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.speaker.faces import FaceDetector
-from pflx.runtime.speaker.pfl import Box, Mode, Region, centre_crop, centre_square, choose_face, crop, fixed_region
+from pflx.runtime.speaker.pfl import (
+    Box,
+    Mode,
+    Region,
+    centre_crop,
+    centre_square,
+    choose_face,
+    crop,
+    fixed_region,
+    floating_region,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +42,13 @@ SEARCH_FRAMES = 5
 LOST_AFTER_FRAMES = 50
 """A face not seen for 2 s at 25 fps is lost: a blink of the detector, a hand before the face or a glance
 at the keyboard is over sooner, and with one look a second it still takes two misses."""
+
+
+Nose: TypeAlias = tuple[float, float]
+"""The tip of the nose, x and y in pixels."""
+
+NoseFinder: TypeAlias = Callable[[UInt8Array, Box], Nose | None]
+"""A picture, uint8 [H, W, 3] RGB, and the box of a face in it → where its nose is; None if it is not seen."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +95,10 @@ class FaceWatch:
 def session_region(boxes: npt.ArrayLike, frame_size: tuple[int, int], pfl: PflInfo) -> Region:
     """The region of a session, from the boxes of its face.
 
-    `pfl.mode` decides the arithmetic, with the window fitted to the picture first: grown where the face with its
-    padding is larger than the window (the released arithmetic would cut it off), shrunk where the frame is smaller
-    (it would read outside); what still leaves the frame, of a face about as large as the frame, is shifted back.
+    `pfl.mode` decides the arithmetic, and `floating`, whose squares have the side of this region, takes that of
+    `release`. The window is fitted to the picture first: grown where the face with its padding is larger than the
+    window (the released arithmetic would cut it off), shrunk where the frame is smaller (it would read outside); what
+    still leaves the frame, of a face about as large as the frame, is shifted back.
     Without any box it is the largest centred square.
 
     Args:
@@ -93,7 +111,8 @@ def session_region(boxes: npt.ArrayLike, frame_size: tuple[int, int], pfl: PflIn
         return centre_square(frame_size)
     face = int(np.ceil(rows[:, 2:].mean(axis=0).max())) + 2 * pfl.padding
     window = min(max(pfl.window, face), *frame_size)
-    region = fixed_region(rows, frame_size, mode=cast(Mode, pfl.mode), window=window, padding=pfl.padding)
+    mode = cast(Mode, "release" if pfl.mode == "floating" else pfl.mode)
+    region = fixed_region(rows, frame_size, mode=mode, window=window, padding=pfl.padding)
     left = min(max(region.left, 0), frame_size[0] - region.width)
     top = min(max(region.top, 0), frame_size[1] - region.height)
     return Region(left, top, left + region.width, top + region.height)
@@ -105,10 +124,12 @@ class FaceTrack:
 
     Attributes:
         region: the frozen region, None while it is calibrated.
-        boxes: x, y, w, h of the followed face per frame with a face, while calibrating; the last one, where nothing is.
+        boxes: x, y, w, h of the followed face per frame with a face, while calibrating; after that the last one alone,
+            if the crop floats, or nothing is cropped.
         watch: the face state.
         frames: speaker frames seen so far.
         last_look: index of the frame last searched, -1 for none.
+        nose: where it was seen last, if the crop floats.
     """
 
     region: Region | None = None
@@ -116,6 +137,7 @@ class FaceTrack:
     watch: FaceWatch = field(default_factory=FaceWatch)
     frames: int = 0
     last_look: int = -1
+    nose: Nose | None = None
 
     def to_arrays(self) -> dict[str, Array]:
         """As plain arrays, for a snapshot."""
@@ -126,6 +148,7 @@ class FaceTrack:
             "boxes": np.array(self.boxes, np.float64).reshape(-1, 4),
             "watch": self.watch.to_array(),
             "seen": np.array([self.frames, self.last_look], np.int64),
+            "nose": np.array(self.nose or (), np.float64),
         }
 
     @classmethod
@@ -133,12 +156,14 @@ class FaceTrack:
         """What `to_arrays` wrote."""
         edges = [int(edge) for edge in arrays["region"]]
         frames, last_look = (int(value) for value in arrays["seen"])
+        nose = [float(value) for value in arrays["nose"]]
         return cls(
             region=Region(*edges) if edges else None,
             boxes=tuple(tuple(map(float, row)) for row in arrays["boxes"]),
             watch=FaceWatch.from_array(arrays["watch"]),
             frames=frames,
             last_look=last_look,
+            nose=(nose[0], nose[1]) if nose else None,
         )
 
 
@@ -150,11 +175,13 @@ class Cropped:
         pictures: uint8 [T, 224, 224, 3], room for the whole segment; filled if the region was frozen before it.
         count: how many frames were searched and, then, cropped.
         track: what is known of the face after these.
+        noses: where the nose is in each of them, if the crop floats.
     """
 
     pictures: UInt8Array
     count: int
     track: FaceTrack
+    noses: tuple[Nose | None, ...] = ()
 
 
 class SpeakerView:
@@ -166,16 +193,24 @@ class SpeakerView:
     fifth frame is searched, and the frame after it is found again. Which frames are searched depends on what is in the
     stream alone, never on how it was pushed.
 
+    With a finder of noses the crop floats: that region gives the side of a square around the nose of each frame, and
+    every frame is searched, for the face nearest to the last one. A nose that is not found stays where it was; before
+    the first it is the fixed region that is cropped.
+
     Args:
         detector: finds the face.
-        pfl: mode, window and padding of the bundle.
+        pfl: mode, window and padding.
         crops: False only watches the face, for a generator that reads no pictures.
+        nose: finds the nose for a crop that floats; None for a fixed one.
     """
 
-    def __init__(self, detector: FaceDetector, pfl: PflInfo, *, crops: bool = True) -> None:
+    def __init__(
+        self, detector: FaceDetector, pfl: PflInfo, *, crops: bool = True, nose: NoseFinder | None = None
+    ) -> None:
         self._detector = detector
         self._pfl = pfl
         self._crops = crops
+        self._nose = nose
         self._warned = False
 
     def step(
@@ -194,16 +229,17 @@ class SpeakerView:
         size = _size(frames[0])
         ahead = ahead or Cropped(self._room(len(frames)), 0, track)
         n_cropped = 0 if track.region is None else ahead.count
-        track = ahead.track
+        track, noses = ahead.track, [*ahead.noses]
         for frame in frames[ahead.count :]:
             track = self._look(frame, size, track)
+            noses.append(track.nose)
         if not self._crops:
             return ahead.pictures, track
         region = track.region or session_region(track.boxes, size, self._pfl)
         if not track.boxes and track.region is None:
             self._warn_once(region)
         for index in range(n_cropped, len(frames)):  # one by one: whole frames are never copied
-            ahead.pictures[index] = _cut(frames[index], region)
+            ahead.pictures[index] = _cut(frames[index], region, noses[index])
         return ahead.pictures, track
 
     def crop_ahead(self, frames: Sequence[UInt8Array], length: int, track: FaceTrack, ahead: Cropped | None) -> Cropped:
@@ -217,15 +253,21 @@ class SpeakerView:
         """
         ahead = ahead or Cropped(self._room(length), 0, track)
         for frame in frames[ahead.count :]:
+            seen = self._look(frame, _size(frame), ahead.track)
             if self._crops and track.region is not None:
-                ahead.pictures[ahead.count] = _cut(frame, track.region)
-            ahead = Cropped(ahead.pictures, ahead.count + 1, self._look(frame, _size(frame), ahead.track))
+                ahead.pictures[ahead.count] = _cut(frame, track.region, seen.nose)
+            ahead = Cropped(ahead.pictures, ahead.count + 1, seen, (*ahead.noses, seen.nose))
         return ahead
+
+    @property
+    def floats(self) -> bool:
+        """Whether the crop follows the nose."""
+        return self._nose is not None
 
     def _look(self, frame: UInt8Array, size: tuple[int, int], track: FaceTrack) -> FaceTrack:
         index = track.frames
         track = replace(track, frames=index + 1)
-        if track.last_look >= 0 and index - track.last_look < self._pause(track):
+        if self._nose is None and track.last_look >= 0 and index - track.last_look < self._pause(track):
             return track
         box = find_face(self._detector, frame, track.boxes[-1] if track.boxes else None)
         watch = track.watch.next(box is not None, index - track.last_look)
@@ -236,6 +278,10 @@ class SpeakerView:
             track = replace(track, boxes=(*track.boxes, box))
             if len(track.boxes) == CALIBRATION_FRAMES:
                 track = replace(track, region=session_region(track.boxes, size, self._pfl))
+        elif self._nose is not None and box is not None:
+            track = replace(track, boxes=(box,))
+        if self._nose is not None and box is not None:
+            track = replace(track, nose=self._nose(frame, box) or track.nose)
         return track
 
     def needs_again(self, track: FaceTrack) -> bool:
@@ -262,8 +308,9 @@ def _size(frame: UInt8Array) -> tuple[int, int]:
     return frame.shape[1], frame.shape[0]
 
 
-def _cut(frame: UInt8Array, region: Region) -> UInt8Array:
-    """What the generator sees of a whole frame."""
+def _cut(frame: UInt8Array, region: Region, nose: Nose | None) -> UInt8Array:
+    """What the generator sees of a whole frame: the region, or a square of its side around the nose."""
+    region = region if nose is None else floating_region(nose, max(region.width, region.height))
     return centre_crop(crop(frame[None], region, CROP_SIZE)[0], GENERATOR_SIDE)
 
 

@@ -17,6 +17,8 @@ Box: TypeAlias = Sequence[float]
 """A face as x, y, width, height in pixels."""
 
 Mode: TypeAlias = Literal["release", "paper"]
+CropMode: TypeAlias = Literal["release", "paper", "floating"]
+"""The two fixed regions, and the one that follows the nose: see `fixed_region` and `floating_region`."""
 Edges: TypeAlias = tuple[float, float, float, float]
 
 # The released tracker starts from this previous box (l, t, r, b), which it uses when frame 0 has no face.
@@ -254,21 +256,50 @@ def crop(frames: UInt8Array, region: Region, size: int = 256) -> UInt8Array:
     """
     import cv2
 
+    found = cut(frames, region)
+    if found.shape[1:3] == (size, size):
+        return found
+    resized = np.empty((len(found), size, size, 3), np.uint8)
+    for source, target in zip(found, resized, strict=True):
+        cv2.resize(source, (size, size), dst=target)
+    return resized
+
+
+def cut(frames: UInt8Array, region: Region) -> UInt8Array:
+    """The region of every frame in its own size; a view, where it lies in the frame.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        region: the rectangle in pixels of `frames`. Where it leaves the frame the border pixels are repeated.
+
+    Returns:
+        uint8 [T, region height, region width, 3].
+    """
     if region.width < 1 or region.height < 1:
         raise PflError(f"{region} is empty: there is nothing to crop.")
     height, width = frames.shape[1:3]
     if region.left >= 0 and region.top >= 0 and region.right <= width and region.bottom <= height:
-        cut = frames[:, region.top : region.bottom, region.left : region.right]
-    else:
-        rows = np.clip(np.arange(region.top, region.bottom), 0, height - 1)
-        columns = np.clip(np.arange(region.left, region.right), 0, width - 1)
-        cut = frames[:, rows[:, None], columns[None]]
-    if cut.shape[1:3] == (size, size):
-        return cut
-    resized = np.empty((len(cut), size, size, 3), np.uint8)
-    for source, target in zip(cut, resized, strict=True):
-        cv2.resize(source, (size, size), dst=target)
-    return resized
+        return frames[:, region.top : region.bottom, region.left : region.right]
+    rows = np.clip(np.arange(region.top, region.bottom), 0, height - 1)
+    columns = np.clip(np.arange(region.left, region.right), 0, width - 1)
+    found: UInt8Array = frames[:, rows[:, None], columns[None]]
+    return found
+
+
+def centred(frame: UInt8Array, nose: tuple[float, float] | None) -> UInt8Array:
+    """A whole frame, moved by whole pixels so that the nose is in its middle; border pixels are repeated.
+
+    What `floating_region` is to a crop this is to the whole picture: it takes the head's translation out.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        nose: x, y in pixels; None leaves the frame as it is.
+    """
+    if nose is None:
+        return frame
+    height, width = frame.shape[:2]
+    left, top = (math.floor(middle - side / 2 + 0.5) for middle, side in zip(nose, (width, height), strict=True))
+    return cut(frame[None], Region(left, top, left + width, top + height))[0]
 
 
 def centre_crop(frames: UInt8Array, size: int) -> UInt8Array:

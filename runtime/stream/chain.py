@@ -5,16 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
-from pflx.engines import FeedError
+from pflx.engines import FeedError, Manifest
 from pflx.runtime.frames.arrays import Float32Array
 from pflx.runtime.frames.timing import Clock
-from pflx.runtime.generators import Generator
+from pflx.runtime.generators import Generator, joins_by_itself
+from pflx.runtime.generators.protocol import SelfReader
 from pflx.runtime.generators.speaker_window import SpeakerWindows
 from pflx.runtime.rendering.renderers import Features, NoPictures, Renderer
+from pflx.runtime.speaker.pfl import CropMode
 from pflx.runtime.stream.posnet import Smoother
 
 Noise: TypeAlias = Callable[[int, int, int], Float32Array]
@@ -22,6 +24,67 @@ Noise: TypeAlias = Callable[[int, int, int], Float32Array]
 
 TOLD_NOISE = 1 << 20
 """The first of the samples whose noise goes into what a listener is told to do: far beyond all reactions."""
+
+
+Crop: TypeAlias = Literal["pfl"] | CropMode
+History: TypeAlias = Literal["generated", "adjusted"]
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """What is left out of the published chain, or exchanged, to see what it is worth.
+
+    Attributes:
+        posnet: False joins no segments: they are shown as the generator made them.
+        crop: of the speaker. `pfl` is the fixed region that the bundle was made for; `release` and `paper` say which;
+            `floating` is a square around the nose in each frame. See docs/cropping.md.
+        generator_history: what a generator that looks back on its own past sees there: what it `generated`, or the same
+            `adjusted`, as it was shown after PosNet.
+
+    Raises:
+        FeedError: there is no such crop, or history.
+    """
+
+    posnet: bool = True
+    crop: Crop = "pfl"
+    generator_history: History = "generated"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        crops = ("pfl", *get_args(CropMode))
+        for name, value, known in (
+            ("crop", self.crop, crops),
+            ("generator_history", self.generator_history, get_args(History)),
+        ):
+            if value not in known:
+                raise FeedError(f"{name} is '{value}'; give {', '.join(known)}.")
+
+    def on(self, manifest: Manifest) -> ChainSettings:
+        """What they come to on a bundle: its own crop by name, and no PosNet where none is needed."""
+        crop = cast(Crop, manifest.pfl.mode) if self.crop == "pfl" else self.crop
+        return replace(self, crop=crop, posnet=self.posnet and not joins_by_itself(manifest.generator.name))
+
+
+def check_history(generator: Generator, name: str, settings: ChainSettings) -> None:
+    """Refuse a history for a generator that has none.
+
+    Args:
+        generator: that is opened.
+        name: its name, for the message.
+        settings: of its chain.
+
+    Raises:
+        FeedError: it does not look back on its own past.
+    """
+    if settings.generator_history != "generated" and not (isinstance(generator, SelfReader) and generator.reads_itself):
+        raise FeedError(
+            f"generator_history is '{settings.generator_history}', and this {name} does not look back on what it made. "
+            "Leave it out."
+        )
+
+
+PUBLISHED = ChainSettings()
+"""The chain as it was published."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +100,7 @@ class Chain:
         mean_face: float32 [58], added at the edge.
         lookahead: coefficient frames to wait for before a frame is rendered, 0…13.
         clock: stamps the ledgers.
+        settings: what of the published chain is left out or exchanged, of the bundle that it is made of.
         looks_alone: whether nobody else uses what looks at the speaker's pictures, so that it needs no turn.
     """
 
@@ -48,6 +112,7 @@ class Chain:
     mean_face: Float32Array
     lookahead: int
     clock: Clock
+    settings: ChainSettings = PUBLISHED
     looks_alone: bool = False
 
     def drawing(self, render: bool) -> Chain:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pflx.engines import Array
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.generators import Reaction, State
-from pflx.runtime.generators.protocol import TurnTaker
+from pflx.runtime.generators.protocol import SelfReader, TurnTaker
 from pflx.runtime.generators.speaker_window import Ahead, SpeakerState, Window
 from pflx.runtime.rendering.renderers import Features
 from pflx.runtime.speaker.face_track import FaceTrack
@@ -121,6 +121,8 @@ def make_segment(
         reaction, turns = turn_taking.take_turns(reaction, turns, told)
     generated = chain.clock()
     joined, pose = chain.smoother.join(reaction.coefficients, state.pose, is_seam=is_seam)
+    if chain.settings.generator_history == "adjusted" and isinstance(chain.generator, SelfReader):
+        generator = chain.generator.remember(before, generator, joined)
     motion = Motion(reaction, joined, speaker.face.watch.state, started, generated, chain.clock())
     return motion, HopState(speaker, generator, turns, pose)
 

@@ -50,8 +50,8 @@ class Smoother:
         return self.step(segment, state) if is_seam else (segment, self.resume(segment))
 
 
-class Unneeded(Smoother):
-    """In the place of PosNet, where each segment goes on where the last one ended: all is shown as it was generated."""
+class NoPosNet(Smoother):
+    """In the place of PosNet, where none is needed or wanted: all is shown as it was generated."""
 
     def __init__(self) -> None:
         pass
@@ -65,14 +65,15 @@ class Unneeded(Smoother):
         return segment, state
 
 
-def make_smoother(generator: Generator, engine: Engine) -> Smoother:
+def make_smoother(generator: Generator, engine: Engine, *, wanted: bool = True) -> Smoother:
     """What joins the segments of a generator.
 
     Args:
         generator: that makes them.
         engine: runs PosNet, if the generator leaves seams.
+        wanted: False leaves the seams open.
     """
-    return Unneeded() if generator.is_joined else Smoother(engine)
+    return NoPosNet() if generator.is_joined or not wanted else Smoother(engine)
 
 
 def joined_segments(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from pflx.runtime.frames.event import are_events
 from pflx.runtime.frames.snapshot import prefixed, sealed, unprefixed, unsealed
 from pflx.runtime.generators.speaker_window import SpeakerState
 from pflx.runtime.stream import turn_taking
-from pflx.runtime.stream.chain import Chain, Noise
+from pflx.runtime.stream.chain import Chain, ChainSettings, Noise
 from pflx.runtime.stream.hop import HopState
 from pflx.runtime.stream.inbox import Inbox
 from pflx.runtime.stream.segment import Segment
@@ -35,6 +35,7 @@ class Saved:
 
     Attributes:
         samples: reactions.
+        settings: of the chain that made them.
         seed: of their noise; None for a noise of the caller's own.
         portraits: uint8 [P, 32], SHA-256 of what is shown, of sample m in row m modulo P.
         n_taken: speaker frames that segments were made of.
@@ -49,6 +50,7 @@ class Saved:
     """
 
     samples: int
+    settings: ChainSettings
     seed: int | None
     portraits: Array
     n_taken: int
@@ -66,6 +68,7 @@ class Saved:
         n_speaker = -1 if self.n_speaker is None else self.n_speaker
         arrays = {
             "samples": np.array([self.samples]),
+            "chain": np.frombuffer(_words(self.settings).encode(), np.uint8),
             "seed": np.frombuffer(b"" if self.seed is None else str(self.seed).encode(), np.uint8),
             "portraits": self.portraits,
             "counts": np.array([self.n_taken, self.n_closed, self.n_emitted, n_speaker]),
@@ -88,7 +91,7 @@ class Saved:
 
         Raises:
             ValueError: it is something else, or was changed or damaged since.
-            OtherStreamError: it is of other samples, or of another generator.
+            OtherStreamError: it is of other samples, of a chain with other settings, or of another generator.
         """
         arrays = unsealed(snapshot)
         try:
@@ -124,6 +127,7 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     _require(_is_whole(arrays["samples"], 1) and _is_whole(arrays["counts"], 4), "its counts are none")
     if arrays["samples"][0] != samples:
         raise OtherStreamError(f"The snapshot holds {arrays['samples'][0]} samples, the stream {samples}.")
+    _check_settings(arrays["chain"], chain.settings)
     n_taken, n_closed, n_emitted, n_speaker = arrays["counts"].tolist()
     hop = chain.generator.hop
     _require(min(n_taken, n_closed, n_emitted, n_speaker + 1) >= 0, "its counts are below 0")
@@ -150,6 +154,7 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     _require(turn_taking.fits(turns, samples), "how it takes turns does not fit")
     return Saved(
         samples,
+        chain.settings,
         _seed(arrays),
         portraits,
         n_taken,
@@ -162,6 +167,22 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
         segments,
         TurnBook.from_array(arrays["told"]),
     )
+
+
+def _check_settings(saved: Array, wanted: ChainSettings) -> None:
+    _require(saved.dtype == np.uint8, "the settings of its chain are none")
+    found, now = saved.tobytes().decode().split(), _words(wanted).split()
+    _require([word.partition("=")[0] for word in found] == [*asdict(wanted)], "the settings of its chain are none")
+    for one, other in zip(found, now, strict=True):
+        if one != other:
+            raise OtherStreamError(
+                f"The snapshot is of a chain with {one}, the stream of one with {other}. Open its listener with "
+                f"ChainSettings({one})."
+            )
+
+
+def _words(settings: ChainSettings) -> str:
+    return " ".join(f"{name}={value!r}" for name, value in asdict(settings).items())
 
 
 def _names(arrays: Mapping[str, Array]) -> dict[int, tuple[int, float]]:
@@ -180,6 +201,8 @@ def _speaker(arrays: Mapping[str, Array], chain: Chain) -> SpeakerState:
     )
     _require(bool(is_region), "its region is none")
     _require(boxes.ndim == 2 and boxes.shape[1] == 4 and bool(np.isfinite(boxes).all()), "its boxes are none")
+    nose = arrays["face.nose"]
+    _require(nose.shape in ((0,), (2,)) and bool(np.isfinite(nose).all()), "where its nose is is nowhere")
     _require(_is_whole(seen, 2) and _is_whole(arrays["face.watch"], 2), "what it saw of the face is no number")
     state = SpeakerState.from_arrays(arrays)
     start = chain.speaker.start(state.face)

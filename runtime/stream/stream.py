@@ -279,6 +279,7 @@ class Stream:
         self._segments.settle()
         return Saved(
             samples=self._samples,
+            settings=self._chain.settings,
             seed=self._seed,
             portraits=self._hashes(),
             n_taken=self._n_taken,

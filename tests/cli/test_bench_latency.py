@@ -119,7 +119,7 @@ def test_real_engines_are_opened_as_asked(bundle: Path, monkeypatch: pytest.Monk
         return open_fake(path)
 
     monkeypatch.setattr("pflx.runtime.bundle_engines.OrtEngine", open_one)
-    monkeypatch.setattr("pflx.runtime.listener.BlazeFace", StubDetector)
+    monkeypatch.setattr("pflx.runtime.generators.speaker_side.BlazeFace", StubDetector)
     portrait = bundle.parent / "me.png"
     Image.fromarray(portrait_of()).save(portrait)
     said = bench(bundle, "--portrait", portrait, "--duration", 2, "--samples", 2, "--threads", 1, "--floor", "hold").out

@@ -19,7 +19,7 @@ from support.golden_arrays import golden
 from support.places import GOLDEN, MEDIA
 from support.predictions import numbers, of_run
 
-import pflx.runtime.listener as listener_module
+import pflx.runtime.generators.speaker_side as side_module
 from pflx.engines import Array, Engine, FakeEngine, OrtEngine
 from pflx.runtime import bundle_engines
 from pflx.runtime.evaluation import Inputs, evaluate, read_predictions
@@ -34,7 +34,7 @@ FRAMES = 48
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """What `pflx run --side-by-side --coefficients` with fake engines wrote: the video, and the coefficients."""
     monkeypatch.setattr(bundle_engines, "OrtEngine", open_fake)
-    monkeypatch.setattr(listener_module, "BlazeFace", lambda: FACE)
+    monkeypatch.setattr(side_module, "BlazeFace", lambda: FACE)
     write_fake_bundle(tmp_path / "me.pflx")
     Image.fromarray(portrait_of()).save(tmp_path / "me.png")
     with VideoWriter(tmp_path / "clip.mp4", size=(48, 40), audio=True) as writer:
@@ -90,13 +90,20 @@ def test_an_npz_with_all_arrays_needs_no_options() -> None:
     outcome = done(GOLDEN / "evaluation_3dmm58.npz", "--hop", 25)
     assert "  FRCorr      0.05761  higher is better" in outcome.out
     assert "rotation, velocity jump, deg/s" in outcome.out
-    assert [line.split(":")[0].strip() for line in left_out(outcome)] == ["flicker and dynamic degree", "FRDist"]
+    assert [line.split(":")[0].strip() for line in left_out(outcome)] == [
+        "flicker and dynamic degree",
+        "FRRea",
+        "VBench",
+        "FRDist",
+    ]
 
 
 def test_what_is_not_given_is_left_out_with_what_to_pass(case: dict[str, Path]) -> None:
     outcome = done(case["pred"])
     assert left_out(outcome) == [
-        "  flicker and dynamic degree: pass --video FILE, rendered from these.",
+        "  flicker and dynamic degree: pass --video FILE or FOLDER, rendered from these.",
+        "  FRRea: pass --video FILE or FOLDER, --fid-network NET.onnx and --real FOLDER of real pictures or clips.",
+        "  VBench: pass --vbench RESULT.json of VBench, which takes the folder that --vbench-folder DIR writes.",
         "  FRCorr, FRDist: pass --listener FILE, [N, T, 25] or [T, 25].",
         "  FRSyn: pass --speaker FILE, [N, T, 25] or [T, 25].",
         "  smoothness: it is that of the pose, which 25 features do not have.",
@@ -255,9 +262,10 @@ def test_the_same_input_draws_the_same_plot(tmp_path: Path) -> None:
         (["pred.npy", "--json", "none/a.json"], "There is no folder none."),
         (
             ["pred.npy", "--with-posnet"],
-            "pred.npy holds one track only. Leave out --with-posnet, or give what pflx run",
+            "pred.npy holds one track only, predictions. Leave out --with-posnet, or give what pflx run --coefficients "
+            "wrote with PosNet.",
         ),
-        (["pred.npy", "--video", "clip.mp4"], "--video clip.mp4 is one clip, pred.npy holds 3. Leave it out."),
+        (["pred.npy", "--video", "clip.mp4"], "--video clip.mp4 is one clip, pred.npy holds 3. Give the folder"),
         (["run.npz", "--video", "clip.mp4"], "clip.mp4 has 5 frames, run.npz has 30: not of one run."),
         (["run.npz", "--video", "none.mp4"], "none.mp4 does not exist. Check the path."),
         (["run.npz", "--hop", "25"], "run.npz has segments of 8 frames, not 25. Leave --hop out."),
@@ -303,7 +311,7 @@ def test_without_dtaidistance_only_the_warped_distance_is_left_out(
 def test_a_real_bundles_motion_is_judged(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real generator, PosNet and clip; only the renderer, which draws what the figures do not read, is quick."""
     monkeypatch.setattr(bundle_engines, "OrtEngine", _quick)
-    monkeypatch.setattr(listener_module, "BlazeFace", lambda: FACE)
+    monkeypatch.setattr(side_module, "BlazeFace", lambda: FACE)
     portrait, track = MEDIA / "portrait_astronaut_256.png", tmp_path / "track.npz"
     places = ("--bundle", exported, "--portrait", portrait, "-o", tmp_path / "a.mp4", "--coefficients", track)
     outcome = pflx("run", MEDIA / "podium_speech_8s.mp4", "--duration", "1.92", "--precision", "fp32", *places)

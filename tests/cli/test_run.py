@@ -26,9 +26,12 @@ from support.fakes import (
 )
 from support.media.clips import SoundTrack, write_tracks
 
-import pflx.runtime.listener as listener_module
+import pflx.runtime.generators.speaker_side as side_module
+from pflx.cli.crop import Pfl
+from pflx.cli.support.options import Crop
 from pflx.engines.bundle.driver import find_gpus
 from pflx.runtime import bundle_engines, open_speaker
+from pflx.runtime.evaluation import read_predictions
 from pflx.runtime.media.video_writer import VideoWriter
 
 FRAMES = 30
@@ -78,7 +81,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(bundle_engines, "OrtEngine", open_fake)
-    monkeypatch.setattr(listener_module, "BlazeFace", lambda: FACE)
+    monkeypatch.setattr(side_module, "BlazeFace", lambda: FACE)
     write_fake_bundle(tmp_path / "me.pflx")
     Image.fromarray(portrait_of()).save(tmp_path / "me.png")
     (tmp_path / "out").mkdir()
@@ -203,7 +206,7 @@ def test_the_same_seed_writes_the_same_track(scene: Scene) -> None:
 def test_a_clip_without_a_face_works_and_is_warned_about_once(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listener_module, "BlazeFace", lambda: Faces(lambda _: []))
+    monkeypatch.setattr(side_module, "BlazeFace", lambda: Faces(lambda _: []))
     clip = scene.clip()
     with caplog.at_level(logging.WARNING):
         scene.run(clip)
@@ -311,8 +314,66 @@ def test_a_failure_in_the_middle_leaves_nothing(scene: Scene, monkeypatch: pytes
             raise KeyboardInterrupt
         return []
 
-    monkeypatch.setattr(listener_module, "BlazeFace", lambda: Faces(look))
+    monkeypatch.setattr(side_module, "BlazeFace", lambda: Faces(look))
     outcome = pflx("run", clip, *scene.arguments(samples=2, coefficients=scene.folder / "a.npz"))
     assert outcome.code != 0
     assert next(looks, None) is None
     assert set(scene.folder.rglob("*")) == before
+
+
+def test_without_posnet_the_coefficients_are_as_generated_and_the_file_says_so(scene: Scene) -> None:
+    clip, path = scene.clip(), scene.folder / "track.npz"
+    scene.run(clip, "--without-posnet", samples=2, seed=4, coefficients=path)
+    frames = list(fake_listener(detector=FACE).react(clip, samples=2, seed=4))
+    generated = np.stack([frame.generated_pose for frame in frames]).reshape(FRAMES, 2, 6).swapaxes(0, 1)
+    with np.load(path, allow_pickle=False) as track:
+        np.testing.assert_array_equal(track["coefficients"][..., 52:], generated)
+        np.testing.assert_array_equal(track["generated_pose"], generated)
+        assert track["posnet"].item() is False
+    assert [*read_predictions(path).tracks] == ["without PosNet"]
+    judged = pflx("evaluate", path)
+    head, *_, columns = judged.out.splitlines()[:4]
+    told = "30 frames at 25 fps, segments of 8 frames, without PosNet, crop release"
+    assert head == f"{path}: 1 clip, 2 reactions to each, {told}"
+    assert columns.strip() == "without PosNet"
+    assert pflx("evaluate", path, "--without-posnet").out.splitlines()[1:] == judged.out.splitlines()[1:]
+    refused = pflx("evaluate", path, "--with-posnet")
+    assert refused.code == 1
+    assert refused.err.splitlines()[-1] == (
+        f"pflx: {path} holds one track only, without PosNet. Leave out --with-posnet, or give what pflx run "
+        "--coefficients wrote with PosNet."
+    )
+
+
+def test_another_crop_and_another_history_are_those_of_the_listener(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mesh:
+        """Sees the nose left of the middle of the face."""
+
+        def nose_in(self, picture: npt.NDArray[np.uint8], box: tuple[float, ...]) -> tuple[float, float]:
+            return 25.0, 22.0
+
+    monkeypatch.setattr(side_module, "FaceMesh", Mesh)
+    clip, path, tracks = scene.clip(), scene.folder / "track.npz", []
+    for options, chain, told in (
+        ({"crop": "floating"}, {"crop": "floating"}, "crop floating"),
+        ({"crop": "paper"}, {"crop": "paper"}, "crop paper"),
+        ({"crop": "pfl"}, {}, "crop release"),
+        (
+            {"generator-history": "adjusted"},
+            {"generator_history": "adjusted"},
+            "crop release, generator history adjusted",
+        ),
+    ):
+        scene.run(clip, seed=4, coefficients=path, **options)
+        expected = np.stack([frame.coefficients for frame in fake_listener(detector=FACE, **chain).react(clip, seed=4)])
+        with np.load(path, allow_pickle=False) as track:
+            np.testing.assert_array_equal(track["coefficients"][0], expected)
+        assert pflx("evaluate", path).out.splitlines()[0].endswith(f"segments of 8 frames, {told}")
+        tracks.append(expected.tobytes())
+    assert len({*tracks}) == 4
+
+
+def test_the_words_for_a_crop_are_those_of_pflx_crop() -> None:
+    assert [crop.value for crop in Crop] == ["pfl", *(each.value for each in Pfl)]

@@ -65,6 +65,15 @@ MISTYPED = {
     ),
     "run speaker.mp4 -p me.png --solver dpm": "--solver is 'dpm'; give ddim or dpm++. Did you mean dpm++?",
     "run speaker.mp4 -p me.png --steps 0": "--steps is '0'; give a whole number, 1 or more.",
+    "run speaker.mp4 -p me.png --crop floting": (
+        "--crop is 'floting'; give pfl, release, paper or floating. Did you mean floating?"
+    ),
+    "run speaker.mp4 -p me.png --generator-history raw": "--generator-history is 'raw'; give generated or adjusted.",
+    "run speaker.mp4 -p me.png --without-posnet=yes": "--without-posnet takes no value. See `pflx run --help`.",
+    "run speaker.mp4 -p me.png --without-posent": (
+        "pflx run has no option --without-posent. Did you mean --without-posnet?"
+    ),
+    "batch clips -o out --crop nose": "--crop is 'nose'; give pfl, release, paper or floating.",
     "run speaker.mp4 -p me.png --duration inf": "--duration is 'inf'; give a number.",
     "run speaker.mp4 -p me.png --side-by-side=yes": "--side-by-side takes no value. See `pflx run --help`.",
     "run https://me.example/speaker.mp4 -p me.png": (
@@ -209,6 +218,9 @@ IMPOSSIBLE = {
     "run speaker.mp4 -p me.png -b me": "me does not exist. Did you mean me.pflx?",
     "run speaker.mp4 -p me.png -b text.txt": "text.txt is a file; a bundle is a folder. Check the path.",
     "run speaker.mp4 -p me.png -b none/me.pflx": "none/me.pflx does not exist. Check the path.",
+    "run speaker.mp4 -p me.png --generator-history adjusted": (
+        "generator_history is 'adjusted', and this backchannel does not look back on what it made. Leave it out."
+    ),
     "inspect me.png": "me.png is a file; a bundle is a folder. Did you mean me.pflx?",
     "inspect none": "none does not exist. Make one: pflx export -o none.pflx",
     "inspect folder": "folder is no bundle: it has no manifest.json. Make one: pflx export -o folder.pflx",

@@ -277,10 +277,10 @@ def _roles(*names: str) -> dict[str, str]:
 
 
 def fake_listener(engines: Mapping[str, Engine] | None = None, **options: Any) -> Listener:
-    """A listener on fake engines, with a detector that sees one face; takes the fields of `SpeakerSettings`, too."""
+    """A listener on fake engines, with a detector that sees one face; takes the fields of its settings, too."""
     given: dict[str, Any] = {"detector": ONE_FACE, "lookahead": 0, "portrait": portrait_of()} | options
     manifest = given.pop("manifest", None) or fake_manifest()
-    return Listener(manifest, engines or fake_engines(), **grouped(given, "speaker"))
+    return Listener(manifest, engines or fake_engines(), **grouped(given, "speaker", "chain"))
 
 
 def write_fake_bundle(folder: Path, **changes: Any) -> Path:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from pflx.runtime import EngineSettings, LiveSettings, SpeakerSettings
+from pflx.runtime import ChainSettings, EngineSettings, LiveSettings, SpeakerSettings
 
 GROUPS: Mapping[str, type[Any]] = {
     "speaker": SpeakerSettings,
     "settings": LiveSettings,
     "engines": EngineSettings,
+    "chain": ChainSettings,
 }
 
 

@@ -62,12 +62,12 @@ def lagging(timing: tuple[int, ...], lookahead: int = 3, extractor: Counting | N
     """A fake listener whose generator is `Windowed`; PosNet leaves its segments as they are."""
     listener = fake_listener(lookahead=lookahead)
     generator = Windowed(*timing)
-    view = SpeakerView(listener._detector, listener.manifest.pfl, crops=False)
+    view = SpeakerView(listener._speakers.detector, listener.manifest.pfl, crops=False)
     speaker = SpeakerWindows(generator, view, {"coefficients": extractor or Counting()}, 16_000)
     listener._chain = replace(
         listener._chain, generator=generator, speaker=speaker, smoother=Still(), mean_face=np.zeros(58, np.float32)
     )
-    listener._extractors["coefficients"] = extractor or Counting()
+    listener._speakers._extractors["coefficients"] = extractor or Counting()
     return listener
 
 

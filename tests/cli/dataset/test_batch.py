@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.commands import pflx, refusal
 from support.dataset.react import write_react
 from support.dataset.sets import PODIUM, arrays_of, files_of, leftovers, manifest_of, some_rows
+from support.fakes import open_fake, portrait_of, write_fake_bundle
 
+from pflx.runtime import bundle_engines
 from pflx.runtime.evaluation import read_predictions
 
 ANSWER = "pflx: Stopping after the rows that run; once more stops at once. The same command goes on from there."
@@ -117,10 +121,46 @@ def test_what_is_collected_is_evaluated_clip_by_clip(whole: Path, tmp_path: Path
     read = read_predictions(tmp_path / "pred.npz")
     for number, row in enumerate(some_rows(N_ROWS)):
         one = arrays_of(whole / f"{row.id}.npz")["coefficients"]
-        np.testing.assert_array_equal(read.tracks["with PosNet"][number], one)
+        np.testing.assert_array_equal(read.tracks["without PosNet"][number], one)
     outcome = pflx("evaluate", tmp_path / "pred.npz")
     assert outcome.code == 0
     assert f"{N_ROWS} clips, 1 reaction to each, 50 frames" in outcome.out
+    assert "segments of 8 frames, without PosNet, crop release" in outcome.out
+
+
+def test_what_run_and_batch_are_told_they_do_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_engines, "OrtEngine", open_fake)
+    bundle, portrait = write_fake_bundle(tmp_path / "me.pflx"), tmp_path / "me.png"
+    Image.fromarray(portrait_of()).save(portrait)
+    (tmp_path / "rows.csv").write_text(f"id,speaker,seed\na,{PODIUM},4\n")
+    common = ("-b", bundle, "-p", portrait, "--duration", 1)
+    shown = {}
+    for index, options in enumerate(
+        [("--lookahead", 5), ("--lookahead", 0), ("--without-posnet",), ("--generator-history", "adjusted")]
+    ):
+        out, video, track = (tmp_path / f"{index}{name}" for name in ("", ".mp4", ".npz"))
+        assert pflx("batch", tmp_path / "rows.csv", "-o", out, "--video", *common, *options).code == 0
+        assert pflx("run", PODIUM, "-o", video, "--coefficients", track, "--seed", 4, *common, *options).code == 0
+        assert (out / "a.mp4").read_bytes() == video.read_bytes()
+        of_batch, of_run = arrays_of(out / "a.npz"), arrays_of(track)
+        assert of_batch.keys() - {"seal"} == of_run.keys()
+        for name, array in of_run.items():
+            np.testing.assert_array_equal(of_batch[name], array)
+        shown[options] = video.read_bytes()
+    assert len({*shown.values()}) == len(shown)
+
+
+def test_another_crop_is_refused_or_made_again_where_that_is_wanted(tmp_path: Path) -> None:
+    manifest, out = manifest_of(tmp_path / "rows.csv", some_rows(2)), tmp_path / "out"
+    command = ("batch", manifest, "-o", out, "--duration", 0.4)
+    assert pflx(*command).out == f"{out}: made 2, had 0 already, 0 failed.\n"
+    assert refusal(*command, "--crop", "floating") == (
+        f"pflx: {out / '0/0.npz'} was made with crop release, not floating. Choose another folder, or have what was "
+        "made otherwise made again: --redo, in Python redo=True."
+    )
+    outcome = pflx(*command, "--crop", "floating", "--redo")
+    assert outcome.out == f"{out}: made 2, had 0 already, 0 failed.\n"
+    assert json.loads((out / "dataset.json").read_text())["seal"]["crop"] == "floating"
 
 
 def test_the_challenges_layout_is_taken(tmp_path: Path) -> None:

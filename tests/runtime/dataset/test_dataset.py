@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.dataset.sets import ONE_SECOND, PODIUM, WEBCAM, arrays_of, files_of, leftovers, some_rows
+from support.fakes import write_fake_bundle
 from support.places import MEDIA
 
-from pflx.engines import FeedError, OutputError
-from pflx.runtime import Listener, open_speaker
+from pflx.engines import Bundle, FeedError, OutputError
+from pflx.runtime import ChainSettings, Listener, open_speaker
 from pflx.runtime.builtin import export_builtin
-from pflx.runtime.dataset import DatasetSettings, Row, RowResult, SealError, react_dataset
+from pflx.runtime.dataset import DatasetSettings, Row, RowResult, SealError, collect, react_dataset
 from pflx.runtime.dataset.dataset import INDEX, read_index
+from pflx.runtime.dataset.seal import difference, settings_seal
 from pflx.runtime.evaluation import read_predictions
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
@@ -97,6 +99,11 @@ def test_a_damaged_file_counts_as_not_done(copied: Path, made: Path, damage: Cal
         ({"seed": 1}, "seed 0, not 1"),
         ({"duration_s": 2.0}, "duration_s 1.0, not 2.0"),
         ({"duration_s": None}, "duration_s 1.0, not null"),
+        ({"chain": ChainSettings(crop="floating")}, "crop release, not floating"),
+        (
+            {"chain": ChainSettings(generator_history="adjusted")},
+            "generator_history generated, not adjusted",
+        ),
         ({"video": True}, 'pictures null, not {"lookahead": 13, "renderer": null}'),
     ],
 )
@@ -110,6 +117,28 @@ def test_another_setting_is_refused_and_nothing_is_touched(copied: Path, change:
         ": --redo, in Python redo=True."
     )
     assert {path: path.read_bytes() for path in copied.rglob("*.*")} == before
+
+
+def test_without_posnet_is_another_setting_where_there_is_posnet(tmp_path: Path, copied: Path) -> None:
+    without = replace(ONE_SECOND, chain=ChainSettings(posnet=False))
+    bundle = Bundle.open(write_fake_bundle(tmp_path / "me.pflx"), verify=False)
+    assert difference(settings_seal(bundle, ONE_SECOND), settings_seal(bundle, without)) == (
+        "was made with posnet true, not false"
+    )
+    assert statuses(react_dataset(some_rows(4), copied, settings=without)) == ["there"] * 4  # nods leave no seams
+
+
+def test_rows_and_what_is_collected_of_them_tell_how_the_chain_was_changed(tmp_path: Path) -> None:
+    settings = replace(ONE_SECOND, samples=1, chain=ChainSettings(crop="floating"))
+    assert statuses(react_dataset(some_rows(2), tmp_path / "out", settings=settings)) == ["made"] * 2
+    arrays = arrays_of(tmp_path / "out" / "0/0.npz")
+    assert (arrays["crop"].item(), arrays["posnet"].item(), arrays["generator_history"].item()) == (
+        "floating",
+        False,
+        "generated",
+    )
+    found = collect(tmp_path / "out").arrays
+    assert (found["crop"].item(), found["posnet"].item()) == ("floating", False)
 
 
 def test_another_bundle_or_clip_is_refused(copied: Path, tmp_path: Path) -> None:
@@ -233,6 +262,7 @@ def test_it_stops_between_rows_when_asked(tmp_path: Path, made: Path) -> None:
         ({"workers": 0}, "workers is 0; give 1 or more."),
         ({"shard": (2, 1)}, "Shard 2 of 1 is none."),
         ({"settings": DatasetSettings(samples=0)}, "samples is 0; give 1 or more."),
+        ({"settings": DatasetSettings(lookahead=14)}, "lookahead is 14; "),
         ({"settings": DatasetSettings(seed=-1)}, "seed is -1; take 0 or more."),
         ({"settings": DatasetSettings(duration_s=0.0)}, "A clip cannot be cut to 0.0 s."),
     ],

@@ -75,6 +75,21 @@ def test_the_warped_distance_is_that_of_the_published_code() -> None:
     assert found == pytest.approx(float(case["FRDist_mp"]), abs=1e-6)
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 6), st.integers(2, 30), st.sampled_from([1e-3, 1.0]))
+def test_distances_that_are_not_computed_could_not_have_been_the_least(
+    seed: int, samples: int, near: int, frames: int, spread: float
+) -> None:
+    """Equal to the bit, also where true reactions are alike, and where one is hit exactly."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(scale=spread, size=(near, frames, 25)).astype(np.float32)
+    truth[-1] = truth[0]
+    pred = rng.normal(scale=spread, size=(1, samples, frames, 25)).astype(np.float32)
+    pred[0, 0] = truth[rng.integers(near)]
+    sums = sum(weight * warping(pred[0][..., group], truth[..., group]) for group, weight in plain_metrics.GROUPS)
+    assert fr_dist(pred, truth, np.ones((1, near))) == float(np.min(sums, axis=1).sum())
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 3), st.integers(1, 3), st.integers(51, 110), st.integers(1, 4))
 def test_every_figure_equals_plain_loops(seed: int, clips: int, samples: int, frames: int, features: int) -> None:

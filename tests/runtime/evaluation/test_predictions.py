@@ -58,6 +58,25 @@ def test_a_run_has_a_track_with_posnet_and_one_with_the_generators_pose(tmp_path
     assert (found.shape, found.hop, found.fps, found.untrained) == ((1, 2, 30), 8, 25, 7)
 
 
+def test_a_run_without_posnet_has_one_track_and_the_file_tells_how_it_was_made(tmp_path: Path) -> None:
+    words = {"crop": np.array("floating"), "generator_history": np.array("adjusted")}
+    found = read_predictions(of_run(tmp_path / "run.npz", posnet=np.array(False), emotion=numbers(2, 30, 25), **words))
+    assert [*found.tracks] == ["without PosNet", "emotion"]
+    np.testing.assert_array_equal(found.tracks["without PosNet"][0], numbers(2, 30, 58))
+    assert found.chain == ("without PosNet", "crop floating", "generator history adjusted")
+    words = {"crop": np.array("release"), "generator_history": np.array("generated")}
+    found = read_predictions(of_run(tmp_path / "run.npz", posnet=np.array(True), **words))
+    assert [*found.tracks] == ["with PosNet", "without PosNet"]
+    assert found.chain == ("crop release",)
+
+
+@pytest.mark.parametrize("name", ["crop", "generator_history"])
+@pytest.mark.parametrize("value", [np.array(["pfl", "floating"]), np.array(3), np.array([], "U1"), np.array(b"pfl")])
+def test_what_is_no_word_is_refused(tmp_path: Path, name: str, value: Array) -> None:
+    with pytest.raises(InputError, match=rf"run\.npz: {name} is .*, not a word\."):
+        read_predictions(of_run(tmp_path / "run.npz", **{name: value}))
+
+
 def test_whole_numbers_and_booleans_are_numbers(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((1, 5, 3), np.int8))
     np.save(tmp_path / "b.npy", np.ones((4, 4), bool))

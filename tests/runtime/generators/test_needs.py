@@ -23,7 +23,7 @@ STARTS: dict[str, Any] = {
 
 def needy() -> Listener:
     listener = lagging(PERFRDIFF)
-    listener._extractors = {}
+    listener._speakers._extractors = {}
     return listener
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -127,6 +128,21 @@ def test_past_frames_are_the_whole_last_window() -> None:
     assert not pasts[0].any()
     np.testing.assert_array_equal(pasts[1], np.concatenate(made[:2], axis=1))
     np.testing.assert_array_equal(pasts[2][:, 25:], made[2])
+
+
+def test_remembered_past_frames_are_the_last_two_segments_as_they_were_shown() -> None:
+    stage = Stage(past=True)
+    generator = stage.generator(GeneratorOptions(steps=2))
+    state, shown = generator.start(2), []
+    for seed in range(5):
+        reaction, after = generator.step(speaker_of(seed), state, noise_of(2))
+        shown.append(reaction.coefficients + seed + 1)
+        state = generator.remember(state, after, shown[-1])
+    pasts = [given["past"] for given in stage.given]
+    assert not pasts[0].any()
+    for past, two in zip(pasts[1:], pairwise(shown), strict=False):
+        np.testing.assert_array_equal(past, np.concatenate(two, axis=1))
+    assert [generator.reads_itself, Stage().generator().reads_itself] == [True, False]
 
 
 def test_mfcc_are_scaled_by_the_bundles_bounds_and_clipped() -> None:

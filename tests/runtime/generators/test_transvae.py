@@ -23,6 +23,7 @@ from pflx.runtime.generators import (
     make_generator,
     reach,
 )
+from pflx.runtime.generators.protocol import SelfReader
 
 W = 4
 SIDE = 6  # the fakes' pictures are small, and so is what is kept of them
@@ -143,6 +144,21 @@ def test_later_steps_are_given_all_that_came_before_and_each_frame_is_seen_once(
     np.testing.assert_array_equal(given["past_mfcc"][0], heard)
     assert state["past_coefficients"].shape == (2, 3 * W, 58)
     assert reactions[0].emotion is not None
+
+
+@pytest.mark.parametrize("history", [0, 2, 6, 2 * W])
+def test_remembered_coefficients_are_those_that_were_shown(history: int) -> None:
+    generator = transvae(history=history)
+    state, shown, plain = generator.start(2), [], generator.start(2)
+    for step in range(4):
+        reaction, after = generator.step(window_of(step), state, noise_of(2, step))
+        shown.append(reaction.coefficients + step + 1)
+        assert isinstance(generator, SelfReader)
+        state = generator.remember(state, after, shown[-1])
+        np.testing.assert_array_equal(state["past_emotion"], after["past_emotion"])
+        _, plain = generator.step(window_of(step), plain, noise_of(2, step))
+        assert state["past_coefficients"].shape == plain["past_coefficients"].shape
+    np.testing.assert_array_equal(state["past_coefficients"], np.concatenate(shown, axis=1)[:, -history:])
 
 
 @settings(deadline=None, max_examples=25)

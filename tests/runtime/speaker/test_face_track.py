@@ -15,7 +15,7 @@ from support.fakes import Faces, frames_of
 from pflx.engines import PflInfo
 from pflx.runtime import FaceState, Region
 from pflx.runtime.speaker.face_track import Cropped, FaceTrack, SpeakerView, find_face, session_region
-from pflx.runtime.speaker.pfl import centre_crop, crop
+from pflx.runtime.speaker.pfl import centre_crop, crop, floating_region
 
 Box = tuple[float, float, float, float]
 SIZE = (48, 40)
@@ -202,6 +202,67 @@ def test_the_region_stays_in_the_frame_and_holds_the_middle_of_the_face(
     region = session_region([(x, y, *face)], (width, height), PflInfo(mode=mode, window=256, padding=20))
     assert 0 <= region.left <= x + face[0] / 2 <= region.right <= width
     assert 0 <= region.top <= y + face[1] / 2 <= region.bottom <= height
+
+
+def right_of(frame: npt.NDArray[np.uint8], box: Sequence[float]) -> tuple[float, float] | None:
+    """A nose right of the middle of the face; not to be seen in every fourth frame."""
+    return None if frame[0, 0, 0] % 4 == 3 else (box[0] + 9.4, box[1] + 8.5)
+
+
+def test_a_crop_that_floats_is_a_square_around_the_nose_as_large_as_the_fixed_region() -> None:
+    pfl = PflInfo(mode="floating", window=32, padding=2)
+    detector, video = Faces(moving), frames_of(72)
+    view, track, seen = SpeakerView(detector, pfl, nose=right_of), FaceTrack(), []
+    for start in range(0, 72, 8):
+        pictures, track = view.step(video[start : start + 8], track)
+        seen.append(pictures)
+    assert detector.searched == [*range(72)]
+    for index, picture in enumerate(np.concatenate(seen)):
+        at = index - (index % 4 == 3)  # a nose that is not found stays where it was
+        square = floating_region((moving(at)[0][0] + 9.4, 6 + 8.5), 32)
+        np.testing.assert_array_equal(picture, centre_crop(crop(video[index : index + 1], square, 256)[0], 224))
+    assert track.region == session_region([box for i in range(50) for box in moving(i)], SIZE, PFL)
+    assert track.boxes == (tuple(moving(71)[0]),)
+    assert FaceTrack.from_arrays(track.to_arrays()) == track
+
+
+def test_before_the_first_nose_the_fixed_region_is_cropped() -> None:
+    pfl = PflInfo(mode="floating", window=32, padding=2)
+    video = frames_of(8)
+    pictures, track = SpeakerView(Faces(moving), pfl, nose=lambda *_: None).step(video, FaceTrack())
+    region = session_region([box for i in range(8) for box in moving(i)], SIZE, PFL)
+    np.testing.assert_array_equal(pictures, centre_crop(crop(video, region, 256), 224))
+    assert track.nose is None
+
+
+def test_a_crop_that_floats_follows_the_face_that_it_followed() -> None:
+    def crossing(index: int) -> list[Box]:
+        """The one who was larger at first passes behind one who comes nearer."""
+        return [(2.0 + index / 4, 6.0, 14.0, 14.0), (4.0, 22.0, 10.0 + index / 4, 10.0 + index / 4)]
+
+    pfl = PflInfo(mode="floating", window=32, padding=2)
+    view = SpeakerView(Faces(crossing), pfl, nose=lambda _, box: (box[0], box[1]))
+    for start in (FaceTrack(), FaceTrack(region=Region(3, 4, 35, 36))):
+        _, track = view.step(frames_of(60), start)
+        assert track.nose == crossing(59)[0][:2]
+
+
+@given(portions=st.lists(st.integers(0, 8), max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_a_crop_that_floats_may_be_made_ahead(portions: list[int]) -> None:
+    view, video = (
+        SpeakerView(Faces(moving), PflInfo(mode="floating", window=32, padding=2), nose=right_of),
+        frames_of(72),
+    )
+    ahead_track = track = FaceTrack()
+    for start in range(0, 72, 8):
+        segment, ahead = video[start : start + 8], None
+        for there in sorted(portions):
+            ahead = view.crop_ahead(list(segment[:there]), 8, ahead_track, ahead)
+        early, ahead_track = view.step(list(segment), ahead_track, ahead)
+        late, track = view.step(segment, track)
+        np.testing.assert_array_equal(early, late)
+        assert ahead_track == track
 
 
 def test_the_generator_sees_224_pixels_of_a_256_pixel_crop() -> None:

@@ -88,6 +88,15 @@ def test_the_frames_are_those_of_the_cpu_bit_for_bit(
         assert list(map(content, reaction(listener, step, samples=samples))) == expected
 
 
+@pytest.mark.parametrize("chain", [{"posnet": False}, {"generator_history": "adjusted"}])
+def test_the_same_without_posnet_and_with_a_past_after_it(device: Device, chain: dict[str, Any]) -> None:
+    expected = list(map(content, reaction(fake_listener(lookahead=3, **chain), samples=2)))
+    listener = gpu_listener(device, lookahead=3, **chain)
+    for step in (N, 5):
+        assert list(map(content, reaction(listener, step, samples=2))) == expected
+    assert expected != list(map(content, reaction(fake_listener(lookahead=3), samples=2)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 12)), max_size=12), st.sampled_from([0, 3, 13]))
 def test_any_chunking_and_any_way_of_pulling_gives_them(cuts: list[tuple[int, int]], lookahead: int) -> None:

@@ -87,4 +87,4 @@ def gpu_listener(device: Device | None = None, *, capture: bool = True, **option
     portrait = options.pop("portrait", portrait_of())
     given: dict[str, Any] = {"detector": ONE_FACE} | options
     manifest = given.pop("manifest", None) or fake_manifest()
-    return Listener(manifest, engines, portrait, gpu=device, **grouped(given, "speaker"))
+    return Listener(manifest, engines, portrait, gpu=device, **grouped(given, "speaker", "chain"))

@@ -1,11 +1,12 @@
 """How steady rendered pictures are, and how much moves in them, by optical flow (OpenCV's DIS, preset medium).
 
-Pictures are scaled down to a shorter side of 256 pixels first, so that figures of different sizes can be compared.
+Pictures are scaled down to a shorter side of 256 pixels first, so that figures of different sizes can be compared; but
+VBench's temporal flickering is of the pictures as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,29 @@ _RELATIVE, _ABSOLUTE = 0.01, 0.5
 """How well flow there and back must meet. Source: Sundaram, Brox, Keutzer 2010, eq. 5."""
 
 
+@dataclass(frozen=True)
+class Steps:
+    """From picture to picture of one video, float64 [T - 1] each.
+
+    Attributes:
+        difference: mean absolute difference at the compared size, levels of 255.
+        whole: the same of the pictures as they are.
+        unexplained: what is left of it after the motion was taken out; NaN where no pixel could be followed.
+        fastest: mean of the fastest 5 % of the flow, pixels.
+        speed: mean of the flow, pixels.
+    """
+
+    difference: Array
+    whole: Array
+    unexplained: Array
+    fastest: Array
+    speed: Array
+
+
 def judge_pictures(
     pictures: Iterable[Array], *, hop: int | None = None, path: str = "", part: str = ""
 ) -> PictureFigures:
-    """Tell how steady pictures are. Only two of them are held at a time.
+    """Tell how steady the pictures of one video are. Only two of them are held at a time.
 
     Args:
         pictures: uint8 [H, W, 3] RGB, one by one.
@@ -44,36 +64,51 @@ def judge_pictures(
         UndefinedError: fewer than two pictures.
         FeedError: the hop is below 1.
     """
+    return summarise([compare_pictures(pictures)], hop=hop, path=path, part=part)
+
+
+def compare_pictures(pictures: Iterable[Array]) -> Steps:
+    """Compare each picture of a video with the one before.
+
+    Args:
+        pictures: uint8 [H, W, 3] RGB, one by one.
+
+    Raises:
+        UndefinedError: fewer than two pictures.
+    """
     flow = _Flow()
-    steps = [flow.compare(before, after) for before, after in pairwise(map(_scaled, pictures))]
+    steps = [flow.compare(*before, *after) for before, after in pairwise((each, _scaled(each)) for each in pictures)]
     if not steps:
         raise UndefinedError("flicker takes two pictures or more")
-    unexplained = np.array([step.unexplained for step in steps])
+    return Steps(*map(np.array, zip(*steps, strict=True)))
+
+
+def summarise(videos: Sequence[Steps], *, hop: int | None = None, path: str = "", part: str = "") -> PictureFigures:
+    """The figures of videos of one length: means over all of their steps.
+
+    Args:
+        videos: one or more.
+        hop: frames of a segment; None: not known, and nothing is told of borders.
+        path: name for the result.
+        part: name for the result.
+
+    Raises:
+        FeedError: the hop is below 1.
+    """
+    unexplained = np.stack([steps.unexplained for steps in videos])
     known = unexplained[np.isfinite(unexplained)]
-    speeds = np.array([step.speed for step in steps])
     return PictureFigures(
         path=path,
         part=part,
-        frames=len(steps) + 1,
-        flicker=float(np.mean([step.difference for step in steps])),
+        videos=len(videos),
+        frames=unexplained.shape[1] + 1,
+        flicker=float(np.mean([steps.difference for steps in videos])),
+        temporal_flickering=float(np.mean([(255 - steps.whole.mean()) / 255 for steps in videos])),
         unexplained_flicker=float(known.mean()) if known.size else None,
-        dynamic_degree=float(np.mean([step.fastest for step in steps])),
-        flicker_at_borders=compare_borders(unexplained[None], hop, first=1, reach=0),
-        flow_at_borders=compare_borders(speeds[None], hop, first=1, reach=0),
+        dynamic_degree=float(np.mean([steps.fastest for steps in videos])),
+        flicker_at_borders=compare_borders(unexplained, hop, first=1, reach=0),
+        flow_at_borders=compare_borders(np.stack([steps.speed for steps in videos]), hop, first=1, reach=0),
     )
-
-
-@dataclass(frozen=True)
-class _Step:
-    """From one picture to the next: levels of 255, and pixels.
-
-    `unexplained` is NaN where no pixel could be followed there and back.
-    """
-
-    difference: float
-    unexplained: float
-    fastest: float
-    speed: float
 
 
 class _Flow:
@@ -85,17 +120,17 @@ class _Flow:
         self._cv2: Any = cv2
         self._dis: DISOpticalFlow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
-    def compare(self, before: Array, after: Array) -> _Step:
+    def compare(self, *pictures: Array) -> tuple[float, float, float, float, float]:
+        """A step's row of `Steps`, of two pictures, each as it is and then scaled."""
+        whole_before, before, whole_after, after = pictures
+        difference = _difference(before, after)
         there = self._flow(before, after)
         back = self._flow(after, before)
         speeds = np.linalg.norm(there, axis=2)
         fastest = np.partition(speeds.ravel(), -(n := max(1, int(_FASTEST * speeds.size))))[-n:]
-        return _Step(
-            difference=float(np.abs(after.astype(np.int16) - before).mean()),
-            unexplained=self._unexplained(before, after, there, back),
-            fastest=float(fastest.mean()),
-            speed=float(speeds.mean()),
-        )
+        whole = difference if before is whole_before else _difference(whole_before, whole_after)
+        unexplained = self._unexplained(before, after, there, back)
+        return difference, whole, unexplained, float(fastest.mean()), float(speeds.mean())
 
     def _flow(self, source: Array, target: Array) -> Array:
         """Pixels [H, W, 2] from each point of the source to where it is in the target."""
@@ -114,6 +149,10 @@ class _Flow:
         if not trusted.any():
             return float("nan")
         return float(np.abs(after[trusted].astype(np.float32) - moved[trusted]).mean())
+
+
+def _difference(before: Array, after: Array) -> float:
+    return float(np.abs(after.astype(np.int16) - before).mean())
 
 
 def _scaled(picture: Array) -> Array:
