@@ -139,7 +139,7 @@ def test_pictures_are_those_of_the_geometry_in_plain_numpy(render: Renderer, por
 
 @pytest.mark.parametrize("size", [224, 384])
 def test_the_same_graphs_make_pictures_of_any_size(render: Renderer, size: int) -> None:
-    layers, geometry = portrait_of(MEDIA / "portraits" / "obama.jpg", size)
+    layers, geometry = portrait_of(MEDIA / "portraits" / "hopper.jpg", size)
     rows = np.stack([MOVED[0], FACES[0], FACES[9]])
     made = render([layers], geometry[None], rows[None])[0]
     assert made.shape == (3, size, size, 3)
