@@ -25,8 +25,8 @@ from pflx.runtime.frames.timing import FPS
 
 REPOSITORY = Path(__file__).parent.parent
 PORTRAIT = REPOSITORY / "tests/media/portrait_astronaut_256.png"
-SHOWN_S = (2.0, 7.0)
-"""Part of the reaction in the animated picture: it has a nod."""
+SHOWN_S = (2.8, 6.4)
+"""Part of the reaction in the animated picture: it has a blink, a nod and a smile."""
 EVERY = 2
 """Frames of which it shows one."""
 

@@ -20,7 +20,7 @@ def main() -> None:
     """Write it."""
     network = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
     found = {}
-    for name in ("obama.jpg", "mona.jpg"):
+    for name in ("hopper.jpg", "mona.jpg"):
         picture = load_portrait(TESTS / "media" / "portraits" / name, 256)
         found[name] = np.round(255 * network.process(picture).segmentation_mask).astype(np.uint8)
     np.savez_compressed(TESTS / "golden" / "silhouette.npz", **found)

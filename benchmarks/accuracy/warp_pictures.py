@@ -2,7 +2,7 @@
 
 PYTHONPATH=benchmarks python benchmarks/accuracy/warp_pictures.py [PORTRAIT ...] [--against FRAME.onnx] [--rounds 200]
 
-Openings are those that the face mesh finds, of the ones at rest. The background's error is the mean difference to the
+Openings are those that the face mesh finds, of the ones at rest: what a blink leaves of 0.15 or less counts as closed. The background's error is the mean difference to the
 portrait, in levels, where neither it nor the picture shows the person, with the head rolled by 7 degrees to both sides.
 `--against` is an earlier frame graph, of one layer and 256 px: figures of both are taken in turns. By default
 the portraits are those of tests/media.
@@ -30,6 +30,8 @@ from pflx.runtime.speaker.landmarks import ARKIT_NAMES, FaceMesh
 
 MEDIA = Path(__file__).resolve().parents[2] / "tests" / "media"
 SIZE, SIZES = 256, (256, 384, 512)
+CLOSED = 0.15
+"""Of the opening at rest: eyes that are open no further are closed."""
 ROLL_DEG = 7.0
 EYES = ((159, 145, 33, 133), (386, 374, 362, 263))
 """Middle of the upper and of the lower lid, and corners, of both eyes."""
@@ -100,6 +102,17 @@ def eyes(pictures: Pictures, mesh: FaceMesh) -> dict[str, list[float]]:
     }
 
 
+def closed(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """How many eyes a blink closes, and what it leaves of them on the average."""
+    left = np.array([share for portrait in found.values() for share in portrait["blink"]])
+    return {
+        "eyes": len(left),
+        "closed": int((left <= CLOSED).sum()),
+        "mean": round(float(left.mean()), 3),
+        "portraits with both closed": [name for name, each in found.items() if max(each["blink"]) <= CLOSED],
+    }
+
+
 def outside(pictures: Pictures, roll_deg: float) -> Array:
     """Pixels that show no person, neither in the portrait nor in a picture with the head rolled."""
     person = np.maximum(pictures.layers.masks[..., 0], pictures.person(row(roll_deg)))
@@ -152,6 +165,7 @@ def main() -> None:
         "command": "PYTHONPATH=benchmarks python benchmarks/accuracy/warp_pictures.py --against FRAME.onnx",
         "machine": machine,
         "portraits": found,
+        f"blinks to {CLOSED} or less": closed(found),
         "costs": costs(given[0], mesh, args),
     }
     report.write("warp_pictures", content)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.event import as_events
-from pflx.runtime.generators.behaviour import attending, cues, gestures, liveliness, mirroring, nodding
+from pflx.runtime.generators.behaviour import (
+    attending,
+    breathing,
+    cues,
+    gestures,
+    glancing,
+    liveliness,
+    mirroring,
+    nodding,
+)
 from pflx.runtime.generators.behaviour.attending import Attention
 from pflx.runtime.generators.behaviour.gestures import AXES, BLINK_NOISE, TO_PICTURE
 from pflx.runtime.generators.behaviour.habits import habit
@@ -21,7 +31,7 @@ _FPS = 25
 _FRAME_S = 1 / _FPS
 _TICKS = TICKS_PER_S // _FPS
 _PITCH = 0
-_NEARER = POSE.stop - 1
+_UP, _NEARER = POSE.stop - 2, POSE.stop - 1
 
 
 class BackchannelGenerator:
@@ -31,8 +41,8 @@ class BackchannelGenerator:
     of the speaker, and waits for nothing.
 
     The head's angles are the sum of nods, mirrored pose, idle sway and a lean towards who speaks, followed with bounded
-    velocity and acceleration; it comes a little nearer to who speaks, and else rests where it is. Eyes stay with the
-    speaker while the head turns.
+    velocity and acceleration; it comes a little nearer to who speaks, and rises and falls with the breath. Eyes stay
+    with the speaker while the head turns, and step from point to point of that face.
 
     Rotation is FaceVerse's, (pitch, -yaw, -roll) in rad. The listener at rest has the bundle's mean face, which is all
     zeros here, and carries the half turn by which FaceVerse's heads are turned.
@@ -75,7 +85,8 @@ class BackchannelGenerator:
         self._times = np.arange(self.hop) * _FRAME_S
         self._hearing = hearing or Hearing()
         self._sway_noise = self.hop * AXES * 2
-        self.noise_size = self._sway_noise + nodding.NOISE + BLINK_NOISE
+        sizes = (self._sway_noise, nodding.NOISE, BLINK_NOISE, breathing.NOISE, glancing.NOISE)
+        *self._cuts, self.noise_size = accumulate(sizes)
 
     def start(self, samples: int) -> State:
         """The state before the first step: a listener at rest, and silence."""
@@ -89,6 +100,8 @@ class BackchannelGenerator:
             "smile": np.zeros(3),
             "blinks": gestures.no_blinks(samples),
             "sway": gestures.no_sway(samples),
+            "breath": breathing.start(samples),
+            "eyes": glancing.start(samples),
             "head": np.zeros((samples, 2, AXES)),
             "answers": np.ones(1),
         }
@@ -103,7 +116,7 @@ class BackchannelGenerator:
     ) -> tuple[Reaction, State]:
         """One step; see `Generator.step`."""
         draws = np.asarray(noise, np.float64)
-        sway_draws, nod_draws, blink_draws = np.split(draws, [self._sway_noise, -BLINK_NOISE], axis=1)
+        sway_draws, nod_draws, blink_draws, breath_draws, eye_draws = np.split(draws, self._cuts, axis=1)
         heard, hearing = self._hearing.step(speaker["audio"].reshape(-1), state)
         found, cue_state = cues.find_cues(heard, state)
         nods, spoken = nodding.answer(found, state, nod_draws) if state["answers"][0] else nodding.as_before(state)
@@ -112,6 +125,8 @@ class BackchannelGenerator:
         lively, lively_state = liveliness.liveliness(heard, state)
         closed, blinks = gestures.blink(state["blinks"], self._times, self._step_s, blink_draws)
         idle, sway = gestures.sway(state["sway"], _FRAME_S, sway_draws.reshape(len(draws), self.hop, AXES, 2))
+        rise, breath = breathing.breathe(state["breath"], self._times, self._step_s, breath_draws)
+        glances, eyes = glancing.glance(state["eyes"], self._times, self._step_s, eye_draws)
         mirrored, mirror_state = mirroring.mirror(speaker["coefficients"], state, _FRAME_S)
         smile, smile_state = mirroring.smile_at(habit("lively_smile") * lively, mirrored[:, AXES], state, _FRAME_S)
         targets = idle + mirrored[:, :AXES] * TO_PICTURE
@@ -134,12 +149,14 @@ class BackchannelGenerator:
             "smile": smile_state,
             "blinks": blinks,
             "sway": sway,
+            "breath": breath,
+            "eyes": eyes,
             "head": heads[-1],
             "answers": state["answers"],
         }
         angles = np.stack([head[:, 0] for head in heads], axis=1)
-        made = _coefficients(angles, closed, smile, attention)
-        return Reaction(made, rest=gestures.head_and_eyes(idle, closed, idle), events=as_events(events)), after
+        made = _listening(_seen(angles, closed, angles * attention.gaze[:, None], glances, rise), smile, attention)
+        return Reaction(made, rest=_seen(idle, closed, idle, glances, rise), events=as_events(events)), after
 
     def _followed(self, head: Array, targets: Array) -> list[Array]:
         heads = []
@@ -149,9 +166,16 @@ class BackchannelGenerator:
         return heads
 
 
-def _coefficients(angles: Array, closed: Array, smile: Array, attention: Attention) -> Array:
-    """float32 [M, hop, 58] of angles in deg [M, hop, 3], lids [M, hop], smile [hop], and attention."""
-    coefficients = gestures.head_and_eyes(angles, closed, angles * attention.gaze[:, None])
+def _seen(angles: Array, closed: Array, away: Array, glances: Array, rise: Array) -> Array:
+    """`gestures.head_and_eyes`, looking aside by [M, hop, 2] in deg, and up with the breath by [M, hop] in dm."""
+    away = away + np.pad(glances, ((0, 0), (0, 0), (0, AXES - 2)))
+    coefficients = gestures.head_and_eyes(angles, closed, away)
+    coefficients[..., _UP] = rise
+    return coefficients
+
+
+def _listening(coefficients: Array, smile: Array, attention: Attention) -> Array:
+    """The same with a smile [hop], and attention."""
     brows = habit("beginning_brow") * attention.beginning
     weights = {
         **dict.fromkeys(("mouthSmileLeft", "mouthSmileRight"), smile),

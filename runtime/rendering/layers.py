@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
-from pflx.runtime.rendering.eyelids import close_eyes
 from pflx.runtime.rendering.silhouette import Silhouette
 from pflx.runtime.rendering.warp import geometry_part
 from pflx.runtime.speaker.landmarks import FaceLandmarks
@@ -45,7 +44,9 @@ def make_layers(picture: UInt8Array, face: FaceLandmarks, geometry: Float32Array
         geometry: float32 [G], see `pflx.runtime.rendering.warp.GEOMETRY`.
         silhouette: finds the person.
     """
-    from pflx.runtime.rendering.cutout import cut_out  # OpenCV is loaded with a portrait, not with the package
+    # OpenCV is loaded with a portrait, not with the package.
+    from pflx.runtime.rendering.cutout import cut_out
+    from pflx.runtime.rendering.eyelids import close_eyes
 
     eyes = close_eyes(picture, np.asarray(face.points, np.float64) - [0.5, 0.5, 0.0])
     cut = cut_out(picture, silhouette.find(picture), _from_head(len(picture), geometry))

@@ -28,6 +28,7 @@ from pflx.export.models.warp_moves import EYE_MOVES, LIP_MOVES, MOUTH_MOVES
 from pflx.export.operators import check_operators
 from pflx.export.recipes import warp_recipes
 from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.generators.behaviour.habits import habit
 from pflx.runtime.rendering.layers import Layers, make_layers, one_layer
 from pflx.runtime.rendering.renderers import PictureMover
 from pflx.runtime.rendering.silhouette import Silhouette
@@ -140,7 +141,7 @@ def test_pictures_are_those_of_the_geometry_in_plain_numpy(render: Renderer, por
 
 @pytest.mark.parametrize("size", [224, 384])
 def test_the_same_graphs_make_pictures_of_any_size(render: Renderer, size: int) -> None:
-    layers, geometry = portrait_of(MEDIA / "portraits" / "obama.jpg", size)
+    layers, geometry = portrait_of(MEDIA / "portraits" / "hopper.jpg", size)
     rows = np.stack([MOVED[0], FACES[0], FACES[9]])
     made = render([layers], geometry[None], rows[None])[0]
     assert made.shape == (3, size, size, 3)
@@ -287,6 +288,17 @@ def test_an_expression_changes_its_part_of_the_face_and_no_other(
     near = around(geometry[0], *places)
     assert changed[near].sum() > 40
     assert changed[~near].sum() < 0.02 * changed.sum()
+
+
+def test_a_breath_lifts_the_head_by_a_pixel_or_two_and_the_shoulders_by_half_of_it(portraits: Any) -> None:
+    geometry = portraits[1][0]
+    breath = row()
+    breath[56] = habit("breath_rise")
+    places, *_ = plain_warp.look_up(SIZE, geometry, breath)
+    below = (places - plain_warp.grid(SIZE, 1))[..., 1]  # from where a pixel of the risen picture is
+    x, y = np.round(geometry_part(geometry, "head")).astype(int)
+    assert 0.5 < below[y, x] < 2
+    assert below[-1, x] == pytest.approx(below[y, x] / 2, rel=0.05)
 
 
 def test_an_open_jaw_shows_the_dark_and_lowers_the_chin(portraits: Any) -> None:

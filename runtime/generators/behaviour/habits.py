@@ -27,6 +27,9 @@ class Habit(NamedTuple):
 
 _TRUONG = "ours: 0.3 s of silence, as the network is late; Truong et al. 2010 take pauses"
 _LIVELY = "ours; Traunmüller & Eriksson 1995: in semitones, as a deviation"
+_TOBIN = "Tobin et al. 1983"
+_GLANCE = "ours: shorter than the 2.2 s for which two look each other in the face, Rogers et al. 2018"
+_FACE = "ours; Võ et al. 2012: from eyes to nose and mouth, which 0.7 m away are 5 deg apart"
 _WARD = "Ward & Tsukahara 2000, the rule for English"
 
 HABITS: Mapping[str, Habit] = {
@@ -83,6 +86,16 @@ HABITS: Mapping[str, Habit] = {
     "idle_roll": Habit(0.9, "deg", "likewise", "ours"),
     "idle_rate": Habit(1.3, "rad/s", "of the second-order Ornstein-Uhlenbeck process of the idle head", "ours"),
     "idle_most": Habit(2.5, "", "deviations that it never leaves", "ours"),
+    "breaths": Habit(15, "1/min", "breaths", f"{_TOBIN}: 17, of which 3 are the deviation"),
+    "breath_spread": Habit(0.1, "", "deviation of a breath's duration, as a share; at most twice that", "ours"),
+    "breath_in": Habit(0.42, "", "share of a breath in which it is drawn", _TOBIN),
+    "breath_rise": Habit(0.03, "dm", "by which the head is up then; shoulders take part in half of it", "ours"),
+    "glances_for": Habit(1.2, "s", "mean time for which the eyes look at one point of the speaker's face", _GLANCE),
+    "glance_spread": Habit(0.5, "", "deviation of its logarithm", "ours"),
+    "glance_least": Habit(0.5, "s", "shortest look", "ours"),
+    "glance_most": Habit(5, "s", "longest look", "ours"),
+    "glance_up": Habit(2, "deg", "deviation of these points, up and down; at most twice that", _FACE),
+    "glance_aside": Habit(2.5, "deg", "likewise, aside", _FACE),
     "attention_after": Habit(0.8, "s", "delay of attention to a voice", "ours"),
     "attention_brow": Habit(0.12, "", "weight of browInnerUp while spoken to", "ours"),
     "voice_begun": Habit(0.2, "s", "speech after which somebody has begun to speak", "ours"),

@@ -139,11 +139,29 @@ def test_lids_close_all_the_way_and_open_again(hour: Run) -> None:
     assert np.median(closed) == 0
 
 
+def test_it_breathes_all_the_time_at_a_natural_rate_and_never_leaps(hour: Run) -> None:
+    rise = hour.coefficients[..., 56].astype(np.float64)
+    lungs = rise > habit("breath_rise") / 2
+    breaths = (lungs[:, 1:] & ~lungs[:, :-1]).sum(axis=1) / 30
+    assert ((breaths >= 14) & (breaths <= 16)).all()
+    lasts = np.diff(np.flatnonzero(lungs[0, 1:] & ~lungs[0, :-1])) / 25
+    assert lasts.min() >= 60 / habit("breaths") * (1 - 2 * habit("breath_spread")) - 0.3
+    assert lasts.max() <= 60 / habit("breaths") * (1 + 2 * habit("breath_spread")) + 0.3
+    assert 0.05 < lasts.std() / lasts.mean() < 0.13
+    steepest = (
+        1.5 * habit("breath_rise") / (habit("breath_in") * 60 / habit("breaths") * (1 - 2 * habit("breath_spread")))
+    )
+    assert np.abs(np.diff(rise)).max() < steepest / 25 * 1.01
+    assert np.abs(rise[0] - rise[1]).max() > habit("breath_rise") / 2, "both breathe at once"
+
+
 def test_weights_of_the_expression_are_in_their_range(hour: Run) -> None:
     expression = hour.coefficients[..., :52]
     assert expression.min() >= 0
     assert expression.max() <= 1
-    assert (hour.coefficients[..., 55:57] == 0).all()
+    assert (hour.coefficients[..., 55] == 0).all()
+    assert 0 <= hour.coefficients[..., 56].min() < 1e-4
+    assert hour.coefficients[..., 56].max() == pytest.approx(habit("breath_rise"), rel=0.01)
     assert hour.coefficients[..., 57].min() >= 0
     assert hour.coefficients[..., 57].max() <= habit("attention_near")
 
@@ -225,17 +243,38 @@ def test_a_step_changes_nothing_that_it_was_given() -> None:
         assert value.dtype == state[name].dtype
 
 
-def test_the_eyes_stay_with_the_speaker(hour: Run) -> None:
-    by_name = {name: hour.coefficients[0, :5000, index] for index, name in enumerate(ARKIT_NAMES)}
-    pitch, yaw, _ = hour.angles_deg[0, :5000].T
-    unit, attention = habit("eye_deg"), hour.coefficients[0, :5000, 57] / habit("attention_near")
+def looks_deg(run: Run, sample: int) -> Array:
+    """Where the eyes look beside the speaker's middle, up and to the picture's left, [T, 2]."""
+    by_name = {name: run.coefficients[sample, :, index].astype(float) for index, name in enumerate(ARKIT_NAMES)}
+    attention = run.coefficients[sample, :, 57] / habit("attention_near")
     share = habit("attention_gaze") + (1 - habit("attention_gaze")) * attention
-    assert 0.8 < share.max() <= 1 + 1e-6
-    for side in ("Left", "Right"):
-        up = by_name[f"eyeLookUp{side}"] - by_name[f"eyeLookDown{side}"]
-        np.testing.assert_allclose(up, share * pitch / unit, atol=1e-5)
-    np.testing.assert_allclose(by_name["eyeLookOutLeft"] - by_name["eyeLookInLeft"], share * yaw / unit, atol=1e-5)
-    np.testing.assert_allclose(by_name["eyeLookInRight"] - by_name["eyeLookOutRight"], share * yaw / unit, atol=1e-5)
+    up, left = (
+        by_name["eyeLookUpLeft"] - by_name["eyeLookDownLeft"],
+        by_name["eyeLookOutLeft"] - by_name["eyeLookInLeft"],
+    )
+    np.testing.assert_array_equal(up, by_name["eyeLookUpRight"] - by_name["eyeLookDownRight"])
+    np.testing.assert_array_equal(left, by_name["eyeLookInRight"] - by_name["eyeLookOutRight"])
+    turned = habit("eye_deg") * np.stack([up, left], axis=1)
+    return np.asarray(turned - share[:, None] * run.angles_deg[sample, :, :2])
+
+
+def test_the_eyes_stay_with_the_speaker_while_the_head_turns(hour: Run) -> None:
+    assert np.abs(hour.angles_deg[0, :, :2]).max() > 5
+    for sample in range(2):
+        looks = looks_deg(hour, sample)
+        assert np.abs(looks).max(axis=0) == pytest.approx([2 * habit("glance_up"), 2 * habit("glance_aside")], rel=0.01)
+        assert np.abs(looks.mean(axis=0)).max() < 0.25
+        assert looks.std(axis=0) == pytest.approx([habit("glance_up"), habit("glance_aside")], rel=0.2)
+
+
+def test_the_eyes_rest_on_a_point_and_step_to_the_next_within_a_frame(hour: Run) -> None:
+    looks = looks_deg(hour, 0)
+    steps = np.flatnonzero(np.abs(np.diff(looks, axis=0)).max(axis=1) > 1e-3)
+    lasts = np.diff(steps) / 25
+    assert lasts.min() >= habit("glance_least") - 0.05
+    assert lasts.max() <= habit("glance_most") + 0.05
+    assert lasts.mean() == pytest.approx(habit("glances_for"), rel=0.1)
+    assert len(steps) > 1000
 
 
 # --- how it fits in

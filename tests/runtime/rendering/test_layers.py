@@ -19,8 +19,12 @@ from pflx.runtime.speaker.landmarks import ARKIT_NAMES, FaceMesh
 
 PORTRAITS = [MEDIA / "portrait_astronaut_256.png", *sorted((MEDIA / "portraits").glob("*.[jp][pn]g"))]
 SIZE = 256
-CLOSED = 0.5
-"""Opening of eyes that are closed, of that of open ones, by the face mesh: eyes narrowed by a smile come to 0.4."""
+CLOSED, BEHIND_GLASSES = 0.2, 0.5
+"""Opening of eyes that are closed, of that of open ones, by the face mesh. In eyes that blink in films it finds 0.07 to
+0.4, and behind glasses, in a small face, hardly less than half."""
+GLASSES = ("hopper", "johnson")
+BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
+"""Landmarks of MediaPipe's face mesh along both brows."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,7 @@ def openings(picture: npt.NDArray[np.uint8], mesh: FaceMesh) -> npt.NDArray[np.f
 def test_a_full_blink_closes_the_eyes_of_any_portrait(portrait: Any, mesh: FaceMesh) -> None:
     layers, _, path = portrait
     rest, half, full = (openings(blinked(layers, share), mesh) for share in (0, 0.5, 1))
-    assert (full / rest).max() < CLOSED, path.stem
+    assert (full / rest).max() < (BEHIND_GLASSES if path.stem in GLASSES else CLOSED), path.stem
     assert (full < half).all()
 
 
@@ -88,9 +92,27 @@ def test_a_blink_changes_nothing_but_the_eyes(portrait: Any) -> None:
     at, near = plain_warp.grid(SIZE, 1), np.zeros((SIZE, SIZE), bool)
     for eye in range(2):
         middle = [geometry_part(geometry, f"eye_{axis}")[eye] for axis in "xy"]
-        near |= np.linalg.norm(at - middle, axis=-1) < 1.4 * geometry_part(geometry, "eye_half")[eye]
+        near |= np.linalg.norm(at - middle, axis=-1) < 1.75 * geometry_part(geometry, "eye_half")[eye]
     assert changed.any()
     assert not changed[~near].any()
+
+
+def test_brows_and_rims_of_glasses_stay_where_they_are(portrait: Any, mesh: FaceMesh) -> None:
+    layers, geometry, path = portrait
+    changed = np.abs(blinked(layers, 1).astype(int) - layers.portrait).mean(axis=-1)
+    face = mesh.find(layers.portrait)
+    assert face is not None
+    for x, y in np.round(face.points[list(BROWS), :2] - 0.5).astype(int):
+        assert changed[y - 1 : y + 2, x - 1 : x + 2].mean() < 6, path.stem
+    if path.stem != "hopper":
+        return
+    for eye in range(2):
+        x, y = (round(float(geometry_part(geometry, f"eye_{axis}")[eye])) for axis in "xy")
+        half, upper = (float(geometry_part(geometry, f"eye_{name}")[eye]) for name in ("half", "upper"))
+        column = slice(round(y + upper - 1.2 * half), round(y + upper))
+        rim = layers.portrait[column, x].mean(axis=-1) < 60
+        assert rim.any()
+        assert changed[column, x][rim].max() < 15
 
 
 def test_one_eye_closes_without_the_other(portrait: Any) -> None:
