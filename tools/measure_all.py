@@ -42,6 +42,7 @@ STEPS: dict[str, Words] = {
     "baselines": ("baselines.py", CLIPS[0]),
     "evaluation": ("evaluation.py", "--rounds", 5),
     "crop": ("dataset/crop.py", "@opencv4", *CLIPS),
+    "dataset": ("dataset/resumed.py", *CLIPS),
     "behaviour": ("accuracy/behaviour.py",),
     "generators": (
         *("generators.py", CLIPS[1], PORTRAIT),

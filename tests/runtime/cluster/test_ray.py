@@ -1,0 +1,144 @@
+"""A data set on a real Ray: the same numbers though an actor is killed; and addresses where there is none."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from support.commands import refusal
+from support.dataset.rays import actors, daemons, folders
+from support.dataset.sets import PODIUM, files_of, leftovers, manifest_of, some_rows
+
+from pflx.engines import FeedError, OutputError, PflxError
+from pflx.runtime.builtin import builtin_bundle, export_builtin
+from pflx.runtime.bundle_engines import EngineSettings
+from pflx.runtime.dataset import ClusterError, DatasetSettings, Row, WorkerError, react_dataset, row_task
+from pflx.runtime.dataset.maker import INDEX, Job
+from pflx.runtime.dataset.row_task import Places, RowTask
+from pflx.runtime.dataset.seal import settings_seal
+
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+
+SHORT = DatasetSettings(samples=2, duration_s=0.4)
+ROW = Row(id="a", speaker=PODIUM)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, of a user who never had a Ray."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    return tmp_path / "home"
+
+
+@with_ray
+def test_twenty_clips_are_made_as_without_ray_though_an_actor_is_killed(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [Row(id=str(number), speaker=tmp_path / f"{number}.mp4") for number in range(20)]
+    for row in rows:
+        row.speaker.symlink_to(PODIUM)
+    list(react_dataset(rows, tmp_path / "alone", settings=SHORT))
+    before, environment, on_term = folders(), dict(os.environ), signal.getsignal(signal.SIGTERM)
+    absent = Row(id="absent", speaker=tmp_path / "absent.mp4")
+    results = []
+    for result in react_dataset([*rows, absent], tmp_path / "out", settings=SHORT, workers=2, ray="local"):
+        results.append(result)
+        if len(results) == 1:
+            os.kill(actors()[0].pid, signal.SIGKILL)
+    assert sorted(result.row.id for result in results) == sorted([*(row.id for row in rows), "absent"])
+    assert {result.row.id: result.error for result in results if result.error} == {
+        "absent": f"{absent.speaker} does not exist. Check the path. (On node {platform.node()}.)"
+    }
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "alone")
+    assert f"its worker actor on {platform.node()} died (ActorDiedError); it is begun again." in caplog.text
+    assert not leftovers(tmp_path)
+    assert not [*actors(), *daemons()]
+    assert (folders(), dict(os.environ), signal.getsignal(signal.SIGTERM)) == (before, environment, on_term)
+    assert not list(home.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+@with_ray
+def test_an_address_that_nobody_answers_is_told(tmp_path: Path) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{unheard.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=rf"No Ray cluster answers at {address}: .*refused\. Check `ray status`"):
+            list(react_dataset([ROW], tmp_path / "out", ray=address))
+
+
+@with_ray
+def test_without_a_cluster_auto_finds_none(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"No Ray cluster answers: .* Check `ray status`"):
+        list(react_dataset([ROW], tmp_path / "out", ray="auto"))
+
+
+@pytest.mark.parametrize("address", ["clips", "node7", "10.0.0.1:http", "ray://10.0.0.1:10001"])
+def test_what_is_no_address_is_refused_before_any_work(tmp_path: Path, address: str) -> None:
+    with pytest.raises(FeedError, match=rf"^ray is '?{address}"):
+        react_dataset([ROW], tmp_path / "out", ray=address)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["--ray"], ["--ray", "auto"], ["--ray=10.0.0.1:6379"]])
+def test_without_the_extra_the_command_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    rows = manifest_of(tmp_path / "rows.csv", some_rows(2))
+    said = refusal("batch", rows, *words, "-o", tmp_path / "out")
+    assert said == "pflx: ray is not installed. Install it: pip install 'pflx[ray]'"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_is_made_elsewhere_only_if_it_would_be_the_same_there(tmp_path: Path) -> None:
+    bundle = builtin_bundle()
+    seal = settings_seal(bundle, SHORT)
+    job = Job(folder=tmp_path, bundle=bundle, portrait=None, settings=SHORT, seal=seal)
+    own = export_builtin(tmp_path / "own.pflx")
+    elsewhere = RowTask(job, is_far=True, is_builtin=True)
+
+    def refused(task: RowTask, kind: type[PflxError], said: str) -> None:
+        with pytest.raises(kind, match=said), task.opened():
+            pass
+
+    refused(elsewhere, OutputError, f"{tmp_path} is not seen here. Take a folder that all nodes share")
+    (tmp_path / INDEX).touch()
+    with elsewhere.opened() as make:
+        assert make(ROW, lambda share: None) is None
+    odd = replace(elsewhere, job=replace(job, seal={**seal, "pflx": "9.9.9"}))
+    refused(odd, WorkerError, r"Its pflx is 0\..*, that of the command 9\.9\.9\.")
+    refused(
+        RowTask(replace(job, bundle=own), is_far=True), WorkerError, "Its bundle is [0-9a-f]{64}, that of the command"
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "ray", "threads", "each"),
+    [
+        (None, None, None, None),
+        (1, None, None, None),
+        (2, None, None, 4),
+        (2, None, 3, 3),
+        (2, "local", None, 4),
+        (None, "local", None, 1),
+        (2, "10.0.0.1:6379", None, 1),
+        (2, "10.0.0.1:6379", 3, 3),
+    ],
+)
+def test_workers_of_this_machine_share_its_cores_and_actors_elsewhere_have_one(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None, ray: str | None, threads: int | None, each: int | None
+) -> None:
+    monkeypatch.setattr(row_task, "usable_cores", lambda: 8)
+    shared = Places(workers, ray).shared_among(replace(SHORT, engines=EngineSettings(threads=threads)))
+    assert shared.engines.threads == each
