@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args, get_origin
 from urllib.parse import unquote, urlsplit
@@ -110,7 +111,7 @@ class _Verbs(TyperGroup):
 
 def _completed(args: Sequence[str]) -> Iterator[str]:
     """The words, with the value of options that stand without it."""
-    for word, after in zip(args, [*args[1:], "-"], strict=True):
+    for word, after in pairwise([*args, "-"]):
         yield word
         if word in _ALONE and after.startswith("-"):
             yield _ALONE[word]

@@ -31,10 +31,10 @@ _ANSWER_S = 10.0
 """How long an address may take to answer."""
 _STORE_BYTES = 100 << 20
 """What rows are told by is small; Ray would take a third of the memory."""
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # else a Ray of one's own reports its use to its makers
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters is raised; the rest would be written between the lines of others
-}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+"""Else a Ray of one's own reports its use to its makers."""
+_OF_RAY = ("RAY_", "PYTHONBREAKPOINT")
+"""Of variables that Ray sets, what their names begin with."""
 _SHORT = 24
 """Letters of a folder that Ray's sockets still fit in: their paths may have 107."""
 
@@ -183,7 +183,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name.startswith("RAY_") and name not in before]:
+        for name in [name for name in os.environ if name.startswith(_OF_RAY) and name not in before]:
             del os.environ[name]
 
 

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from support.commands import pflx, refusal
 from support.dataset.react import write_react
@@ -21,6 +23,8 @@ from pflx.runtime.evaluation import read_predictions
 ANSWER = "pflx: Stopping after the rows that run; once more stops at once. The same command goes on from there."
 STOPPED = "pflx: Stopped. Nothing half-written was left."
 N_ROWS = 8
+
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +58,20 @@ def begun(manifest: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-@pytest.mark.parametrize(("how", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+@pytest.mark.parametrize(
+    ("how", "workers"),
+    [
+        (signal.SIGINT, "--workers 1"),
+        (signal.SIGTERM, "--workers 2"),
+        pytest.param(signal.SIGINT, "--ray --workers 2", marks=with_ray),
+        pytest.param(signal.SIGTERM, "--ray --workers 2", marks=with_ray),
+    ],
+)
 def test_it_stops_after_the_running_rows_and_goes_on_where_it_stopped(
     manifest: Path, whole: Path, tmp_path: Path, how: signal.Signals, workers: str
 ) -> None:
     folder = tmp_path / "out"
-    running = begun(manifest, folder, "--workers", workers)
+    running = begun(manifest, folder, *workers.split())
     os.killpg(running.pid, how)  # as a terminal does: to all of them
     _, said = running.communicate(timeout=120)
     assert running.returncode == 128 + how, said
@@ -74,11 +86,16 @@ def test_it_stops_after_the_running_rows_and_goes_on_where_it_stopped(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_killed_it_leaves_whole_files_alone_and_goes_on(manifest: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["--workers 1", pytest.param("--ray --workers 2", marks=with_ray)])
+def test_killed_it_leaves_whole_files_alone_and_goes_on(
+    manifest: Path, whole: Path, tmp_path: Path, workers: str
+) -> None:
     folder = tmp_path / "out"
-    running = begun(manifest, folder)
+    running = begun(manifest, folder, *workers.split())
+    family = psutil.Process(running.pid).children(recursive=True)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
     assert files_of(folder).items() <= files_of(whole).items()
     assert pflx("batch", manifest, "-o", folder, "--duration", 2).code == 0
     assert files_of(folder) == files_of(whole)
@@ -139,6 +156,12 @@ def test_the_challenges_layout_is_taken(tmp_path: Path) -> None:
         ("clips -o out --shard 3", "--shard is '3'; give I/N, like 1/4."),
         ("clips -o out --shard 3/2", "Shard 3 of 2 is none. Give I/N with I from 1 to N, like 1/2."),
         ("clips -o out --video", "Row 'a' has no portrait, and pictures are wanted. Give one for all rows, or for it."),
+        (
+            "--ray clips -o out",
+            "ray is 'clips'; give the cluster's HOST:PORT, 'auto' for the one that this machine belongs to, or 'local' "
+            "(behind --ray: nothing) for a Ray of its own on this machine.",
+        ),
+        ("clips --ray -o out --device cuda:1", "With ray, device is cpu or cuda, not cuda:1: Ray deals out the GPUs."),
         ("none.csv -o out", "none.csv does not exist. Check the path."),
     ],
 )

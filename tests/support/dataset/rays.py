@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -29,26 +28,19 @@ def folders() -> set[Path]:
 
 
 @contextmanager
-def ray_head(port: int, cpus: int) -> Iterator[str]:
-    """A cluster of one node, begun as its owner does it; its address."""
+def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
+    """A cluster of two nodes of one CPU each on this machine: its address, and what ends the second."""
+    from ray.cluster_utils import Cluster
+
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
-        words = ["start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", f"--temp-dir={folder}"]
-        options = ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000"]
-        command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", *words, *options]
-        head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert head.stdout is not None
-        said = ""
-        while "Ray runtime started" not in said:
-            line = head.stdout.readline()
-            assert line, said
-            said += line
+        options = {"num_cpus": 1, "include_dashboard": False, "temp_dir": folder, "object_store_memory": 100 << 20}
+        cluster: Any = Cluster(initialize_head=True, head_node_args=options)
+        del options["temp_dir"], options["include_dashboard"]
+        second = cluster.add_node(**options)
         try:
-            yield f"127.0.0.1:{port}"
+            yield cluster.address, lambda: cluster.remove_node(second, allow_graceful=False)
         finally:
-            family = psutil.Process(head.pid).children(recursive=True)
-            head.terminate()
-            head.communicate()
-            psutil.wait_procs(family, timeout=60)
+            cluster.shutdown()
 
 
 def _words(process: psutil.Process) -> str:
