@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 
 def actors() -> list[psutil.Process]:
@@ -32,10 +33,10 @@ def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
     """A cluster of two nodes of one CPU each on this machine: its address, and what ends the second."""
     from ray.cluster_utils import Cluster
 
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
-        options = {"num_cpus": 1, "include_dashboard": False, "temp_dir": folder, "object_store_memory": 100 << 20}
-        cluster: Any = Cluster(initialize_head=True, head_node_args=options)
-        del options["temp_dir"], options["include_dashboard"]
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        options = {"num_cpus": 1, "object_store_memory": 100 << 20}
+        cluster: Any = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
         second = cluster.add_node(**options)
         try:
             yield cluster.address, lambda: cluster.remove_node(second, allow_graceful=False)
