@@ -71,7 +71,7 @@ def cuts(count: int) -> Iterator[Cut]:
     """So many different ones of one clip, the first as it is."""
     for number in range(count):
         yield Cut(
-            start=number / max(1, count - 1),
+            start=round(number / max(1, count - 1), 3),
             seconds=(3.0, 2.0, 2.4, 3.2, 4.0)[number % 5],
             speed=(1.0, 1.0, 0.8, 1.25)[number % 4],
             mirrored=number % 2 == 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -118,7 +118,7 @@ def shared_out(
     clear: Callable[[J], None],
     should_stop: Callable[[], bool] = lambda: False,
     tell: Callable[[float], object] = lambda done: None,
-) -> Iterator[tuple[J, Any]]:
+) -> Generator[tuple[J, Any], None, None]:
     """Have jobs done by several workers, each at least once.
 
     Args:

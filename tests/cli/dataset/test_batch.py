@@ -18,6 +18,8 @@ from support.commands import pflx, refusal
 from support.dataset.react import write_react
 from support.dataset.sets import PODIUM, arrays_of, files_of, leftovers, manifest_of, some_rows
 
+from pflx.engines import Bundle
+from pflx.runtime.builtin import export_builtin
 from pflx.runtime.evaluation import read_predictions
 
 ANSWER = "pflx: Stopping after the rows that run; once more stops at once. The same command goes on from there."
@@ -63,7 +65,6 @@ def begun(manifest: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     [
         (signal.SIGINT, "--workers 1"),
         (signal.SIGTERM, "--workers 2"),
-        pytest.param(signal.SIGINT, "--ray --workers 2", marks=with_ray),
         pytest.param(signal.SIGTERM, "--ray --workers 2", marks=with_ray),
     ],
 )
@@ -100,6 +101,22 @@ def test_killed_it_leaves_whole_files_alone_and_goes_on(
     assert pflx("batch", manifest, "-o", folder, "--duration", 2).code == 0
     assert files_of(folder) == files_of(whole)
     assert not leftovers(folder)
+
+
+def test_the_bundle_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, opened = tmp_path / "own.pflx", list[Path]()
+    export_builtin(bundle)
+    opens = Bundle._open.__func__  # type: ignore[attr-defined] # what reads manifest and hashes
+
+    def counted(cls: type[Bundle], root: Path, verify: bool) -> Bundle:
+        opened.append(root)
+        found: Bundle = opens(cls, root, verify)
+        return found
+
+    monkeypatch.setattr(Bundle, "_open", classmethod(counted))
+    rows = manifest_of(tmp_path / "rows.csv", some_rows(2))
+    assert pflx("batch", rows, "-o", tmp_path / "out", "--duration", 1, "-b", bundle).code == 0
+    assert opened == [bundle]
 
 
 def test_rows_that_failed_are_told_and_the_exit_code_says_so(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class Scripted:
 
 
 def test_what_is_done_of_a_job_is_told_and_forgotten_when_its_worker_dies() -> None:
-    words = [Ready(), Told(0.5), Dead("fell"), Ready(), Told(0.25), Done("A")]
+    words: list[Word] = [Ready(), Told(0.5), Dead("fell"), Ready(), Told(0.25), Done("A")]
     crew, told, cleared = Scripted(words), list[float](), list[str]()
     found = list(shared_out(crew, ["a"], 1, name=str, clear=cleared.append, tell=told.append))
     assert (found, told) == ([("a", "A")], [0, 0.5, 0, 0, 0.25, 1])

@@ -7,10 +7,12 @@ import platform
 import re
 import signal
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from support.commands import refusal
@@ -20,6 +22,7 @@ from support.dataset.sets import PODIUM, files_of, leftovers, manifest_of, some_
 from pflx.engines import FeedError, OutputError, PflxError
 from pflx.runtime.builtin import builtin_bundle, export_builtin
 from pflx.runtime.bundle_engines import EngineSettings
+from pflx.runtime.cluster import ray_session
 from pflx.runtime.cluster.ray_session import require_ray
 from pflx.runtime.dataset import ClusterError, DatasetSettings, Row, WorkerError, react_dataset, row_task
 from pflx.runtime.dataset.maker import INDEX, Job
@@ -99,9 +102,41 @@ def test_an_address_that_nobody_answers_is_told(tmp_path: Path) -> None:
 
 
 @with_ray
+@pytest.mark.parametrize(
+    ("reply", "why"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "what is there is no Ray"), (b"", "timed out")]
+)
+def test_something_else_at_the_address_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes, why: str
+) -> None:
+    monkeypatch.setattr(ray_session, "_ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address, taken = f"127.0.0.1:{server.getsockname()[1]}", list[socket.socket]()
+        Thread(target=_answer, args=(server, reply, taken), daemon=True).start()
+        with pytest.raises(ClusterError, match=f"No Ray cluster answers at {address}: {why}\\. .*not that of the dash"):
+            list(react_dataset([ROW], tmp_path / "out", ray=address))
+    for each in taken:
+        each.close()
+
+
+def _answer(server: socket.socket, reply: bytes, taken: list[socket.socket]) -> None:
+    taken.append(server.accept()[0])
+    if reply:
+        taken[0].sendall(reply)
+
+
+@with_ray
 def test_without_a_cluster_auto_finds_none(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"No Ray cluster answers: .* Check `ray status`"):
         list(react_dataset([ROW], tmp_path / "out", ray="auto"))
+
+
+@with_ray
+def test_without_it_ray_is_not_even_loaded(tmp_path: Path) -> None:
+    rows = manifest_of(tmp_path / "rows.csv", some_rows(2))
+    words = ["pflx", "batch", str(rows), "-o", str(tmp_path / "out"), "--duration", "0.4", "--workers", "2"]
+    code = f"import sys; sys.argv = {words}; from pflx.cli import main; main(); sys.exit('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'out'}: made 2, had 0 already, 0 failed.\n"), done.stderr
 
 
 @pytest.mark.parametrize("address", ["clips", "node7", "10.0.0.1:http", "ray://10.0.0.1:10001"])

@@ -18,7 +18,8 @@ from pflx.engines import FeedError, OutputError
 from pflx.runtime import Listener, open_speaker
 from pflx.runtime.builtin import export_builtin
 from pflx.runtime.dataset import DatasetSettings, Row, RowResult, SealError, react_dataset
-from pflx.runtime.dataset.dataset import INDEX, read_index
+from pflx.runtime.dataset.dataset import read_index
+from pflx.runtime.dataset.maker import INDEX
 from pflx.runtime.evaluation import read_predictions
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
