@@ -52,7 +52,16 @@ def batch(
     seed: Seed = 0,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Render, too; or coefficients alone.")] = False,
     duration: Annotated[float | None, typer.Option(metavar="S", help="Only S seconds of each clip.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with its share of the cores.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes, each with its share of the cores. [1; with --ray as many as fit]"),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]", help="Work on a Ray cluster: HOST:PORT, auto, or nothing for one begun here."
+        ),
+    ] = None,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Make the I-th of N parts, for N machines.")] = "1/1",
     redo: Annotated[bool, typer.Option("--redo", help="Make rows again that were made otherwise.")] = False,
     lookahead: Lookahead = 13,
@@ -64,8 +73,11 @@ def batch(
 ) -> None:
     """React to many clips. A row that is done is not done again, so the same command goes on where it stopped."""
     from pflx.runtime.builtin import builtin_bundle
+    from pflx.runtime.cluster.ray_session import check_address
     from pflx.runtime.dataset import DatasetSettings, react_dataset, read_react, read_rows
 
+    if ray is not None:
+        check_address(ray)
     if (clips is None) == (react is None):
         raise FeedError("Give either CLIPS or --react ROOT: what to react to.")
     check_apart(
@@ -87,17 +99,19 @@ def batch(
         chain=chain.chosen(),
         extractors=known.sources(),
     )
-    print_untrained((Bundle.open(bundle, verify=False) if bundle else builtin_bundle()).manifest)
+    opened = Bundle.open(bundle) if bundle else builtin_bundle()
+    print_untrained(opened.manifest)
     tally = _Tally()
     with asked_to_end(_ANSWER) as is_asked, progress_bar() as report:
         report("looking for what is done", 0, None)
         results = react_dataset(
             found,
             output,
-            bundle=bundle,
+            bundle=opened,
             portrait=portrait,
             settings=settings,
             workers=workers,
+            ray=ray,
             shard=_shard(shard),
             redo=redo,
             should_stop=is_asked,

@@ -87,6 +87,7 @@ def examine() -> Iterator[Finding]:
         ("pygame", "window", "pflx live"),
         ("aiortc", "serve", "pflx serve"),
         ("pillow_heif", "heic", "portraits in HEIC"),
+        ("ray", "ray", "pflx batch --ray"),
         ("huggingface_hub", "hub", "hf://ORG/NAME, pflx push"),
         ("torch", "export", "pflx export of checkpoints"),
         ("onnxscript", "export", "pflx export of checkpoints"),

@@ -38,6 +38,7 @@ HEAVY = {
     "matplotlib",
     "dtaidistance",
     "openvino",
+    "ray",
     "scipy",
     "skimage",
     "tensorrt",

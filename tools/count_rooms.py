@@ -32,6 +32,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "text_table",
         "beside_loop",
         "spawning",
+        "cluster",
         "builtin",
         "bundle_engines",
         "sharing",

@@ -43,6 +43,7 @@ STEPS: dict[str, Words] = {
     "baselines": ("baselines.py", CLIPS[0]),
     "evaluation": ("evaluation.py", "--rounds", 5, "--full-split"),
     "crop": ("dataset/crop.py", "@opencv4", *CLIPS),
+    "dataset": ("dataset/resumed.py", *CLIPS),
     "behaviour": ("accuracy/behaviour.py",),
     "generators": (
         *("generators.py", CLIPS[1], PORTRAIT),

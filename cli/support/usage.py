@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args, get_origin
 from urllib.parse import unquote, urlsplit
@@ -54,6 +55,9 @@ _READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion"}
 """Options of words that may also be files."""
 
 
+_ALONE = {"--ray": "local"}
+"""What an option means that may stand without its value."""
+
 _BUNDLES = ("bundle", "bundles")
 """Parameters that also take an address on the hub."""
 
@@ -76,6 +80,7 @@ class App(typer.Typer):
 class _Verb(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what is wrong, and leave the rest to Typer."""
+        args = [*_completed(args)]
         if not ctx.resilient_parsing:  # a shell that completes asks about half a line
             given, extra = _parsed(self, ctx, args)
             if not any(param.is_eager and given.get(param.name) for param in self.get_params(ctx)):  # as --help is
@@ -102,6 +107,14 @@ class _Verbs(TyperGroup):
             fix = f"Did you mean `{ctx.command_path} {meant}`?" if meant else f"It has {_either(self.commands, 'and')}."
             raise CommandLineError(f"{ctx.command_path} has no command '{args[0]}'. {fix}")
         return super().resolve_command(ctx, args)
+
+
+def _completed(args: Sequence[str]) -> Iterator[str]:
+    """The words, with the value of options that stand without it."""
+    for word, after in pairwise([*args, "-"]):
+        yield word
+        if word in _ALONE and after.startswith("-"):
+            yield _ALONE[word]
 
 
 def _below(group: TyperGroup) -> Iterator[str]:

@@ -6,15 +6,17 @@ docs/datasets.md.
 
 from __future__ import annotations
 
+from pflx.runtime.cluster.crew import WorkerError
+from pflx.runtime.cluster.ray_session import ClusterError
 from pflx.runtime.dataset.collect import Collected, CollectError, Missing, collect, save_collected
 from pflx.runtime.dataset.dataset import RowResult, SealError, react_dataset
 from pflx.runtime.dataset.manifest import read_rows
 from pflx.runtime.dataset.react_layout import read_react
 from pflx.runtime.dataset.rows import Row, RowError
 from pflx.runtime.dataset.seal import DatasetSettings
-from pflx.runtime.dataset.workers import WorkerError
 
 __all__ = [
+    "ClusterError",
     "CollectError",
     "Collected",
     "DatasetSettings",

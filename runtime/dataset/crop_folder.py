@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pflx.engines import OutputError, PflxError
 from pflx.engines.bundle.bundle import file_info
+from pflx.engines.files.writer import clear_leftovers
+from pflx.runtime.cluster.crew import Tell
+from pflx.runtime.cluster.pool import Lost, in_turn, shared_out
+from pflx.runtime.cluster.processes import Processes
 from pflx.runtime.dataset.crop import RELEASED, CropError, CropSettings, crop_clip
-from pflx.runtime.dataset.crop_pool import Progress, Tell, in_turn, side_by_side
 from pflx.runtime.dataset.crop_record import (
     CropRecord,
     CropRow,
@@ -24,6 +28,9 @@ from pflx.runtime.dataset.crop_record import (
 )
 from pflx.runtime.media.clip import open_speaker
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
+
+Progress: TypeAlias = Callable[[str, float, float | None], None]
+"""What is being done, clips done and what is done of those that are under way, clips in all."""
 
 CLIPS = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
@@ -55,17 +62,24 @@ class CropTask:
         detector: opens what finds the faces, in each process once.
         leave_out_outliers: make no videos of those.
         redo: also what is done already.
+        is_alone: whether it may take all cores.
     """
 
     setup: CropSetup
     detector: Callable[[], FaceDetector]
     leave_out_outliers: bool
     redo: bool
+    is_alone: bool
 
-    def opened(self) -> Callable[[CropJob, Tell], Cropping]:
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[CropJob, Tell], Cropping]]:
         """What crops one clip after the other."""
+        if not self.is_alone:
+            import cv2
+
+            cv2.setNumThreads(1)
         detector = self.detector()
-        return lambda job, tell: self._crop(job, detector, tell)
+        yield lambda job, tell: self._crop(job, detector, tell)
 
     def _crop(self, job: CropJob, detector: FaceDetector, tell: Tell) -> Cropping:
         try:
@@ -152,6 +166,7 @@ def crop_clips(
 
     Raises:
         CropError: no clip, two that would become one video, or other settings than those of the folder.
+        WorkerError: a worker cannot begin.
         OutputError: the folder cannot be written, or holds something else.
     """
     place = Path(folder)
@@ -160,13 +175,31 @@ def crop_clips(
     named: Any = getattr(opens, "func", opens)  # of a functools.partial
     setup = CropSetup(settings, f"{named.__module__}.{named.__qualname__}", duration_s)
     begin_index(place, setup, redo=redo)
-    task = CropTask(setup, opens, leave_out_outliers, redo)
-    if min(workers, len(jobs)) > 1:
-        found = side_by_side(task, jobs, min(workers, len(jobs)), progress)
-    else:
-        found = in_turn(task, jobs, progress)
+    workers = min(workers, len(jobs))
+    task = CropTask(setup, opens, leave_out_outliers, redo, is_alone=workers == 1)
+    found = _cropped(task, jobs, workers, lambda done: progress("cropping", done, len(jobs)))
     add_rows(place, setup, {each.name: each.row for each in found})
     return found
+
+
+def _cropped(task: CropTask, jobs: Sequence[CropJob], workers: int, tell: Callable[[float], None]) -> list[Cropping]:
+    """What came of each clip, in the order of the jobs."""
+    if workers == 1:
+        return [found for _, found in in_turn(task, jobs, tell=tell)]
+    cropped = shared_out(
+        Processes(task),
+        jobs,
+        workers,
+        name=lambda job: job.name,
+        clear=lambda job: clear_leftovers(job.video.parent),
+        tell=tell,
+    )
+    found = {}
+    with closing(cropped):
+        for job, each in cropped:
+            row = CropRow(source=str(job.source), error=each.why) if isinstance(each, Lost) else None
+            found[job.name] = each if row is None else Cropping(job.name, row, is_new=True)
+    return [found[job.name] for job in jobs]
 
 
 def crop_jobs(clips: Sequence[str | Path], folder: Path) -> list[CropJob]:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pflx.engines import Bundle, FeedError
 from pflx.engines.files.writer import OutputError, OutputExistsError, write_whole
-from pflx.engines.graphs.threads import usable_cores
 from pflx.runtime.builtin import builtin_bundle
-from pflx.runtime.dataset.maker import Job, RowMaker
+from pflx.runtime.cluster.ray_session import check_address, require_ray
+from pflx.runtime.dataset.maker import INDEX, Job
+from pflx.runtime.dataset.row_task import Places, made_rows
 from pflx.runtime.dataset.rows import Row, RowError, check_rows, shard_of
 from pflx.runtime.dataset.seal import DatasetSettings, Seal, difference, read_seal, settings_seal
-from pflx.runtime.dataset.workers import made_by_workers
 from pflx.runtime.frames.coefficients import check_lookahead
-
-INDEX = "dataset.json"
-"""What a data set's folder has its rows and settings in."""
 
 _SCHEMA = 1
 
@@ -67,10 +64,11 @@ def react_dataset(
     rows: Sequence[Row],
     folder: str | Path,
     *,
-    bundle: str | Path | None = None,
+    bundle: str | Path | Bundle | None = None,
     portrait: str | Path | None = None,
     settings: DatasetSettings | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     shard: tuple[int, int] = (1, 1),
     redo: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
@@ -91,6 +89,10 @@ def react_dataset(
         portrait: of rows that have none; needed only where pictures are rendered.
         settings: how all rows are made.
         workers: processes, of which each has its share of the cores unless `settings.engines` says how many threads.
+            None is one; with `ray`, as many as there is room for.
+        ray: makes the workers actors of a Ray cluster: its HOST:PORT, "auto" for the one that this machine belongs to,
+            or "local" for a Ray of its own here. Rows, bundle and folder have to lie where all nodes see them. See
+            docs/datasets.md.
         shard: (i, n) makes rows i, i + n, i + 2n … alone, counted from 1, for n machines that share the folder.
         redo: make rows again that were made otherwise, instead of refusing.
         should_stop: asked between rows; once it says so, those that run are the last.
@@ -100,24 +102,25 @@ def react_dataset(
 
     Raises:
         RowError: there is no row, or ids that cannot be.
-        FeedError: a setting out of range, or no portrait for a row.
+        FeedError: a setting out of range, no address of a cluster, or no portrait for a row.
         SealError: the folder holds rows that were made otherwise, or of other rows.
         OutputError: the folder cannot be written, or is of something else.
         BundleError, HubError: there is no such bundle.
+        BackendMissingError: Ray is asked for and not installed.
+        ClusterError, WorkerError: later, by the results: nobody answers at the address; workers cannot work.
     """
     settings = settings or DatasetSettings()
     check_rows(rows)
     mine = shard_of(rows, *shard)
-    _check_settings(settings, workers)
-    opened = builtin_bundle() if bundle is None else Bundle.open(bundle)
-    if workers > 1 and settings.engines.threads is None:
-        share = max(1, usable_cores() // workers)
-        settings = replace(settings, engines=replace(settings.engines, threads=share))
+    places = Places(workers, ray)
+    _check_settings(settings, places)
+    opened = bundle if isinstance(bundle, Bundle) else builtin_bundle() if bundle is None else Bundle.open(bundle)
+    settings = places.shared_among(settings)
     seal = settings_seal(opened, settings)
     place = Path(folder)
     job = Job(
         folder=place,
-        bundle=opened.path,
+        bundle=opened,
         portrait=None if portrait is None else Path(portrait),
         settings=settings,
         seal=seal,
@@ -128,7 +131,7 @@ def react_dataset(
     there = [row for row in mine if _is_there(job, row, redo)]
     _make_folder(place)
     write_whole(place / INDEX, _encoded(rows, seal))
-    return _results(job, mine, there, workers, should_stop)
+    return _results(job, mine, there, places, should_stop)
 
 
 def read_index(folder: Path) -> Index:
@@ -154,7 +157,7 @@ def read_index(folder: Path) -> Index:
 
 
 def _results(
-    job: Job, rows: Sequence[Row], there: Sequence[Row], workers: int, should_stop: Callable[[], bool]
+    job: Job, rows: Sequence[Row], there: Sequence[Row], places: Places, should_stop: Callable[[], bool]
 ) -> Generator[RowResult, None, None]:
     known = {row.id for row in there}
     for done, row in enumerate(there, 1):
@@ -162,17 +165,9 @@ def _results(
     missing = [row for row in rows if row.id not in known]
     if not missing or should_stop():
         return
-    made = made_by_workers(job, missing, workers, should_stop) if workers > 1 else _made_here(job, missing, should_stop)
+    made = made_rows(job, missing, places, should_stop)
     for done, (row, error) in enumerate(made, len(there) + 1):
         yield RowResult(row, "failed" if error else "made", job.place(row), error, done, len(rows))
-
-
-def _made_here(job: Job, rows: Sequence[Row], should_stop: Callable[[], bool]) -> Iterator[tuple[Row, str | None]]:
-    with RowMaker(job) as maker:
-        for row in rows:
-            if should_stop():
-                return
-            yield row, maker.make(row)
 
 
 def _is_there(job: Job, row: Row, redo: bool) -> bool:
@@ -189,15 +184,20 @@ def _is_there(job: Job, row: Row, redo: bool) -> bool:
     return otherwise is None and all(video.is_file() for video in job.videos(row))
 
 
-def _check_settings(settings: DatasetSettings, workers: int) -> None:
-    for name, value in (("samples", settings.samples), ("workers", workers)):
-        if value < 1:
+def _check_settings(settings: DatasetSettings, places: Places) -> None:
+    for name, value in (("samples", settings.samples), ("workers", places.workers)):
+        if value is not None and value < 1:
             raise FeedError(f"{name} is {value}; give 1 or more.")
     check_lookahead(settings.lookahead)
     if settings.seed < 0:
         raise FeedError(f"seed is {settings.seed}; take 0 or more.")
     if settings.duration_s is not None and not 0 < settings.duration_s < math.inf:
         raise FeedError(f"A clip cannot be cut to {settings.duration_s} s. Give a number above 0.")
+    if places.ray is not None:
+        check_address(places.ray)
+        require_ray()
+        if settings.device not in ("cpu", "cuda"):
+            raise FeedError(f"With ray, device is cpu or cuda, not {settings.device}: Ray deals out the GPUs.")
 
 
 def _check_folder(folder: Path, rows: Sequence[Row], redo: bool) -> None:

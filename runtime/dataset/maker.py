@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from pflx.engines import PflxError
+from pflx.engines import Bundle, PflxError
 from pflx.engines.files.writer import OutputError, write_whole
 from pflx.runtime.builtin import DEMO
 from pflx.runtime.dataset.film import Film
@@ -23,6 +23,10 @@ from pflx.runtime.rendering.renderers import Portrait
 from pflx.runtime.speaker.settings import SpeakerSettings
 
 log = logging.getLogger(__name__)
+
+
+INDEX = "dataset.json"
+"""What a data set's folder has its rows and settings in."""
 
 
 def row_file(folder: Path, row: Row) -> Path:
@@ -41,14 +45,14 @@ class Job:
 
     Attributes:
         folder: where results go.
-        bundle: the folder of the bundle, or an address; None is the listener that comes with pflx.
+        bundle: opened already.
         portrait: of rows that have none of their own.
         settings: how.
         seal: what all rows have in common.
     """
 
     folder: Path
-    bundle: str | Path | None
+    bundle: Bundle
     portrait: Path | None
     settings: DatasetSettings
     seal: Seal
@@ -79,15 +83,16 @@ class RowMaker:
 
     Args:
         job: what they are made with.
+        node: of a cluster, that notes of rows that cannot be made name; empty on one machine.
 
     Raises:
-        BundleError, HubError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError, FeedError:
+        BundleError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError, FeedError:
             see `Listener.open`.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, node: str = "") -> None:
         settings = job.settings
-        self._job = job
+        self._job, self._node = job, node
         self._listener = Listener.open(
             job.bundle,
             job.portrait or DEMO / "portrait.png",  # the latter is never shown: every row has its own
@@ -118,6 +123,7 @@ class RowMaker:
             raise
         except Exception as error:  # of whatever kind, it is of this row, and the others go on
             said = " ".join(str(error).split()) if isinstance(error, PflxError) else f"{type(error).__name__}: {error}"
+            said += f" (On node {self._node}.)" if self._node else ""
             log.info("%s: %s", row.id, said, exc_info=not isinstance(error, PflxError))
             write_note(note, said)
             return said

@@ -53,6 +53,7 @@ def test_what_is_not_installed_comes_with_its_extra(monkeypatch: pytest.MonkeyPa
         "cuda.bindings": "gpu",
         "pillow_heif": "heic",
         "huggingface_hub": "hub",
+        "ray": "ray",
     }
     for module in (*extras, "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, module, None)

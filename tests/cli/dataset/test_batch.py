@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from support.commands import pflx, refusal
@@ -19,12 +21,16 @@ from support.dataset.react import write_react
 from support.dataset.sets import PODIUM, arrays_of, files_of, leftovers, manifest_of, some_rows
 from support.fakes import open_fake, portrait_of, write_fake_bundle
 
+from pflx.engines import Bundle
 from pflx.runtime import bundle_engines
+from pflx.runtime.builtin import export_builtin
 from pflx.runtime.evaluation import read_predictions
 
 ANSWER = "pflx: Stopping after the rows that run; once more stops at once. The same command goes on from there."
 STOPPED = "pflx: Stopped. Nothing half-written was left."
 N_ROWS = 8
+
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +64,19 @@ def begun(manifest: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-@pytest.mark.parametrize(("how", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+@pytest.mark.parametrize(
+    ("how", "workers"),
+    [
+        (signal.SIGINT, "--workers 1"),
+        (signal.SIGTERM, "--workers 2"),
+        pytest.param(signal.SIGTERM, "--ray --workers 2", marks=with_ray),
+    ],
+)
 def test_it_stops_after_the_running_rows_and_goes_on_where_it_stopped(
     manifest: Path, whole: Path, tmp_path: Path, how: signal.Signals, workers: str
 ) -> None:
     folder = tmp_path / "out"
-    running = begun(manifest, folder, "--workers", workers)
+    running = begun(manifest, folder, *workers.split())
     os.killpg(running.pid, how)  # as a terminal does: to all of them
     _, said = running.communicate(timeout=120)
     assert running.returncode == 128 + how, said
@@ -78,15 +91,36 @@ def test_it_stops_after_the_running_rows_and_goes_on_where_it_stopped(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_killed_it_leaves_whole_files_alone_and_goes_on(manifest: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["--workers 1", pytest.param("--ray --workers 2", marks=with_ray)])
+def test_killed_it_leaves_whole_files_alone_and_goes_on(
+    manifest: Path, whole: Path, tmp_path: Path, workers: str
+) -> None:
     folder = tmp_path / "out"
-    running = begun(manifest, folder)
+    running = begun(manifest, folder, *workers.split())
+    family = psutil.Process(running.pid).children(recursive=True)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
     assert files_of(folder).items() <= files_of(whole).items()
     assert pflx("batch", manifest, "-o", folder, "--duration", 2).code == 0
     assert files_of(folder) == files_of(whole)
     assert not leftovers(folder)
+
+
+def test_the_bundle_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, opened = tmp_path / "own.pflx", list[Path]()
+    export_builtin(bundle)
+    opens = Bundle._open.__func__  # type: ignore[attr-defined] # what reads manifest and hashes
+
+    def counted(cls: type[Bundle], root: Path, verify: bool) -> Bundle:
+        opened.append(root)
+        found: Bundle = opens(cls, root, verify)
+        return found
+
+    monkeypatch.setattr(Bundle, "_open", classmethod(counted))
+    rows = manifest_of(tmp_path / "rows.csv", some_rows(2))
+    assert pflx("batch", rows, "-o", tmp_path / "out", "--duration", 1, "-b", bundle).code == 0
+    assert opened == [bundle]
 
 
 def test_rows_that_failed_are_told_and_the_exit_code_says_so(tmp_path: Path) -> None:
@@ -179,6 +213,12 @@ def test_the_challenges_layout_is_taken(tmp_path: Path) -> None:
         ("clips -o out --shard 3", "--shard is '3'; give I/N, like 1/4."),
         ("clips -o out --shard 3/2", "Shard 3 of 2 is none. Give I/N with I from 1 to N, like 1/2."),
         ("clips -o out --video", "Row 'a' has no portrait, and pictures are wanted. Give one for all rows, or for it."),
+        (
+            "--ray clips -o out",
+            "ray is 'clips'; give the cluster's HOST:PORT, 'auto' for the one that this machine belongs to, or 'local' "
+            "(behind --ray: nothing) for a Ray of its own on this machine.",
+        ),
+        ("clips --ray -o out --device cuda:1", "With ray, device is cpu or cuda, not cuda:1: Ray deals out the GPUs."),
         ("none.csv -o out", "none.csv does not exist. Check the path."),
     ],
 )

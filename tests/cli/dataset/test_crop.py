@@ -22,9 +22,9 @@ from support.commands import pflx, refusal
 from support.media.noted import NotedFaces, write_noted
 from support.places import GOLDEN, MEDIA
 
+from pflx.engines import PflxError
 from pflx.runtime import open_speaker
-from pflx.runtime.dataset import crop_folder
-from pflx.runtime.dataset.crop import CropError
+from pflx.runtime.dataset import WorkerError, crop_folder
 from pflx.runtime.dataset.crop_folder import crop_clips
 from pflx.runtime.speaker.faces import DetectorFileError, open_packaged
 from pflx.runtime.speaker.pfl import centre_square
@@ -239,14 +239,36 @@ def test_an_index_that_is_none_is_refused(clips: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'out' / 'crop.json'} is no index of crops" in refusal("crop", clips, "-o", tmp_path / "out")
 
 
-def test_a_worker_that_is_killed_is_told(clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(CropError, match=r"A worker process was killed.*fewer --workers"):
+def test_workers_that_cannot_begin_are_told(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"A worker process ended with exit code -6 while it began.*fewer workers"):
         crop_clips([clips], tmp_path / "out", workers=2, detector=os.abort)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_clip_whose_worker_is_killed_is_cropped_by_another(
+    long_clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    victims: list[int] = []
+
+    def kill_one(doing: str, done: float, total: float | None) -> None:
+        if done > 1 and not victims:  # one clip is done, and others are under way
+            workers = [each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline())]
+            victims.extend(each.pid for each in workers)
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
+
+    found = crop_clips([long_clips], tmp_path / "out", duration_s=SECONDS, workers=2, progress=kill_one)
+    assert len(victims) == 2
+    assert "its worker process ended with exit code -9; it is begun again." in caplog.text
+    assert [each.row.error for each in found] == [None] * 4
+    cropped(long_clips, "-o", tmp_path / "alone", "--duration", str(SECONDS))
+    assert files(tmp_path / "alone") == files(tmp_path / "out")
+
+
 def test_a_detector_that_cannot_be_opened_says_why(clips: Path, tmp_path: Path) -> None:
-    for workers in (1, 2):
-        with pytest.raises(DetectorFileError, match=r"Cannot read none\.onnx"):
+    kinds: dict[int, type[PflxError]] = {1: DetectorFileError, 2: WorkerError}
+    for workers, kind in kinds.items():
+        with pytest.raises(kind, match=r"Cannot read none\.onnx"):
             crop_clips([clips], tmp_path / "out", workers=workers, detector=LOST)
 
 

@@ -19,7 +19,8 @@ from pflx.engines import Bundle, FeedError, OutputError
 from pflx.runtime import ChainSettings, Listener, open_speaker
 from pflx.runtime.builtin import export_builtin
 from pflx.runtime.dataset import DatasetSettings, Row, RowResult, SealError, collect, react_dataset
-from pflx.runtime.dataset.dataset import INDEX, read_index
+from pflx.runtime.dataset.dataset import read_index
+from pflx.runtime.dataset.maker import INDEX
 from pflx.runtime.dataset.seal import difference, settings_seal
 from pflx.runtime.evaluation import read_predictions
 

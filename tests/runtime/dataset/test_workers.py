@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.dataset.dying import dying, stillborn
 from support.dataset.sets import PODIUM, files_of, leftovers, some_rows
 
-from pflx.runtime.dataset import DatasetSettings, Row, WorkerError, react_dataset, workers
+from pflx.runtime.cluster.pool import Lost
+from pflx.runtime.dataset import DatasetSettings, Row, WorkerError, react_dataset, row_task
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -53,23 +52,11 @@ def test_workers_that_are_no_longer_wanted_end_at_once(tmp_path: Path) -> None:
     assert 1 <= len(files_of(tmp_path / "out")) < 8
 
 
-def test_a_row_that_kills_its_worker_is_begun_three_times_and_the_others_are_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(workers, "_work", dying)
-    rows = [Row(id=name, speaker=PODIUM) for name in ("a", "deadly", "once", "b", "c")]
-    with caplog.at_level(logging.WARNING):
-        results = {result.row.id: result.error for result in react_dataset(rows, tmp_path / "out", workers=2)}
-    said = "Its worker process ended with exit code -9 each of the 3 times that it was begun."
-    assert results == {"a": None, "deadly": said, "once": None, "b": None, "c": None}
-    assert caplog.text.count("it is begun again") == 3
-    assert (tmp_path / "out" / "deadly.failed.json").is_file()
-
-
-def test_a_worker_that_dies_before_it_works_ends_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_work", stillborn)
-    with pytest.raises(WorkerError, match="A worker process ended with exit code -9 while it opened the bundle"):
-        list(react_dataset(some_rows(3), tmp_path / "out", workers=2))
+def test_a_row_whose_workers_died_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_task, "shared_out", lambda crew, rows, *_, **__: ((row, Lost("It died.")) for row in rows))
+    (result,) = react_dataset([Row(id="a", speaker=PODIUM)], tmp_path / "out", workers=2)
+    assert (result.status, result.error) == ("failed", "It died.")
+    assert (tmp_path / "out" / "a.failed.json").read_text() == '{\n  "error": "It died."\n}\n'
 
 
 def test_what_a_worker_cannot_open_is_told_as_here(tmp_path: Path) -> None:

@@ -1,31 +1,50 @@
-"""A worker that makes nothing, and dies of some rows."""
+"""Tasks that make nothing, and whose workers die of some jobs."""
 
 from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from pflx.runtime.dataset.maker import Job
-from pflx.runtime.dataset.rows import Row
-from pflx.runtime.dataset.workers import _Made, _Ready
-
-
-def dying(job: Job, pipe: Connection) -> None:
-    """In the place of a worker: a row called `deadly` kills it, one called `once` does so the first time."""
-    pipe.send(_Ready())
-    with suppress(EOFError):
-        while True:
-            row: Row = pipe.recv()
-            begun = job.folder / f"{row.id}.begun"
-            first = not begun.exists()
-            begun.touch()
-            if row.id == "deadly" or (row.id == "once" and first):
-                os.kill(os.getpid(), signal.SIGKILL)
-            pipe.send(_Made(None))
+from pflx.runtime.cluster.crew import Tell
 
 
-def stillborn(job: Job, pipe: Connection) -> None:
-    """In the place of a worker: it dies before it is ready."""
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Dying:
+    """A job called `deadly` kills its worker, one called `once` does so the first time.
+
+    Attributes:
+        folder: where it is noted what was begun.
+    """
+
+    folder: Path
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[str, Tell], str]]:
+        yield self.do
+
+    def do(self, job: str, tell: Tell) -> str:
+        begun = self.folder / f"{job}.begun"
+        first = not begun.exists()
+        with begun.open("a") as stream:
+            stream.write("x")
+        if job == "deadly" or (job == "once" and first):
+            die()
+        return job.upper()
+
+
+@dataclass(frozen=True)
+class Stillborn:
+    """Its workers die before they are ready."""
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[str, Tell], str]]:
+        die()
+        yield lambda job, tell: job
