@@ -2,8 +2,9 @@
 
 PYTHONPATH=benchmarks python benchmarks/accuracy/warp_pictures.py [PORTRAIT ...] [--against FRAME.onnx] [--rounds 200]
 
-Openings are those that the face mesh finds, of the ones at rest: what a blink leaves of 0.15 or less counts as closed. The background's error is the mean difference to the
-portrait, in levels, where neither it nor the picture shows the person, with the head rolled by 7 degrees to both sides.
+Openings are those that the face mesh finds, of the ones at rest: what a blink leaves of 0.15 or less counts as closed.
+The background's error is the mean difference to the portrait, in levels, where neither it nor the picture shows the
+person, with the head rolled by 7 degrees to both sides.
 `--against` is an earlier frame graph, of one layer and 256 px: figures of both are taken in turns. By default
 the portraits are those of tests/media.
 """
