@@ -17,7 +17,14 @@ from pflx.engines import Array, FakeEngine, TensorSpec
 from pflx.runtime.frames.face_state import FaceState
 from pflx.runtime.rendering.portrait import load_portrait
 from pflx.runtime.speaker.face_track import LOST_AFTER_FRAMES, FaceWatch
-from pflx.runtime.speaker.faces import MODEL_PATH, BlazeFace, DetectorFileError, FrameError
+from pflx.runtime.speaker.faces import (
+    MODEL_PATH,
+    MODEL_SHA256,
+    BlazeFace,
+    DetectorFileError,
+    FrameError,
+    open_packaged,
+)
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -31,6 +38,11 @@ def frames_of(name: str, every: int) -> list[UInt8Array]:
     with av.open(str(MEDIA / name)) as container:
         frames = [frame for i, frame in enumerate(container.decode(video=0)) if i % every == 0]
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames]
+
+
+def shaded(height: int, width: int) -> UInt8Array:
+    """A picture of more than one colour, without a face."""
+    return np.broadcast_to(np.arange(width, dtype=np.uint8)[None, :, None], (height, width, 3)).copy()
 
 
 def portrait() -> UInt8Array:
@@ -132,7 +144,7 @@ def candidates(
 
 def test_overlapping_candidates_become_their_weighted_mean() -> None:
     engine = candidates([(10, 10, 40, 40), (14, 10, 40, 40), (90, 90, 20, 20)], [0.9, 0.6, 0.8])
-    first, second = BlazeFace(engine=engine).detect(np.zeros((128, 128, 3), np.uint8))
+    first, second = BlazeFace(engine=engine).detect(shaded(128, 128))
     assert first.score == pytest.approx(0.9)
     assert second.score == pytest.approx(0.8)
     assert first.box == pytest.approx((10 * 0.6 + 14 * 0.4, 10, 40, 40), abs=1e-4)
@@ -141,12 +153,12 @@ def test_overlapping_candidates_become_their_weighted_mean() -> None:
 
 def test_a_letterboxed_frame_gives_boxes_in_its_own_pixels() -> None:
     engine = candidates([(32, 48, 16, 16)], [0.9])
-    (face,) = BlazeFace(engine=engine).detect(np.zeros((320, 640, 3), np.uint8))
+    (face,) = BlazeFace(engine=engine).detect(shaded(320, 640))
     assert face.box == pytest.approx((160, 48 * 5 - 160, 80, 80))
 
 
 def test_finer_looks_follow_only_while_nothing_is_found() -> None:
-    frame = np.zeros((720, 1280, 3), np.uint8)
+    frame = shaded(720, 1280)
     looks: list[int] = []
     assert BlazeFace(engine=candidates([(10, 10, 40, 40)], [0.8], 1, looks)).detect(frame)
     assert looks == [1, 3]
@@ -202,3 +214,30 @@ def test_a_state_tells_how_long_the_face_was_unseen(looks: list[tuple[bool, int]
         if watch.state is FaceState.COASTING:
             assert before.state is FaceState.LOCKED or watch.unseen_frames < LOST_AFTER_FRAMES
         assert FaceWatch.from_array(watch.to_array()) == watch
+
+
+class Counting:
+    """The engine of the detector, with the number of its calls."""
+
+    def __init__(self) -> None:
+        self._engine = open_packaged(MODEL_PATH, MODEL_SHA256)
+        self.inputs, self.outputs = self._engine.inputs, self._engine.outputs
+        self.calls = 0
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.calls += 1
+        return self._engine.run(feeds)
+
+    def close(self) -> None:
+        """It stays open: others use it, too."""
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (90, 90, 90), (255, 0, 40)])
+def test_a_picture_of_one_colour_shows_no_face_and_costs_no_look(colour: tuple[int, int, int]) -> None:
+    engine = Counting()
+    picture = np.full((200, 300, 3), colour, np.uint8)
+    assert BlazeFace(engine=engine).detect(picture) == []
+    assert engine.calls == 0
+    picture[199, 299, 2] += 1  # the last of all numbers
+    assert BlazeFace(engine=engine).detect(picture) == []
+    assert engine.calls > 1
