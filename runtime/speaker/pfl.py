@@ -299,7 +299,8 @@ def centred(frame: UInt8Array, nose: tuple[float, float] | None) -> UInt8Array:
         return frame
     height, width = frame.shape[:2]
     left, top = (math.floor(middle - side / 2 + 0.5) for middle, side in zip(nose, (width, height), strict=True))
-    return cut(frame[None], Region(left, top, left + width, top + height))[0]
+    moved: UInt8Array = cut(frame[None], Region(left, top, left + width, top + height))[0]
+    return moved
 
 
 def centre_crop(frames: UInt8Array, size: int) -> UInt8Array:

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -356,7 +357,7 @@ def test_another_crop_and_another_history_are_those_of_the_listener(
 
     monkeypatch.setattr(side_module, "FaceMesh", Mesh)
     clip, path, tracks = scene.clip(), scene.folder / "track.npz", []
-    for options, chain, told in (
+    cases: list[tuple[dict[str, str], dict[str, Any], str]] = [
         ({"crop": "floating"}, {"crop": "floating"}, "crop floating"),
         ({"crop": "paper"}, {"crop": "paper"}, "crop paper"),
         ({"crop": "pfl"}, {}, "crop release"),
@@ -365,7 +366,8 @@ def test_another_crop_and_another_history_are_those_of_the_listener(
             {"generator_history": "adjusted"},
             "crop release, generator history adjusted",
         ),
-    ):
+    ]
+    for options, chain, told in cases:
         scene.run(clip, seed=4, coefficients=path, **options)
         expected = np.stack([frame.coefficients for frame in fake_listener(detector=FACE, **chain).react(clip, seed=4)])
         with np.load(path, allow_pickle=False) as track:

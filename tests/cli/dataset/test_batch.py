@@ -186,7 +186,7 @@ def test_what_run_and_batch_are_told_they_do_alike(tmp_path: Path, monkeypatch: 
 
 def test_another_crop_is_refused_or_made_again_where_that_is_wanted(tmp_path: Path) -> None:
     manifest, out = manifest_of(tmp_path / "rows.csv", some_rows(2)), tmp_path / "out"
-    command = ("batch", manifest, "-o", out, "--duration", 0.4)
+    command = ("batch", manifest, "-o", out, "--duration", "0.4")
     assert pflx(*command).out == f"{out}: made 2, had 0 already, 0 failed.\n"
     assert refusal(*command, "--crop", "floating") == (
         f"pflx: {out / '0/0.npz'} was made with crop release, not floating. Choose another folder, or have what was "

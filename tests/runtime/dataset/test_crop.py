@@ -15,10 +15,10 @@ from support.media.noted import Boxes, NotedFaces, write_noted
 from support.places import MEDIA
 
 from pflx.runtime import BlazeFace, Face, Region, open_speaker
-from pflx.runtime.dataset.crop import ClipCrop, CropError, CropMode, CropSettings, crop_clip
+from pflx.runtime.dataset.crop import ClipCrop, CropError, CropSettings, crop_clip
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.speaker.landmarks import NOSE, FaceMesh
-from pflx.runtime.speaker.pfl import floating_region
+from pflx.runtime.speaker.pfl import CropMode, floating_region
 
 WEBCAM = MEDIA / "webcam_cap12_12s.mp4"
 FACE = (60.0, 40.0, 100.0, 110.0)

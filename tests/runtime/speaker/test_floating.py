@@ -82,11 +82,29 @@ def test_extractors_see_whole_pictures_with_the_nose_in_the_middle(mesh: FaceMes
     for crop in ("pfl", "floating"):
         seen[crop] = watching = Watching(mesh)
         speaker = SpeakerSettings(extractors={"coefficients": watching})
-        with Listener.open(render=False, chain=ChainSettings(crop=crop), speaker=speaker) as listener:  # type: ignore[arg-type]
+        with Listener.open(render=False, chain=ChainSettings(crop=crop), speaker=speaker) as listener:
             assert len(list(listener.react(clip, render=False))) == len(watching.noses) == 25
     assert seen["pfl"].shapes == seen["floating"].shapes == {(240, 320, 3)}
     assert np.abs(seen["floating"].noses).max() < 2
     assert np.abs(seen["pfl"].noses).max() > 20
+
+
+def test_what_extractors_tell_does_not_depend_on_how_the_pictures_come() -> None:
+    clip = open_speaker(PODIUM, 16_000).limited(1.2)
+    with Listener.open(render=False, chain=ChainSettings(crop="floating")) as listener:
+        whole = [frame.coefficients for frame in listener.react(clip, render=False)]
+        pieces: list[Array] = []
+        stream = listener.stream(render=False)
+        for chunk in clip.chunks(3):
+            stream.push(video=chunk.video, audio=chunk.audio)
+            pieces += [frame.coefficients for frame in stream.pull()]
+            stream = listener.resume(stream.snapshot()) if len(pieces) == 8 else stream
+        stream.finish()
+        pieces += [frame.coefficients for frame in stream.pull()]
+    np.testing.assert_array_equal(pieces, whole)
+    with Listener.open(render=False) as listener:
+        fixed = [frame.coefficients for frame in listener.react(clip, render=False)]
+    assert (np.array(fixed) != whole).any()
 
 
 def test_a_crop_that_would_change_nothing_is_refused() -> None:
