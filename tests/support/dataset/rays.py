@@ -37,7 +37,7 @@ def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
         patch.setenv("RAY_TMPDIR", folder)
         options = {"num_cpus": 1, "object_store_memory": 100 << 20}
         cluster: Any = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
-        second = cluster.add_node(**options)
+        second = cluster.add_node(**options, node_ip_address="127.0.0.2")  # else this process may belong to it
         try:
             yield cluster.address, lambda: cluster.remove_node(second, allow_graceful=False)
         finally:
