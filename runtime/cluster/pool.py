@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from pflx.runtime.cluster.crew import Broken, Crew, Dead, Ready, Task, Told, Word, Worker, WorkerError
@@ -18,7 +19,9 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 _TRIES = 3
-"""How often a job is begun whose worker dies, in all; and how many workers in a row may die before they are ready."""
+"""How often a job is begun whose worker dies, in all; and how many may die before they are ready while none is."""
+_LATER_S, _LATEST_S = 0.5, 30.0
+"""After how long another is taken on for one that died so, twice as long each time: a lost node still takes actors."""
 _LOOK_EVERY_S = 0.2
 """How often it is looked whether to stop."""
 
@@ -47,6 +50,7 @@ class _Pool(Generic[J]):
         self._begun: dict[str, int] = {}
         self._places: list[_Place[J]] = []
         self._n_done = self._n_stillborn = 0
+        self._due: list[float] = []
 
     @property
     def running(self) -> list[J]:
@@ -59,6 +63,13 @@ class _Pool(Generic[J]):
 
     def hire(self) -> None:
         self._places.append(_Place(self._crew.hire()))
+
+    def hire_due(self) -> None:
+        """Take on who was put off."""
+        now = monotonic()
+        for _ in [due for due in self._due if due <= now and self.waiting]:
+            self.hire()
+        self._due = [due for due in self._due if due > now]
 
     def hand_out(self) -> None:
         """Give every worker a job that has none."""
@@ -91,9 +102,7 @@ class _Pool(Generic[J]):
         """Put another in the place of a dead worker; its job is done with if it was begun too often."""
         self._places.remove(place)
         if not place.is_ready:
-            self._n_stillborn += 1
-            if self._n_stillborn == _TRIES:
-                raise WorkerError(f"A worker {how} while it began. If memory ran out, take fewer workers.")
+            return self._put_off(how)
         job, done = place.job, None
         if job is not None:
             self._clear(job)
@@ -107,6 +116,14 @@ class _Pool(Generic[J]):
         if self.waiting:
             self.hire()
         return done
+
+    def _put_off(self, how: str) -> None:
+        """Try once more, later, in the place of a worker that died before it was ready."""
+        self._n_stillborn += 1
+        if self._n_stillborn >= _TRIES and not any(each.is_ready for each in self._places):
+            raise WorkerError(f"A worker {how} while it began. If memory ran out, take fewer workers.")
+        log.info("A worker %s while it began; another will.", how)
+        self._due.append(monotonic() + min(_LATER_S * 2 ** (self._n_stillborn - 1), _LATEST_S))
 
 
 def shared_out(
@@ -146,6 +163,7 @@ def shared_out(
             pool.hire()
         while pool.running or (pool.waiting and not should_stop()):
             if not should_stop():
+                pool.hire_due()
                 pool.hand_out()
             for worker, word in crew.listen(_LOOK_EVERY_S):
                 if (done := pool.hear(worker, word)) is not None:

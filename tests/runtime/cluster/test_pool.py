@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import psutil
 import pytest
 from support.dataset.dying import Dying, Stillborn
 
+from pflx.runtime.cluster import pool
 from pflx.runtime.cluster.crew import Dead, Done, Ready, Told, Word, WorkerError
 from pflx.runtime.cluster.pool import Lost, in_turn, shared_out
 from pflx.runtime.cluster.processes import Processes
@@ -45,37 +48,59 @@ def test_jobs_in_turn_give_the_same_and_tell_how_far_they_are(tmp_path: Path) ->
     assert told == [0, 1, 2]
 
 
-class Scripted:
-    """A crew of one, who says what stands in a list."""
+@dataclass(frozen=True, eq=False)
+class Hired:
+    """One of a scripted crew."""
 
-    def __init__(self, words: list[Word]) -> None:
-        self.words, self.handed, self.ended = words, list[str](), list[bool]()
-
-    def hire(self) -> Scripted:
-        return self
+    handed: list[str]
 
     def hand(self, job: Any) -> None:
         self.handed.append(job)
 
-    def listen(self, timeout_s: float) -> list[tuple[Scripted, Word]]:
-        if not self.words:
+
+class Scripted:
+    """A crew whose workers, in the order in which they were taken on, say what stands in a list."""
+
+    def __init__(self, words: Sequence[tuple[int, Word]]) -> None:
+        self._words, self._hired = [*words], list[Hired]()
+        self.handed, self.ended = list[str](), list[bool]()
+
+    @property
+    def n_hired(self) -> int:
+        return len(self._hired)
+
+    def hire(self) -> Hired:
+        self._hired.append(Hired(self.handed))
+        return self._hired[-1]
+
+    def listen(self, timeout_s: float) -> list[tuple[Hired, Word]]:
+        if not self._words:
             raise KeyboardInterrupt
-        return [(self, self.words.pop(0))]
+        number, word = self._words.pop(0)
+        return [(self._hired[number], word)]
 
     def end(self, *, at_once: bool) -> None:
         self.ended.append(at_once)
 
 
 def test_what_is_done_of_a_job_is_told_and_forgotten_when_its_worker_dies() -> None:
-    words: list[Word] = [Ready(), Told(0.5), Dead("fell"), Ready(), Told(0.25), Done("A")]
-    crew, told, cleared = Scripted(words), list[float](), list[str]()
+    crew = Scripted([(0, Ready()), (0, Told(0.5)), (0, Dead("fell")), (1, Ready()), (1, Told(0.25)), (1, Done("A"))])
+    told, cleared = list[float](), list[str]()
     found = list(shared_out(crew, ["a"], 1, name=str, clear=cleared.append, tell=told.append))
     assert (found, told) == ([("a", "A")], [0, 0.5, 0, 0, 0.25, 1])
     assert (crew.handed, cleared, crew.ended) == (["a", "a"], ["a"], [False])
 
 
+def test_others_go_on_where_new_workers_die_before_they_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_LATER_S", 0.0)
+    fallen: list[tuple[int, Word]] = [(number, Dead("fell")) for number in range(1, 6)]
+    crew = Scripted([(0, Ready()), *fallen, (0, Done("A")), (0, Done("B")), (0, Done("C"))])
+    found = list(shared_out(crew, ["a", "b", "c"], 2, name=str, clear=lambda job: None))
+    assert (found, crew.n_hired) == ([("a", "A"), ("b", "B"), ("c", "C")], 7)
+
+
 def test_once_it_is_to_stop_no_further_job_is_begun() -> None:
-    crew, asked = Scripted([Ready(), Done("A")]), iter([False, False, False, False, True])
+    crew, asked = Scripted([(0, Ready()), (0, Done("A"))]), iter([False, False, False, False, True])
     found = list(
         shared_out(crew, ["a", "b"], 1, name=str, clear=lambda job: None, should_stop=lambda: next(asked, True))
     )
@@ -83,7 +108,7 @@ def test_once_it_is_to_stop_no_further_job_is_begun() -> None:
 
 
 def test_an_interruption_dismisses_all_at_once_and_clears_up_after_the_running_job() -> None:
-    crew, cleared = Scripted([Ready(), Done("A"), Told(0.5)]), list[str]()
+    crew, cleared = Scripted([(0, Ready()), (0, Done("A")), (0, Told(0.5))]), list[str]()
     found = shared_out(crew, ["a", "b"], 1, name=str, clear=cleared.append)
     assert next(found) == ("a", "A")
     with pytest.raises(KeyboardInterrupt):

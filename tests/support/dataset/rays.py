@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,17 @@ def folders() -> set[Path]:
 
 
 @contextmanager
-def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A cluster of two nodes of one CPU each on this machine: its address, and what ends the second."""
+def two_nodes() -> Iterator[str]:
+    """A cluster of two nodes of one CPU each on this machine, begun by somebody else; its address."""
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         options = {"num_cpus": 1, "object_store_memory": 100 << 20}
         cluster: Any = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
-        second = cluster.add_node(**options)
+        cluster.add_node(**options)
         try:
-            yield cluster.address, lambda: cluster.remove_node(second, allow_graceful=False)
+            yield cluster.address
         finally:
             cluster.shutdown()
 
