@@ -89,7 +89,7 @@ HABITS: Mapping[str, Habit] = {
     "breaths": Habit(15, "1/min", "breaths", f"{_TOBIN}: 17, of which 3 are the deviation"),
     "breath_spread": Habit(0.1, "", "deviation of a breath's duration, as a share; at most twice that", "ours"),
     "breath_in": Habit(0.42, "", "share of a breath in which it is drawn", _TOBIN),
-    "breath_rise": Habit(0.03, "dm", "by which the head is up then; shoulders take part in half of it", "ours"),
+    "breath_rise": Habit(0.02, "dm", "by which the head is up then; shoulders take part in half of it", "ours"),
     "glances_for": Habit(1.2, "s", "mean time for which the eyes look at one point of the speaker's face", _GLANCE),
     "glance_spread": Habit(0.5, "", "deviation of its logarithm", "ours"),
     "glance_least": Habit(0.5, "s", "shortest look", "ours"),
