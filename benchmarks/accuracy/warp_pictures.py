@@ -122,7 +122,8 @@ def film(path: Path, mesh: FaceMesh) -> list[float]:
     found = np.array([opening(picture, mesh) for picture in pictures])
     left = (found / np.nanmedian(found, axis=0)).max(axis=1)
     inner = left[1:-1]
-    return np.round(inner[(inner < 0.5) & (inner <= left[:-2]) & (inner < left[2:])], 2).tolist()
+    blinks = inner[(inner < 0.5) & (inner <= left[:-2]) & (inner < left[2:])]
+    return [round(float(blink), 2) for blink in blinks]
 
 
 def outside(pictures: Pictures, roll_deg: float) -> Array:

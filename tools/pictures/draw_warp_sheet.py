@@ -12,6 +12,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,7 +88,7 @@ def _before(frame: OrtEngine, portrait: Path) -> Callable[[npt.NDArray[np.float3
     """The same, of an earlier graph: the portrait is one layer, and fewer numbers are known of it."""
     picture, face = cut_portrait(portrait, SIZE, FaceMesh())
     geometry = find_geometry(picture, face)[None, : int(frame.inputs["geometry"].shape[-1])]
-    given = {
+    given: dict[str, npt.NDArray[Any]] = {
         "source": np.moveaxis(picture, -1, 0)[None].astype(np.float32),
         "geometry": geometry,
         "shown": np.zeros((1, 6), np.float32),
