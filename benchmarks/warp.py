@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import report
@@ -24,9 +26,13 @@ from pflx.engines import Array, Bundle
 from pflx.runtime import EngineSettings, Listener, open_speaker
 from pflx.runtime.evaluation.pictures.flicker import judge_pictures
 from pflx.runtime.frames.coefficients import POSE, WINDOW_RADIUS
+from pflx.runtime.rendering import renderers
 from pflx.runtime.rendering.renderers import Features, PictureMover, Renderer
 from pflx.runtime.rendering.warp import cut_portrait
 from pflx.runtime.speaker.landmarks import FaceMesh, LandmarkExtractor
+
+SIDES = (256, 512)
+"""Of pictures that are rendered both ways, in px."""
 
 
 def followed(clip: Path, frames: int) -> Array:
@@ -48,17 +54,35 @@ def costs(listener: Listener, portrait: Path, track: Array, args: argparse.Names
     window = track[: 2 * WINDOW_RADIUS + 1]
     picture = np.array(renderer.render(window, 1, features)[0])
     still, turned = np.zeros(6, np.float32), np.full(6, 0.05, np.float32)
-    runs = {
+    runs: dict[str, Callable[[], object]] = {
         "picture": lambda: renderer.render(window, 1, features),
         "picture moved": lambda: mover.move(picture, still, turned, features["geometry"]),
     }
+    for size in SIDES:
+        for name, exact in (("painted", True), ("by the graph alone", False)):
+            runs[f"picture of {size} px, {name}"] = partial(render_of(args, size, exact=exact), window)
     timed = report.interleaved(runs, rounds=args.rounds)
     looks = []
     for _ in range(5):
         begin = time.perf_counter()
         renderer.prepare(portrait)
         looks.append(time.perf_counter() - begin)
-    return {name: report.summary(seconds) for name, seconds in {**timed, "portrait": looks}.items()}
+    painted = {
+        f"{size} px, painted to by the graph alone": report.ratio(
+            timed, f"picture of {size} px, painted", f"picture of {size} px, by the graph alone"
+        )
+        for size in SIDES
+    }
+    return {name: report.summary(seconds) for name, seconds in {**timed, "portrait": looks}.items()} | painted
+
+
+def render_of(args: argparse.Namespace, size: int, *, exact: bool) -> Callable[[Array], Array]:
+    """Renders a window of coefficients at some size, by OpenCV from the field on, or all of it by the graph."""
+    with patch.object(renderers, "looks_up_exactly", lambda: exact):
+        threads = EngineSettings(threads=args.threads)
+        listener = Listener.open(args.bundle, args.portrait, engines=threads, renderer="warp", size=size)
+    (features,) = listener.chain.portraits
+    return lambda window: listener.chain.renderer.render(window, 1, features)
 
 
 def mover_of(listener: Listener) -> PictureMover:

@@ -62,11 +62,25 @@ def _int8(found: Json) -> Json:
     return made
 
 
+def _most_kept(found: Json, speaker: str, checkout: str) -> int:
+    return max((row["sessions"] for row in found[speaker][checkout] if row["kept"]), default=0)
+
+
 FIGURES = (
     Figure(
         "one frame of the weightless renderer, 256², one thread",
         "warp",
-        lambda found: ms(found["costs"]["picture"]),
+        lambda found: ms(found["costs"]["picture of 256 px, painted"]),
+        lambda found: f"{ms(found['costs']['picture of 256 px, by the graph alone'])}, all of it by ONNX Runtime",
+        lambda found: ratios(found["costs"]["256 px, painted to by the graph alone"]),
+    ),
+    Figure(
+        "live sessions of it with the backchannel listener that two cores keep, speakers seen / heard alone",
+        "sessions_cpu",
+        lambda found: f"{_most_kept(found, 'seen', 'here')} / {_most_kept(found, 'heard', 'here')}",
+        lambda found: (
+            f"{_most_kept(found, 'seen', 'there')} / {_most_kept(found, 'heard', 'there')}, one at a time before"
+        ),
     ),
     Figure(
         "a live session of it with the backchannel listener, 10 minutes at 25 fps: frames that missed their deadline",
