@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +18,7 @@ from threading import Thread
 
 import pytest
 from support.commands import refusal
-from support.dataset.rays import actors, daemons, folders, two_nodes
+from support.dataset.rays import actors, daemons, two_nodes
 from support.dataset.sets import PODIUM, files_of, leftovers, manifest_of, some_rows
 
 from pflx.engines import FeedError, OutputError, PflxError
@@ -45,21 +47,30 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where this process makes temporary folders: one with a short name, for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
 @with_ray
 def test_twenty_clips_are_made_as_without_ray_though_its_actors_are_killed(
-    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    home: Path, temporary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rows = [Row(id=str(number), speaker=tmp_path / f"{number}.mp4") for number in range(20)]
     for row in rows:
         row.speaker.symlink_to(PODIUM)
     list(react_dataset(rows, tmp_path / "alone", settings=SHORT))
     require_ray()  # which keeps a variable for good
-    before, environment, on_term = folders(), dict(os.environ), signal.getsignal(signal.SIGTERM)
+    environment, on_term = dict(os.environ), signal.getsignal(signal.SIGTERM)
     absent = Row(id="absent", speaker=tmp_path / "absent.mp4")
     results = []
     for result in react_dataset([*rows, absent], tmp_path / "out", settings=SHORT, workers=2, ray="local"):
         results.append(result)
         if len(results) == 1:
+            assert [path.name[:9] for path in temporary.iterdir()] == ["pflx-ray-"]
             for actor in actors():  # one of which gets the next row; another may not have begun
                 os.kill(actor.pid, signal.SIGKILL)
     assert sorted(result.row.id for result in results) == sorted([*(row.id for row in rows), "absent"])
@@ -71,8 +82,8 @@ def test_twenty_clips_are_made_as_without_ray_though_its_actors_are_killed(
     assert not leftovers(tmp_path)
     assert not [*actors(), *daemons()]
     assert dict(os.environ.items() ^ environment.items()) == {}
-    assert (folders(), signal.getsignal(signal.SIGTERM)) == (before, on_term)
-    assert not list(home.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == on_term
+    assert not [*home.iterdir(), *temporary.iterdir()]
     assert capfd.readouterr() == ("", "")
 
 
