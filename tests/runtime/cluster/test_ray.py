@@ -88,17 +88,19 @@ def test_twenty_clips_are_made_as_without_ray_though_its_actors_are_killed(
 
 
 @with_ray
-def test_a_cluster_that_is_there_gives_as_many_actors_as_it_has_room_for_and_stays(home: Path, tmp_path: Path) -> None:
+def test_a_cluster_that_is_there_is_used_and_stays(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    rows = manifest_of(tmp_path / "rows.csv", some_rows(6))
     with two_nodes() as address:
-        results, n_actors = [], 0
-        for result in react_dataset(some_rows(6), tmp_path / "out", settings=SHORT, ray=address):
-            results.append((result.row.id, result.status))
-            n_actors = max(n_actors, len(actors()))
-        assert n_actors == 2
-        assert not actors()
+        words = ["batch", str(rows), "-o", str(tmp_path / "out"), "--duration", "0.4", "--ray", address]
+        done = subprocess.run([sys.executable, "-m", "pflx", *words], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'out'}: made 6, had 0 already, 0 failed.\n"), (
+            done.stderr
+        )
         assert sum("raylet" in each.name() for each in daemons()) == 2
-    assert sorted(results) == sorted((row.id, "made") for row in some_rows(6))
-    assert not leftovers(tmp_path)
+        assert not actors()
+    list(react_dataset(some_rows(6), tmp_path / "alone", settings=DatasetSettings(duration_s=0.4)))
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "alone")
 
 
 @with_ray
