@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any
 
@@ -104,12 +104,13 @@ class RaySession:
             hidden = deaf_to("SIGINT", "SIGTERM", "SIGHUP") if address == LOCAL else nullcontext()
             with hidden, _own_sigterm():
                 self.ray.init(address=address, **asked)
-        except ClusterError:
+        except BaseException as error:
+            with suppress(Exception):
+                self.ray.shutdown()
             self._open.close()
-            raise
-        except Exception as error:  # of many kinds, most of them RuntimeError and ConnectionError
-            self._open.close()
-            raise ClusterError(_said(address, error)) from error
+            if isinstance(error, ClusterError) or not isinstance(error, Exception):
+                raise
+            raise ClusterError(_said(address, error)) from error  # it is of many kinds
         self._open.callback(self.ray.shutdown)
 
     def room(self, needs: Needs) -> int:

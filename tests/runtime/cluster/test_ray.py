@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +18,7 @@ from threading import Thread
 
 import pytest
 from support.commands import refusal
-from support.dataset.rays import actors, daemons, folders, two_nodes
+from support.dataset.rays import actors, daemons, two_nodes
 from support.dataset.sets import PODIUM, files_of, leftovers, manifest_of, some_rows
 
 from pflx.engines import FeedError, OutputError, PflxError
@@ -45,21 +47,30 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where this process makes temporary folders: one with a short name, for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
 @with_ray
 def test_twenty_clips_are_made_as_without_ray_though_its_actors_are_killed(
-    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    home: Path, temporary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rows = [Row(id=str(number), speaker=tmp_path / f"{number}.mp4") for number in range(20)]
     for row in rows:
         row.speaker.symlink_to(PODIUM)
     list(react_dataset(rows, tmp_path / "alone", settings=SHORT))
     require_ray()  # which keeps a variable for good
-    before, environment, on_term = folders(), dict(os.environ), signal.getsignal(signal.SIGTERM)
+    environment, on_term = dict(os.environ), signal.getsignal(signal.SIGTERM)
     absent = Row(id="absent", speaker=tmp_path / "absent.mp4")
     results = []
     for result in react_dataset([*rows, absent], tmp_path / "out", settings=SHORT, workers=2, ray="local"):
         results.append(result)
         if len(results) == 1:
+            assert [path.name[:9] for path in temporary.iterdir()] == ["pflx-ray-"]
             for actor in actors():  # one of which gets the next row; another may not have begun
                 os.kill(actor.pid, signal.SIGKILL)
     assert sorted(result.row.id for result in results) == sorted([*(row.id for row in rows), "absent"])
@@ -71,23 +82,25 @@ def test_twenty_clips_are_made_as_without_ray_though_its_actors_are_killed(
     assert not leftovers(tmp_path)
     assert not [*actors(), *daemons()]
     assert dict(os.environ.items() ^ environment.items()) == {}
-    assert (folders(), signal.getsignal(signal.SIGTERM)) == (before, on_term)
-    assert not list(home.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == on_term
+    assert not [*home.iterdir(), *temporary.iterdir()]
     assert capfd.readouterr() == ("", "")
 
 
 @with_ray
-def test_a_cluster_that_is_there_gives_as_many_actors_as_it_has_room_for_and_stays(home: Path, tmp_path: Path) -> None:
+def test_a_cluster_that_is_there_is_used_and_stays(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    rows = manifest_of(tmp_path / "rows.csv", some_rows(6))
     with two_nodes() as address:
-        results, n_actors = [], 0
-        for result in react_dataset(some_rows(6), tmp_path / "out", settings=SHORT, ray=address):
-            results.append((result.row.id, result.status))
-            n_actors = max(n_actors, len(actors()))
-        assert n_actors == 2
-        assert not actors()
+        words = ["batch", str(rows), "-o", str(tmp_path / "out"), "--duration", "0.4", "--ray", address]
+        done = subprocess.run([sys.executable, "-m", "pflx", *words], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'out'}: made 6, had 0 already, 0 failed.\n"), (
+            done.stderr
+        )
         assert sum("raylet" in each.name() for each in daemons()) == 2
-    assert sorted(results) == sorted((row.id, "made") for row in some_rows(6))
-    assert not leftovers(tmp_path)
+        assert not actors()
+    list(react_dataset(some_rows(6), tmp_path / "alone", settings=DatasetSettings(duration_s=0.4)))
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "alone")
 
 
 @with_ray

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -21,11 +20,6 @@ def daemons() -> list[psutil.Process]:
     """What else this one's Ray consists of."""
     found = psutil.Process().children(recursive=True)
     return [each for each in found if "raylet" in _words(each) or "gcs_server" in _words(each)]
-
-
-def folders() -> set[Path]:
-    """Where a Ray that pflx began keeps what it needs."""
-    return {*Path(tempfile.gettempdir()).glob("pflx-ray-*"), *Path("/tmp").glob("pflx-ray-*")}
 
 
 @contextmanager
