@@ -122,8 +122,8 @@ def film(path: Path, mesh: FaceMesh) -> list[float]:
     found = np.array([opening(picture, mesh) for picture in pictures])
     left = (found / np.nanmedian(found, axis=0)).max(axis=1)
     inner = left[1:-1]
-    blinks = inner[(inner < 0.5) & (inner <= left[:-2]) & (inner < left[2:])]
-    return [round(float(blink), 2) for blink in blinks]
+    least = inner[(inner < 0.5) & (inner <= left[:-2]) & (inner < left[2:])]
+    return [round(float(share), 2) for share in least]
 
 
 def outside(pictures: Pictures, roll_deg: float) -> Array:

@@ -12,13 +12,12 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pflx.engines import OrtEngine
+from pflx.engines import Array, OrtEngine
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.rendering.renderers import WarpRenderer
 from pflx.runtime.rendering.warp import cut_portrait, find_geometry
@@ -88,7 +87,7 @@ def _before(frame: OrtEngine, portrait: Path) -> Callable[[npt.NDArray[np.float3
     """The same, of an earlier graph: the portrait is one layer, and fewer numbers are known of it."""
     picture, face = cut_portrait(portrait, SIZE, FaceMesh())
     geometry = find_geometry(picture, face)[None, : int(frame.inputs["geometry"].shape[-1])]
-    given: dict[str, npt.NDArray[Any]] = {
+    given: dict[str, Array] = {
         "source": np.moveaxis(picture, -1, 0)[None].astype(np.float32),
         "geometry": geometry,
         "shown": np.zeros((1, 6), np.float32),
