@@ -102,7 +102,8 @@ class _Pool(Generic[J]):
         """Put another in the place of a dead worker; its job is done with if it was begun too often."""
         self._places.remove(place)
         if not place.is_ready:
-            return self._put_off(how)
+            self._put_off(how)
+            return None
         job, done = place.job, None
         if job is not None:
             self._clear(job)
