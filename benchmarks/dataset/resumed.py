@@ -199,8 +199,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=54, help="of cuts in all, at least")
     parser.add_argument("--samples", type=int, default=3)
     given = parser.parse_args()
-    # Shells let jobs in the background ignore it, and so all their children.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it, and their children
     machine = report.machine(2)
     machine["versions"]["ray"] = version("ray")
     each = math.ceil(given.count / len(given.clips))
