@@ -25,6 +25,7 @@ from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.serve.connections import PromptProtocol
 from pflx.runtime.serve.guard import Guard, RateLimit, SignIn, refused
 from pflx.runtime.serve.lobby import BusyError, GoneError, Lobby, SeatsTakenError, WishError
+from pflx.runtime.serve.network.ice import ice_servers
 from pflx.runtime.serve.offer import OfferError
 from pflx.runtime.serve.peer import Peer, Wish
 from pflx.runtime.serve.settings import ServeSettings
@@ -107,6 +108,7 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
         ("/stills/{listener:int}/{portrait:int}.png", "GET", _still),
         ("/api/stills/{listener:int}", "PUT", _cut),
         ("/api/choices", "GET", _choices),
+        ("/api/ice-servers", "GET", _ice_servers),
         ("/api/sessions", "POST", _begin),
         ("/api/sessions/{id}", "PATCH", _tune),
         ("/api/sessions/{id}", "DELETE", _end),
@@ -193,6 +195,11 @@ async def _cut(lobby: Lobby, request: Request) -> Response:
 
 async def _choices(lobby: Lobby, request: Request) -> Response:
     return JSONResponse(lobby.describe())
+
+
+async def _ice_servers(lobby: Lobby, request: Request) -> Response:
+    """For one connection: credentials are asked for anew with the next."""
+    return JSONResponse(ice_servers(lobby.settings.ice_servers, lobby.settings.turn))
 
 
 async def _begin(lobby: Lobby, request: Request) -> Response:

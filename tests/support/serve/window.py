@@ -86,12 +86,12 @@ class Window:
     browser: Chromium
 
     @contextmanager
-    def page(self, path: str = "") -> Iterator[Page]:
-        """A new tab with the page in it. When it is closed, its session ends."""
+    def page(self, path: str = "", *, first: str = "") -> Iterator[Page]:
+        """A new tab with the page in it, where a script may run first. When it is closed, its session ends."""
         page = self.browser.new_page()
         page.call("Page.enable")
         page.resize((1280, 900))  # so wide that the video stays in view
-        page.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH_POLICY)
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH_POLICY + first)
         page.open(self.server.url + path)
         page.until("document.querySelector('#choice option, #form, .alone')")
         before = len(self.server.lobby.peers)

@@ -23,7 +23,9 @@ let retry = 0;
 let wakeLock = null;
 
 async function connect() {
-  const peer = new RTCPeerConnection({ iceServers: state.choices.ice_servers });
+  const iceServers = await ask("GET", "/api/ice-servers"); // with credentials of a relay that last for a while
+  if (!state.wanted || !state.stream || state.link) return; // stopped meanwhile, or begun again
+  const peer = new RTCPeerConnection({ iceServers, iceTransportPolicy: state.relayOnly ? "relay" : "all" });
   const mine = { peer, id: null, channel: null, answered: performance.now(), seen: null, told: new Set(), arrived: false, timer: 0 };
   state.link = mine;
   for (const track of state.stream.getTracks()) limit(peer.addTrack(track, state.stream));
@@ -35,6 +37,9 @@ async function connect() {
   peer.onconnectionstatechange = () => state.link === mine && follow(mine);
   await peer.setLocalDescription(await peer.createOffer());
   await gathered(peer);
+  if (state.relayOnly && !/^a=candidate:.* typ relay/m.test(peer.localDescription.sdp)) {
+    throw new Refusal("relay", "#relay is in the address, and this browser has found no relay: the server has none, or it cannot be reached from here.");
+  }
   const offer = { sdp: peer.localDescription.sdp, wish: state.wish, replaces: state.last };
   const answer = await ask("POST", "/api/sessions", JSON.stringify(offer));
   mine.id = answer.id;

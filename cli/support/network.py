@@ -1,0 +1,63 @@
+"""Options of `pflx serve` that tell of the network between it and its visitors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pflx.runtime.serve import TurnServer
+
+_STUN = "STUN server that browsers may ask; none is asked by default."
+_TURN = "TURN server, which carries media where there is no other way; several addresses of one may be given."
+_SECRET = "File with the secret shared with it (coturn: use-auth-secret); visitors get credentials for 12 h."
+_PASSWORD = "File with that user's password."
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What stands between the server and its visitors; see `ServeSettings`."""
+
+    ice_servers: Annotated[list[str] | None, typer.Option("--ice-server", metavar="URL", help=_STUN)] = None
+    turn: Annotated[list[str] | None, typer.Option(metavar="URL", envvar="PFLX_TURN", help=_TURN)] = None
+    turn_secret: Annotated[Path | None, typer.Option(metavar="FILE", envvar="PFLX_TURN_SECRET_FILE", help=_SECRET)] = (
+        None
+    )
+    turn_user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="In place of a secret: the same user for all.")
+    ] = None
+    turn_password: Annotated[Path | None, typer.Option(metavar="FILE", help=_PASSWORD)] = None
+
+    def settings(self) -> dict[str, Any]:
+        """Fields of `ServeSettings`."""
+        return {"ice_servers": tuple(self.ice_servers or ()), "turn": self._turn_server()}
+
+    def _turn_server(self) -> TurnServer | None:
+        from pflx.runtime.serve import TurnServer
+
+        if not any((self.turn, self.turn_secret, self.turn_user, self.turn_password)):
+            return None
+        secret = None if self.turn_secret is None else _secret_in(self.turn_secret, "--turn-secret")
+        password = None if self.turn_password is None else _secret_in(self.turn_password, "--turn-password")
+        return TurnServer(tuple(self.turn or ()), secret=secret, user=self.turn_user, password=password)
+
+
+def _secret_in(path: Path, option: str) -> str:
+    """The one line of a file; nothing of it is ever told."""
+    from pflx.runtime.serve import ServeError
+
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ServeError(
+            f"{option} {path} cannot be read ({reason}). Name a file that holds it in one line."
+        ) from error
+    if not text or len(text.splitlines()) > 1:
+        raise ServeError(
+            f"{option} {path} holds {len(text.splitlines())} lines. Write it in one line, and nothing else."
+        )
+    return text
