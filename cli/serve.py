@@ -47,7 +47,12 @@ _Token = Annotated[
 ]
 _Origins = Annotated[
     list[str] | None,
-    typer.Option("--origin", metavar="URL", help="Where browsers find it, besides the address: https://me.example."),
+    typer.Option(
+        "--origin",
+        "--public-url",
+        metavar="URL",
+        help="Where browsers find it, besides the address: https://me.example.",
+    ),
 ]
 _Certificate = Annotated[Path | None, typer.Option(help="For https: certificate, PEM.")]
 _Key = Annotated[Path | None, typer.Option(help="For https: its key, PEM.")]

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from pflx.runtime.serve import TurnServer
 
+_PROXY = "A proxy that tells who asks (X-Forwarded-For, -Proto, -Host); nobody else is believed."
 _STUN = "STUN server that browsers may ask; none is asked by default."
 _TURN = "TURN server, which carries media where there is no other way; several addresses of one may be given."
 _SECRET = "File with the secret shared with it (coturn: use-auth-secret); visitors get credentials for 12 h."
@@ -21,6 +22,9 @@ _PASSWORD = "File with that user's password."
 class NetworkOptions:
     """What stands between the server and its visitors; see `ServeSettings`."""
 
+    trusted_proxies: Annotated[
+        list[str] | None, typer.Option("--trusted-proxy", metavar="ADDRESS|NETWORK", help=_PROXY)
+    ] = None
     ice_servers: Annotated[list[str] | None, typer.Option("--ice-server", metavar="URL", help=_STUN)] = None
     turn: Annotated[list[str] | None, typer.Option(metavar="URL", envvar="PFLX_TURN", help=_TURN)] = None
     turn_secret: Annotated[Path | None, typer.Option(metavar="FILE", envvar="PFLX_TURN_SECRET_FILE", help=_SECRET)] = (
@@ -33,7 +37,11 @@ class NetworkOptions:
 
     def settings(self) -> dict[str, Any]:
         """Fields of `ServeSettings`."""
-        return {"ice_servers": tuple(self.ice_servers or ()), "turn": self._turn_server()}
+        return {
+            "trusted_proxies": tuple(self.trusted_proxies or ()),
+            "ice_servers": tuple(self.ice_servers or ()),
+            "turn": self._turn_server(),
+        }
 
     def _turn_server(self) -> TurnServer | None:
         from pflx.runtime.serve import TurnServer

@@ -28,6 +28,7 @@ class ServeSettings:
         port: to listen at; 0 takes a free one.
         token: what a visitor must know, 16 characters or more; None lets everybody in who reaches a loopback address.
         origins: under which browsers may come besides the address itself, such as "https://me.example:8000".
+        trusted_proxies: addresses and networks of proxies that tell who asks; nobody else is believed.
         secure: whether the server itself speaks TLS.
         max_sessions: visitors at once.
         max_load: share of their time that the engines may be busy with all visitors.
@@ -45,6 +46,7 @@ class ServeSettings:
     port: int = 8000
     token: str | None = None
     origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     secure: bool = False
     max_sessions: int = 4
     max_load: float = 0.7
@@ -74,6 +76,8 @@ class ServeSettings:
         for origin in self.origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ServeError(f"'{origin}' is no origin. Give one such as https://me.example:8000, without a path.")
+        for proxy in self.trusted_proxies:
+            _check_proxy(proxy)
         for server in self.ice_servers:
             check_stun(server)
         if self.turn is not None and self.token is None and (open_to := [*filter(_names_others, self.origins)]):
@@ -109,6 +113,19 @@ class ServeSettings:
     def _names(self) -> Iterator[str]:
         if not self.is_wildcard:
             yield f"[{self.host}]" if ":" in self.host else self.host.lower()
+
+
+def _check_proxy(given: str) -> None:
+    try:
+        network = ipaddress.ip_network(given)
+    except ValueError as error:
+        raise ServeError(
+            f"'{given}' is no address of a proxy ({error}). Give one such as 127.0.0.1, or a network such as "
+            "10.0.0.0/8."
+        ) from error
+    if network.prefixlen == 0:
+        raise ServeError(f"{given} is everybody, who could then pass for anybody. Name the addresses of your proxies.")
+    return network
 
 
 def _is_loopback(host: str) -> bool:

@@ -116,6 +116,15 @@ def test_what_it_is_told_reaches_the_server(scene: Scene) -> None:
     assert (told.lookahead, told.playout_ms, told.ice_servers) == (3, 60, ("stun:stun.example:3478",))
 
 
+def test_proxies_and_the_address_before_them_are_told(scene: Scene) -> None:
+    proxies = ("--trusted-proxy", "127.0.0.1", "--trusted-proxy", "10.0.0.0/8")
+    outcome = scene.serve(options=(*proxies, "--public-url", "https://me.example", "--token", TOKEN))
+    assert scene.settings.trusted_proxies == ("127.0.0.1", "10.0.0.0/8")
+    assert scene.settings.origins == ("https://me.example",)
+    assert "Serving at https://me.example" in outcome.out
+    assert "'proxy' is no address of a proxy" in scene.refuse("--trusted-proxy", "proxy")
+
+
 def test_a_turn_server_is_told_with_a_secret_that_stands_in_a_file(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
