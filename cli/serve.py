@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -108,6 +107,7 @@ def serve(
     )
     require_server()
     from pflx.runtime.serve.app import listen
+    from pflx.runtime.serve.network.ports import run_within
 
     paths = portrait or [DEMO / "portrait.png"]
     pictures = {name: load_picture(path) for name, path in _named(paths)}
@@ -125,7 +125,7 @@ def serve(
             )
             listeners[name] = opened.enter_context(listener)
             print_untrained(listener.manifest)
-        asyncio.run(_serve(listeners, pictures, settings, socket, certificate, key))
+        run_within(settings.udp_ports, _serve(listeners, pictures, settings, socket, certificate, key))
 
 
 async def _serve(

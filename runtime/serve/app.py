@@ -26,6 +26,7 @@ from pflx.runtime.serve.connections import PromptProtocol
 from pflx.runtime.serve.guard import Guard, RateLimit, SignIn, refused
 from pflx.runtime.serve.lobby import BusyError, GoneError, Lobby, SeatsTakenError, WishError
 from pflx.runtime.serve.network.ice import ice_servers
+from pflx.runtime.serve.network.ports import NoAddressError, NoPortError, require_range
 from pflx.runtime.serve.offer import OfferError
 from pflx.runtime.serve.peer import Peer, Wish
 from pflx.runtime.serve.settings import ServeSettings
@@ -72,6 +73,8 @@ class TooLargeError(PflxError, ValueError):
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (BusyError, 503, "busy"),
     (SeatsTakenError, 503, "full"),
+    (NoPortError, 503, "full"),
+    (NoAddressError, 503, "network"),
     (GoneError, 404, "gone"),
     (TooLargeError, 413, "large"),
     (PortraitError, 422, "portrait"),
@@ -99,6 +102,7 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        require_range(lobby.settings.udp_ports)
         yield
         await lobby.close()
 

@@ -106,6 +106,7 @@ class Lobby:
 
         Raises:
             SeatsTakenError, BusyError: no place, or no time, is left.
+            NoPortError, NoAddressError: their browser could not reach the server.
             OfferError, WishError: they ask for what cannot be had.
         """
         self._check(wish)

@@ -29,6 +29,7 @@ from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.guard import RateLimit
 from pflx.runtime.serve.network.ice import ice_servers
+from pflx.runtime.serve.network.ports import reachable
 from pflx.runtime.serve.offer import OfferError, checked_offer
 from pflx.runtime.serve.panel import Panel
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
@@ -139,6 +140,7 @@ class Peer:
         Raises:
             OfferError: no such offer.
             ListenerFullError: there is no time left for the session.
+            NoPortError, NoAddressError: there is no port left for it, or no network.
         """
         await self._understand(sdp)
         await self.tune(wish)
@@ -148,6 +150,7 @@ class Peer:
             log.warning(
                 "%s lets this server not in: is it up, and is that what it lets in by?", self._settings.turn.urls[0]
             )
+        sdp = reachable(sdp, self._settings.udp_ports, self._settings.announce)
         self._spawn(self._watch())
         return sdp
 

@@ -38,6 +38,8 @@ class ServeSettings:
         seed: of the reactions; None takes another one in each session.
         ice_servers: STUN servers, that help to find a way through networks; none are asked by default.
         turn: a TURN server, that carries media where there is no other way.
+        udp_ports: first and last of the ports that media may come in by; any by default.
+        announce: the IP address that visitors find the server's media at, where a NAT gives it another one.
         patience_s: how long nothing may come from a visitor before the session ends.
         connect_s: how long a visitor may take to connect after having been let in.
     """
@@ -56,6 +58,8 @@ class ServeSettings:
     seed: int | None = None
     ice_servers: tuple[str, ...] = ()
     turn: TurnServer | None = None
+    udp_ports: tuple[int, int] | None = None
+    announce: str | None = None
     patience_s: float = 15.0
     connect_s: float = 15.0
 
@@ -84,6 +88,15 @@ class ServeSettings:
             raise ServeError(
                 f"{open_to[0]} can be reached by others, who would get credentials of {self.turn.urls[0]}. Give a "
                 f"--token of {SHORTEST_TOKEN} characters or more."
+            )
+        if self.udp_ports is not None and not 0 < self.udp_ports[0] <= self.udp_ports[1] < 65_536:
+            raise ServeError(
+                f"{self.udp_ports[0]}-{self.udp_ports[1]} is no range of UDP ports. Give one such as 50000-50100."
+            )
+        if self.announce is not None and _address(self.announce) is None:
+            raise ServeError(
+                f"'{self.announce}' is no IP address that could be announced. Give one such as 203.0.113.7; browsers "
+                "are told no names."
             )
         if not 0 < self.max_load < float("inf"):
             raise ServeError(f"max_load is {self.max_load}; give a share of the engines' time, such as 0.7.")

@@ -125,6 +125,17 @@ def test_proxies_and_the_address_before_them_are_told(scene: Scene) -> None:
     assert "'proxy' is no address of a proxy" in scene.refuse("--trusted-proxy", "proxy")
 
 
+def test_ports_and_the_address_that_is_announced_are_told(scene: Scene) -> None:
+    assert scene.serve(options=("--udp-ports", "50000-50100", "--announce", "203.0.113.7")).code == 0
+    assert (scene.settings.udp_ports, scene.settings.announce) == ((50_000, 50_100), "203.0.113.7")
+    assert scene.serve(options=("--udp-ports", "50000")).code == 0
+    assert scene.settings.udp_ports == (50_000, 50_000)
+    for given in ("50100-50000", "many", "1-70000", "5-6-7"):
+        assert f"{given}" in (said := scene.refuse("--udp-ports", given))
+        assert "is no range of UDP ports. Give one such as 50000-50100" in said
+    assert "'me.example' is no IP address" in scene.refuse("--announce", "me.example")
+
+
 def test_a_turn_server_is_told_with_a_secret_that_stands_in_a_file(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
