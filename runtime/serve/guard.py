@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pflx.runtime.serve.network.proxies import TrustedProxies
+from pflx.runtime.serve.network.proxies import TrustedProxies, read_address
 from pflx.runtime.serve.settings import ServeSettings
 
 COOKIE = "pflx"
@@ -196,10 +196,10 @@ class Guard:
 def _visitor(scope: Scope) -> str:
     """The address that a request comes from; of IPv6 the network, for who has one has 2^64 addresses in it."""
     given = str((scope.get("client") or ("", 0))[0])
-    try:
-        return str(ipaddress.IPv6Network((given.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return given
+    address = read_address(given)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+    return given if address is None else str(address)
 
 
 def _hurried() -> Response:

@@ -28,10 +28,11 @@ class TrustedProxies:
     def seen_through(self, scope: Scope) -> Scope:
         """A request as it was made to the first proxy: the visitor's address, the scheme, and the name asked for."""
         client = scope.get("client")
-        if not self._networks or client is None or not self._trusts(_address(client[0])):
+        nearest = None if client is None else read_address(client[0])
+        if nearest is None or not self._trusts(nearest):
             return scope
         headers = Headers(scope=scope)
-        seen = {**scope, "client": (self._visitor(client[0], headers), 0)}
+        seen = {**scope, "client": (str(self._visitor(nearest, headers)), 0)}
         scheme, host = _last(headers, "x-forwarded-proto").lower(), _last(headers, "x-forwarded-host")
         if scheme in ("http", "https"):
             seen["scheme"] = scheme
@@ -40,19 +41,19 @@ class TrustedProxies:
             seen["headers"] = [(b"host", host.encode("latin-1")), *others]
         return seen
 
-    def _visitor(self, nearest: str, headers: Headers) -> str:
+    def _visitor(self, nearest: Address, headers: Headers) -> Address:
         visitor = nearest
         for hop in reversed([*_listed(headers, "x-forwarded-for")]):
-            address = _address(hop)
+            address = read_address(hop)
             if address is None:
                 break
-            visitor = str(address)
+            visitor = address
             if not self._trusts(address):
                 break
         return visitor
 
-    def _trusts(self, address: Address | None) -> bool:
-        return address is not None and any(address in network for network in self._networks)
+    def _trusts(self, address: Address) -> bool:
+        return any(address in network for network in self._networks)
 
 
 def _listed(headers: Headers, name: str) -> Iterator[str]:
@@ -64,8 +65,8 @@ def _last(headers: Headers, name: str) -> str:
     return next(reversed([*_listed(headers, name)]), "")
 
 
-def _address(text: str) -> Address | None:
-    """An address, also with a port; one of IPv4 in the form of IPv6 is one of IPv4."""
+def read_address(text: str) -> Address | None:
+    """An address, also with a port; None for what is none. One of IPv4 in the form of IPv6 is one of IPv4."""
     host = text.partition("]")[0].removeprefix("[") if text.startswith("[") else text
     if host.count(":") == 1:
         host = host.partition(":")[0]

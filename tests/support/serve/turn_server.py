@@ -17,8 +17,8 @@ import pytest
 _COMMON = """
 listening-ip=127.0.0.1
 relay-ip=127.0.0.1
-min-port=50600
-max-port=50699
+min-port=20600
+max-port=20699
 realm=pflx
 fingerprint
 allow-loopback-peers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,10 @@ from support.serve.window import STATE, Server, Window
 from pflx.runtime.serve import ServeError, ServeSettings, TurnServer
 from pflx.runtime.serve.network.ports import NoAddressError, NoPortError, reachable, run_within
 
-FIRST, LAST = 50_700, 50_703
+FIRST = 21_000 + os.getpid() % 2000 * 4
+LAST = FIRST + 3
+"""Where the system gives no ports of its own accord, and of this process alone."""
+
 SERVER, ELSEWHERE = "127.0.0.1", "127.0.0.2"
 OUTSIDE = "203.0.113.7"
 ANSWER = [

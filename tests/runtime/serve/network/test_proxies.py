@@ -135,10 +135,7 @@ def seen(client: str, headers: Mapping[str, str] | list[tuple[str, str]], *trust
 )
 def test_the_visitor_is_the_last_who_is_not_a_trusted_proxy(told: str, visitor: str) -> None:
     assert seen("127.0.0.1", {"x-forwarded-for": told}, "127.0.0.1", "10.0.0.0/8") == visitor
-    assert seen("::ffff:127.0.0.1", {"x-forwarded-for": told}, "127.0.0.1", "10.0.0.0/8") in (
-        visitor,
-        "::ffff:127.0.0.1",
-    )
+    assert seen("::ffff:127.0.0.1", {"x-forwarded-for": told}, "127.0.0.1", "10.0.0.0/8") == visitor
     assert seen("192.0.2.1", {"x-forwarded-for": told}, "127.0.0.1", "10.0.0.0/8") == "192.0.2.1"
     assert seen("127.0.0.1", {"x-forwarded-for": told}) == "127.0.0.1"
 
