@@ -29,7 +29,7 @@ class PortRangeLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._ports = ports
 
-    async def create_datagram_endpoint(  # type: ignore[override]
+    async def create_datagram_endpoint(
         self, protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **options: Any
     ) -> tuple[asyncio.DatagramTransport, Any]:
         """As of every event loop; `OSError` where no port of the range is free."""

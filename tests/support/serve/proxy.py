@@ -31,17 +31,18 @@ class Proxy(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Proxy
 
     def _hand_on(self) -> None:
+        server = self.server
+        assert isinstance(server, Proxy)
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         before = headers.get("x-forwarded-for")
         headers["x-forwarded-for"] = f"{before}, {self.client_address[0]}" if before else self.client_address[0]
         headers["x-forwarded-proto"] = "http"
-        if self.server.inner_name:
-            headers["x-forwarded-host"], headers["host"] = headers["host"], self.server.inner_name
-        connection = http.client.HTTPConnection(self.server.upstream, timeout=20)
+        if server.inner_name:
+            headers["x-forwarded-host"], headers["host"] = headers["host"], server.inner_name
+        connection = http.client.HTTPConnection(server.upstream, timeout=20)
         try:
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()

@@ -164,11 +164,12 @@ def test_a_server_without_any_network_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 def test_ports_that_were_asked_for_elsewhere_stay_as_they_are() -> None:
     async def run() -> list[int]:
-        loop, ports = asyncio.get_running_loop(), []
+        loop, ports = asyncio.get_running_loop(), list[int]()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", 0))
             named = free.getsockname()[1]
-        for given in ({"local_addr": ("127.0.0.1", named)}, {"remote_addr": ("127.0.0.1", 9)}):
+        options: list[dict[str, Any]] = [{"local_addr": ("127.0.0.1", named)}, {"remote_addr": ("127.0.0.1", 9)}]
+        for given in options:
             transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, **given)
             ports.append(transport.get_extra_info("sockname")[1])
             transport.close()

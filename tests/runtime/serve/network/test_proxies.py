@@ -23,7 +23,7 @@ ANNA, BERT = "127.0.0.2", "127.0.0.3"
 @contextmanager
 def behind(before: Proxy, **settings: Any) -> Iterator[Server]:
     """A server that is asked through a proxy."""
-    given = {"token": TOKEN, "origins": (f"http://{before.address}", f"https://{NAME}"), **settings}
+    given: dict[str, Any] = {"token": TOKEN, "origins": (f"http://{before.address}", f"https://{NAME}"), **settings}
     with Server(**given) as server:
         before.upstream = server.url.removeprefix("http://").rstrip("/")
         yield server
@@ -110,7 +110,8 @@ def test_a_page_by_way_of_a_proxy_shows_the_listener(before: Proxy, window: Wind
 def seen(client: str, headers: Mapping[str, str] | list[tuple[str, str]], *trusted: str) -> str:
     """The visitor's address."""
     pairs = headers if isinstance(headers, list) else [*headers.items()]
-    scope = {"type": "http", "client": (client, 1), "headers": [(k.encode(), v.encode("latin-1")) for k, v in pairs]}
+    lines = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
+    scope: dict[str, Any] = {"type": "http", "client": (client, 1), "headers": lines}
     return str(TrustedProxies(trusted).seen_through(scope)["client"][0])
 
 
