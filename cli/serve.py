@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.support.console import print_line, print_untrained
+from pflx.cli.support.network import NetworkOptions
 from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, Size, fetched, grouped
 from pflx.cli.support.signals import ended_by
 from pflx.engines import OutputError
@@ -46,7 +46,12 @@ _Token = Annotated[
 ]
 _Origins = Annotated[
     list[str] | None,
-    typer.Option("--origin", metavar="URL", help="Where browsers find it, besides the address: https://me.example."),
+    typer.Option(
+        "--origin",
+        "--public-url",
+        metavar="URL",
+        help="Where browsers find it, besides the address: https://me.example.",
+    ),
 ]
 _Certificate = Annotated[Path | None, typer.Option(help="For https: certificate, PEM.")]
 _Key = Annotated[Path | None, typer.Option(help="For https: its key, PEM.")]
@@ -55,10 +60,6 @@ _MaxLoad = Annotated[float, typer.Option(help="Share of their time that the engi
 _MaxSamples = Annotated[int, typer.Option(min=1, max=4, help="Listeners side by side that may be asked for.")]
 _Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering, at first.")]
 _Playout = Annotated[float, typer.Option(min=0, max=1000, help="Time to work in, at first.")]
-_Ice = Annotated[
-    list[str] | None,
-    typer.Option("--ice-server", metavar="URL", help="STUN server that browsers may ask; none is asked by default."),
-]
 
 
 @grouped
@@ -76,12 +77,12 @@ def serve(
     max_samples: _MaxSamples = 3,
     lookahead: _Lookahead = 5,
     playout_ms: _Playout = 100,
-    ice_servers: _Ice = None,
     speaker_emotion: Emotion = None,
     size: Size = None,
     seed: AnySeed = None,
     *,
     engines: EngineOptions,
+    network: NetworkOptions,
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
     from pflx.runtime import Listener, SpeakerSettings
@@ -102,10 +103,11 @@ def serve(
         lookahead=lookahead,
         playout_ms=playout_ms,
         seed=seed,
-        ice_servers=tuple(ice_servers or ()),
+        **network.settings(),
     )
     require_server()
     from pflx.runtime.serve.app import listen
+    from pflx.runtime.serve.network.ports import run_within
 
     paths = portrait or [DEMO / "portrait.png"]
     pictures = {name: load_picture(path) for name, path in _named(paths)}
@@ -123,7 +125,7 @@ def serve(
             )
             listeners[name] = opened.enter_context(listener)
             print_untrained(listener.manifest)
-        asyncio.run(_serve(listeners, pictures, settings, socket, certificate, key))
+        run_within(settings.udp_ports, _serve(listeners, pictures, settings, socket, certificate, key))
 
 
 async def _serve(

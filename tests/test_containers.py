@@ -158,12 +158,14 @@ def test_the_compose_file_gives_options_that_pflx_serve_has() -> None:
     assert (ROOT / COMPOSE["pflx"]["build"]["dockerfile"]).is_file()
 
 
-def test_the_turn_server_starts_when_asked_and_with_a_password_of_ones_own() -> None:
-    turn = COMPOSE["turn"]
+def test_the_turn_server_starts_when_asked_and_shares_a_secret_that_is_on_no_command_line() -> None:
+    turn, served = COMPOSE["turn"], COMPOSE["pflx"]
     assert turn["profiles"] == ["turn"]
-    assert "--lt-cred-mech" in turn["command"]
-    (user,) = (option for option in turn["command"] if option.startswith("--user="))
-    assert re.fullmatch(r"--user=\$\{TURN_USER:-pflx\}:\$\{TURN_PASSWORD:\?[^}]+\}", user)
+    assert "--use-auth-secret" in turn["command"]
+    assert turn["command"][turn["command"].index("-c") + 1] == "/data/turnserver.conf"
+    assert turn["volumes"] == served["volumes"]
+    assert not re.search("secret=|user=|:[?]", " ".join(turn["command"]))  # `:?` would stop those who want no relay
+    assert {"PFLX_TURN", "PFLX_TURN_SECRET_FILE"} <= {*served["environment"]}
 
 
 def test_nobody_is_given_more_rights_than_needed() -> None:

@@ -15,10 +15,10 @@ from pflx.runtime.stream.stream import Stream
 
 
 class _Command:
-    """Something to be done, and its outcome."""
+    """Something to be done, as soon as its moment has come, and its outcome."""
 
-    def __init__(self, act: Callable[[], object]) -> None:
-        self.act = act
+    def __init__(self, act: Callable[[], object], is_due: Callable[[], bool]) -> None:
+        self.act, self.is_due = act, is_due
         self.done = False
         self.result: object = None
         self.error: BaseException | None = None
@@ -37,16 +37,23 @@ class Commands:
         self._waiting: deque[_Command] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        """Whether there is anything to be done now; for the worker, with the monitor held."""
+        return self._next() is not None
 
-    def ask(self, act: Callable[[], object], is_worked_on: Callable[[], bool]) -> object:
+    def ask(
+        self,
+        act: Callable[[], object],
+        is_worked_on: Callable[[], bool],
+        is_due: Callable[[], bool] = lambda: True,
+    ) -> object:
         """What `act` returns, as soon as the worker has called it; after its end it is called here.
 
         Args:
             act: what to do.
             is_worked_on: whether there still is a worker; called with the monitor held.
+            is_due: whether now is the moment for it; called by the worker, with the monitor held.
         """
-        command = _Command(act)
+        command = _Command(act, is_due)
         with self._monitor:
             self._waiting.append(command)
             self._monitor.notify()
@@ -61,13 +68,21 @@ class Commands:
         return command.result
 
     def obey(self) -> None:
-        """Do all that was asked for; by the worker, without the monitor."""
-        while self._waiting:
-            command = self._waiting.popleft()
+        """Do all that was asked for and is due; by the worker, without the monitor."""
+        while (command := self._take()) is not None:
             self._run(command)
             with self._monitor:
                 command.done = True
                 self._monitor.notify()
+
+    def _take(self) -> _Command | None:
+        with self._monitor:
+            if (command := self._next()) is not None:
+                self._waiting.remove(command)
+            return command
+
+    def _next(self) -> _Command | None:
+        return next((command for command in self._waiting if command.is_due()), None)
 
     def _run(self, command: _Command) -> None:
         try:
@@ -130,9 +145,15 @@ class Steered(ABC):
         """Drop everything that waits, and go on with what the speaker does now; held pictures fill the gap."""
         self._ask(self._flush)
 
-    def snapshot(self) -> dict[str, Array]:
-        """The stream as plain arrays. `Listener.live` takes it up at the next segment, in another process too."""
-        arrays = self._ask(self._stream.snapshot)
+    def snapshot(self, *, at_boundary: bool = False) -> dict[str, Array]:
+        """The stream as plain arrays. `Listener.live` takes it up at the next segment, in another process too.
+
+        Args:
+            at_boundary: take it between two segments, for which it waits a hop at most while the speaker goes on. No
+                picture of the speaker is in it then: tens of kB in place of up to megabytes.
+        """
+        due = self._is_between_hops if at_boundary else lambda: True
+        arrays = self._commands.ask(self._stream.snapshot, lambda: self._is_worked_on, due)
         assert isinstance(arrays, dict)
         return arrays
 
@@ -152,6 +173,9 @@ class Steered(ABC):
     def _say(self, tell: Callable[..., None], at_s: float | None) -> None:
         with self._monitor:
             self._said.append(partial(tell, frame=self._now()) if at_s is None else tell)
+
+    def _is_between_hops(self) -> bool:
+        return self._stream.is_between_hops
 
     def _ask(self, act: Callable[[], object]) -> object:
         return self._commands.ask(act, lambda: self._is_worked_on)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pflx.engines.graphs.protocol import import_backend
-from pflx.runtime.serve.settings import ServeError, ServeSettings
+from pflx.runtime.serve.errors import ServeError
+from pflx.runtime.serve.network.ice import TurnServer
+from pflx.runtime.serve.settings import ServeSettings
 
 INSTALL = "pip install 'pflx[serve]'"
 
-__all__ = ["INSTALL", "ServeError", "ServeSettings", "require_server"]
+__all__ = ["INSTALL", "ServeError", "ServeSettings", "TurnServer", "require_server"]
 
 
 def require_server() -> None:

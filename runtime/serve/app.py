@@ -25,6 +25,8 @@ from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.serve.connections import PromptProtocol
 from pflx.runtime.serve.guard import Guard, RateLimit, SignIn, refused
 from pflx.runtime.serve.lobby import BusyError, GoneError, Lobby, SeatsTakenError, WishError
+from pflx.runtime.serve.network.ice import ice_servers
+from pflx.runtime.serve.network.ports import NoAddressError, NoPortError, require_range
 from pflx.runtime.serve.offer import OfferError
 from pflx.runtime.serve.peer import Peer, Wish
 from pflx.runtime.serve.settings import ServeSettings
@@ -71,6 +73,8 @@ class TooLargeError(PflxError, ValueError):
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (BusyError, 503, "busy"),
     (SeatsTakenError, 503, "full"),
+    (NoPortError, 503, "full"),
+    (NoAddressError, 503, "network"),
     (GoneError, 404, "gone"),
     (TooLargeError, 413, "large"),
     (PortraitError, 422, "portrait"),
@@ -98,6 +102,7 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        require_range(lobby.settings.udp_ports)
         yield
         await lobby.close()
 
@@ -107,6 +112,7 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
         ("/stills/{listener:int}/{portrait:int}.png", "GET", _still),
         ("/api/stills/{listener:int}", "PUT", _cut),
         ("/api/choices", "GET", _choices),
+        ("/api/ice-servers", "GET", _ice_servers),
         ("/api/sessions", "POST", _begin),
         ("/api/sessions/{id}", "PATCH", _tune),
         ("/api/sessions/{id}", "DELETE", _end),
@@ -193,6 +199,11 @@ async def _cut(lobby: Lobby, request: Request) -> Response:
 
 async def _choices(lobby: Lobby, request: Request) -> Response:
     return JSONResponse(lobby.describe())
+
+
+async def _ice_servers(lobby: Lobby, request: Request) -> Response:
+    """For one connection: credentials are asked for anew with the next."""
+    return JSONResponse(ice_servers(lobby.settings.ice_servers, lobby.settings.turn))
 
 
 async def _begin(lobby: Lobby, request: Request) -> Response:

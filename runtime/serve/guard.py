@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pflx.runtime.serve.network.proxies import TrustedProxies, read_address
 from pflx.runtime.serve.settings import ServeSettings
 
 COOKIE = "pflx"
@@ -147,14 +149,22 @@ class Guard:
         self._origins = settings.allowed_origins(port)
         self._hosts = frozenset(urlsplit(origin).netloc for origin in self._origins)
         self._limits = limits or _default_limits()
+        self._proxies = TrustedProxies(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
+            scope = self._as_asked(self._proxies.seen_through(scope))
             refusal = self._refusal(scope)
             await (refusal or self._app)(scope, receive, _with_headers(send))
+
+    def _as_asked(self, scope: Scope) -> Scope:
+        """The request, of https where pages of that name are: a proxy may have spoken TLS in the server's place."""
+        host = Headers(scope=scope).get("host", "").lower()
+        is_secure = f"https://{host}" in self._origins and f"http://{host}" not in self._origins
+        return {**scope, "scheme": "https"} if is_secure else scope
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
@@ -184,8 +194,12 @@ class Guard:
 
 
 def _visitor(scope: Scope) -> str:
-    """The address that a request comes from."""
-    return str((scope.get("client") or ("", 0))[0])
+    """The address that a request comes from; of IPv6 the network, for who has one has 2^64 addresses in it."""
+    given = str((scope.get("client") or ("", 0))[0])
+    address = read_address(given)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+    return given if address is None else str(address)
 
 
 def _hurried() -> Response:

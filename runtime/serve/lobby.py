@@ -14,8 +14,9 @@ from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.renderers import shown_portrait
+from pflx.runtime.serve.errors import ServeError
 from pflx.runtime.serve.peer import MAX_PLAYOUT_MS, Peer, Wish
-from pflx.runtime.serve.settings import ServeError, ServeSettings
+from pflx.runtime.serve.settings import ServeSettings
 from pflx.runtime.serve.uploads import decode_portrait, encode_portrait
 from pflx.runtime.speaker.landmarks import FaceMesh
 
@@ -92,7 +93,6 @@ class Lobby:
             "portraits": self._portrait_names,
             "limits": {"samples": settings.max_samples, "playout_ms": MAX_PLAYOUT_MS},
             "wish": {"listener": 0, "samples": 1, "lookahead": settings.lookahead, "playout_ms": settings.playout_ms},
-            "ice_servers": [{"urls": url} for url in settings.ice_servers],
         }
 
     async def admit(self, sdp: str, wish: Wish, replaces: str | None = None) -> tuple[Peer, str]:
@@ -106,6 +106,7 @@ class Lobby:
 
         Raises:
             SeatsTakenError, BusyError: no place, or no time, is left.
+            NoPortError, NoAddressError: their browser could not reach the server.
             OfferError, WishError: they ask for what cannot be had.
         """
         self._check(wish)

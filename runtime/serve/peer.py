@@ -28,6 +28,8 @@ from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.guard import RateLimit
+from pflx.runtime.serve.network.ice import ice_servers
+from pflx.runtime.serve.network.ports import reachable
 from pflx.runtime.serve.offer import OfferError, checked_offer
 from pflx.runtime.serve.panel import Panel
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
@@ -104,7 +106,7 @@ class Peer:
         self.panel = Panel(1)
         self._settings, self._listener_of, self._allowed = settings, listener_of, allowed
         self._in_thread, self._gone = in_thread, gone
-        servers = [RTCIceServer(urls=url) for url in settings.ice_servers]
+        servers = [RTCIceServer(**each) for each in ice_servers(settings.ice_servers, settings.turn)]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._feed = PeerFeed()
         self._kinds: set[str] = set()
@@ -138,12 +140,19 @@ class Peer:
         Raises:
             OfferError: no such offer.
             ListenerFullError: there is no time left for the session.
+            NoPortError, NoAddressError: there is no port left for it, or no network.
         """
         await self._understand(sdp)
         await self.tune(wish)
         await self._connection.setLocalDescription(await self._connection.createAnswer())
+        sdp = self._connection.localDescription.sdp
+        if self._settings.turn is not None and " typ relay" not in sdp:
+            log.warning(
+                "%s lets this server not in: is it up, and is that what it lets in by?", self._settings.turn.urls[0]
+            )
+        sdp = reachable(sdp, self._settings.udp_ports, self._settings.announce)
         self._spawn(self._watch())
-        return self._connection.localDescription.sdp
+        return sdp
 
     async def tune(self, wish: Wish) -> None:
         """Go on with other settings: another session on the same connection.

@@ -6,20 +6,17 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from pflx.engines import PflxError
 from pflx.runtime.live.settings import LiveSettings
+from pflx.runtime.serve.errors import ServeError
+from pflx.runtime.serve.network.ice import TurnServer, check_stun
 
 SHORTEST_TOKEN = 16
 """Characters: what is shorter could be guessed, for all limits on the rate of guesses."""
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d+)?|https?://\[[0-9A-Fa-f:.]+\](:\d+)?")
-_ICE = re.compile(r"(stun|turn|turns):[^\s]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class ServeError(PflxError, ValueError):
-    """A server cannot be started as it was asked to."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class ServeSettings:
         port: to listen at; 0 takes a free one.
         token: what a visitor must know, 16 characters or more; None lets everybody in who reaches a loopback address.
         origins: under which browsers may come besides the address itself, such as "https://me.example:8000".
+        trusted_proxies: addresses and networks of proxies that tell who asks; nobody else is believed.
         secure: whether the server itself speaks TLS.
         max_sessions: visitors at once.
         max_load: share of their time that the engines may be busy with all visitors.
@@ -38,7 +36,10 @@ class ServeSettings:
         lookahead: coefficient frames to wait for that a page begins with, 0…13.
         playout_ms: playout delay that a page begins with.
         seed: of the reactions; None takes another one in each session.
-        ice_servers: addresses that help to find a way through networks; none are asked by default.
+        ice_servers: STUN servers, that help to find a way through networks; none are asked by default.
+        turn: a TURN server, that carries media where there is no other way.
+        udp_ports: first and last of the ports that media may come in by; any by default.
+        announce: the IP address that visitors find the server's media at, where a NAT gives it another one.
         patience_s: how long nothing may come from a visitor before the session ends.
         connect_s: how long a visitor may take to connect after having been let in.
     """
@@ -47,6 +48,7 @@ class ServeSettings:
     port: int = 8000
     token: str | None = None
     origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     secure: bool = False
     max_sessions: int = 4
     max_load: float = 0.7
@@ -55,6 +57,9 @@ class ServeSettings:
     playout_ms: float = LiveSettings.playout_ms
     seed: int | None = None
     ice_servers: tuple[str, ...] = ()
+    turn: TurnServer | None = None
+    udp_ports: tuple[int, int] | None = None
+    announce: str | None = None
     patience_s: float = 15.0
     connect_s: float = 15.0
 
@@ -75,19 +80,31 @@ class ServeSettings:
         for origin in self.origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ServeError(f"'{origin}' is no origin. Give one such as https://me.example:8000, without a path.")
+        for proxy in self.trusted_proxies:
+            _check_proxy(proxy)
         for server in self.ice_servers:
-            if not _ICE.fullmatch(server):
-                raise ServeError(f"'{server}' is no ICE server. Give one such as stun:stun.example:3478.")
+            check_stun(server)
+        if self.turn is not None and self.token is None and (open_to := [*filter(_names_others, self.origins)]):
+            raise ServeError(
+                f"{open_to[0]} can be reached by others, who would get credentials of {self.turn.urls[0]}. Give a "
+                f"--token of {SHORTEST_TOKEN} characters or more."
+            )
+        if self.udp_ports is not None and not 0 < self.udp_ports[0] <= self.udp_ports[1] < 65_536:
+            raise ServeError(
+                f"{self.udp_ports[0]}-{self.udp_ports[1]} is no range of UDP ports. Give one such as 50000-50100."
+            )
+        if self.announce is not None and _address(self.announce) is None:
+            raise ServeError(
+                f"'{self.announce}' is no IP address that could be announced. Give one such as 203.0.113.7; browsers "
+                "are told no names."
+            )
         if not 0 < self.max_load < float("inf"):
             raise ServeError(f"max_load is {self.max_load}; give a share of the engines' time, such as 0.7.")
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the address."""
-        if self.host == "localhost":
-            return True
-        address = _address(self.host)
-        return address is not None and address.is_loopback
+        return _is_loopback(self.host)
 
     @property
     def is_wildcard(self) -> bool:
@@ -109,6 +126,28 @@ class ServeSettings:
     def _names(self) -> Iterator[str]:
         if not self.is_wildcard:
             yield f"[{self.host}]" if ":" in self.host else self.host.lower()
+
+
+def _check_proxy(given: str) -> None:
+    try:
+        network = ipaddress.ip_network(given)
+    except ValueError as error:
+        raise ServeError(
+            f"'{given}' is no address of a proxy ({error}). Give one such as 127.0.0.1, or a network such as "
+            "10.0.0.0/8."
+        ) from error
+    if network.prefixlen == 0:
+        raise ServeError(f"{given} is everybody, who could then pass for anybody. Name the addresses of your proxies.")
+    return network
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _names_others(origin: str) -> bool:
+    return not _is_loopback(urlsplit(origin).hostname or "")
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

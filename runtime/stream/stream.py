@@ -101,6 +101,11 @@ class Stream:
         return self._inbox.next_number
 
     @property
+    def is_between_hops(self) -> bool:
+        """Whether no speaker frame waits for its segment; a snapshot is small then, for it holds no picture."""
+        return not self._inbox.n_frames
+
+    @property
     def repaired(self) -> int:
         """Coefficient frames that were not finite, for which the last good ones were held."""
         return self._segments.repaired

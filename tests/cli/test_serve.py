@@ -15,6 +15,7 @@ from support.commands import Outcome, pflx, refusal
 from support.fakes import open_fake, portrait_of, write_fake_bundle
 
 from pflx.runtime import Listener, bundle_engines
+from pflx.runtime.serve import TurnServer
 from pflx.runtime.serve import app as app_module
 from pflx.runtime.serve.guard import Guard
 from pflx.runtime.serve.lobby import Lobby
@@ -115,6 +116,62 @@ def test_what_it_is_told_reaches_the_server(scene: Scene) -> None:
     assert (told.lookahead, told.playout_ms, told.ice_servers) == (3, 60, ("stun:stun.example:3478",))
 
 
+def test_proxies_and_the_address_before_them_are_told(scene: Scene) -> None:
+    proxies = ("--trusted-proxy", "127.0.0.1", "--trusted-proxy", "10.0.0.0/8")
+    outcome = scene.serve(options=(*proxies, "--public-url", "https://me.example", "--token", TOKEN))
+    assert scene.settings.trusted_proxies == ("127.0.0.1", "10.0.0.0/8")
+    assert scene.settings.origins == ("https://me.example",)
+    assert "Serving at https://me.example" in outcome.out
+    assert "'proxy' is no address of a proxy" in scene.refuse("--trusted-proxy", "proxy")
+
+
+def test_ports_and_the_address_that_is_announced_are_told(scene: Scene) -> None:
+    assert scene.serve(options=("--udp-ports", "50000-50100", "--announce", "203.0.113.7")).code == 0
+    assert (scene.settings.udp_ports, scene.settings.announce) == ((50_000, 50_100), "203.0.113.7")
+    assert scene.serve(options=("--udp-ports", "50000")).code == 0
+    assert scene.settings.udp_ports == (50_000, 50_000)
+    for given in ("50100-50000", "many", "1-70000", "5-6-7"):
+        assert f"{given}" in (said := scene.refuse("--udp-ports", given))
+        assert "is no range of UDP ports. Give one such as 50000-50100" in said
+    assert "'me.example' is no IP address" in scene.refuse("--announce", "me.example")
+
+
+def test_a_turn_server_is_told_with_a_secret_that_stands_in_a_file(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = scene.folder / "secret"
+    secret.write_text("of the relay\n")
+    urls = ("turn:turn.example:3478", "turns:turn.example")
+    outcome = scene.serve(options=("--turn", urls[0], "--turn", urls[1], "--turn-secret", str(secret)))
+    assert scene.settings.turn == TurnServer(urls, secret="of the relay")
+    assert "of the relay" not in outcome.out + outcome.err
+    monkeypatch.setenv("PFLX_TURN", urls[0])
+    scene.serve(options=("--turn-user", "guest", "--turn-password", str(secret)))
+    assert scene.settings.turn == TurnServer(urls[:1], user="guest", password="of the relay")
+    monkeypatch.setenv("PFLX_TURN_SECRET_FILE", str(secret))
+    assert "or both --turn-user NAME and --turn-password FILE" in scene.refuse("--turn-user", "guest")
+    scene.serve()
+    assert scene.settings.turn == TurnServer(urls[:1], secret="of the relay")
+
+
+@pytest.mark.parametrize("text", ["", " \n", "one\ntwo\n"])
+def test_a_secret_is_one_line_of_a_file_that_can_be_read(scene: Scene, text: str) -> None:
+    secret = scene.folder / "secret"
+    turn = ("--turn", "turn:turn.example", "--turn-secret", str(secret))
+    assert f"--turn-secret {secret} cannot be read (No such file or directory)" in scene.refuse(*turn)
+    secret.write_text(text)
+    said = scene.refuse(*turn)
+    assert f"--turn-secret {secret} holds {len(text.split())} lines. Write it in one line" in said
+    assert "two" not in said
+    secret.write_bytes(b"\xff\xfe")
+    assert "cannot be read (not UTF-8)" in scene.refuse(*turn)
+
+
+def test_a_secret_of_no_turn_server_is_refused(scene: Scene) -> None:
+    (scene.folder / "secret").write_text("of the relay")
+    assert "Give --turn turn:HOST:PORT" in scene.refuse("--turn-secret", str(scene.folder / "secret"))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "me.example"])
 def test_it_does_not_start_for_others_without_a_token(scene: Scene, host: str) -> None:
     assert "can be reached by others. Give a --token" in scene.refuse("--host", host)
@@ -151,6 +208,7 @@ def test_what_cannot_be_served_is_refused(scene: Scene, tmp_path: Path) -> None:
     assert "no.pflx" in refusal("serve", tmp_path / "no.pflx", "-p", scene.folder / "me.png")
     assert "is no origin" in scene.refuse("--origin", "me.example")
     assert "is no ICE server" in scene.refuse("--ice-server", "me.example")
+    assert "Give --turn turn:me.example with --turn-secret FILE" in scene.refuse("--ice-server", "turn:me.example")
 
 
 @pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn"])

@@ -19,6 +19,7 @@ from support.live.live_sessions import (
     Show,
     assert_over,
     broken,
+    contents,
     declared,
     each_clock,  # noqa: F401
     endless,
@@ -131,6 +132,50 @@ def test_coefficients_that_are_not_finite_are_held_and_counted(caplog: pytest.Lo
     assert caplog.text.count("not finite") == 1
 
 
+def test_a_snapshot_between_hops_holds_no_picture_and_goes_on_identically() -> None:
+    """Asked for at any moment of a hop, and gone on from with the input that is not in it: the frames of the whole."""
+    clock = VirtualClock(START)
+    taken: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
+    source = speaker(64)
+    listener = fake_listener(lookahead=3)
+    with listener.live(
+        source,
+        Show(),
+        settings=LiveSettings(playout_ms=40),
+        speaker=SpeakerSettings(region=REGION),
+        clock=clock,
+        seed=5,
+    ) as session:
+
+        def ask() -> None:
+            for n in (1, 3, 5, 2, 7):
+                clock.sleep(n * FRAME)
+                within, asked = session.snapshot(), clock()
+                taken.append((within, session.snapshot(at_boundary=True)))
+                assert clock() - asked <= 8 * FRAME
+
+        asking = clock.start(ask, "asks")
+        assert session.wait(PATIENCE_S)
+        assert asking.join(5000 * MS)
+    assert sum(len(within["inbox.video"]) > 0 for within, _ in taken) >= 3
+    expected = contents(offline(source, seed=5))
+    for _, snapshot in taken:
+        assert len(snapshot["inbox.video"]) == 0
+        n_taken, n_closed, n_emitted, n_speaker = snapshot["counts"].tolist()
+        assert (n_taken, n_speaker) == (8 * n_closed, -1)
+        stream = fake_listener(lookahead=3).resume(snapshot, speaker=SpeakerSettings(region=REGION))
+        stream.push(video=frames_of(64)[n_taken:], audio=sound_of(64)[640 * n_taken :])
+        stream.finish()
+        assert contents(stream.pull()) == expected[n_emitted:]
+    assert len(taken) == 5
+
+
+def test_who_waits_for_a_boundary_that_never_comes_is_answered_at_the_end(clock: LiveClock) -> None:
+    with fake_listener().live(speaker(11), print_nothing, clock=clock) as session:
+        assert session.wait(PATIENCE_S)
+        assert session.snapshot(at_boundary=True)["counts"].tolist()[3] == 11
+
+
 # Ends
 
 
@@ -217,6 +262,7 @@ def test_commands_from_many_threads_while_the_session_ends_all_return(clock: Liv
         acts: list[Callable[[], object]] = [
             session.flush,
             session.snapshot,
+            lambda: session.snapshot(at_boundary=True),
             lambda: session.set_portrait(portrait_of(1)),
             lambda: session.stats,
         ]

@@ -260,6 +260,23 @@ def test_tokens_cannot_be_tried_for_long() -> None:
     assert [told(answer)[0] for answer in ask(*tries, settings=GUARDED)] == [401] * 5 + [429] * 3
 
 
+def test_the_addresses_of_one_network_of_ipv6_are_one_visitor() -> None:
+    async def run() -> list[int]:
+        async with serving(settings=GUARDED) as (browser, _):
+            statuses = []
+            for address in (
+                *(f"2001:db8::{n:x}" for n in range(6)),
+                "2001:db8:0:1::1",
+                "fe80::1%eth0",
+                "::ffff:192.0.2.1",
+            ):
+                browser.address = address
+                statuses.append((await browser.ask("POST", "/sign-in", {"token": "wrong"})).status)
+            return statuses
+
+    assert asyncio.run(run()) == [401] * 5 + [429, 401, 401, 401]
+
+
 def test_wrong_tokens_of_others_at_the_same_address_keep_nobody_out() -> None:
     async def run() -> list[int]:
         async with serving(settings=GUARDED) as (browser, _):

@@ -41,7 +41,18 @@ def test_what_is_no_origin_is_refused(origin: str) -> None:
         ServeSettings(origins=(origin,))
 
 
-@pytest.mark.parametrize("server", ["stun.example", "http://stun.example", "stun:a b"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        "stun.example",
+        "http://stun.example",
+        "stun:a b",
+        "stun:",
+        "stun:a:70000",
+        "stun:[::1]:3478",
+        "stun:a?transport=udp",
+    ],
+)
 def test_what_is_no_ice_server_is_refused(server: str) -> None:
     with pytest.raises(ServeError, match="is no ICE server"):
         ServeSettings(ice_servers=(server,))

@@ -156,9 +156,12 @@ class Visitor:
         answer = await self._browser.ask("POST", "/api/sessions", {"sdp": await self.offer(), "wish": wish, **more})
         if answer.status == 201:
             self.id = answer.json["id"]
-            description = RTCSessionDescription(answer.json["sdp"], "answer")
-            await self.connection.setRemoteDescription(description)
+            await self.accept(answer.json["sdp"])
         return answer
+
+    async def accept(self, sdp: str) -> None:
+        """Connect by an answer."""
+        await self.connection.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
 
     async def see(self, count: int, timeout_s: float = 20) -> None:
         """Wait until so many pictures have come."""

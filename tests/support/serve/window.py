@@ -24,6 +24,7 @@ from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.rendering.portrait import load_whole
 from pflx.runtime.serve.app import listen, make_app, make_server
 from pflx.runtime.serve.lobby import Lobby
+from pflx.runtime.serve.network.ports import run_within
 from pflx.runtime.serve.settings import ServeSettings
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
@@ -48,7 +49,7 @@ class Server:
         self._open, self._portraits = listener, portraits
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self.lobby: Lobby
         self.url = ""
 
@@ -66,6 +67,9 @@ class Server:
     def run(self, work: Any) -> None:
         """Do something in the server's event loop."""
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def _run(self) -> None:
+        run_within(self.settings.udp_ports, self._serve())
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -86,12 +90,12 @@ class Window:
     browser: Chromium
 
     @contextmanager
-    def page(self, path: str = "") -> Iterator[Page]:
-        """A new tab with the page in it. When it is closed, its session ends."""
+    def page(self, path: str = "", *, first: str = "") -> Iterator[Page]:
+        """A new tab with the page in it, where a script may run first. When it is closed, its session ends."""
         page = self.browser.new_page()
         page.call("Page.enable")
         page.resize((1280, 900))  # so wide that the video stays in view
-        page.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH_POLICY)
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH_POLICY + first)
         page.open(self.server.url + path)
         page.until("document.querySelector('#choice option, #form, .alone')")
         before = len(self.server.lobby.peers)

@@ -20,6 +20,7 @@ export function readAddress() {
   for (const name of ["lookahead", "playout_ms"]) if (wish[name] === undefined) delete wish[name];
   state.wish = { ...state.choices.wish, ...wish };
   state.voiceOnly = given.has("voice");
+  state.relayOnly = given.has("relay");
   state.portrait = Math.max(0, state.choices.portraits.indexOf(given.get("portrait")));
 }
 
@@ -34,6 +35,7 @@ export function writeAddress() {
   put("playout", wish.playout_ms, choices.wish.playout_ms);
   if (portrait && !gallery[portrait].file) told.set("portrait", gallery[portrait].name);
   if (state.voiceOnly) told.set("voice", "");
-  const hash = told.toString().replace(/=(?=&|$)/, "");
+  if (state.relayOnly) told.set("relay", "");
+  const hash = told.toString().replace(/=(?=&|$)/g, "");
   history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
 }

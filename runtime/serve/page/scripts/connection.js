@@ -12,6 +12,7 @@ import { greet, halt, run } from "./strip.js";
 
 const UPLINK_BPS = 300_000; // enough for 320x240, and little for the server to decode
 const GATHER_MS = 2000; // for this browser to find its own addresses
+const RELAY_MS = 5000; // and one of the relay, if there is one
 const SILENCE_MS = 6000; // without an answer of the server, until the connection counts as lost
 const PATIENCE_MS = 3000; // for a connection that says of itself that it is interrupted
 const FULL_RETRY_S = 10;
@@ -23,7 +24,9 @@ let retry = 0;
 let wakeLock = null;
 
 async function connect() {
-  const peer = new RTCPeerConnection({ iceServers: state.choices.ice_servers });
+  const iceServers = await ask("GET", "/api/ice-servers"); // with credentials of a relay that last for a while
+  if (!state.wanted || !state.stream || state.link) return; // stopped meanwhile, or begun again
+  const peer = new RTCPeerConnection({ iceServers, iceTransportPolicy: state.relayOnly ? "relay" : "all" });
   const mine = { peer, id: null, channel: null, answered: performance.now(), seen: null, told: new Set(), arrived: false, timer: 0 };
   state.link = mine;
   for (const track of state.stream.getTracks()) limit(peer.addTrack(track, state.stream));
@@ -34,7 +37,10 @@ async function connect() {
   peer.ontrack = ({ track, receiver }) => watch(mine, track, receiver);
   peer.onconnectionstatechange = () => state.link === mine && follow(mine);
   await peer.setLocalDescription(await peer.createOffer());
-  await gathered(peer);
+  await gathered(peer, iceServers.some(({ credential }) => credential));
+  if (state.relayOnly && !hasRelay(peer)) {
+    throw new Refusal("relay", "#relay is in the address, and this browser has found no relay: the server has none, or it cannot be reached from here.");
+  }
   const offer = { sdp: peer.localDescription.sdp, wish: state.wish, replaces: state.last };
   const answer = await ask("POST", "/api/sessions", JSON.stringify(offer));
   mine.id = answer.id;
@@ -53,11 +59,14 @@ function limit(sender) {
   sender.setParameters(parameters).catch(() => {}); // a wish; some browsers take it only later
 }
 
-function gathered(peer) {
+const hasRelay = (peer) => /^a=candidate:.* typ relay/m.test(peer.localDescription.sdp);
+
+function gathered(peer, relayed) {
   return new Promise((done) => {
     const check = () => peer.iceGatheringState === "complete" && done();
     peer.addEventListener("icegatheringstatechange", check);
-    setTimeout(done, GATHER_MS);
+    setTimeout(() => (!relayed || hasRelay(peer)) && done(), GATHER_MS);
+    setTimeout(done, RELAY_MS);
     check();
   });
 }

@@ -7,6 +7,7 @@ export const state = {
   portrait: 0, // which portrait of the gallery is chosen
   gallery: [], // of portraits: { name, url, file }, the visitor's own with a file
   voiceOnly: false, // whether the visitor wants to be heard alone
+  relayOnly: false, // whether media may go by a relay alone: to try it
   stream: null, // camera and microphone
   link: null, // the connection of the moment
   last: null, // id of the last session, which the next one takes the place of
