@@ -85,7 +85,9 @@ def fit_foresight(paths: Sequence[Path]) -> tuple[Foresight, ForesightReport]:
         CalibrationError: a file holds something else, segments of another length, or too few of them.
     """
     tracks: list[Array] = []
-    hops, seeds, digests = [], set(), {}
+    hops: list[int] = []
+    seeds: set[int] = set()
+    digests: dict[str, str] = {}
     for path in paths:
         try:
             run = read_predictions(path)
@@ -107,27 +109,25 @@ def fit_foresight(paths: Sequence[Path]) -> tuple[Foresight, ForesightReport]:
                 f"{path} has segments of {other} frames, {paths[0]} of {hop}. Give motion of one bundle."
             )
     parts = [examples(track, hop) for track in tracks]
-    kept = [len(ends) - round(len(ends) * HELD_OUT) for ends, _ in parts]
-    fitted, held = (
-        tuple(np.concatenate([each[i][which] for each, which in zip(parts, cuts, strict=True)]) for i in (0, 1))
-        for cuts in ([slice(n) for n in kept], [slice(n, None) for n in kept])
-    )
-    if len(fitted[0]) < MIN_SEGMENTS:
+    kept = [int(len(steps) * (1 - HELD_OUT)) for steps, _ in parts]
+    steps, way = (np.concatenate([part[i][:n] for part, n in zip(parts, kept, strict=True)]) for i in (0, 1))
+    held = [np.concatenate([part[i][n:] for part, n in zip(parts, kept, strict=True)]) for i in (0, 1)]
+    if len(steps) < MIN_SEGMENTS:
         raise CalibrationError(
-            f"There are {len(fitted[0])} ends of segments to fit to, with {WINDOW_RADIUS} frames behind them; it takes "
+            f"There are {len(steps)} ends of segments to fit to, with {WINDOW_RADIUS} frames behind them; it takes "
             f"{MIN_SEGMENTS}. Give more or longer motion, as of pflx batch --samples 4."
         )
-    foresight = Foresight(weights_of(*fitted), hop)
+    foresight = Foresight(weights_of(steps, way), hop)
     return foresight, ForesightReport(
         pflx=pflx.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         motion=digests,
         untrained=sorted(seeds),
         hop=hop,
-        fitted=len(fitted[0]),
+        fitted=len(steps),
         held_out=len(held[0]),
         moving=int((foresight.weights != 0).any(axis=(1, 2)).sum()),
-        ahead=errors(foresight.weights, *held, scale=np.concatenate(tracks).std(axis=0)),
+        ahead=errors(foresight.weights, held[0], held[1], scale=np.concatenate(tracks).std(axis=0)),
     )
 
 
