@@ -24,6 +24,7 @@ from pflx.runtime.evaluation.psnr import psnr_db
 from pflx.runtime.evaluation.results import Border
 from pflx.runtime.evaluation.smoothness import compare_borders
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.foresight import Foresight
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import make_generator
 from pflx.runtime.generators.protocol import delay_frames
@@ -32,8 +33,8 @@ from pflx.runtime.text_table import number, table
 SCHEMA = 1
 LOOKAHEADS = range(WINDOW_RADIUS + 1)
 
-AROUND = 5
-"""Frames rendered before and behind each seam; so many that steps inside of segments are among them."""
+BEFORE, BEHIND = WINDOW_RADIUS + 3, 5
+"""Frames rendered before and behind each seam: from where a window may reach over it, with steps inside of segments."""
 BORDERS = 5
 """Seams looked at of a take, at most."""
 
@@ -58,6 +59,9 @@ class Point(_Record, frozen=True, kw_only=True):
         jump_inside: the same inside of segments.
         seam_z: how far the jumps at seams stand out, in standard deviations of those inside; None where the takes have
             too few seams to tell.
+        reach_jump: mean jump where windows begin to reach into the next segment, which is so many frames before its
+            seam as are waited for: what stood for that segment gives way to it.
+        reach_z: how far those stand out, likewise.
     """
 
     lookahead: int
@@ -71,6 +75,8 @@ class Point(_Record, frozen=True, kw_only=True):
     jump: float | None
     jump_inside: float | None
     seam_z: float | None
+    reach_jump: float | None
+    reach_z: float | None
 
 
 class LookaheadCurve(_Record, frozen=True, kw_only=True):
@@ -86,6 +92,7 @@ class LookaheadCurve(_Record, frozen=True, kw_only=True):
         feeds_sha256: of the recorded takes it was made of.
         hop: frames of a segment.
         precision: that rendered.
+        foresight: whether frames that were not waited for were foretold; else the last one was repeated.
         pictures: rendered frames that each point tells of.
         points: one for each look-ahead from 0 to 13.
         environment: where it ran.
@@ -100,6 +107,7 @@ class LookaheadCurve(_Record, frozen=True, kw_only=True):
     feeds_sha256: str
     hop: int
     precision: str
+    foresight: bool = False
     pictures: int
     points: list[Point]
     environment: Environment
@@ -128,6 +136,7 @@ def lookahead_curve(
     engines: Mapping[str, Engine],
     *,
     precision: str,
+    foresight: Foresight | None = None,
     progress: Progress = silent,
 ) -> LookaheadCurve:
     """Render the held-out takes with every look-ahead, around their seams.
@@ -137,6 +146,7 @@ def lookahead_curve(
         feeds: recorded from it.
         engines: of all its graphs.
         precision: of these.
+        foresight: foretells what is not waited for; None repeats the last frame.
         progress: told about pictures.
 
     Raises:
@@ -151,7 +161,7 @@ def lookahead_curve(
     scenes = []
     for n, take in enumerate(takes):
         told = _numbered(progress, f"rendering {take.name} ({n + 1} of {len(takes)})")
-        scenes.append(_scene(take, bundle, engines, told))
+        scenes.append(_scene(take, bundle, engines, foresight, told))
     generator = make_generator(manifest.generator, engines)
     least = delay_frames(generator, 0)
     points = []
@@ -166,6 +176,7 @@ def lookahead_curve(
         feeds_sha256=feeds.sha256(),
         hop=hop,
         precision=precision,
+        foresight=foresight is not None,
         pictures=sum(len(scene.shots) for scene in scenes),
         points=points,
         environment=describe_environment(),
@@ -181,7 +192,7 @@ def smallest_good(curve: LookaheadCurve, psnr_db: float) -> int:
 def curve_lines(curve: LookaheadCurve) -> list[str]:
     """The curve as a table."""
     rows: list[list[str]] = [
-        ["frames", "added ms", "delay ms", "full window", "levels", "PSNR dB", "worst", "SSIM", "seam z"]
+        ["frames", "added ms", "delay ms", "full window", "levels", "PSNR dB", "worst", "SSIM", "seam z", "reach z"]
     ]
     rows += [
         [
@@ -193,7 +204,7 @@ def curve_lines(curve: LookaheadCurve) -> list[str]:
             number(point.psnr_db),
             number(point.lowest_psnr_db),
             f"{point.ssim:.3f}",
-            "-" if point.seam_z is None else f"{point.seam_z:+.2f}",
+            *("-" if z is None else f"{z:+.2f}" for z in (point.seam_z, point.reach_z)),
         ]
         for point in curve.points
     ]
@@ -222,6 +233,7 @@ def plot_curve(path: Path, curve: LookaheadCurve) -> None:
         "jump of the pictures, levels of 255",
         [
             Line("at seams", added, [point.jump for point in points]),
+            Line("where windows reach over them", added, [point.reach_jump for point in points]),
             Line("inside of segments", added, [point.jump_inside for point in points]),
         ],
     )
@@ -255,11 +267,17 @@ def picture_jumps(images: Array, shots: Array, count: int) -> Array:
 def seam_shots(hop: int, count: int) -> Array:
     """The frames around the seams of a track, int64 [K]: around the first ones, up to `BORDERS`."""
     borders = np.arange(hop, count, hop)[:BORDERS]
-    shots = {frame for border in borders for frame in range(border - AROUND, border + AROUND) if 0 <= frame < count}
+    shots = {frame for border in borders for frame in range(border - BEFORE, border + BEHIND) if 0 <= frame < count}
     return np.array(sorted(shots), np.int64)
 
 
-def _scene(take: Take, bundle: Bundle, engines: Mapping[str, Engine], progress: Callable[[int, int], None]) -> _Scene:
+def _scene(
+    take: Take,
+    bundle: Bundle,
+    engines: Mapping[str, Engine],
+    foresight: Foresight | None,
+    progress: Callable[[int, int], None],
+) -> _Scene:
     """Render around the seams; a frame whose window is the same with two look-aheads is rendered once."""
     manifest = bundle.manifest
     hop = manifest.generator.hop
@@ -272,7 +290,7 @@ def _scene(take: Take, bundle: Bundle, engines: Mapping[str, Engine], progress: 
         missing = [key for key in keys if key not in made]
         if missing:
             frames = np.array([shot for shot, _ in missing], np.int64)
-            pictures = render(take.portrait, track, frames, manifest, engines, lookahead=lookahead)
+            pictures = render(take.portrait, track, frames, manifest, engines, lookahead=lookahead, foresight=foresight)
             made |= dict(zip(missing, pictures, strict=True))
         images[lookahead] = np.stack([made[key] for key in keys])
         ends[lookahead] = np.array([end for _, end in keys])
@@ -292,7 +310,7 @@ def _point(scenes: Sequence[_Scene], lookahead: int, hop: int, *, added: int, de
     pairs = [pair for one, other in zip(full, here, strict=True) for pair in zip(one, other, strict=True)]
     apart = [one.astype(np.float32) - other for one, other in pairs]
     errors = np.array([float(np.square(each).mean()) for each in apart])
-    border = _border(scenes, lookahead, hop)
+    border, reach = (_border(scenes, lookahead, hop, before) for before in (0, lookahead))
     return Point(
         lookahead=lookahead,
         added_ms=added * 1000 / FPS,
@@ -305,17 +323,19 @@ def _point(scenes: Sequence[_Scene], lookahead: int, hop: int, *, added: int, de
         jump=border.at_borders,
         jump_inside=border.within,
         seam_z=border.z,
+        reach_jump=reach.at_borders,
+        reach_z=reach.z,
     )
 
 
-def _border(scenes: Sequence[_Scene], lookahead: int, hop: int) -> Border:
-    """Jumps of all takes, one behind the other: each begins with a segment, and is cut to whole ones."""
+def _border(scenes: Sequence[_Scene], lookahead: int, hop: int, before: int) -> Border:
+    """Jumps of all takes so many frames before seams, takes behind one another, each cut to whole segments."""
     parts = []
     for scene in scenes:
         jumps = picture_jumps(scene.images[lookahead], scene.shots, scene.count)
         whole = scene.count // hop * hop
         parts.append(np.pad(jumps, ((0, 0), (2, 1)), constant_values=np.nan)[:, :whole])
-    found = compare_borders(np.concatenate(parts, axis=1)[:, 2:], hop, first=2, reach=1)
+    found = compare_borders(np.concatenate(parts, axis=1)[:, 2:], hop, first=2 + before, reach=1)
     assert found is not None
     return found
 

@@ -14,6 +14,7 @@ from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.options import (
     AnySeed,
     EngineOptions,
+    Foresight,
     Lookahead,
     OwnBundleArgument,
     Portrait,
@@ -39,6 +40,7 @@ def live(
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
     playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
     lookahead: Lookahead = 0,
+    foresight: Foresight = None,
     size: Size = None,
     seed: AnySeed = None,
     duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
@@ -66,6 +68,7 @@ def live(
                 engines=engines.settings(),
                 size=size,
                 lookahead=lookahead,
+                foresight=foresight,
                 speaker=known.settings(),
             )
         )

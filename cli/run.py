@@ -14,6 +14,7 @@ from pflx.cli.support.options import (
     ChainOptions,
     DenoisingOptions,
     EngineOptions,
+    Foresight,
     Lookahead,
     OwnBundle,
     Portrait,
@@ -40,6 +41,7 @@ def run(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Reactions to make; more than one are numbered.")] = 1,
     lookahead: Lookahead = 13,
+    foresight: Foresight = None,
     seed: Seed = 0,
     duration: Annotated[float | None, typer.Option(metavar="S", help="Stop after S seconds of the clip.")] = None,
     side_by_side: Annotated[
@@ -68,7 +70,13 @@ def run(
     check_output(trace, ".json")
     videos = [output] if side_by_side else numbered(output, samples)
     check_apart(
-        reads={"SPEAKER": speaker, "--portrait": portrait, "--bundle": bundle, **known.files()},
+        reads={
+            "SPEAKER": speaker,
+            "--portrait": portrait,
+            "--bundle": bundle,
+            "--foresight": foresight,
+            **known.files(),
+        },
         writes={"--output": videos, "--coefficients": coefficients, "--trace": trace},
     )
     clip = open_speaker(speaker)
@@ -86,6 +94,7 @@ def run(
                 renderer=None if renderer is None else renderer.value,
                 size=size,
                 lookahead=lookahead,
+                foresight=foresight,
                 speaker=known.settings(),
                 options=denoising.chosen(),
                 chain=chain.chosen(),

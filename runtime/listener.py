@@ -18,6 +18,7 @@ from pflx.engines.gpu.device import Device
 from pflx.runtime.beside_loop import beside_loop
 from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_bundle, sessions_at_once
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
+from pflx.runtime.frames.foresight import Foresight
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS, Clock
@@ -56,6 +57,8 @@ class Listener:
         engines: by graph name. They are closed with the listener.
         portrait: picture of the listener, or one per sample.
         lookahead: coefficient frames to wait for, 0…13: more is smoother and later; `warp` reads, and waits for, none.
+        foresight: of `pflx calibrate foresight`, or its file: foretells frames of a window that were not waited for, in
+            place of repeating the last one.
         speaker: what is known of every speaker.
         options: what is chosen of the generator.
         chain: what is left out of the published chain, or exchanged.
@@ -77,6 +80,7 @@ class Listener:
         portrait: Portrait | Sequence[Portrait] = (),
         *,
         lookahead: int = WINDOW_RADIUS,
+        foresight: Foresight | str | Path | None = None,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
         chain: ChainSettings = PUBLISHED,
@@ -103,6 +107,7 @@ class Listener:
             lookahead=min(lookahead, renderer.radius),
             clock=clock,
             settings=chosen,
+            foresight=Foresight.read(foresight, generator.hop) if isinstance(foresight, (str, Path)) else foresight,
         )
         self._sharing = Sharing(at_once)
 
@@ -117,6 +122,7 @@ class Listener:
         renderer: str | None = None,
         size: int | None = None,
         lookahead: int = WINDOW_RADIUS,
+        foresight: Foresight | str | Path | None = None,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
         chain: ChainSettings = PUBLISHED,
@@ -133,6 +139,7 @@ class Listener:
             renderer: the one to use of those in the bundle; None takes its own, "warp" its preview.
             size: side of a picture in pixels, a multiple of 4; None takes the bundle's. "warp" makes pictures of any.
             lookahead: see the class.
+            foresight: see the class.
             speaker: see the class.
             options: see the class.
             chain: see the class.
@@ -143,9 +150,10 @@ class Listener:
                 cannot be opened.
         """
         opened, found, gpu = open_bundle(bundle, renderer, size, device, engines, render=render)
-        given = partial(cls, lookahead=lookahead, speaker=speaker, options=options, chain=chain, gpu=gpu, render=render)
+        chosen = partial(cls, lookahead=lookahead, foresight=foresight, speaker=speaker, options=options, chain=chain)
         try:
-            return given(opened.manifest, found, portrait, at_once=sessions_at_once(opened, gpu, engines))
+            at_once = sessions_at_once(opened, gpu, engines)
+            return chosen(opened.manifest, found, portrait, gpu=gpu, render=render, at_once=at_once)
         except BaseException:
             close_engines(found, gpu)
             raise
@@ -233,7 +241,7 @@ class Listener:
         """A stream that goes on where `Stream.snapshot` was taken, here or in another process.
 
         Args:
-            snapshot: of a stream on the same bundle, with the same look-ahead.
+            snapshot: of a stream on the same bundle, with the same look-ahead and foresight.
             seed: that of the snapshot, which None takes; or what made the noise of that stream.
             speaker: as that stream had it; its region is part of the snapshot.
             portrait: what that stream showed, if not the listener's; the snapshot has its hash, another is logged.

@@ -9,6 +9,7 @@ import numpy as np
 
 from pflx.engines import Array, Engine, Manifest
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.foresight import Foresight
 from pflx.runtime.generators import SpeakerWindow, State, make_generator
 from pflx.runtime.rendering.renderers import make_renderer
 from pflx.runtime.stream.posnet import joined_segments, make_smoother
@@ -108,6 +109,7 @@ def render(
     engines: Mapping[str, Engine],
     *,
     lookahead: int = WINDOW_RADIUS,
+    foresight: Foresight | None = None,
 ) -> Array:
     """Render some frames of a track, one by one as the CPU does.
 
@@ -119,6 +121,7 @@ def render(
         engines: by graph name.
         lookahead: coefficient frames to wait for, 0…13. A window reaches what was closed by then, as in a session; the
             last frame of it stands for those that were not.
+        foresight: foretells those instead, but behind the end of the track.
 
     Returns:
         uint8 [K, size, size, 3] RGB.
@@ -131,5 +134,10 @@ def render(
     for shot in shots.tolist():
         closed = ((shot + lookahead) // hop + 1) * hop
         rows = np.clip(shot + around, 0, min(closed, track.shape[1]) - 1)
-        images.append(renderer.render(track[0, rows], 1, features)[0].copy())
+        window = track[0, rows]
+        missing = shot + WINDOW_RADIUS + 1 - closed
+        if foresight is not None and missing > 0 and closed < track.shape[1]:
+            past = track[0, np.clip(np.arange(closed - foresight.reach, closed), 0, None)]
+            window[-missing:] = foresight.after(past)[:missing]
+        images.append(renderer.render(window, 1, features)[0].copy())
     return np.stack(images)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pflx.cli.calibrate import fp16, int8, lookahead, posnet, record
+from pflx.cli.calibrate import foresight, fp16, int8, lookahead, posnet, record
 from pflx.cli.support.usage import App
 
-app = App(help="Numbers from real data: precision, look-ahead, and PosNet.")
+app = App(help="Numbers from real data: precision, look-ahead, foresight, and PosNet.")
 app.command("record")(record.record)
 app.command("fp16")(fp16.fp16)
 app.command("int8")(int8.int8)
 app.command("lookahead")(lookahead.lookahead)
+app.command("foresight")(foresight.foresight)
 app.command("posnet")(posnet.posnet)

@@ -9,7 +9,7 @@ import typer
 from msgspec import structs
 
 from pflx.cli.support.console import command_line, print_line, print_untrained, progress_bar
-from pflx.cli.support.options import BundleArgument, Precision, Threads
+from pflx.cli.support.options import BundleArgument, Foresight, Precision, Threads
 from pflx.cli.support.options import Feeds as FeedsOption
 from pflx.cli.support.paths import check_apart, check_output
 from pflx.engines import Bundle
@@ -20,6 +20,7 @@ def lookahead(
     feeds: FeedsOption,
     json: Annotated[Path | None, typer.Option(help="Also write the curve, .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw it, .png.")] = None,
+    foresight: Foresight = None,
     precision: Precision = None,
     psnr: Annotated[float, typer.Option(help="Of the worst picture, dB, for the look-ahead that is named.")] = 38.0,
     threads: Threads = None,
@@ -29,18 +30,27 @@ def lookahead(
     from pflx.calibration.lookahead import curve_lines, lookahead_curve, plot_curve, smallest_good
     from pflx.calibration.reports import save_report
     from pflx.runtime.bundle_engines import EngineSettings, close_engines, open_engines
+    from pflx.runtime.frames.foresight import Foresight as FittedForesight
 
     check_output(json, ".json")
     check_output(plot, ".png")
-    check_apart(reads={"BUNDLE": bundle, "--feeds": feeds}, writes={"--json": json, "--plot": plot})
+    check_apart(
+        reads={"BUNDLE": bundle, "--feeds": feeds, "--foresight": foresight}, writes={"--json": json, "--plot": plot}
+    )
     opened = Bundle.open(bundle)
     recorded = Feeds.open(feeds)
     recorded.require_match(opened)
+    foretold = None if foresight is None else FittedForesight.read(foresight, opened.manifest.generator.hop)
     engines, gpu = open_engines(opened, settings=EngineSettings(precision=precision, threads=threads))
     try:
         with progress_bar() as report:
             curve = lookahead_curve(
-                opened, recorded, engines, precision=precision or opened.manifest.precision, progress=report
+                opened,
+                recorded,
+                engines,
+                precision=precision or opened.manifest.precision,
+                foresight=foretold,
+                progress=report,
             )
     finally:
         close_engines(engines, gpu)

@@ -77,6 +77,9 @@ OwnBundleArgument = Annotated[Path | None, typer.Argument(help=_OR_OWN, callback
 Portrait = Annotated[Path, typer.Option("--portrait", "-p", help="Picture of the listener.")]
 Feeds = Annotated[Path, typer.Option("--feeds", "-f", help="Folder of `pflx calibrate record`.")]
 Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering.")]
+Foresight = Annotated[
+    Path | None, typer.Option(help="Of `pflx calibrate foresight`: foretells the frames that are not waited for.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
 AnySeed = Annotated[int | None, typer.Option(min=0, help="Of the reactions. Without: another one in each session.")]
 RendererChoice = Annotated[

@@ -47,6 +47,7 @@ EXAMPLES = {
     "calibrate fp16": "me.pflx --feeds feeds -o policy.json",
     "calibrate int8": "me.pflx --feeds feeds",
     "calibrate lookahead": "me.pflx --feeds feeds",
+    "calibrate foresight": "run.npz -o foresight.npz",
     "calibrate posnet": "run.npz --slide 8 -o posnet.safetensors",
 }
 """What may stand behind each verb: the shortest that does something."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from pflx.engines import FeedError, Manifest
 from pflx.runtime.frames.arrays import Float32Array
+from pflx.runtime.frames.foresight import Foresight
 from pflx.runtime.frames.timing import Clock
 from pflx.runtime.generators import Generator, joins_by_itself
 from pflx.runtime.generators.protocol import SelfReader
@@ -101,6 +102,7 @@ class Chain:
         lookahead: coefficient frames to wait for before a frame is rendered, 0…13.
         clock: stamps the ledgers.
         settings: what of the published chain is left out or exchanged, of the bundle that it is made of.
+        foresight: foretells the coefficient frames that were not waited for; None repeats the last one.
         looks_alone: whether nobody else uses what looks at the speaker's pictures, so that it needs no turn.
     """
 
@@ -113,6 +115,7 @@ class Chain:
     lookahead: int
     clock: Clock
     settings: ChainSettings = PUBLISHED
+    foresight: Foresight | None = None
     looks_alone: bool = False
 
     def drawing(self, render: bool) -> Chain:

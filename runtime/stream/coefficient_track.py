@@ -6,8 +6,11 @@ import numpy as np
 
 from pflx.engines import Array
 from pflx.engines.gpu.placement import concatenate
-from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.coefficients import COEFFICIENTS, WINDOW_RADIUS
+from pflx.runtime.frames.foresight import Foresight
 from pflx.runtime.stream.segment import Segment
+
+_NONE: Array = np.empty((0, COEFFICIENTS), np.float32)
 
 
 class CoefficientTrack:
@@ -16,6 +19,7 @@ class CoefficientTrack:
     Args:
         hop: frames of a segment.
         lookahead: coefficient frames that rendering waits for.
+        foresight: foretells frames that are not there yet; without, the last one that is stands for them.
 
     Attributes:
         segments: those that frames to be rendered may read.
@@ -23,8 +27,8 @@ class CoefficientTrack:
         n_closed: how many segments were closed.
     """
 
-    def __init__(self, hop: int, lookahead: int) -> None:
-        self.hop, self.lookahead = hop, lookahead
+    def __init__(self, hop: int, lookahead: int, foresight: Foresight | None = None) -> None:
+        self.hop, self.lookahead, self._foresight = hop, lookahead, foresight
         self.segments: dict[int, Segment] = {}
         self.names: dict[int, tuple[int, float]] = {}
         self.n_closed = 0
@@ -54,21 +58,29 @@ class CoefficientTrack:
         return min((position + self.lookahead) // self.hop + 1, self.n_closed)
 
     def around(self, position: int, count: int, sample: int) -> Array:
-        """The coefficient frames around `count` frames from `position` on, edges repeated, float32 [count + 26, 58]."""
-        rows, parts = self._rows(position, count), []
+        """The coefficient frames around `count` frames from `position` on, float32 [count + 26, 58].
+
+        What is not there yet is foretold, or repeats the last one that is; what is foretold is made on the host, which
+        waits for the segment to come from a GPU.
+        """
+        foretold = self._foretold(position, count, sample)
+        rows, parts = self._rows(position, count)[: count + 2 * WINDOW_RADIUS - len(foretold)], []
         while rows:  # runs of rows that lie one behind the other in one segment
             first = rows[0]
             segment, at = divmod(first, self.hop)
             run = next((n for n, row in enumerate(rows) if row != first + n or row // self.hop != segment), len(rows))
             parts.append(self.segments[segment].coefficients[sample, at : at + run])
             del rows[:run]
+        if len(foretold):
+            parts.append(foretold)
         track: Array = concatenate(parts, 0)
         return track
 
     def around_on_host(self, position: int, sample: int) -> Array:
         """The same of one frame, on the host."""
-        rows = self._rows(position, 1)
-        return np.stack([self.segments[row // self.hop].shown.wait()[sample, row % self.hop] for row in rows])
+        foretold = self._foretold(position, 1, sample)
+        known = self._on_host(self._rows(position, 1)[: 1 + 2 * WINDOW_RADIUS - len(foretold)], sample)
+        return np.concatenate([known, foretold]) if len(foretold) else known
 
     def forget(self, position: int) -> None:
         """Keep what the window of the next frame to render, at a position, can reach."""
@@ -76,6 +88,18 @@ class CoefficientTrack:
             del self.segments[index]
         oldest = position - 1  # a pair of frames asks for the one before
         self.names = {at: name for at, name in self.names.items() if at >= oldest}
+
+    def _foretold(self, position: int, count: int, sample: int) -> Array:
+        """The frames behind the last known one that a window reaches, float32 [0…13, 58]; none without foresight."""
+        known = self.known(position) * self.hop
+        missing = position + count + WINDOW_RADIUS - known
+        if self._foresight is None or missing <= 0:
+            return _NONE
+        past = np.clip(np.arange(known - self._foresight.reach, known), 0, None)  # nothing moved before the beginning
+        return self._foresight.after(self._on_host(past.tolist(), sample))[:missing]
+
+    def _on_host(self, rows: list[int], sample: int) -> Array:
+        return np.stack([self.segments[row // self.hop].shown.wait()[sample, row % self.hop] for row in rows])
 
     def _rows(self, position: int, count: int) -> list[int]:
         wanted = np.arange(position - WINDOW_RADIUS, position + count + WINDOW_RADIUS)

@@ -87,7 +87,7 @@ class Stream:
         self._seed = noise.seed if isinstance(noise, SeededNoise) else None
         self._inbox = Inbox(silent=not audio, start_s=start_s, sample_rate_hz=chain.speaker.sample_rate_hz)
         self._ahead = Ahead()
-        self._track = CoefficientTrack(chain.generator.hop, chain.lookahead)
+        self._track = CoefficientTrack(chain.generator.hop, chain.lookahead, chain.foresight)
         self._turns = TurnBook()
         self._pictures = RenderQueue(chain, self._track, samples, partial(self._turns.shown, chain.generator))
         start = HopState.start(chain, track, samples)

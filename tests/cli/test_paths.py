@@ -25,7 +25,7 @@ READS = {
     "push": ("BUNDLE",),
     "live": ("BUNDLE", "--portrait", "--speaker", "--speaker-coefficients", "--speaker-emotion"),
     "serve": ("BUNDLES", "--portrait", "--certificate", "--key", "--speaker-emotion"),
-    "run": ("SPEAKER", "--portrait", "--bundle", "--speaker-coefficients", "--speaker-emotion"),
+    "run": ("SPEAKER", "--portrait", "--bundle", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
     "batch": (
         "CLIPS",
         "--react",
@@ -51,7 +51,8 @@ READS = {
     "calibrate record": ("BUNDLE", "--speaker", "--portrait", "--speaker-coefficients", "--speaker-emotion"),
     "calibrate fp16": ("BUNDLE", "--feeds"),
     "calibrate int8": ("BUNDLE", "--feeds"),
-    "calibrate lookahead": ("BUNDLE", "--feeds"),
+    "calibrate lookahead": ("BUNDLE", "--feeds", "--foresight"),
+    "calibrate foresight": ("MOTION",),
     "calibrate posnet": ("MOTION",),
 }
 WRITES = {
@@ -68,6 +69,7 @@ WRITES = {
     "calibrate fp16": {"--output": ".json", "--report": ".json", "--plot": ".png"},
     "calibrate int8": {"--output": ".pflx", "--json": ".json", "--plot": ".png"},
     "calibrate lookahead": {"--json": ".json", "--plot": ".png"},
+    "calibrate foresight": {"--output": ".npz", "--json": ".json"},
     "calibrate posnet": {"--output": ".safetensors", "--json": ".json"},
 }
 NEEDED = {"run": ("SPEAKER", "--portrait"), "export": (), "evaluate": ("PREDICTIONS",), "bench-latency": ()}

@@ -27,6 +27,7 @@ from support.spoilt import all_finite, spoilt
 from pflx.engines.gpu.device import Device
 from pflx.engines.graphs.protocol import DeviceLostError, EngineError
 from pflx.runtime import Listener, ListenerFrame, Rung, Stream
+from pflx.runtime.frames.foresight import Foresight
 from pflx.runtime.frames.pace import BATCHES, UNHURRIED, Unhurried, largest_batches
 from pflx.runtime.speaker.face_track import FaceTrack
 from pflx.runtime.stream.chain import seeded_noise
@@ -92,6 +93,16 @@ def test_the_frames_are_those_of_the_cpu_bit_for_bit(
 def test_the_same_without_posnet_and_with_a_past_after_it(device: Device, chain: dict[str, Any]) -> None:
     expected = list(map(content, reaction(fake_listener(lookahead=3, **chain), samples=2)))
     listener = gpu_listener(device, lookahead=3, **chain)
+    for step in (N, 5):
+        assert list(map(content, reaction(listener, step, samples=2))) == expected
+    assert expected != list(map(content, reaction(fake_listener(lookahead=3), samples=2)))
+
+
+def test_the_same_with_foresight(device: Device) -> None:
+    weights = np.random.default_rng(3).normal(0, 0.5, (58, 13, 4)).astype(np.float32)
+    options: dict[str, Any] = {"lookahead": 3, "foresight": Foresight(weights, HOP)}
+    expected = list(map(content, reaction(fake_listener(**options), samples=2)))
+    listener = gpu_listener(device, **options)
     for step in (N, 5):
         assert list(map(content, reaction(listener, step, samples=2))) == expected
     assert expected != list(map(content, reaction(fake_listener(lookahead=3), samples=2)))
