@@ -138,7 +138,6 @@ def _check_proxy(given: str) -> None:
         ) from error
     if network.prefixlen == 0:
         raise ServeError(f"{given} is everybody, who could then pass for anybody. Name the addresses of your proxies.")
-    return network
 
 
 def _is_loopback(host: str) -> bool:
