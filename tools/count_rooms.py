@@ -51,6 +51,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "judge",
         "precision",
         "posnet",
+        "foresight",
         "lookahead",
     ),
 }

@@ -23,7 +23,7 @@ READS = {
     "build": ("BUNDLE",),
     "inspect": ("BUNDLE",),
     "push": ("BUNDLE",),
-    "live": ("BUNDLE", "--portrait", "--speaker", "--speaker-coefficients", "--speaker-emotion"),
+    "live": ("BUNDLE", "--portrait", "--speaker", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
     "serve": ("BUNDLES", "--portrait", "--certificate", "--key", "--speaker-emotion"),
     "run": ("SPEAKER", "--portrait", "--bundle", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
     "batch": (
