@@ -60,10 +60,10 @@ def main() -> None:
     for folder in given.runs:
         runs = {path.stem: read_predictions(path) for path in sorted(folder.glob("*.npz"))}
         tracks = {name: list(next(iter(run.tracks.values()))[0].astype(np.float64)) for name, run in runs.items()}
-        hop = next(iter(runs.values())).hop
-        assert hop is not None
+        made = next(iter(runs.values())).hop
+        assert made is not None
         fit = [track for name, each in tracks.items() if name not in given.judge for track in each]
-        figures[f"{folder.name}, segments of {hop}"] = judge(fit, [t for n in given.judge for t in tracks[n]], hop)
+        figures[f"{folder.name}, segments of {made}"] = judge(fit, [t for n in given.judge for t in tracks[n]], made)
     for name, rows in figures.items():
         print(f"\n{name}")
         for row in rows:

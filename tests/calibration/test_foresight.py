@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,13 @@ HOP = 8
 
 def write_run(path: Path, track: Array, hop: int = HOP) -> Path:
     """As of `pflx run --coefficients`, of tracks [K, T, 58]."""
-    fields = {"coefficients": track, "generated_pose": track[..., 52:], "fps": 25, "hop": hop, "untrained": 4}
+    fields: dict[str, Any] = {
+        "coefficients": track,
+        "generated_pose": track[..., 52:],
+        "fps": 25,
+        "hop": hop,
+        "untrained": 4,
+    }
     np.savez(path, **fields)
     return path
 
@@ -32,7 +39,7 @@ def waves(count: int, samples: int = 3) -> Array:
     phase = rng.uniform(0, 2 * np.pi, (2, samples, 1, 58))
     track = np.sin(pace * time + phase).sum(axis=0)
     track[..., 57] = 0.5
-    return track.astype(np.float32)
+    return np.asarray(track, np.float32)
 
 
 def test_a_regular_motion_is_foretold_better_than_repeated_and_what_rests_rests(tmp_path: Path) -> None:
