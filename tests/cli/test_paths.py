@@ -24,7 +24,10 @@ READS = {
     "inspect": ("BUNDLE",),
     "push": ("BUNDLE",),
     "live": ("BUNDLE", "--portrait", "--speaker", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
-    "serve": ("BUNDLES", "--portrait", "--certificate", "--key", "--speaker-emotion"),
+    "serve": (
+        *("BUNDLES", "--portrait", "--certificate", "--key", "--speaker-emotion"),
+        *("--turn-secret", "--turn-password"),
+    ),
     "run": ("SPEAKER", "--portrait", "--bundle", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
     "batch": (
         "CLIPS",
