@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -120,10 +119,9 @@ def own_work(checkout: Path) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
         command = "-m pflx bench-latency --stub --mode single-stream --duration 10 --json"
-        paths = os.pathsep.join([str(checkout / "typings"), *filter(None, [os.environ.get("PYTHONPATH")])])
         subprocess.run(
             [sys.executable, *command.split(), found],
-            env=os.environ | {"PYTHONPATH": paths},
+            env=report.of_checkout(checkout),
             cwd=folder,
             stdout=subprocess.DEVNULL,
             check=True,

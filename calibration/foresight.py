@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 
 import pflx
 from pflx.calibration.errors import CalibrationError
-from pflx.calibration.posnet.motion import HELD_OUT, MIN_SEGMENTS
+from pflx.calibration.posnet.motion import HELD_OUT, MIN_SEGMENTS, read_run
 from pflx.engines import Array
-from pflx.runtime.evaluation.predictions import InputError, read_predictions
+from pflx.engines.bundle.bundle import file_info
 from pflx.runtime.frames.coefficients import COEFFICIENTS, WINDOW_RADIUS
 from pflx.runtime.frames.foresight import Foresight
 from pflx.runtime.text_table import number, table
@@ -89,10 +88,7 @@ def fit_foresight(paths: Sequence[Path]) -> tuple[Foresight, ForesightReport]:
     seeds: set[int] = set()
     digests: dict[str, str] = {}
     for path in paths:
-        try:
-            run = read_predictions(path)
-        except InputError as error:
-            raise CalibrationError(str(error)) from error
+        run = read_run(path)
         shown = next(iter(run.tracks.values()))
         if run.hop is None or shown.shape[-1] != COEFFICIENTS:
             raise CalibrationError(
@@ -101,7 +97,7 @@ def fit_foresight(paths: Sequence[Path]) -> tuple[Foresight, ForesightReport]:
         tracks += [track.astype(np.float64) for track in shown[0]]
         hops.append(run.hop)
         seeds |= set() if run.untrained is None else {run.untrained}
-        digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        digests[path.name] = file_info(path).sha256
     hop = hops[0]
     for path, other in zip(paths, hops, strict=True):
         if other != hop:

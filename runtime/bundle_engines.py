@@ -83,7 +83,7 @@ _LIGHT_BYTES, _LIGHT_SIDE = 1 << 20, 512
 CALL_SIZES = {"speakers": 1, "portraits": 1, "frames": 1, "track": 2 * WINDOW_RADIUS + 1, "side": 256, "half": 128}
 """Named dimensions of a bundle's graphs that have the same size in every call of a stream on the CPU.
 
-`side` and `half` are others where the bundle's pictures are of another size.
+`side` and `half` are others where the bundle's pictures are of another size: see `call_sizes`.
 """
 
 
@@ -176,7 +176,7 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
-        sizes = {**CALL_SIZES, "side": bundle.manifest.renderer.size, "half": bundle.manifest.renderer.size // 2}
+        sizes = call_sizes(bundle.manifest)
         read = partial(bundle.read_graph, graph, precision)
         if library != "openvino":
             return OrtEngine(path, threads=threads, sizes=sizes, read=read)
@@ -185,6 +185,12 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         )
     stream = gpu.streams.named(stream_of(bundle.manifest, graph))
     return DeviceEngine(graph, _context(bundle, graph, library, precision, gpu, stream), gpu, stream)
+
+
+def call_sizes(manifest: Manifest) -> dict[str, int]:
+    """`CALL_SIZES` of a bundle whose pictures may be of another size."""
+    side = manifest.renderer.size
+    return {**CALL_SIZES, "side": side, "half": side // 2}
 
 
 def threads_of(bundle: Bundle, graph: str, settings: EngineSettings) -> int | None:

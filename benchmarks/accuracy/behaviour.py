@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -218,9 +217,7 @@ def elsewhere(checkout: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The same of another checkout."""
     command = [sys.executable, __file__, "--print", "--seeds", str(args.seeds)]
     command += ["--media", str(args.media)] if args.media else []
-    made = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(checkout / "typings")}, check=True, capture_output=True, text=True
-    )
+    made = subprocess.run(command, env=report.of_checkout(checkout), check=True, capture_output=True, text=True)
     return {"commit": commit_of(checkout), **json.loads(made.stdout)}
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import wave
@@ -62,10 +61,9 @@ def voice_of(clip: Path, folder: Path) -> Path:
 
 def measure(checkout: Path, clip: Path, portrait: Path, sessions: int, seconds: float) -> dict[str, Any]:
     """So many sessions at once, in a process of their own."""
-    paths = os.pathsep.join([str(checkout / "typings"), *filter(None, [os.environ.get("PYTHONPATH")])])
     words = [sys.executable, "-c", _MEASURE, str(clip), str(portrait), str(sessions), str(seconds)]
     with TemporaryDirectory() as folder:
-        done = subprocess.run(words, env=os.environ | {"PYTHONPATH": paths}, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(words, env=report.of_checkout(checkout), cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

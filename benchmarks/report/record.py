@@ -27,6 +27,12 @@ def bundle_arguments(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def of_checkout(checkout: Path) -> dict[str, str]:
+    """Environment of a process that imports pflx from a checkout."""
+    paths = os.pathsep.join([str(checkout / "typings"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": paths}
+
+
 def machine(threads: int) -> dict[str, Any]:
     """The environment of a run."""
     return {

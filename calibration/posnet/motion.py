@@ -5,7 +5,6 @@ Poses are float [..., 6]: rotation in rad, translation in FaceVerse units, mean 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ import numpy as np
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.feeds import Feeds
 from pflx.engines import Array
+from pflx.engines.bundle.bundle import file_info
 from pflx.engines.files.array_file import read_arrays
-from pflx.runtime.evaluation.predictions import WITHOUT_POSNET, InputError, read_predictions
+from pflx.runtime.evaluation.predictions import WITHOUT_POSNET, InputError, Predictions, read_predictions
 from pflx.runtime.frames.coefficients import POSE
 
 FPS = 25
@@ -77,7 +77,7 @@ def read_motion(path: Path, slide: int, *, jump: float = JUMP, seed: int = 0) ->
     if path.is_dir():
         return [feeds_motion(path, slide)]
     arrays = read_arrays(path, CalibrationError)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_info(path).sha256
     if arrays.keys() >= _RUN_KEYS:
         return [segments_motion(path.name, digest, segments) for segments in _generated(path, slide)]
     tracks = _tracks(path, arrays)
@@ -251,12 +251,21 @@ def _another_size(path: Path, found: int | None) -> CalibrationError:
     return CalibrationError(f"{path} has segments of {found} frames. Fit with --slide {found}.")
 
 
-def _generated(path: Path, slide: int) -> list[Array]:
-    """The segments of each reaction of a run, [n, slide, 6], before PosNet."""
+def read_run(path: Path) -> Predictions:
+    """What `pflx run --coefficients` or `pflx batch` wrote.
+
+    Raises:
+        CalibrationError: it holds something else.
+    """
     try:
-        run = read_predictions(path)
+        return read_predictions(path)
     except InputError as error:
         raise CalibrationError(str(error)) from error
+
+
+def _generated(path: Path, slide: int) -> list[Array]:
+    """The segments of each reaction of a run, [n, slide, 6], before PosNet."""
+    run = read_run(path)
     if run.hop != slide:
         raise _another_size(path, run.hop)
     return [_cut(track[:, POSE], slide) for track in run.tracks[WITHOUT_POSNET][0]]

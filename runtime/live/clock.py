@@ -150,7 +150,7 @@ class Turn:
     """
 
     def __init__(self, clock: LiveClock, places: int = 1) -> None:
-        self.clock, self.places = clock, places
+        self.clock = clock
         self._monitor = clock.monitor()
         self._free = places
         self._line: deque[_Waiting] = deque()

@@ -233,8 +233,9 @@ class WarpRenderer(Renderer):
 
     def render(self, track: Array, count: int, features: Features) -> Array:
         """See `Renderer.render`."""
-        if self._painter is None or not isinstance(features, CanvasFeatures):
+        if self._painter is None:
             return super().render(track, count, features)
+        assert isinstance(features, CanvasFeatures), "of prepare"
         feeds = {"geometry": features[_GEOMETRY], "shown": features["shown"], "coefficients": track[None]}
         return self._painter.paint(features.canvas, feeds, np.arange(WINDOW_RADIUS, WINDOW_RADIUS + count))
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.speaker.faces import bears_threads
 
 SIZES: Mapping[str, int] = {"coefficients": 58, "emotion": 25}
 """Numbers per frame of each need that an extractor gives."""
@@ -94,7 +95,7 @@ class Every:
             raise ExtractorError(f"Every {frames} frames is never. Give 1 or more.")
         self._extractor, self._frames = extractor, frames
         self.size = extractor.size
-        self.any_thread = bool(getattr(extractor, "any_thread", False))
+        self.any_thread = bears_threads(extractor)
 
     def extract(self, picture: UInt8Array, frame: int) -> Float32Array | None:
         """float32 [size] of one frame; None where it does not look, or sees no face."""

@@ -66,6 +66,11 @@ class FaceDetector(Protocol):
         ...
 
 
+def bears_threads(looks: object) -> bool:
+    """Whether several threads may use a detector or extractor at once: by its attribute `any_thread`, if it has one."""
+    return bool(getattr(looks, "any_thread", False))
+
+
 class BlazeFace:
     """MediaPipe's short-range face detector on the CPU, one thread.
 

@@ -14,7 +14,7 @@ from pflx.engines import Engine
 from pflx.runtime.frames.arrays import Float32Array, Float64Array, UInt8Array
 from pflx.runtime.speaker.extractor import NOWHERE, Place
 from pflx.runtime.speaker.face_track import find_face
-from pflx.runtime.speaker.faces import BlazeFace, FaceDetector, check_frame, open_packaged
+from pflx.runtime.speaker.faces import BlazeFace, FaceDetector, bears_threads, check_frame, open_packaged
 from pflx.runtime.speaker.pfl import Box
 
 Square: TypeAlias = tuple[float, float, float, float]
@@ -124,7 +124,7 @@ class FaceMesh:
     def __init__(self, *, detector: FaceDetector | None = None, engine: Engine | None = None) -> None:
         self._detector = detector or BlazeFace()
         self._engine = engine if engine is not None else open_packaged(MODEL_PATH, MODEL_SHA256)
-        self.any_thread = engine is None and bool(getattr(self._detector, "any_thread", False))
+        self.any_thread = engine is None and bears_threads(self._detector)
 
     def find(self, picture: UInt8Array) -> FaceLandmarks | None:
         """The largest face in uint8 [H, W, 3] RGB; None if there is none.

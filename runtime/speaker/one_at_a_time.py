@@ -7,14 +7,9 @@ from typing import TypeAlias
 
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.speaker.extractor import Extractor, Place, follow
-from pflx.runtime.speaker.faces import Face, FaceDetector
+from pflx.runtime.speaker.faces import Face, FaceDetector, bears_threads
 
 Lock: TypeAlias = AbstractContextManager[object]
-
-
-def bears_threads(looks: Extractor | FaceDetector) -> bool:
-    """Whether several threads may use it at once: it says so by an attribute `any_thread`, as all of pflx's own do."""
-    return bool(getattr(looks, "any_thread", False))
 
 
 def safe_extractor(extractor: Extractor, lock: Lock) -> Extractor:

@@ -12,7 +12,7 @@ from pflx.engines import Engine, OrtEngine, TensorSpec
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.speaker.extractor import SIZES, ExtractorError
 from pflx.runtime.speaker.face_track import find_face
-from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
+from pflx.runtime.speaker.faces import BlazeFace, FaceDetector, bears_threads
 from pflx.runtime.speaker.pfl import Box
 
 WIDER = 1.3
@@ -68,7 +68,7 @@ class OnnxExtractor:
         subtracts = need == "coefficients" and mean_face is not None
         self._mean_face = np.asarray(mean_face if subtracts else np.zeros(self.size), np.float32)
         self._detector = detector or BlazeFace()
-        self.any_thread = engine is None and bool(getattr(self._detector, "any_thread", False))
+        self.any_thread = engine is None and bears_threads(self._detector)
 
     def extract(self, picture: UInt8Array, frame: int = 0) -> Float32Array | None:
         """float32 [size]; None without a face. The frame's number does not matter.

@@ -128,8 +128,7 @@ def _shares(share: int, span: Span) -> list[int]:
 
 def _weights(shares: list[int]) -> Array:
     """How much the generator's motion counts, [hop] in 0…1: it begins and ends to change smoothly."""
-    passed = np.array(shares) / BLEND_FRAMES
-    return np.asarray(np.square(passed) * (3 - 2 * passed))
+    return gestures.eased(np.array(shares) / BLEND_FRAMES)
 
 
 def _is_nodding(nods: Array) -> bool:

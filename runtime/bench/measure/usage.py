@@ -9,7 +9,7 @@ import numpy as np
 
 from pflx.engines import Array, Engine, Manifest, TensorSpec
 from pflx.runtime.bench.measure.stub import stub_engines
-from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.bundle_engines import call_sizes
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import Generator, GeneratorOptions, SpeakerWindow, make_generator
 from pflx.runtime.generators.speaker_window import blank_window
@@ -47,7 +47,7 @@ def graph_uses(manifest: Manifest, samples: int, options: GeneratorOptions | Non
     counting = {name: _Counting(engine) for name, engine in stub_engines(manifest).items()}
     generator = make_generator(manifest.generator, counting, options)
     uses = _steady_uses(generator, counting, samples, blank_window(generator, manifest.sample_rate_hz))
-    sizes = {**CALL_SIZES, "samples": samples, "side": manifest.renderer.size, "half": manifest.renderer.size // 2}
+    sizes = {**call_sizes(manifest), "samples": samples}
     joins = 0 if generator.is_joined else 1
     others = {manifest.smoother.graphs["smooth"]: joins, manifest.renderer.graphs["frame"]: generator.hop * samples}
     return {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from os import cpu_count
 from pathlib import Path
 from threading import Event, Lock
 
 from pflx.engines import Array, FeedError
+from pflx.engines.graphs.threads import usable_cores
 from pflx.runtime.evaluation.pictures.flicker import Steps, compare_pictures, summarise
 from pflx.runtime.evaluation.predictions import InputError, Predictions
 from pflx.runtime.evaluation.results import PictureFigures
@@ -97,7 +97,7 @@ def judge_videos(
 
         return compare_pictures(counted())
 
-    with ThreadPoolExecutor(min(len(videos), cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(len(videos), usable_cores())) as threads:
         try:
             steps = list(threads.map(steps_of, videos))
         finally:

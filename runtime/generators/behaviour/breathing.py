@@ -7,6 +7,7 @@ from statistics import NormalDist
 import numpy as np
 
 from pflx.engines import Array
+from pflx.runtime.generators.behaviour import gestures
 from pflx.runtime.generators.behaviour.habits import habit
 
 NOISE = 2
@@ -51,4 +52,4 @@ def _lung(share: Array) -> Array:
     """How full it is, in 0…1, when that share of a breath is over; empty before and after."""
     drawn = habit("breath_in")
     level = np.clip(np.where(share < drawn, share / drawn, (1 - share) / (1 - drawn)), 0, 1)
-    return np.asarray(level * level * (3 - 2 * level))
+    return gestures.eased(level)

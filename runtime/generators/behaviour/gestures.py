@@ -265,10 +265,11 @@ def _lid(since: Array) -> Array:
     closing = np.clip(since / habit("blink_closing"), 0, 1)
     shut_until = habit("blink_closing") + habit("blink_shut")
     opening = np.clip((since - shut_until) / habit("blink_opening"), 0, 1)
-    return _eased(closing) - _eased(1 - np.square(1 - opening))
+    return eased(closing) - eased(1 - np.square(1 - opening))
 
 
-def _eased(share: Array) -> Array:
+def eased(share: Array) -> Array:
+    """From 0 to 1, level at both ends."""
     return np.asarray(share * share * (3 - 2 * share))
 
 
