@@ -91,6 +91,7 @@ Size = Annotated[
         metavar="PX", help="Side of a picture: any multiple of 4 where the portrait is warped. [the bundle's]"
     ),
 ]
+Badge = Annotated[bool, typer.Option("--badge", help="Label the pictures: AI, in a corner.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=most_threads(), help="CPU threads per graph.")]
 Emotion = Annotated[
