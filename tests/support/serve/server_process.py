@@ -74,7 +74,7 @@ class ServerProcess:
 def server_process(*options: str) -> Iterator[ServerProcess]:
     """One that logs in JSON, from when it listens until it has ended."""
     command = [sys.executable, "-c", _COMMAND, "serve", "--port", "0", "--log", "json", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         server = ServerProcess(process)
         assert process.stdout is not None
         reader = Thread(target=lambda: [server.lines.put(line) for line in process.stdout or ()])
