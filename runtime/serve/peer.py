@@ -21,7 +21,7 @@ from msgspec import Meta
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.event import Event
-from pflx.runtime.frames.timing import NS_PER_S
+from pflx.runtime.frames.timing import NS_PER_MS, NS_PER_S
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.push_source import PushSource
@@ -320,6 +320,7 @@ class Peer:
             "emitted": stats.emitted,
             "waiting_ms": {queue.name: queue.waiting_ms for queue in stats.queues if queue.name != "viewer"},
             "cost_ms": stats.cost_ms,
+            "unfed_ms": (time.perf_counter_ns() - self._feed.fed_at) / NS_PER_MS,
             "unsent": self.screen.dropped,
             "unread": 0 if self._feed.source is None else self._feed.source.dropped,
         }

@@ -49,16 +49,18 @@ class _Way(asyncio.DatagramProtocol):
         self.target: tuple[str, int] | None = None
         self.out: _Way | None = None
         self._weather, self._random, self._free_at = weather, random.Random(seed), 0.0
+        self.is_cut, self.too_many = False, 0
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         weather, now = self._weather, time.monotonic()
-        if weather.is_down or self._random.random() < weather.loss:
+        if weather.is_down or self.is_cut or self._random.random() < weather.loss:
             return
         if weather.kbit_per_s is not None:
             if self._free_at - now > _LONGEST_QUEUE_S:
+                self.too_many += 1
                 return
             self._free_at = max(now, self._free_at) + len(data) * 8 / (weather.kbit_per_s * 1000)
         at = max(now, self._free_at) + weather.delay_s + self._random.uniform(-1, 1) * weather.jitter_s
@@ -66,7 +68,7 @@ class _Way(asyncio.DatagramProtocol):
 
     def _hand_on(self, data: bytes) -> None:
         assert self.out is not None
-        if self.target is not None:
+        if self.target is not None and not self.out.transport.is_closing():
             self.out.transport.sendto(data, self.target)
 
 
@@ -97,6 +99,15 @@ class BadNetwork:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    @property
+    def too_many(self) -> int:
+        """Packets to the visitor that did not fit through."""
+        return self._down.too_many
+
+    def cut_uplink(self) -> None:
+        """From now on nothing of the visitor's reaches the server."""
+        self._up.is_cut = True
 
     def offered(self, sdp: str) -> str:
         """A visitor's offer as the server gets it: the relay stands in their place."""

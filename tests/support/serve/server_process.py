@@ -39,10 +39,6 @@ class ServerProcess:
     lines: Queue[str] = field(default_factory=Queue)
     url: str = ""
 
-    def events(self) -> list[dict[str, Any]]:
-        """What it has logged so far, of what nobody has taken."""
-        return [json.loads(self.lines.get()) for _ in range(self.lines.qsize())]
-
     def wait_for(self, event: str) -> dict[str, Any]:
         """The next of such events; those before it are dropped."""
         while (line := json.loads(self.lines.get(timeout=60)))["event"] != event:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from support.fakes import fake_listener
 from support.live.live_sessions import watchdog  # noqa: F401
 from support.serve.bad_network import FarVisitor, bad_network
 from support.serve.scene import PORTRAIT, Scene, play, told_last
@@ -14,12 +15,14 @@ from support.serve.serve_client import (
 )
 from support.serve.serve_listener import nodding_listener
 
+from pflx.runtime import Listener
+
 LONGEST_FREEZE_S = 0.5
 LARGEST_SKEW_MS = 80
 """Between the visitor's sound and picture, as the listener gets them: what lip-sync allows (ITU-R BT.1359-1)."""
 
 
-def weathered(seconds: float, outage_s: float = 0.0, **weather: float) -> None:
+def weathered(seconds: float, *listeners: Listener, outage_s: float = 0.0, **weather: float) -> None:
     """A visitor on a good network that turns bad, and what must still be so."""
 
     async def act(here: Scene) -> None:
@@ -43,6 +46,7 @@ def weathered(seconds: float, outage_s: float = 0.0, **weather: float) -> None:
                 skews_ms.append(peer.session.stats.av_offset_ms)
             assert visitor.longest_freeze_s(begun) < LONGEST_FREEZE_S
             assert max(map(abs, skews_ms)) < LARGEST_SKEW_MS
+            assert (network.too_many > 20) == ("kbit_per_s" in weather)
             # The panel: what was shown and sent is what the visitor's side saw come, but for what was under way.
             network.weather.is_down = False
             panels = len([message for message in visitor.told if message["type"] == "panel"])
@@ -54,7 +58,7 @@ def weathered(seconds: float, outage_s: float = 0.0, **weather: float) -> None:
             lost = outage_s * 25 + 0.2 * sent  # a picture of which a packet never came is not shown
             assert sent - lost - 25 <= len(visitor.pictures) <= sent + 25
 
-    play(act, nodding_listener(PORTRAIT))
+    play(act, *(listeners or [nodding_listener(PORTRAIT)]))
 
 
 def test_one_packet_in_twenty_is_lost() -> None:
@@ -70,4 +74,23 @@ def test_nothing_comes_through_for_two_seconds() -> None:
 
 
 def test_little_comes_through() -> None:
-    weathered(7, kbit_per_s=300)
+    weathered(7, fake_listener(), kbit_per_s=300)  # noise, for which no rate is enough
+
+
+def test_the_panel_says_that_nothing_comes_of_the_visitor() -> None:
+    async def act(here: Scene) -> None:
+        with bad_network() as network:
+            visitor = FarVisitor(here.browser, network)
+            here.visitors.append(visitor)
+            await visitor.come()
+            await visitor.see(10)
+            await until(lambda: visitor.told)
+            (peer,) = here.lobby.peers.values()
+            assert told_last(visitor)["unfed_ms"] < 500
+            network.cut_uplink()
+            await until(lambda: peer.report()["unfed_ms"] > 1500)
+            assert peer.session is not None
+            assert peer.session.is_running
+            network.weather.is_down = True
+
+    play(act, nodding_listener(PORTRAIT))
