@@ -334,10 +334,10 @@ class Peer:
         except Exception as error:  # aiortc, of a connection that was never more than half made
             log.info("A connection could not be closed: %s", error)
         self.screen.stop()
-        stats = None if self.session is None else self.session.stats
-        counts = {} if stats is None else {"frames": stats.emitted, "missed": stats.missed}
-        seconds = round(time.monotonic() - self._begun, 1)
-        tell("session.ended", self.name, reason=reason or "The visitor has left.", seconds=seconds, **counts)
+        if self.wish is not None and self.session is not None:  # else they were not let in
+            stats, seconds = self.session.stats, round(time.monotonic() - self._begun, 1)
+            counts = {"seconds": seconds, "frames": stats.emitted, "missed": stats.missed}
+            tell("session.ended", self.name, reason=reason or "The visitor has left.", **counts)
         self._gone(self)
         for task in self._tasks:
             task.cancel()

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from support.live.live_sessions import watchdog  # noqa: F401
-from support.serve.scene import Scene, play
+from support.serve.scene import PORTRAIT, Scene, play
 from support.serve.serve_client import (
     WISH,
     loopback_only,  # noqa: F401
     until,
 )
+from support.serve.serve_listener import nodding_listener, slow
 
 from pflx.runtime.serve.operation.journal import log_json
 
@@ -63,6 +64,16 @@ def test_a_visit_is_told_in_events_with_one_name(journal: StringIO) -> None:
     assert {line["level"] for line in told} == {"info"}
     assert ids[0] not in journal.getvalue()  # it would let readers end the session
     assert "127.0.0.1" not in journal.getvalue()
+
+
+def test_who_is_turned_away_for_want_of_time_is_refused_and_nothing_else(journal: StringIO) -> None:
+    async def act(here: Scene) -> None:
+        await here.seated()
+        await here.visitor().come()
+        assert [line["event"] for line in lines(journal)] == ["session.joined", "session.refused"]
+        assert lines(journal)[-1]["reason"] == "busy"
+
+    play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.016)), max_load=0.7)
 
 
 def test_words_of_other_libraries_are_left_out_for_they_may_hold_addresses(journal: StringIO) -> None:
