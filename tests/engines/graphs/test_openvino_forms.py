@@ -35,23 +35,24 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.up = nn.Conv2d(6, 8, 3, padding=1), UpsampledConv(nn.Conv2d(8, 4, 3, padding=1))
+        self.given, self.first = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+        self.up = UpsampledConv(nn.Conv2d(8, 4, 3, padding=1))
         self.norms = nn.ModuleList([LayerNorm2d(8), LayerNorm2d(4)])
         for norm in self.norms:
             for parameter in norm.parameters():
                 nn.init.normal_(parameter, 1.0)
 
     def forward(self, features: Tensor, scale: Tensor, frames: Tensor) -> Tensor:
-        """Features [P, 6, H, W] spread over frames [P·K, 6, H, W], scaled [P, K, 6], drawn twice as large."""
+        """Features [P, 6, H, W], scaled [P, K, 6], beside frames [P, K, 3, H, W], drawn twice as large."""
         portraits, channels, height, width = features.shape
         spread = features[:, None] * scale[:, :, :, None, None] + scale.flip(2)[:, :, :, None, None]
-        given = frames.view(portraits, -1, channels, height, width) + features[:, None]
+        given = self.given(frames.flatten(0, 1)).view(portraits, -1, channels, height, width) + features[:, None]
         low = self.first(spread.flatten(0, 1) + given.flatten(0, 1))
         low = _layer_norm_act(low, self.norms[0])  # type: ignore[arg-type]
         return _layer_norm_act(self.up(low), self.norms[1], self.up.bias)  # type: ignore[arg-type]
 
 
-SPECS = {"features": ("P", 6, 8, 12), "scale": ("P", "K", 6), "frames": ("N", 6, 8, 12)}
+SPECS = {"features": ("P", 6, 8, 12), "scale": ("P", "K", 6), "frames": ("P", "K", 3, 8, 12)}
 INPUTS = {name: TensorSpec(shape, np.dtype(F32)) for name, shape in SPECS.items()}
 OUTPUTS = {"image": TensorSpec(("N", 4, 16, 24), np.dtype(F32))}
 
@@ -60,8 +61,8 @@ OUTPUTS = {"image": TensorSpec(("N", 4, 16, 24), np.dtype(F32))}
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("forms") / "small.onnx"
     frames, portraits = torch.export.Dim("K"), torch.export.Dim("P")
-    example = (torch.zeros(2, 6, 8, 12), torch.zeros(2, 3, 6), torch.zeros(6, 6, 8, 12))
-    dims = ({0: portraits}, {0: portraits, 1: frames}, {0: portraits * frames})
+    example = (torch.zeros(2, 6, 8, 12), torch.zeros(2, 3, 6), torch.zeros(2, 3, 3, 8, 12))
+    dims = ({0: portraits}, {0: portraits, 1: frames}, {0: portraits, 1: frames})
     program = torch.onnx.export(
         Small().eval(), example, input_names=list(INPUTS), output_names=["image"], dynamic_shapes=dims,
         dynamo=True, opset_version=20, verbose=False,
@@ -72,8 +73,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def feeds(portraits: int, frames: int) -> dict[str, Array]:
-    n = portraits * frames
-    return {"features": drawn(portraits, 6, 8, 12), "scale": drawn(portraits, frames, 6), "frames": drawn(n, 6, 8, 12)}
+    many = (portraits, frames)
+    return {"features": drawn(portraits, 6, 8, 12), "scale": drawn(*many, 6), "frames": drawn(*many, 3, 8, 12)}
 
 
 def forms_of(path: Path, shapes: dict[str, list[int]]) -> dict[str, int]:
@@ -168,6 +169,9 @@ def test_the_renderer_has_them_and_its_pictures_stay(exported: Path, tmp_path: P
         engine = OpenVinoEngine(path, info.inputs, info.outputs, sizes=CALL_SIZES, as_written=as_written)
         with closing(engine):
             images.append(engine.run(given)["image"].astype(int))
-    difference = np.abs(images[0] - images[1])
-    assert difference.max() <= (24 if in_int8 else 1)
-    assert (difference > 0).mean() < (0.5 if in_int8 else 0.01)
+    error = np.square(images[0] - images[1])
+    if in_int8:  # a value beside a step may take the next one, in every layer
+        assert error.mean() < 255**2 / 10**4
+    else:
+        assert error.max() <= 1
+        assert error.mean() < 0.01
