@@ -168,6 +168,7 @@ def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
     """Refuse what could be refused only after the engines were opened."""
     from pflx.runtime.bench.measure.plan import read_manifest
     from pflx.runtime.bench.measure.stub import stub_engines
+    from pflx.runtime.bundle_engines import precision_of
     from pflx.runtime.generators import make_generator
     from pflx.runtime.media.clip import open_speaker
     from pflx.runtime.rendering.portrait import load_portrait
@@ -184,7 +185,7 @@ def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
     if manifest is None or plan.bundle is None:
         return
     for graph in manifest.graphs if not plan.stub else ():
-        Bundle(plan.bundle, manifest).graph_path(graph, plan.engines.precision)
+        Bundle(plan.bundle, manifest).graph_path(graph, precision_of(manifest, plan.engines))
     print_untrained(manifest)
 
 

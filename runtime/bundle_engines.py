@@ -24,7 +24,7 @@ from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
 from pflx.engines.bundle.manifest import on_gpu, without_pictures
-from pflx.engines.bundle.variant_admission import require_admitted
+from pflx.engines.bundle.variant_admission import is_admitted, require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import DeviceEngine, ExecutionContext
@@ -51,7 +51,8 @@ class EngineSettings:
     Attributes:
         library: what runs them: "onnxruntime", on the CPU also "openvino", on a GPU also "tensorrt" or "tensorrt-rtx",
             with engines in the bundle that `pflx build` has made.
-        precision: a variant the bundle holds; None takes the bundle's own.
+        precision: a variant the bundle holds; None takes the bundle's own, and `auto` the fastest of those that were
+            admitted for this library and this machine's CPU, if there is one.
         threads: of the CPU, per call, at most four for each core; None gives one to a graph without a network, where
             more take CPU and save no time, and leaves others to the library. Live sessions of a listener use as many
             places of so many threads at once as there are cores for.
@@ -76,6 +77,12 @@ class EngineSettings:
 
 AS_IT_IS = EngineSettings()
 """ONNX Runtime, in the bundle's own precision."""
+
+AUTO = "auto"
+"""In place of a variant's name: the fastest that was admitted."""
+
+_FASTEST = ("int8", "bf16")
+"""Variants of the CPU, the faster one first."""
 
 _LIGHT_BYTES, _LIGHT_SIDE = 1 << 20, 512
 """Of graphs that one thread runs: the file of one without a network is smaller, and larger pictures take too long."""
@@ -172,7 +179,11 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         gpu: of `open_device`.
         settings: how it is run.
     """
-    library, precision, threads = settings.library, settings.precision, threads_of(bundle, graph, settings)
+    library, precision, threads = (
+        settings.library,
+        precision_of(bundle.manifest, settings),
+        threads_of(bundle, graph, settings),
+    )
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
@@ -193,10 +204,19 @@ def call_sizes(manifest: Manifest) -> dict[str, int]:
     return {**CALL_SIZES, "side": side, "half": side // 2}
 
 
+def precision_of(manifest: Manifest, settings: EngineSettings) -> str:
+    """The variant of a bundle that settings ask for."""
+    if settings.precision != AUTO:
+        return settings.precision or manifest.precision
+    admitted = (name for name in _FASTEST if name in manifest.admissions)
+    fitting = (name for name in admitted if is_admitted(manifest.admissions[name], settings.library))
+    return next(fitting, manifest.precision)
+
+
 def threads_of(bundle: Bundle, graph: str, settings: EngineSettings) -> int | None:
     """CPU threads of a call of a graph; see `EngineSettings`."""
     manifest = bundle.manifest
-    file = manifest.graphs[graph].files.get(settings.precision or manifest.precision)
+    file = manifest.graphs[graph].files.get(precision_of(manifest, settings))
     if settings.threads is not None or file is None:
         return settings.threads
     is_light = manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
@@ -253,15 +273,12 @@ def _checked(device: str, library: Library) -> int | None:
     return ordinal
 
 
-def _admitted_inference(
-    bundle: Bundle, graph: str, library: Library, precision: str | None, *, on_gpu: bool
-) -> Inference:
+def _admitted_inference(bundle: Bundle, graph: str, library: Library, precision: str, *, on_gpu: bool) -> Inference:
     """What OpenVINO is to compute a graph in; refused if the variant was not admitted for this library and machine."""
-    chosen = precision or bundle.manifest.precision
-    admission = bundle.manifest.admissions.get(chosen)
+    admission = bundle.manifest.admissions.get(precision)
     if admission is None:
         return "f32"
-    require_admitted(admission, f"Graph '{graph}' of {bundle.path} in {chosen}", library, on_gpu=on_gpu)
+    require_admitted(admission, f"Graph '{graph}' of {bundle.path} in {precision}", library, on_gpu=on_gpu)
     return cast(Inference, admission.inference.get(graph, "f32"))
 
 
@@ -285,7 +302,7 @@ def _open_all(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> t
 
 
 def _context(
-    bundle: Bundle, graph: str, library: Library, precision: str | None, gpu: Device, stream: Stream
+    bundle: Bundle, graph: str, library: Library, precision: str, gpu: Device, stream: Stream
 ) -> ExecutionContext:
     path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
     if library == "onnxruntime":
@@ -296,8 +313,9 @@ def _context(
     passport = bundle.passport(graph, library, precision)
     if passport is None:
         raise BundleError(
-            f"{bundle.path} has no {library} engine of graph '{graph}' in {precision or bundle.manifest.precision}. "
-            f"Build it: pflx build {bundle.path} --engine {library}{f' --precision {precision}' if precision else ''}"
+            f"{bundle.path} has no {library} engine of graph '{graph}' in {precision}. "
+            f"Build it: pflx build {bundle.path} --engine {library}"
+            f"{f' --precision {precision}' if precision != bundle.manifest.precision else ''}"
         )
     source = bundle.source(graph, precision)
     require_match(passport, this_machine(library, gpu.cuda.ordinal), str(bundle.path), source)

@@ -91,7 +91,9 @@ Size = Annotated[
         metavar="PX", help="Side of a picture: any multiple of 4 where the portrait is warped. [the bundle's]"
     ),
 ]
-Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
+Precision = Annotated[
+    str | None, typer.Option(help="fp32, another of the bundle, or auto: the fastest admitted; by default its own.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, max=most_threads(), help="CPU threads per graph.")]
 Emotion = Annotated[
     str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, for a generator that reads it.")

@@ -45,6 +45,7 @@ EXAMPLES = {
     "demo": "",
     "calibrate record": "me.pflx --speaker speaker.mp4 -p me.png -o feeds",
     "calibrate fp16": "me.pflx --feeds feeds -o policy.json",
+    "calibrate bf16": "me.pflx --feeds feeds",
     "calibrate int8": "me.pflx --feeds feeds",
     "calibrate lookahead": "me.pflx --feeds feeds",
     "calibrate foresight": "run.npz -o foresight.npz",

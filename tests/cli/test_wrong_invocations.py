@@ -313,7 +313,7 @@ def test_a_shell_that_completes_is_told_verbs_options_and_kinds(monkeypatch: pyt
     monkeypatch.setenv("_PFLX_COMPLETE", "complete_bash")
     for typed, expected in (
         ("pflx ben", {"bench-latency"}),
-        ("pflx calibrate ", {"record", "fp16", "int8", "lookahead", "foresight", "posnet"}),
+        ("pflx calibrate ", {"record", "fp16", "bf16", "int8", "lookahead", "foresight", "posnet"}),
         ("pflx run --side", {"--side-by-side"}),
         ("pflx export --kind per", {"perfrdiff"}),
     ):
