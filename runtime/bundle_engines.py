@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -23,7 +26,7 @@ from pflx.engines import (
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
-from pflx.engines.bundle.manifest import on_gpu, without_pictures
+from pflx.engines.bundle.manifest import on_cpu, on_gpu, without_pictures
 from pflx.engines.bundle.variant_admission import is_admitted, require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
@@ -170,7 +173,14 @@ def open_device(device: str, library: Library) -> Device | None:
     return Device.open(device)
 
 
-def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: EngineSettings = AS_IT_IS) -> Engine:
+def open_engine(
+    bundle: Bundle,
+    graph: str,
+    gpu: Device | None,
+    settings: EngineSettings = AS_IT_IS,
+    *,
+    read: Callable[[], bytes] | None = None,
+) -> Engine:
     """Open one graph; see `open_engines`.
 
     Args:
@@ -178,17 +188,15 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         graph: its name.
         gpu: of `open_device`.
         settings: how it is run.
+        read: gives what `Bundle.read_graph` does, where that was read ahead; None reads it there.
     """
-    library, precision, threads = (
-        settings.library,
-        precision_of(bundle.manifest, settings),
-        threads_of(bundle, graph, settings),
-    )
+    library, threads = settings.library, threads_of(bundle, graph, settings)
+    precision = precision_of(bundle.manifest, settings)
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
         sizes = call_sizes(bundle.manifest)
-        read = partial(bundle.read_graph, graph, precision)
+        read = read or partial(bundle.read_graph, graph, precision)
         if library != "openvino":
             return OrtEngine(path, threads=threads, sizes=sizes, read=read)
         return OpenVinoEngine(
@@ -252,7 +260,10 @@ def _open_bundle(
     settings: EngineSettings,
     render: bool,
 ) -> tuple[Bundle, dict[str, Engine], Device | None]:
-    bundle = builtin_bundle() if place is None else place if isinstance(place, Bundle) else Bundle.open(place)
+    if place is None:
+        bundle = builtin_bundle()
+    else:  # what is run is hashed when it is read, and all else is of no use here
+        bundle = place if isinstance(place, Bundle) else Bundle.open(place, verify=False)
     bundle = chosen_rendering(bundle, renderer, size)
     if not render:
         bundle = replace(bundle, manifest=without_pictures(bundle.manifest))
@@ -293,12 +304,34 @@ def _require_supported(ordinal: int) -> None:
 def _open_all(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> tuple[dict[str, Engine], Device | None]:
     engines: dict[str, Engine] = {}
     try:
-        for graph in bundle.manifest.graphs if gpu is None else on_gpu(bundle.manifest):
-            engines[graph] = open_engine(bundle, graph, gpu, settings)
+        if gpu is None:
+            _open_on_cpu(bundle, settings, engines)
+        else:
+            for graph in on_gpu(bundle.manifest):
+                engines[graph] = open_engine(bundle, graph, gpu, settings)
     except BaseException:
         close_engines(engines, gpu)
         raise
     return engines, gpu
+
+
+def _open_on_cpu(bundle: Bundle, settings: EngineSettings, engines: dict[str, Engine]) -> None:
+    """Open graphs, the largest last: while one is opened, the next is read and hashed, and never two large ones."""
+    precision = precision_of(bundle.manifest, settings)
+    graphs = sorted(on_cpu(bundle.manifest), key=lambda graph: _bytes(bundle.manifest, graph, precision))
+    with ThreadPoolExecutor(1, "pflx-read") as reader:
+        ahead = deque(reader.submit(bundle.read_graph, graph, precision) for graph in graphs[:1])
+        for graph, following in zip_longest(graphs, graphs[1:]):
+            content = ahead.popleft().result()
+            if following is not None:
+                ahead.append(reader.submit(bundle.read_graph, following, precision))
+            engines[graph] = open_engine(bundle, graph, None, settings, read=lambda content=content: content)
+
+
+def _bytes(manifest: Manifest, graph: str, precision: str) -> int:
+    """Size of a graph's file; 0 where it has no such variant, which is told when it is opened."""
+    file = manifest.graphs[graph].files.get(precision)
+    return 0 if file is None else manifest.files[file].bytes
 
 
 def _context(

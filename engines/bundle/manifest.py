@@ -256,6 +256,12 @@ def on_gpu(manifest: Manifest) -> dict[str, GraphInfo]:
     return {graph: info for graph, info in manifest.graphs.items() if graph not in left_out}
 
 
+def on_cpu(manifest: Manifest) -> dict[str, GraphInfo]:
+    """The graphs of a bundle that a CPU is of use for: a preview moves pictures, and paints none."""
+    left_out = None if manifest.preview is None else manifest.preview.graphs.get(CPU_ROLE)
+    return {graph: info for graph, info in manifest.graphs.items() if graph != left_out}
+
+
 def without_pictures(manifest: Manifest) -> Manifest:
     """The manifest without the graphs of its renderers, whose names and size it keeps."""
     left_out = {graph for info in manifest.renderers for graph in info.graphs.values()}
