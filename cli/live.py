@@ -13,6 +13,7 @@ from pflx.cli.export import UsageError
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.options import (
     AnySeed,
+    Badge,
     EngineOptions,
     Foresight,
     Lookahead,
@@ -42,6 +43,7 @@ def live(
     lookahead: Lookahead = 0,
     foresight: Foresight = None,
     size: Size = None,
+    badge: Badge = False,
     seed: AnySeed = None,
     duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
     *,
@@ -70,6 +72,7 @@ def live(
                 lookahead=lookahead,
                 foresight=foresight,
                 speaker=known.settings(),
+                badge=badge,
             )
         )
         print_untrained(listener.manifest)

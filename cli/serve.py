@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -13,7 +14,8 @@ import typer
 
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.network import NetworkOptions
-from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, Size, fetched, grouped
+from pflx.cli.support.operation import Log, OperationOptions
+from pflx.cli.support.options import AnySeed, Badge, Emotion, EngineOptions, Size, fetched, grouped
 from pflx.cli.support.signals import ended_by
 from pflx.engines import OutputError
 
@@ -79,10 +81,12 @@ def serve(
     playout_ms: _Playout = 100,
     speaker_emotion: Emotion = None,
     size: Size = None,
+    badge: Badge = False,
     seed: AnySeed = None,
     *,
     engines: EngineOptions,
     network: NetworkOptions,
+    operation: OperationOptions,
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
     from pflx.runtime import Listener, SpeakerSettings
@@ -104,11 +108,16 @@ def serve(
         playout_ms=playout_ms,
         seed=seed,
         **network.settings(),
+        **operation.settings(),
     )
     require_server()
     from pflx.runtime.serve.app import listen
     from pflx.runtime.serve.network.ports import run_within
+    from pflx.runtime.serve.operation.journal import log_json
 
+    in_json = operation.log is Log.JSON
+    if in_json:
+        log_json(sys.stdout)
     paths = portrait or [DEMO / "portrait.png"]
     pictures = {name: load_picture(path) for name, path in _named(paths)}
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
@@ -122,10 +131,11 @@ def serve(
                 size=size,
                 lookahead=lookahead,
                 speaker=SpeakerSettings(extractors=_extractors(bundle, speaker_emotion)),
+                badge=badge,
             )
             listeners[name] = opened.enter_context(listener)
             print_untrained(listener.manifest)
-        run_within(settings.udp_ports, _serve(listeners, pictures, settings, socket, certificate, key))
+        run_within(settings.udp_ports, _serve(listeners, pictures, settings, socket, certificate, key, in_json))
 
 
 async def _serve(
@@ -135,15 +145,22 @@ async def _serve(
     socket: Socket,
     certificate: Path | None,
     key: Path | None,
+    in_json: bool,
 ) -> None:
     from pflx.runtime.serve.app import make_app, make_server
     from pflx.runtime.serve.lobby import Lobby
+    from pflx.runtime.serve.operation.journal import tell
 
     port: int = socket.getsockname()[1]
     lobby = Lobby(listeners, portraits, settings)
-    server = make_server(make_app(lobby, port), certificate=certificate, key=key)
-    for line in _greeting(settings, port):
-        print_line(line)
+    drain = lobby.drain if settings.drain_s else None
+    server = make_server(make_app(lobby, port), drain=drain, certificate=certificate, key=key)
+    greeting = _greeting(settings, port)
+    if in_json:
+        tell("server.started", message=greeting[0], port=port)
+    else:
+        for line in greeting:
+            print_line(line)
     with ended_by("SIGHUP", partial(setattr, server, "should_exit", True)):  # the others uvicorn takes by itself
         await server.serve(sockets=[socket])
 

@@ -62,6 +62,7 @@ class Listener:
         speaker: what is known of every speaker.
         options: what is chosen of the generator.
         chain: what is left out of the published chain, or exchanged.
+        badge: whether pictures get a label in a corner that says "AI".
         clock: stamps the ledgers, monotonic, in ns.
         gpu: that the engines run on; closed with the listener.
         render: False needs no portrait and no renderer: all that comes out is coefficients, images of frames are empty.
@@ -84,6 +85,7 @@ class Listener:
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
         chain: ChainSettings = PUBLISHED,
+        badge: bool = False,
         clock: Clock = time.perf_counter_ns,
         gpu: Device | None = None,
         render: bool = True,
@@ -108,6 +110,7 @@ class Listener:
             clock=clock,
             settings=chosen,
             foresight=Foresight.read(foresight, generator.hop) if isinstance(foresight, (str, Path)) else foresight,
+            badge=badge,
         )
         self._sharing = Sharing(at_once)
 
@@ -126,6 +129,7 @@ class Listener:
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
         chain: ChainSettings = PUBLISHED,
+        badge: bool = False,
         render: bool = True,
     ) -> Self:
         """Open a bundle.
@@ -143,6 +147,7 @@ class Listener:
             speaker: see the class.
             options: see the class.
             chain: see the class.
+            badge: see the class.
             render: see the class.
 
         Raises:
@@ -153,7 +158,7 @@ class Listener:
         chosen = partial(cls, lookahead=lookahead, foresight=foresight, speaker=speaker, options=options, chain=chain)
         try:
             at_once = sessions_at_once(opened, gpu, engines)
-            return chosen(opened.manifest, found, portrait, gpu=gpu, render=render, at_once=at_once)
+            return chosen(opened.manifest, found, portrait, badge=badge, gpu=gpu, render=render, at_once=at_once)
         except BaseException:
             close_engines(found, gpu)
             raise

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.places import MEDIA, ROOT
 
 
@@ -29,6 +30,16 @@ def test_memory_of_a_run_is_measured(exported: Path, tmp_path: Path) -> None:
     python("-c", code.format(clip=clip), PYTHONPATH=str(ROOT / "benchmarks"))
     printed = python("benchmarks/memory.py", exported, MEDIA / "portrait_astronaut_256.png", "--child", clip)
     assert float(printed.split("PEAK")[1]) > 50
+
+
+def test_visitors_of_a_server_are_measured() -> None:
+    code = "import json; from live import visitors; print(json.dumps(visitors.run([1, 2], 2.0, None)))"
+    found = json.loads(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks")).splitlines()[-1])
+    assert [(row["sessions"], row["refused"]) for row in found] == [(1, 0), (2, 0)]
+    for row in found:
+        assert 0 < row["frames"] <= 25 * 2 * 2 * row["sessions"]
+        assert 0 < row["join_ms"]["p50"] <= row["join_ms"]["p95"]
+        assert row["sessions_per_core"] == pytest.approx(1 / row["cpu_s_per_session_s"], rel=0.1)
 
 
 def test_a_full_split_is_evaluated_figure_by_figure(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ Size = Annotated[
         metavar="PX", help="Side of a picture: any multiple of 4 where the portrait is warped. [the bundle's]"
     ),
 ]
+Badge = Annotated[bool, typer.Option("--badge", help="Label the pictures: AI, in a corner.")]
 Precision = Annotated[
     str | None, typer.Option(help="fp32, another of the bundle, or auto: the fastest admitted; by default its own.")
 ]

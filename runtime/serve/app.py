@@ -17,17 +17,19 @@ import uvicorn
 from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pflx.engines import DeviceError, PflxError
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.serve.connections import PromptProtocol
-from pflx.runtime.serve.guard import Guard, RateLimit, SignIn, refused
+from pflx.runtime.serve.guard import HEALTH, METRICS, READINESS, Guard, RateLimit, SignIn, refused
 from pflx.runtime.serve.lobby import BusyError, GoneError, Lobby, SeatsTakenError, WishError
 from pflx.runtime.serve.network.ice import ice_servers
 from pflx.runtime.serve.network.ports import NoAddressError, NoPortError, require_range
 from pflx.runtime.serve.offer import OfferError
+from pflx.runtime.serve.operation.draining import ClosingError, DrainingServer
+from pflx.runtime.serve.operation.metrics import CONTENT_TYPE
 from pflx.runtime.serve.peer import Peer, Wish
 from pflx.runtime.serve.settings import ServeSettings
 from pflx.runtime.serve.uploads import MAX_BYTES
@@ -46,6 +48,9 @@ _FILES = {
     },
 }
 """Every path that a file answers; they are read once, at the start, and no path of a request is ever looked up."""
+
+_DISCLOSURE = {"AI-Disclosure": "mode=machine-generated"}
+"""Of the page that shows the listener. Source: Internet-Draft draft-abaris-aicdh; browsers do nothing with it yet."""
 
 _MAX_JSON = 65_536  # bytes; an offer of a browser has 5 to 10 kB
 _BODY_S = 20.0  # for a request to arrive
@@ -73,6 +78,7 @@ class TooLargeError(PflxError, ValueError):
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (BusyError, 503, "busy"),
     (SeatsTakenError, 503, "full"),
+    (ClosingError, 503, "full"),
     (NoPortError, 503, "full"),
     (NoAddressError, 503, "network"),
     (GoneError, 404, "gone"),
@@ -103,11 +109,15 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         require_range(lobby.settings.udp_ports)
+        lobby.warm_up()
         yield
         await lobby.close()
 
     sign_in = SignIn(lobby.settings.token)
     handlers: list[tuple[str, str, Handler]] = [
+        (HEALTH, "GET", _health),
+        (READINESS, "GET", _readiness),
+        (METRICS, "GET", _metrics),
         ("/portrait.png", "GET", _first_still),
         ("/stills/{listener:int}/{portrait:int}.png", "GET", _still),
         ("/api/stills/{listener:int}", "PUT", _cut),
@@ -152,11 +162,18 @@ def _reason(error: OSError) -> str:
     return str(error) if isinstance(error, socket.gaierror) or error.errno is None else os.strerror(error.errno)
 
 
-def make_server(app: Guard, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:
+def make_server(
+    app: Guard,
+    *,
+    drain: Callable[[], Awaitable[None]] | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> uvicorn.Server:
     """What runs the application on a socket; its `serve(sockets=[…])` returns when it has stopped.
 
     Args:
         app: of `make_app`.
+        drain: what is waited for at SIGTERM; see `DrainingServer`.
         certificate: PEM file, for https.
         key: PEM file, likewise.
     """
@@ -175,7 +192,19 @@ def make_server(app: Guard, *, certificate: Path | None = None, key: Path | None
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
-    return uvicorn.Server(config)
+    return DrainingServer(config, drain)
+
+
+async def _health(lobby: Lobby, request: Request) -> Response:
+    return PlainTextResponse("alive\n")
+
+
+async def _readiness(lobby: Lobby, request: Request) -> Response:
+    return PlainTextResponse(f"{lobby.state}\n", 200 if lobby.state == "ready" else 503)
+
+
+async def _metrics(lobby: Lobby, request: Request) -> Response:
+    return Response(lobby.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
 async def _sign_in(sign_in: SignIn, request: Request) -> Response:
@@ -283,9 +312,11 @@ def _told(error: Exception) -> Response:
 
 def _file(name: str, media_type: str, status: int = 200) -> Callable[[Request], Awaitable[Response]]:
     content = (_PAGE / name).read_bytes()
+    headers = _DISCLOSURE if name == "index.html" else None
 
     async def answer(request: Request) -> Response:
         facts: dict[str, Any] = {"content": content, "media_type": media_type, "status_code": status}
+        facts["headers"] = headers
         return Response(**facts)
 
     return answer

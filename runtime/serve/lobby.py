@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.frames.timing import FPS
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
+from pflx.runtime.live.push_source import PushSource
+from pflx.runtime.media.sinks import NullSink
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.renderers import shown_portrait
 from pflx.runtime.serve.errors import ServeError
+from pflx.runtime.serve.network.ports import NoAddressError, NoPortError
+from pflx.runtime.serve.offer import OfferError
+from pflx.runtime.serve.operation.draining import ClosingError
+from pflx.runtime.serve.operation.journal import tell
+from pflx.runtime.serve.operation.metrics import Room, ServerMetrics
 from pflx.runtime.serve.peer import MAX_PLAYOUT_MS, Peer, Wish
 from pflx.runtime.serve.settings import ServeSettings
 from pflx.runtime.serve.uploads import decode_portrait, encode_portrait
 from pflx.runtime.speaker.landmarks import FaceMesh
 
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.1
 _THREADS = 4  # for what takes long beside the event loop: starting and ending sessions, decoding portraits
 
 GRACE_S = 4.0
 """For who was let in to connect, before their place may be given to somebody else."""
 
 Result = TypeVar("Result")
+State = Literal["warming", "ready", "draining"]
 
 
 class SeatsTakenError(PflxError, RuntimeError):
@@ -65,6 +80,7 @@ class Lobby:
     Attributes:
         settings: see above.
         peers: by id.
+        metrics: of the server.
 
     Raises:
         ServeError: there is no listener, or no portrait.
@@ -78,6 +94,9 @@ class Lobby:
             raise ServeError("There is no bundle or no portrait to serve: pflx serve me.pflx --portrait me.png")
         self.settings = settings
         self.peers: dict[str, Peer] = {}
+        self.metrics = ServerMetrics(self._room, settings.replica)
+        self._warming: asyncio.Task[None] | None = None
+        self._is_warm = self._is_draining = False
         self._names, self._listeners = list(listeners), list(listeners.values())
         self._portrait_names, self._portraits = list(portraits), list(portraits.values())
         self._mesh = FaceMesh()  # the listeners' own are in use by their sessions
@@ -105,21 +124,22 @@ class Lobby:
                 has ended, nothing comes.
 
         Raises:
-            SeatsTakenError, BusyError: no place, or no time, is left.
+            SeatsTakenError, BusyError, ClosingError: no place, no time, or not enough of it, is left.
             NoPortError, NoAddressError: their browser could not reach the server.
             OfferError, WishError: they ask for what cannot be had.
         """
-        self._check(wish)
-        async with self._admission:  # one after the other, for each is measured against those who are here
-            if replaces is not None and (old := self.peers.get(replaces)) is not None:
-                await old.close("You went on in another place.")
-            with _told_as_busy():
-                try:
-                    return await self._seat(sdp, wish)
-                except (SeatsTakenError, ListenerFullError):
-                    if not await self._dismiss_absent():
-                        raise
-                    return await self._seat(sdp, wish)
+        try:
+            self._check(wish)
+            async with self._admission:  # one after the other, for each is measured against those who are here
+                peer, answer = await self._admit(sdp, wish, replaces)
+        except Exception as error:
+            reason = next((reason for kind, reason in _REFUSALS if isinstance(error, kind)), "error")
+            self.metrics.refused(reason)
+            tell("session.refused", reason=reason)
+            raise
+        self.metrics.joined()
+        tell("session.joined", peer.name, **msgspec.to_builtins(wish))
+        return peer, answer
 
     async def tune(self, peer: Peer, wish: Wish) -> None:
         """Let a visitor go on with other settings; who cannot goes on as before, or must leave.
@@ -133,6 +153,7 @@ class Lobby:
             try:
                 with _told_as_busy():
                     await peer.tune(wish)
+                tell("session.tuned", peer.name, **msgspec.to_builtins(wish))
             except BaseException:
                 if peer.session is None or not peer.session.is_running:
                     await peer.close("There is no time left for these settings.")
@@ -193,10 +214,55 @@ class Lobby:
         """Run something that takes long beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, act, *arguments)
 
+    @property
+    def state(self) -> State:
+        """Whether visitors may be sent here. One who finds it full is told so, and let in by this server later."""
+        return "draining" if self._is_draining else "ready" if self._is_warm else "warming"
+
+    def warm_up(self) -> None:
+        """Begin to run every listener once: what only a first run takes no visitor waits for."""
+        self._warming = asyncio.ensure_future(self._warm_up())
+
+    async def drain(self) -> None:
+        """Let nobody new in, and wait until all have left, or for as long as they may stay."""
+        self._is_draining = True
+        tell("server.draining", sessions=len(self.peers), seconds=self.settings.drain_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_s):
+                while self.peers:
+                    await asyncio.sleep(_POLL_S)
+
     async def close(self) -> None:
         """End all sessions. The listeners stay open: they are the caller's."""
+        self._is_draining = True
+        if self._warming is not None:
+            await self._warming
         await asyncio.gather(*(peer.close("The server stops.") for peer in [*self.peers.values()]))
         self._pool.shutdown(wait=False)
+
+    async def _warm_up(self) -> None:
+        try:
+            async with self._admission:
+                for listener in self._listeners:
+                    await self.in_thread(_rehearse, listener)
+        except Exception:  # whoever comes is told by their own session
+            log.exception("A listener cannot be run")
+        else:
+            self._is_warm = True
+            tell("server.ready")
+
+    async def _admit(self, sdp: str, wish: Wish, replaces: str | None) -> tuple[Peer, str]:
+        if self._is_draining:
+            raise ClosingError
+        if replaces is not None and (old := self.peers.get(replaces)) is not None:
+            await old.close("You went on in another place.")
+        with _told_as_busy():
+            try:
+                return await self._seat(sdp, wish)
+            except (SeatsTakenError, ListenerFullError):
+                if not await self._dismiss_absent():
+                    raise
+                return await self._seat(sdp, wish)
 
     async def _seat(self, sdp: str, wish: Wish) -> tuple[Peer, str]:
         if len(self.peers) >= self.settings.max_sessions:
@@ -206,6 +272,7 @@ class Lobby:
             listener_of=lambda wish: self._listeners[wish.listener],
             allowed=self._allowed,
             in_thread=self.in_thread,
+            metrics=self.metrics,
             gone=self._forget,
         )
         self.peers[peer.id] = peer
@@ -248,8 +315,34 @@ class Lobby:
             return None
         return self.settings.max_load - sum(other.load for other in self._listeners if other is not listener)
 
+    def _room(self) -> Room:
+        wishes = [peer.wish for peer in self.peers.values() if peer.wish is not None]
+        return Room(
+            sessions=len(self.peers),
+            most_sessions=self.settings.max_sessions,
+            load=sum(listener.load for listener in self._listeners),
+            most_load=self.settings.max_load,
+            frames_per_s=sum(wish.samples for wish in wishes) * FPS,
+        )
+
     def _forget(self, peer: Peer) -> None:
         self.peers.pop(peer.id, None)
+
+
+_REFUSALS: tuple[tuple[type[Exception], str], ...] = (
+    (SeatsTakenError, "full"),
+    (BusyError, "busy"),
+    (ClosingError, "closing"),
+    (NoPortError, "ports"),
+    (NoAddressError, "network"),
+    (OfferError, "request"),
+    (WishError, "request"),
+)
+"""What a refusal is counted as; anything else as an error."""
+
+
+def _rehearse(listener: Listener) -> None:
+    listener.live(PushSource(listener.sample_rate_hz, name="Nobody"), NullSink()).close()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -20,17 +21,20 @@ from msgspec import Meta
 from pflx.engines import PflxError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.event import Event
-from pflx.runtime.frames.timing import NS_PER_S
+from pflx.runtime.frames.timing import NS_PER_MS, NS_PER_S
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
+from pflx.runtime.media.mark import SOURCE_TYPE
 from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.guard import RateLimit
 from pflx.runtime.serve.network.ice import ice_servers
 from pflx.runtime.serve.network.ports import reachable
 from pflx.runtime.serve.offer import OfferError, checked_offer
+from pflx.runtime.serve.operation.journal import tell
+from pflx.runtime.serve.operation.metrics import ServerMetrics, SessionMeter
 from pflx.runtime.serve.panel import Panel
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 from pflx.runtime.serve.settings import ServeSettings
@@ -79,10 +83,12 @@ class Peer:
         listener_of: the listener that a wish names.
         allowed: share of its time that a listener may be busy with all its sessions; None for any.
         in_thread: runs something that takes long beside the event loop.
+        metrics: of the server.
         gone: called once, when all is freed.
 
     Attributes:
         id: names the visitor to the server; nobody else can guess it.
+        name: names the visitor in the log, where the id would let readers act for them.
         wish: that the session of the moment fulfils; None before the first.
         session: of the moment.
         panel: of that session.
@@ -96,16 +102,18 @@ class Peer:
         listener_of: Callable[[Wish], Listener],
         allowed: Callable[[Listener], float | None],
         in_thread: InThread,
+        metrics: ServerMetrics,
         gone: Callable[[Peer], None],
     ) -> None:
-        self.id = secrets.token_urlsafe(18)
+        self.id, self.name = secrets.token_urlsafe(18), secrets.token_hex(4)
         self.wish: Wish | None = None
         self.session: LiveSession | None = None
         self._loop = asyncio.get_running_loop()
         self.screen = ListenerTrack(self._loop)
         self.panel = Panel(1)
         self._settings, self._listener_of, self._allowed = settings, listener_of, allowed
-        self._in_thread, self._gone = in_thread, gone
+        self._in_thread, self._metrics, self._gone = in_thread, metrics, gone
+        self._meter: SessionMeter | None = None
         servers = [RTCIceServer(**each) for each in ice_servers(settings.ice_servers, settings.turn)]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._feed = PeerFeed()
@@ -208,6 +216,8 @@ class Peer:
             record=panel.record,
         )
         self._listener, self.panel = listener, panel
+        fresh = partial(panel.fresh_reactions, self.session, listener.generator)
+        self._meter = SessionMeter(self._metrics, self.session, fresh)
         if self._portrait is not None:
             self.session.set_portrait(self._portrait)
         self._feed.source = source
@@ -220,6 +230,8 @@ class Peer:
         self._feed.source = None
         if self.session is not None:
             self.session.close()
+        if self._meter is not None:
+            self._meter.read()
 
     # Connection
 
@@ -275,6 +287,8 @@ class Peer:
         while (reason := self._reason_to_end()) is None:
             self._send(self.report())
             self._events.clear()
+            if self._meter is not None:
+                self._meter.read()
             await asyncio.sleep(PANEL_S)
         self._spawn(self.close(reason))
 
@@ -297,6 +311,7 @@ class Peer:
         stats = session.stats
         return {
             "type": "panel",
+            "digital_source_type": SOURCE_TYPE,
             "figures": self.panel.figures(session, listener.generator),
             "events": [*self._events],
             "algorithmic_ms": session.algorithmic_delay_ms,
@@ -305,6 +320,7 @@ class Peer:
             "emitted": stats.emitted,
             "waiting_ms": {queue.name: queue.waiting_ms for queue in stats.queues if queue.name != "viewer"},
             "cost_ms": stats.cost_ms,
+            "unfed_ms": (time.perf_counter_ns() - self._feed.fed_at) / NS_PER_MS,
             "unsent": self.screen.dropped,
             "unread": 0 if self._feed.source is None else self._feed.source.dropped,
         }
@@ -318,6 +334,10 @@ class Peer:
         except Exception as error:  # aiortc, of a connection that was never more than half made
             log.info("A connection could not be closed: %s", error)
         self.screen.stop()
+        if self.wish is not None and self.session is not None:  # else they were not let in
+            stats, seconds = self.session.stats, round(time.monotonic() - self._begun, 1)
+            counts = {"seconds": seconds, "frames": stats.emitted, "missed": stats.missed}
+            tell("session.ended", self.name, reason=reason or "The visitor has left.", **counts)
         self._gone(self)
         for task in self._tasks:
             task.cancel()

@@ -211,7 +211,7 @@ def test_what_cannot_be_served_is_refused(scene: Scene, tmp_path: Path) -> None:
     assert "Give --turn turn:me.example with --turn-secret FILE" in scene.refuse("--ice-server", "turn:me.example")
 
 
-@pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn"])
+@pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn", "prometheus_client"])
 def test_a_missing_package_is_named_with_what_installs_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:

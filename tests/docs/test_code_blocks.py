@@ -13,10 +13,11 @@ from unittest.mock import Mock, create_autospec
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from support.fakes import ONE_FACE, fake_listener
 from support.media.clips import PictureTrack, greys, write_tracks
 from support.media.noted import NotedFaces, write_noted
-from support.places import ROOT, python_blocks
+from support.places import MEDIA, ROOT, python_blocks
 
 from pflx.engines.gpu.device import Device
 from pflx.runtime import EngineSettings, Listener, ListenerFrame, LiveSettings, open_speaker
@@ -31,6 +32,7 @@ RUN_HERE = {
     "datasets.md": 1,
     "features.md": 1,
     "gpu.md": 2,
+    "honest_use.md": 1,
     "inputs.md": 1,
     "live.md": 1,
     "warp.md": 1,
@@ -70,6 +72,15 @@ def test_a_clip_is_read_as_the_page_on_inputs_does(
         "0.0 (25, 96, 96, 3) (16000,)",
         "1.0 (25, 96, 96, 3) (16000,)",
     ]
+
+
+def test_a_picture_is_marked_as_the_page_on_honest_use_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tracks(tmp_path / "speaker.mp4", PictureTrack(greys(30, (48, 96))))
+    shutil.copy(MEDIA / "portrait_astronaut_256.png", tmp_path / "me.png")
+    found = ran(blocks("honest_use.md")[0], {})
+    assert "compositeWithTrainedAlgorithmicMedia" in Image.open(tmp_path / "listener.webp").info["xmp"].decode()
+    np.testing.assert_array_equal(found["frame"].image[8, 24:28].max(axis=1) < 120, True)  # the label's ground
 
 
 def test_a_clip_is_cropped_as_the_page_on_cropping_does(
