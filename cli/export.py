@@ -168,6 +168,9 @@ def export(
     use_past_frames: Annotated[
         bool, typer.Option("--use-past-frames", help="perfrdiff reads its last reaction, as it was trained to.")
     ] = False,
+    persons: Annotated[
+        bool, typer.Option("--persons", help="perfrdiff can have the weights of persons: a graph more, for --person.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
 ) -> None:
     """Export checkpoints to a bundle, checked against PyTorch graph by graph and end to end.
@@ -189,8 +192,8 @@ def export(
         writes={"--output": output},
     )
     cut = PflInfo(mode=pfl.value, window=256, padding=20, square_pixels=not stored_pixels)
-    chosen = (window, history, mfcc_range, policy)
-    if sources.are_builtin and not use_past_frames and all(choice is None for choice in chosen):
+    chosen = (window, history, mfcc_range, policy, use_past_frames or None, persons or None)
+    if sources.are_builtin and all(choice is None for choice in chosen):
         face = None if mean_face is None else read_mean_face(mean_face)
         builtin = BuiltinOptions(precision=precision.value, size=size, pfl=cut, mean_face=face)
         with progress_bar() as report:
@@ -208,7 +211,9 @@ def export(
         engine=_BACKENDS[engine],
         policy=read_policy(policy) if policy else None,
     )
-    settings = ExportSettings(window=window, history=history, mfcc_range=mfcc_range, use_past_frames=use_past_frames)
+    settings = ExportSettings(
+        window=window, history=history, mfcc_range=mfcc_range, use_past_frames=use_past_frames, persons=persons
+    )
     with progress_bar() as report:
         report("reading weights", 0, None)
         components = sources.read(settings)

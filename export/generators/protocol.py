@@ -79,6 +79,7 @@ class ExportSettings:
         mfcc_range: smallest and largest MFCC of the training data, which scale to 0 and 1.
         use_past_frames: whether the last reaction is read, too.
         history: frames that a generator with a growing history looks back on; 0 for all.
+        persons: whether it takes persons: a graph more, as large as the denoiser.
 
     Raises:
         ComponentError: a value that no generator can work with.
@@ -88,6 +89,7 @@ class ExportSettings:
     mfcc_range: tuple[float, float] | None = None
     use_past_frames: bool = False
     history: int | None = None
+    persons: bool = False
 
     def __post_init__(self) -> None:
         if self.history is not None and self.history < 0:

@@ -13,7 +13,7 @@ from pflx.export.models import belfusion, perfrdiff, perfrdiff_v1, posnet, react
 from pflx.export.models.belfusion import BeLFusion, BeLFusionWindow, EmotionVAE, SkipMLP
 from pflx.export.models.keys import Keys, Weights, check_strictly, load_strictly, public_shapes
 from pflx.export.models.perfrdiff import EmotionRegressor, PerFRDiff, PerFRDiffRender
-from pflx.export.models.perfrdiff_deploy import PerFRDiffCondition, PerFRDiffDenoise
+from pflx.export.models.perfrdiff_deploy import PerFRDiffCondition, PerFRDiffDenoise, PerFRDiffPersonal
 from pflx.export.models.perfrdiff_person import PersonEncoder
 from pflx.export.models.perfrdiff_v1 import PerFRDiffV1
 from pflx.export.models.pirender import PIRender
@@ -32,6 +32,7 @@ __all__ = [
     "PerFRDiff",
     "PerFRDiffCondition",
     "PerFRDiffDenoise",
+    "PerFRDiffPersonal",
     "PerFRDiffRender",
     "PerFRDiffV1",
     "PersonEncoder",

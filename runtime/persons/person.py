@@ -38,7 +38,7 @@ class PersonMissingError(PersonError, FileNotFoundError):
     """There is no such file."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Person:
     """One listener's weights, and where they came from.
 
@@ -71,6 +71,10 @@ class Person:
     source: str
     created: str
     pflx: str = pflx.__version__
+
+    def __str__(self) -> str:
+        """Write `Ada, SHA-256 0123…`: by that, what was made with it is known again."""
+        return f"{self.name}, SHA-256 {self.sha256}"
 
     def __post_init__(self) -> None:
         """Refuse what is no person."""
