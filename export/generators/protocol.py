@@ -48,6 +48,11 @@ class GeneratorParts(Protocol):
         """Its graphs."""
         ...
 
+    @property
+    def generic(self) -> Mapping[str, Tensor]:
+        """Weights in whose place a person's come, by their keys in a checkpoint; none of one that takes no persons."""
+        ...
+
     def modules(self) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported: eval mode, float32, takes and gives what the recipe says."""
         ...

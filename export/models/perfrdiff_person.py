@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from pflx.export.errors import InputError
 from pflx.export.models.layers import sinusoid
 from pflx.export.models.perfrdiff import COEFFICIENTS, DIM, FEED_FORWARD
+from pflx.runtime.persons.person import MOST_FRAMES
 
-MOST_FRAMES = 999
-"""The published table of positions has 1000 rows, and one is for the token that becomes the style."""
 _N_HEADS, _N_LAYERS = 4, 4
 
 
