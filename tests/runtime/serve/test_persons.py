@@ -10,7 +10,7 @@ from support.live.live_sessions import watchdog  # noqa: F401
 from support.persons.tiny_bundle import made_up_person, personal_bundle
 from support.serve.chromium import wait_for
 from support.serve.scene import PORTRAIT, Scene, play
-from support.serve.serve_client import WISH, loopback_only, until  # noqa: F401
+from support.serve.serve_client import PORTRAITS, WISH, loopback_only  # noqa: F401
 from support.serve.serve_listener import nodding_listener
 from support.serve.window import IS_LIVE, Server, Window
 
@@ -20,6 +20,13 @@ from pflx.runtime.serve.lobby import Lobby
 from pflx.runtime.serve.peer import Peer
 from pflx.runtime.speaker.extractors import LANDMARKS
 
+_CHOOSE_FIRST = """
+{
+  const dial = document.getElementById('person');
+  dial.value = '1';
+  dial.dispatchEvent(new Event('change'));
+}
+"""
 ADA, BOB = made_up_person(1, "Ada"), made_up_person(2, "Bob <b>")
 
 
@@ -66,9 +73,9 @@ def test_a_session_is_of_the_person_that_the_visitor_chose(listener: Listener) -
 
 def test_a_person_of_no_listener_is_told_before_anybody_comes(listener: Listener) -> None:
     stranger = made_up_person(3, "Eve", denoiser="ab" * 32)
-    pictures = {"one": nodding_listener(PORTRAIT)}
+    listeners = {"tiny": listener, "nodding": nodding_listener(PORTRAIT)}
     with pytest.raises(PersonError, match="Eve was made for the denoiser of SHA-256 abababababab"):
-        Lobby({"tiny": listener, **pictures}, {}, ServeSettings(), [ADA, stranger])
+        Lobby(listeners, PORTRAITS, ServeSettings(), [ADA, stranger])
 
 
 def test_the_page_offers_persons_and_keeps_the_choice_in_the_address(window: Window, bundle: Path) -> None:
@@ -83,9 +90,7 @@ def test_the_page_offers_persons_and_keeps_the_choice_in_the_address(window: Win
             page.until(IS_LIVE)
             (peer,) = server.lobby.peers.values()
             assert person_of(peer) == BOB.sha256
-            page.run(
-                "{ const d = document.getElementById('person'); d.value = '1'; d.dispatchEvent(new Event('change')); }"
-            )
+            page.run(_CHOOSE_FIRST)
             wait_for(lambda: peer.wish is not None and peer.wish.person == 1)
             assert person_of(peer) == ADA.sha256
             assert page.run("location.hash") == "#person=Ada"
