@@ -8,6 +8,7 @@ from copy import copy
 import numpy as np
 
 from pflx.engines import Array, BundleError, Engine, GeneratorInfo, TensorSpec
+from pflx.engines.bundle.manifest import PERSONAL_ROLE
 from pflx.engines.gpu.placement import concatenate, kept
 from pflx.engines.graphs.protocol import placed, run_loop
 from pflx.runtime.generators.diffusion import N_STEPS, Solver, check_sampler, updates
@@ -62,7 +63,7 @@ class PerFRDiffGenerator:
         self.hop = self.lead = self.opening = info.hop
         self.steps = (n_steps, *(fewer for fewer in _FEWER if fewer < n_steps))
         self._condition, self._denoise = engines["condition"], engines["denoise"]
-        self._personal, self._emotion = engines.get("personal"), engines.get("emotion")
+        self._personal, self._emotion = engines.get(PERSONAL_ROLE), engines.get("emotion")
         self.person, self._own = "", dict[str, Array]()
         self.reads_itself = "past" in self._condition.inputs
         self._low, self._high = _mfcc_bounds(info)
