@@ -168,6 +168,8 @@ def load_generator(
         if part in files:
             raise ComponentError(f"{files[part].path} and {path} both hold {part}. Leave one of the two out.")
         files[part] = checkpoint
+    if person and settings.persons:
+        raise ComponentError(f"A bundle takes persons, or it is {person}'s alone. Leave out --persons, or --person.")
     own_weights = None if person is None else _fold(person, files)
     family = _family_of(files)
     _check_settings(family, settings)

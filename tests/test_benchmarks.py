@@ -46,9 +46,9 @@ def test_a_full_split_is_evaluated_figure_by_figure(tmp_path: Path) -> None:
 
 def test_a_hypernetwork_is_made_up_as_its_training_code_saves_it(tmp_path: Path) -> None:
     path = tmp_path / "modifier.pth"
-    code = f"import person, pathlib; person.WIDTH = 2; print(person.hypernetwork(pathlib.Path('{path}')))"
+    code = f"import adding, pathlib; adding.WIDTH = 2; print(adding.hypernetwork(pathlib.Path('{path}')))"
     numbers = 3 * (29696 + 2 * 524288) + 2 * 512 + 2 * 2 + 4
-    assert int(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks"))) == numbers
+    assert int(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks/persons"))) == numbers
     reader, read = read_in_parts(path, "perfrdiff_modifier")
     assert Hypernetwork(reader).layout == "render"
     assert "optimizer" in " ".join(read.notes)

@@ -69,6 +69,12 @@ class PerFRDiffParts:
             made.append(personal_recipe(use_past_frames=self._use_past_frames))
         return made if self._emotion is None else [*made, EMOTION_RECIPE]
 
+    @property
+    def generic(self) -> Mapping[str, Tensor]:
+        """Weights in whose place a person's come; see `GeneratorParts`."""
+        weights = self._network.state_dict() if self._persons else {}
+        return {key: value for key, value in weights.items() if key in PerFRDiffPersonal.EDITED}
+
     def modules(self) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported."""
         past = self._use_past_frames

@@ -18,6 +18,7 @@ from pflx.export import StateDictError, WrongComponentError, detect_component, l
 from pflx.export.checkpoints import generator_part, read_generator
 from pflx.export.models import PerFRDiff, PerFRDiffRender, load_model
 from pflx.export.models.layers import sinusoid
+from pflx.export.persons.denoiser import denoiser_of
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +91,20 @@ def test_asked_for_as_the_other_it_is_told_what_it_is(checkpoint: Path) -> None:
 
 def test_exported_it_is_a_bundle_that_knows_its_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "me.pflx"
-    outcome = pflx("export", "--generator", checkpoint, "--mean-face", "zero", "-o", path)
+    outcome = pflx("export", "--generator", checkpoint, "--mean-face", "zero", "--persons", "-o", path)
     assert outcome.code == 0, outcome.err
-    manifest = Bundle.open(path).manifest
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
     assert manifest.generator.name == "perfrdiff"
+    assert "perfrdiff_personal" in manifest.graphs
     source = manifest.provenance[0]
     assert (source.slot, source.sha256) == ("generator", hashlib.sha256(checkpoint.read_bytes()).hexdigest())
     assert "PerFRDiffRender" in source.note
+    denoiser, weights = denoiser_of(bundle), denoiser_weights("render")
+    assert denoiser.sha256 == source.sha256
+    head = torch.cat([denoiser.weights[f"to_3dmm_{part}.weight"] for part in ("expr", "pos")])
+    assert torch.equal(head, torch.from_numpy(weights["to_3dmm_feat.weight"]))
+    for layer in ("linear1", "linear2"):
+        key = f"decoder.layers.6.{layer}.weight"
+        assert torch.equal(denoiser.weights[key], torch.from_numpy(weights[key]))
+    assert len(denoiser.weights) == 4

@@ -311,3 +311,5 @@ def test_a_person_of_another_denoiser_is_not_folded(
         load_generator([other], ExportSettings(), tmp_path / "a.person")
     alone = refusal("export", "--person", tmp_path / "a.person", "-o", tmp_path / "me.pflx")
     assert "Give its checkpoint with --generator, too." in alone
+    with pytest.raises(ComponentError, match="Leave out --persons, or --person"):
+        load_generator([files["denoiser"]], ExportSettings(persons=True), tmp_path / "a.person")

@@ -2,7 +2,7 @@
 
 Linux only: it reads /proc. Its files, 18 GB while they are written and 9 GB after, are deleted at the end.
 
-    python benchmarks/person.py [--work DIR] [--threads 2]
+    python benchmarks/persons/adding.py [--work DIR] [--threads 2]
 
 The hypernetwork has PerFRDiffRender's layers, seeded numbers, and an optimiser's buffer for each of them, as the
 published training code saves them. It is read twice: first from the disk, then as far as the system still has it in
@@ -22,14 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import report
 import torch
-from memory import peak_mb
 
 from pflx.engines import Bundle
 from pflx.export import untrained
 from pflx.export.persons.hypernetwork import LAYOUTS
 from pflx.runtime.persons import read_person
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import report
+from memory import peak_mb
 
 WIDTH = 1024
 BLOCK = 1 << 24
@@ -134,11 +137,11 @@ def main() -> None:
         work = args.work or Path(folder)
         work.mkdir(exist_ok=True)
         content = {
-            "command": f"python benchmarks/person.py --threads {args.threads}",
+            "command": f"python benchmarks/persons/adding.py --threads {args.threads}",
             "machine": environment,
-            "adding_a_person": adding(work, args.threads),
+            **adding(work, args.threads),
         }
-    report.write("person", content)
+    report.write("persons_adding", content)
 
 
 if __name__ == "__main__":
