@@ -192,7 +192,8 @@ def without(name: str) -> dict[str, Array]:
 def test_a_person_of_another_denoiser_or_of_other_weights_is_refused(
     listener: Listener, person: Person, said: str
 ) -> None:
-    for act in (listener.persons.check, listener.persons.generator, lambda one: listener.stream(person=one, speaker=KNOWN)):
+    asked = listener.persons.check, listener.persons.generator, lambda one: listener.stream(speaker=KNOWN, person=one)
+    for act in asked:
         with pytest.raises(PersonError, match=re.escape(said)) as caught:
             act(person)
         assert "pflx person" in str(caught.value)
