@@ -22,7 +22,7 @@ from pflx.engines import OutputError
 if TYPE_CHECKING:
     from socket import socket as Socket
 
-    from pflx.runtime import Listener
+    from pflx.runtime import Listener, Person
     from pflx.runtime.frames.arrays import UInt8Array
     from pflx.runtime.serve import ServeSettings
 
@@ -40,6 +40,10 @@ _Portraits = Annotated[
         "-p",
         help="Picture of the listener, or several to choose from; visitors may send theirs. [that of `pflx demo`]",
     ),
+]
+_Persons = Annotated[
+    list[Path] | None,
+    typer.Option("--person", metavar="FILE", help="Of `pflx person`, or several: visitors choose one, or nobody."),
 ]
 _Host = Annotated[str, typer.Option(help="Address to listen at; anything but loopback needs a token.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
@@ -68,6 +72,7 @@ _Playout = Annotated[float, typer.Option(min=0, max=1000, help="Time to work in,
 def serve(
     bundles: _Bundles = None,
     portrait: _Portraits = None,
+    person: _Persons = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token: _Token = None,
@@ -89,7 +94,7 @@ def serve(
     operation: OperationOptions,
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
-    from pflx.runtime import Listener, SpeakerSettings
+    from pflx.runtime import Listener, SpeakerSettings, read_person
     from pflx.runtime.builtin import DEMO, builtin_path
     from pflx.runtime.rendering.portrait import load_picture
     from pflx.runtime.serve import ServeSettings, require_server
@@ -119,6 +124,7 @@ def serve(
     if in_json:
         log_json(sys.stdout)
     paths = portrait or [DEMO / "portrait.png"]
+    persons = [*map(read_person, person or [])]
     pictures = {name: load_picture(path) for name, path in _named(paths)}
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
@@ -135,12 +141,15 @@ def serve(
             )
             listeners[name] = opened.enter_context(listener)
             print_untrained(listener.manifest)
-        run_within(settings.udp_ports, _serve(listeners, pictures, settings, socket, certificate, key, in_json))
+        run_within(
+            settings.udp_ports, _serve(listeners, pictures, persons, settings, socket, certificate, key, in_json)
+        )
 
 
 async def _serve(
     listeners: Mapping[str, Listener],
     portraits: Mapping[str, UInt8Array],
+    persons: Sequence[Person],
     settings: ServeSettings,
     socket: Socket,
     certificate: Path | None,
@@ -152,7 +161,7 @@ async def _serve(
     from pflx.runtime.serve.operation.journal import tell
 
     port: int = socket.getsockname()[1]
-    lobby = Lobby(listeners, portraits, settings)
+    lobby = Lobby(listeners, portraits, settings, persons)
     drain = lobby.drain if settings.drain_s else None
     server = make_server(make_app(lobby, port), drain=drain, certificate=certificate, key=key)
     greeting = _greeting(settings, port)

@@ -33,6 +33,7 @@ EXAMPLES = {
     "build": "me.pflx",
     "inspect": "me.pflx",
     "push": "me.pflx ORG/NAME --license mit",
+    "person": "me.pflx --clip me.mp4 --person-encoder encoder.pth --modifier modifier.pth -o me.person",
     "run": "speaker.mp4 -p me.png",
     "batch": "clips -o reactions",
     "collect": "reactions -o pred.npz",
@@ -53,7 +54,7 @@ EXAMPLES = {
 }
 """What may stand behind each verb: the shortest that does something."""
 
-_READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion"}
+_READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion", "coefficients"}
 """Options of words that may also be files."""
 
 

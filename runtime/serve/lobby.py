@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.media.sinks import NullSink
+from pflx.runtime.persons import Person, PersonError
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.renderers import shown_portrait
 from pflx.runtime.serve.errors import ServeError
@@ -76,6 +77,7 @@ class Lobby:
         portraits: to choose from, by the name that the page shows, uint8 [H, W, 3] RGB. The first is the one that the
             listeners were opened with.
         settings: of the server.
+        persons: whose weights listeners may have, each of those that it was made for.
 
     Attributes:
         settings: see above.
@@ -84,11 +86,16 @@ class Lobby:
 
     Raises:
         ServeError: there is no listener, or no portrait.
+        PersonError: no listener takes a person.
         PortraitError: a listener can do nothing with a portrait.
     """
 
     def __init__(
-        self, listeners: Mapping[str, Listener], portraits: Mapping[str, UInt8Array], settings: ServeSettings
+        self,
+        listeners: Mapping[str, Listener],
+        portraits: Mapping[str, UInt8Array],
+        settings: ServeSettings,
+        persons: Sequence[Person] = (),
     ) -> None:
         if not listeners or not portraits:
             raise ServeError("There is no bundle or no portrait to serve: pflx serve me.pflx --portrait me.png")
@@ -98,6 +105,7 @@ class Lobby:
         self._warming: asyncio.Task[None] | None = None
         self._is_warm = self._is_draining = False
         self._names, self._listeners = list(listeners), list(listeners.values())
+        self._persons = _taken_by(self._listeners, persons)
         self._portrait_names, self._portraits = list(portraits), list(portraits.values())
         self._mesh = FaceMesh()  # the listeners' own are in use by their sessions
         self._stills = [[self._first_cut(*each, n) for each in portraits.items()] for n in range(len(self._listeners))]
@@ -108,10 +116,16 @@ class Lobby:
         """What a page offers to choose from."""
         settings = self.settings
         return {
-            "listeners": [_described(*each) for each in zip(self._names, self._listeners, strict=True)],
+            "listeners": [_described(*each) for each in zip(self._names, self._listeners, self._persons, strict=True)],
             "portraits": self._portrait_names,
             "limits": {"samples": settings.max_samples, "playout_ms": MAX_PLAYOUT_MS},
-            "wish": {"listener": 0, "samples": 1, "lookahead": settings.lookahead, "playout_ms": settings.playout_ms},
+            "wish": {
+                "listener": 0,
+                "samples": 1,
+                "lookahead": settings.lookahead,
+                "playout_ms": settings.playout_ms,
+                "person": 0,
+            },
         }
 
     async def admit(self, sdp: str, wish: Wish, replaces: str | None = None) -> tuple[Peer, str]:
@@ -270,6 +284,7 @@ class Lobby:
         peer = Peer(
             self.settings,
             listener_of=lambda wish: self._listeners[wish.listener],
+            person_of=lambda wish: self._persons[wish.listener][wish.person - 1] if wish.person else None,
             allowed=self._allowed,
             in_thread=self.in_thread,
             metrics=self.metrics,
@@ -305,6 +320,8 @@ class Lobby:
         self._check_listener(wish.listener)
         if wish.samples > self.settings.max_samples:
             raise WishError(f"At most {self.settings.max_samples} listeners are shown side by side.")
+        if wish.person > len(self._persons[wish.listener]):
+            raise WishError("There is no such person.")
 
     def _allowed(self, listener: Listener) -> float | None:
         """What is left to a listener of the time that all of them may take: they share the machine.
@@ -345,6 +362,27 @@ def _rehearse(listener: Listener) -> None:
     listener.live(PushSource(listener.sample_rate_hz, name="Nobody"), NullSink()).close()
 
 
+def _taken_by(listeners: Sequence[Listener], persons: Sequence[Person]) -> list[list[Person]]:
+    """For each listener the persons that it takes.
+
+    Raises:
+        PersonError: none takes one of them.
+    """
+    taken: list[list[Person]] = [[] for _ in listeners]
+    for person in persons:
+        refusals = []
+        for listener, its in zip(listeners, taken, strict=True):
+            try:
+                listener.persons.check(person)
+            except PersonError as error:
+                refusals.append(error)
+            else:
+                its.append(person)
+        if len(refusals) == len(listeners):
+            raise refusals[0]
+    return taken
+
+
 @contextmanager
 def _told_as_busy() -> Iterator[None]:
     try:
@@ -353,7 +391,7 @@ def _told_as_busy() -> Iterator[None]:
         raise BusyError(error) from error
 
 
-def _described(name: str, listener: Listener) -> dict[str, Any]:
+def _described(name: str, listener: Listener, persons: Sequence[Person]) -> dict[str, Any]:
     manifest = listener.manifest
     return {
         "name": name,
@@ -362,4 +400,5 @@ def _described(name: str, listener: Listener) -> dict[str, Any]:
         "size": manifest.renderer.size,
         "untrained": manifest.untrained is not None,
         "lookahead": listener.chain.renderer.radius,
+        "persons": [person.name for person in persons],
     }

@@ -28,6 +28,7 @@ from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
 from pflx.runtime.media.mark import SOURCE_TYPE
+from pflx.runtime.persons import Person
 from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.guard import RateLimit
 from pflx.runtime.serve.network.ice import ice_servers
@@ -65,12 +66,14 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         samples: listeners side by side.
         lookahead: coefficient frames to wait for, 0…13.
         playout_ms: time to work in, on top of what the algorithm costs.
+        person: whose weights the listener has: place among those that it takes, from 1 on; 0 is nobody.
     """
 
     listener: Annotated[int, Meta(ge=0)]
     samples: Annotated[int, Meta(ge=1)]
     lookahead: Annotated[int, Meta(ge=0, le=13)]
     playout_ms: Annotated[float, Meta(ge=0, le=MAX_PLAYOUT_MS)]
+    person: Annotated[int, Meta(ge=0)] = 0
 
 
 class Peer:
@@ -81,6 +84,7 @@ class Peer:
     Args:
         settings: of the server.
         listener_of: the listener that a wish names.
+        person_of: the person that it names.
         allowed: share of its time that a listener may be busy with all its sessions; None for any.
         in_thread: runs something that takes long beside the event loop.
         metrics: of the server.
@@ -100,6 +104,7 @@ class Peer:
         settings: ServeSettings,
         *,
         listener_of: Callable[[Wish], Listener],
+        person_of: Callable[[Wish], Person | None],
         allowed: Callable[[Listener], float | None],
         in_thread: InThread,
         metrics: ServerMetrics,
@@ -111,7 +116,8 @@ class Peer:
         self._loop = asyncio.get_running_loop()
         self.screen = ListenerTrack(self._loop)
         self.panel = Panel(1)
-        self._settings, self._listener_of, self._allowed = settings, listener_of, allowed
+        self._settings, self._allowed = settings, allowed
+        self._listener_of, self._person_of = listener_of, person_of
         self._in_thread, self._metrics, self._gone = in_thread, metrics, gone
         self._meter: SessionMeter | None = None
         servers = [RTCIceServer(**each) for each in ice_servers(settings.ice_servers, settings.turn)]
@@ -213,6 +219,7 @@ class Peer:
             LiveSettings(playout_ms=wish.playout_ms, lookahead=wish.lookahead, max_load=self._allowed(listener)),
             samples=wish.samples,
             seed=any_seed(self._settings.seed),
+            person=self._person_of(wish),
             record=panel.record,
         )
         self._listener, self.panel = listener, panel

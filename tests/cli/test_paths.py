@@ -23,12 +23,18 @@ READS = {
     "build": ("BUNDLE",),
     "inspect": ("BUNDLE",),
     "push": ("BUNDLE",),
-    "live": ("BUNDLE", "--portrait", "--speaker", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
+    "live": (
+        *("BUNDLE", "--portrait", "--speaker", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
+        "--person",
+    ),
     "serve": (
         *("BUNDLES", "--portrait", "--certificate", "--key", "--speaker-emotion"),
-        *("--turn-secret", "--turn-password"),
+        *("--turn-secret", "--turn-password", "--person"),
     ),
-    "run": ("SPEAKER", "--portrait", "--bundle", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
+    "run": (
+        *("SPEAKER", "--portrait", "--bundle", "--foresight", "--speaker-coefficients", "--speaker-emotion"),
+        "--person",
+    ),
     "batch": (
         "CLIPS",
         "--react",
@@ -36,6 +42,7 @@ READS = {
         "--bundle",
         "--speaker-coefficients",
         "--speaker-emotion",
+        "--person",
     ),
     "collect": ("FOLDER",),
     "export": ("--generator", "--posnet", "--renderer", "--mean-face", "--policy"),
@@ -50,7 +57,10 @@ READS = {
         "--real",
         "--vbench",
     ),
-    "bench-latency": ("BUNDLE", "--portrait", "--speaker", "--compare", "--speaker-coefficients", "--speaker-emotion"),
+    "bench-latency": (
+        *("BUNDLE", "--portrait", "--speaker", "--compare", "--speaker-coefficients", "--speaker-emotion"),
+        "--person",
+    ),
     "calibrate record": ("BUNDLE", "--speaker", "--portrait", "--speaker-coefficients", "--speaker-emotion"),
     "calibrate fp16": ("BUNDLE", "--feeds"),
     "calibrate bf16": ("BUNDLE", "--feeds"),

@@ -210,6 +210,7 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         steps=steps,
         solver=None if steps is None else plan.options.solver or "ddim",
         history=_history(plan, manifest),
+        person=None if plan.options.person is None else plan.options.person.name,
         sample_rate_hz=manifest.sample_rate_hz,
         extractors={
             need: source_name(named[need]) if need in named else STUB_EXTRACTOR

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,7 +19,7 @@ from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamT
 from PIL import Image
 from support.fakes import SIZE, fake_listener, frames_of, portrait_of
 
-from pflx.runtime import Listener
+from pflx.runtime import Listener, Person
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.serve.app import make_app
 from pflx.runtime.serve.guard import Guard
@@ -192,11 +192,12 @@ async def serving(
     *listeners: Listener,
     settings: ServeSettings | None = None,
     portraits: Mapping[str, UInt8Array] = PORTRAITS,
+    persons: Sequence[Person] = (),
     **limits: Any,
 ) -> AsyncIterator[tuple[Browser, Lobby]]:
     """A server without a network, and what a page would ask it with."""
     named = {f"fake-{number}": listener for number, listener in enumerate(listeners or (fake_listener(),))}
-    lobby = Lobby(named, portraits, settings or ServeSettings(port=PORT))
+    lobby = Lobby(named, portraits, settings or ServeSettings(port=PORT), persons)
     try:
         yield Browser(make_app(lobby, PORT, **limits)), lobby
     finally:
