@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pflx.cli.support.cluster import ClusterOptions
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.network import NetworkOptions
 from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, Size, fetched, grouped
-from pflx.cli.support.signals import ended_by
+from pflx.cli.support.signals import asked_to_end, ended_by
 from pflx.engines import OutputError
 
 if TYPE_CHECKING:
     from socket import socket as Socket
 
     from pflx.runtime import Listener
+    from pflx.runtime.cluster.site import SiteSettings
     from pflx.runtime.frames.arrays import UInt8Array
     from pflx.runtime.serve import ServeSettings
+    from pflx.runtime.serve.settings import ServedListener
 
 _Bundles = Annotated[
     list[Path] | None,
@@ -62,6 +65,9 @@ _Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for 
 _Playout = Annotated[float, typer.Option(min=0, max=1000, help="Time to work in, at first.")]
 
 
+_DRAINING = "Nobody new is let in; it ends when the last visitor has left, or after --drain. Once more ends it at once."
+
+
 @grouped
 def serve(
     bundles: _Bundles = None,
@@ -83,12 +89,13 @@ def serve(
     *,
     engines: EngineOptions,
     network: NetworkOptions,
+    cluster: ClusterOptions,
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
-    from pflx.runtime import Listener, SpeakerSettings
     from pflx.runtime.builtin import DEMO, builtin_path
     from pflx.runtime.rendering.portrait import load_picture
     from pflx.runtime.serve import ServeSettings, require_server
+    from pflx.runtime.serve.settings import ServedListener
 
     _check_certificate(certificate, key)
     settings = ServeSettings(
@@ -105,27 +112,68 @@ def serve(
         seed=seed,
         **network.settings(),
     )
+    site = cluster.settings(engines.device)
     require_server()
+    paths = portrait or [DEMO / "portrait.png"]
+    pictures = {name: load_picture(path) for name, path in _named(paths)}
+    listeners = {
+        name: ServedListener(
+            str(bundle.absolute()) if bundles else None,  # every process has the one that comes with pflx
+            next(iter(pictures.values())) if site else paths[0],
+            device=engines.device,
+            engines=engines.settings(),
+            size=size,
+            lookahead=lookahead,
+            extractors=_extractors(bundle, speaker_emotion),
+        )
+        for name, bundle in _named(bundles or [builtin_path()])
+    }
+    if site is None:
+        _serve_here(listeners, pictures, settings, certificate, key)
+    else:
+        _serve_from_cluster(listeners, pictures, settings, site, cluster.ray or "")
+
+
+def _serve_here(
+    served: Mapping[str, ServedListener],
+    portraits: Mapping[str, UInt8Array],
+    settings: ServeSettings,
+    certificate: Path | None,
+    key: Path | None,
+) -> None:
     from pflx.runtime.serve.app import listen
     from pflx.runtime.serve.network.ports import run_within
 
-    paths = portrait or [DEMO / "portrait.png"]
-    pictures = {name: load_picture(path) for name, path in _named(paths)}
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
-        for name, bundle in _named(bundles or [builtin_path()]):
-            listener = Listener.open(
-                bundle,
-                paths[0],
-                device=engines.device,
-                engines=engines.settings(),
-                size=size,
-                lookahead=lookahead,
-                speaker=SpeakerSettings(extractors=_extractors(bundle, speaker_emotion)),
-            )
-            listeners[name] = opened.enter_context(listener)
-            print_untrained(listener.manifest)
-        run_within(settings.udp_ports, _serve(listeners, pictures, settings, socket, certificate, key))
+        for name, each in served.items():
+            listeners[name] = opened.enter_context(each.open())
+            print_untrained(listeners[name].manifest)
+        run_within(settings.udp_ports, _serve(listeners, portraits, settings, socket, certificate, key))
+
+
+def _serve_from_cluster(
+    served: Mapping[str, ServedListener],
+    portraits: Mapping[str, UInt8Array],
+    settings: ServeSettings,
+    how: SiteSettings,
+    address: str,
+) -> None:
+    from pflx.engines import Bundle
+    from pflx.runtime.builtin import builtin_path
+    from pflx.runtime.cluster.site import Site, running
+
+    site = Site(served, portraits, settings, how)
+    with running(site, address) as begun:
+        for each in served.values():
+            print_untrained(Bundle.open(each.bundle or builtin_path(), verify=False).manifest)
+        for line in _greeting(settings, settings.port):
+            print_line(line)
+        with asked_to_end(_DRAINING) as asked:
+            if not begun.wait(asked):
+                print_line("Another site was begun in the place of this one, which ends when its visitors leave.")
+                return
+            begun.end()
 
 
 async def _serve(

@@ -18,5 +18,5 @@ def require_server() -> None:
     Raises:
         BackendMissingError: it is not.
     """
-    for module in ("starlette", "uvicorn", "aiortc"):
+    for module in ("starlette", "uvicorn", "websockets", "aiortc"):
         import_backend(module, INSTALL)

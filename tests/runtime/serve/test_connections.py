@@ -24,7 +24,7 @@ HEAD = "GET /slow HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Of a server that waits 0.3 s for the head of a request, and whose answer takes 0.6 s."""
-    monkeypatch.setattr("pflx.runtime.serve.connections.HEAD_S", 0.3)
+    monkeypatch.setattr("pflx.runtime.serve.network.connections.HEAD_S", 0.3)
 
     async def slow(_: Request) -> Response:
         await asyncio.sleep(0.6)
