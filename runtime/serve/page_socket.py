@@ -112,8 +112,9 @@ class PageSocket:
             for side in sides:
                 side.cancel()
             await asyncio.gather(*sides, return_exceptions=True)
-            if self._peer is not None:
-                await self._peer.close()
+            async with self._answering:  # what was asked last may have been for a place
+                if self._peer is not None:
+                    await self._peer.close()
 
     def say(self, message: Mapping[str, Any] | None) -> None:
         """Send something, without waiting; None closes the socket after all that was said before."""

@@ -128,7 +128,7 @@ class Peer:
         self._n_events = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
-        self._begun = time.monotonic()
+        self._waits_since: float | None = time.monotonic()
         self.spawn(self._watch())
 
     @property
@@ -139,7 +139,8 @@ class Peer:
     @property
     def absent_s(self) -> float:
         """How long the server has been waiting for the page's offer, or its browser to connect; 0 for one that did."""
-        return time.monotonic() - self._begun if self._connection.connectionState in _NOT_YET else 0.0
+        waits = self._waits_since is not None and self._connection.connectionState in _NOT_YET
+        return time.monotonic() - (self._waits_since or 0.0) if waits else 0.0
 
     def go_on_from(self, snapshot: Mapping[str, Array] | None, shown: int | bytes | None, portrait: Any) -> None:
         """Begin where another server's session was; before the first.
@@ -160,7 +161,7 @@ class Peer:
         Raises:
             OfferError: no such offer.
         """
-        self._begun = time.monotonic()
+        self._waits_since = None  # it is the server's turn
         sdp = checked_offer(sdp)
         self._connection.on("track", self._on_track)
         self._connection.on("connectionstatechange", self._on_state)
@@ -185,6 +186,7 @@ class Peer:
             log.warning(
                 "%s lets this server not in: is it up, and is that what it lets in by?", self._settings.turn.urls[0]
             )
+        self._waits_since = time.monotonic()
         return reachable(sdp, self._settings.udp_ports, self._settings.announce)
 
     async def tune(self, wish: Wish) -> None:

@@ -45,7 +45,7 @@ def frames_of(visitor: Visitor) -> list[int]:
 
 def frame_of(visitor: Visitor) -> int:
     """Number of the frame that was shown last; -1 before the first."""
-    return ([-1] + frames_of(visitor))[-1]
+    return [-1, *frames_of(visitor)][-1]
 
 
 async def shown(visitor: Visitor, frame: int) -> None:

@@ -311,7 +311,7 @@ def test_a_visitor_who_never_connects_is_given_up() -> None:
         await until(lambda: not here.lobby.peers)
         await nothing_left(here)
 
-    play(act, connect_s=0.2)
+    play(act, connect_s=1.0)
 
 
 def test_a_listener_that_fails_ends_the_session_and_tells_no_secret() -> None:

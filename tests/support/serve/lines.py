@@ -79,9 +79,10 @@ class AppLine(Line):
         app: to speak to.
         headers: of the handshake.
         address: that it comes from.
+        path: that is asked for.
     """
 
-    def __init__(self, app: ASGIApp, headers: Mapping[str, str], address: str) -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str], address: str, path: str) -> None:
         super().__init__()
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._said.put_nowait({"type": "websocket.connect"})
@@ -90,8 +91,8 @@ class AppLine(Line):
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "scheme": "ws",
-            "path": "/api/session",
-            "raw_path": b"/api/session",
+            "path": path,
+            "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],

@@ -22,7 +22,7 @@ from support.serve.lines import AppLine, Line, Reply
 
 from pflx.runtime import Listener
 from pflx.runtime.frames.arrays import UInt8Array
-from pflx.runtime.serve.app import make_app
+from pflx.runtime.serve.app import SESSION, make_app
 from pflx.runtime.serve.guard import Guard
 from pflx.runtime.serve.keeping import Keeper
 from pflx.runtime.serve.lobby import Lobby
@@ -110,9 +110,9 @@ class Browser:
         found = {name.decode().lower(): value.decode() for name, value in start["headers"]}
         return Answer(start["status"], found, b"".join(message.get("body", b"") for message in rest))
 
-    async def line(self, headers: Mapping[str, str] | None = None) -> Line:
+    async def line(self, headers: Mapping[str, str] | None = None, path: str = SESSION) -> Line:
         """A web socket of the page."""
-        return AppLine(self.app, self.headers | dict(headers or {}), self.address)
+        return AppLine(self.app, self.headers | dict(headers or {}), self.address, path)
 
 
 class Camera(VideoStreamTrack):
