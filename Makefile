@@ -68,7 +68,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing pflx and its development tools into $(VENV) (once) ..."
-	$(PIP_INSTALL) --editable '.[cpu,openvino,export,calibrate,serve,ray,tensorrt-rtx,dev]'
+	$(PIP_INSTALL) --editable '.[cpu,openvino,export,calibrate,serve,site,tensorrt-rtx,dev]'
 	@touch $@ $(VENV)/demo.stamp
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt | $(VENV)/dev.stamp

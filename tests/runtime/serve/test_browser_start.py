@@ -34,10 +34,10 @@ fetch(document.querySelector('#stills img').src).then((answer) => answer.blob())
 }))
 """
 _LOSE_GOODBYES = """
-const real = fetch, screen = document.getElementById('screen');
+const screen = document.getElementById('screen');
 window.states = [];
 new MutationObserver(() => states.push(screen.dataset.state)).observe(screen, { attributeFilter: ['data-state'] });
-window.fetch = (path, given) => (given?.method === 'DELETE' ? new Promise(() => {}) : real(path, given));
+WebSocket.prototype.close = () => {};
 """
 _BOX = "JSON.stringify(document.querySelector('%s').getBoundingClientRect())"
 
@@ -166,7 +166,9 @@ def test_ones_own_session_of_before_does_not_keep_one_out(window: Window, monkey
         assert len(server.lobby.peers) == 1
         assert "full" not in page.run("states")
         page.run("location.reload()")
-        page.until("window.fetch.toString().includes('native') && document.querySelector('#choice option')")
+        page.until(
+            "WebSocket.prototype.close.toString().includes('native') && document.querySelector('#choice option')"
+        )
         page.click("go")
         page.until(f"{IS_LIVE} || {STATE} === 'full'")
         assert page.run(STATE) == "live"

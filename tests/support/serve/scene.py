@@ -18,6 +18,7 @@ from support.serve.serve_listener import SIDE
 from pflx.runtime import Listener, Person
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.serve import ServeSettings
+from pflx.runtime.serve.keeping import Keeper
 from pflx.runtime.serve.lobby import Lobby
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
@@ -40,7 +41,7 @@ class Scene:
         """A visitor who is let in and sees something."""
         visitor = self.visitor(**options)
         answer = await visitor.come(wish)
-        assert answer.status == 201, answer.body
+        assert not answer.kind, answer.message
         await visitor.see(pictures)
         return visitor
 
@@ -50,11 +51,15 @@ async def scene(
     *listeners: Listener,
     portraits: Mapping[str, UInt8Array] = PORTRAITS,
     persons: Sequence[Person] = (),
+    keeper: Keeper | None = None,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
     """A server with these listeners; its visitors leave at the end."""
     given = ServeSettings(**{"port": PORT, "max_load": 10, **settings})
-    async with serving(*listeners, settings=given, portraits=portraits, persons=persons) as (browser, lobby):
+    async with serving(*listeners, settings=given, portraits=portraits, persons=persons, keeper=keeper) as (
+        browser,
+        lobby,
+    ):
         here = Scene(browser, lobby)
         try:
             yield here

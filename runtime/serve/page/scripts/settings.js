@@ -5,7 +5,6 @@ import { failed, lose } from "./connection.js";
 import { offerOther } from "./devices.js";
 import { buildGallery, cutAgain, showStills } from "./portraits.js";
 import { $, say } from "./screen.js";
-import { ask } from "./server.js";
 import { state } from "./state.js";
 
 export function build() {
@@ -70,7 +69,7 @@ export function choose(change) {
 async function tune(cut) {
   const mine = state.link;
   try {
-    if (mine?.id) await ask("PATCH", `/api/sessions/${mine.id}`, JSON.stringify(state.wish));
+    if (mine?.id) await mine.line.ask("tune", { wish: state.wish });
     state.granted = state.wish;
     if (cut) await cutAgain();
     if (mine?.id) $("status-text").textContent = "Listening to you, with the new settings";
