@@ -92,12 +92,12 @@ def variants(
         yield f"OpenVINO {inference}, as written", deployed, f"{inference} as written"
         yield f"OpenVINO {inference}", deployed, inference
     for engine in ("onnxruntime", "openvino"):
-        scheme = TARGETS[cast(EngineName, engine)].scheme
+        scheme = TARGETS[engine].scheme
         layers = layers_of(model, ("Conv",))
         ranges = measure_ranges(model, ("Conv",), feeds.of_graph(FRAME), "percentile")
         every = quantised(model, layers, [layer.node for layer in layers], ranges, scheme)
         path = saved(every, folder / f"{engine}.all.onnx")
-        chosen = found[cast(EngineName, engine)][1].get(FRAME)
+        chosen = found[engine][1].get(FRAME)
         calibrated = saved(chosen, folder / f"{engine}.int8.onnx") if chosen else None
         for inference in ("f32", "bf16") if engine == "openvino" else ("ort",):
             label = "ONNX Runtime INT8" if engine == "onnxruntime" else f"OpenVINO INT8 and {inference}"

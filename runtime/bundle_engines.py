@@ -325,7 +325,11 @@ def _open_on_cpu(bundle: Bundle, settings: EngineSettings, engines: dict[str, En
             content = ahead.popleft().result()
             if following is not None:
                 ahead.append(reader.submit(bundle.read_graph, following, precision))
-            engines[graph] = open_engine(bundle, graph, None, settings, read=lambda content=content: content)
+            engines[graph] = open_engine(bundle, graph, None, settings, read=partial(_same, content))
+
+
+def _same(content: bytes) -> bytes:
+    return content
 
 
 def _bytes(manifest: Manifest, graph: str, precision: str) -> int:

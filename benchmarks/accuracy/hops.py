@@ -33,7 +33,7 @@ from pflx.runtime import EngineSettings, Listener
 from pflx.runtime.evaluation.smoothness import judge_motion
 from pflx.runtime.frames.coefficients import POSE
 from pflx.runtime.frames.timing import FPS
-from pflx.runtime.generators import Generator
+from pflx.runtime.generators import Generator, State
 from pflx.runtime.generators.reactface import add_moments
 
 HOPS = (8, 4, 1)
@@ -93,7 +93,10 @@ def overlapped(generator: Generator, speaker: dict[str, Array], hop: int, seed: 
     shown, motions = np.zeros((frames, 58), np.float32), {}
     for end in range(window, frames + 1, hop):
         begin = end - window
-        state = {**start, "audio_moments": add_moments(start["audio_moments"], speaker["audio"][: begin * samples])}
+        state: State = {
+            **start,
+            "audio_moments": add_moments(start["audio_moments"], speaker["audio"][: begin * samples]),
+        }
         if begin == 0:
             state = start
         elif begin - window in motions:

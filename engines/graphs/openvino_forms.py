@@ -92,34 +92,35 @@ def _without_first(openvino: Any, value: Output) -> Output:
 
 def _normalise(openvino: Any, root: Any) -> bool:
     """Replace the layer norm over channels and pixels whose deviation is the root, if it is one."""
-    variance = _of(root.input_value(0), "Add")
     inverse = _only_reader(root, "Divide", "Power")
     scale = inverse and _only_reader(inverse, "Multiply")
-    if not (variance and inverse and scale):
+    variance = _of(root.input_value(0), "Add")
+    difference = variance and _of(variance.input_value(0), "Subtract")
+    if not (scale and difference):
         return False
-    difference, epsilon = _of(variance.input_value(0), "Subtract"), _constant(variance.input_value(1))
+    epsilon, gain = _constant(variance.input_value(1)), _constant_array(_other(scale, inverse))
     readers = [reader.get_node() for reader in scale.output(0).get_target_inputs()]
-    products = [(reader, _other(reader, scale)) for reader in readers if reader.get_type_name() == "Multiply"]
-    centres = [(product, _of(value, "Subtract")) for product, value in products if _of(value, "Subtract")]
-    scaled = [(product, value) for product, value in products if not _of(value, "Subtract")]
-    if difference is None or epsilon is None or len(readers) != 2 or len(centres) != 1 or len(scaled) != 1:
+    products = [node for node in readers if node.get_type_name() == "Multiply"]
+    centred = [node for node in products if _of(_other(node, scale), "Subtract")]
+    plain = [node for node in products if node not in centred]
+    if epsilon is None or gain is None or len(readers) != 2 or len(centred) != 1 or len(plain) != 1:
         return False
-    (product, features), (centre_product, centre) = scaled[0], centres[0]
-    end, shift = _only_reader(product, "Add"), _only_reader(centre_product, "Add")
-    if not (end and shift) or _other(end, product).get_node() != shift:
+    end, shift = _only_reader(plain[0], "Add"), _only_reader(centred[0], "Add")
+    if not (end and shift) or _other(end, plain[0]).get_node() != shift:
         return False
-    bias = _constant_array(centre.input_value(0))
-    gain = _constant_array(_other(scale, inverse))
-    offset = _constant_array(_other(shift, centre_product))
-    mean, power = centre.input_value(1), difference.input_value(0)
-    if bias is None or gain is None or offset is None or not _moments_of(features, mean, power):
+    features, centre = _other(plain[0], scale), _other(centred[0], scale).get_node()
+    bias, offset = _constant_array(centre.input_value(0)), _constant_array(_other(shift, centred[0]))
+    if bias is None or offset is None:
+        return False
+    if not _moments_of(features, centre.input_value(1), difference.input_value(0)):
         return False
     operators = openvino.opset13
     if bias.any():
         features = operators.add(features, operators.constant(bias)).output(0)
     axes = operators.constant(np.array([1, 2, 3], np.int64))
-    normal = operators.mvn(features, axes, True, float(epsilon), "inside_sqrt")
-    return _replace(end, operators.add(operators.multiply(normal, _other(scale, inverse)), operators.constant(offset)))
+    normal = operators.mvn(features, axes, True, epsilon, "inside_sqrt")
+    scaled = operators.multiply(normal, operators.constant(gain))
+    return _replace(end, operators.add(scaled, operators.constant(offset)))
 
 
 def _moments_of(features: Output, mean: Output, power: Output) -> bool:
@@ -154,13 +155,14 @@ def _replace(old: Any, new: Any) -> bool:
     return True
 
 
-def _of(value: Output, kind: str) -> Any | None:
-    """The node that gives a value, if it is of a kind."""
+def _of(value: Output, kind: str) -> Any:
+    """The node that gives a value, if it is of a kind; else None."""
     node = value.get_node()
     return node if node.get_type_name() == kind else None
 
 
-def _only_reader(node: Any, *kinds: str) -> Any | None:
+def _only_reader(node: Any, *kinds: str) -> Any:
+    """The one node that reads a node, if it is of a kind; else None."""
     readers = [reader.get_node() for reader in node.output(0).get_target_inputs()]
     return readers[0] if len(readers) == 1 and readers[0].get_type_name() in kinds else None
 

@@ -144,6 +144,7 @@ class Peer:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
         self._waits_since: float | None = time.monotonic()
+        self._begun = time.monotonic()
         self.spawn(self._watch())
 
     @property
