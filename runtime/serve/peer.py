@@ -360,6 +360,7 @@ class Peer:
             "playout_ms": session.settings.playout_ms,
             "missed": stats.missed,
             "emitted": stats.emitted,
+            "dropped": stats.dropped,
             "frame": self.panel.newest,
             "waiting_ms": {queue.name: queue.waiting_ms for queue in stats.queues if queue.name != "viewer"},
             "cost_ms": stats.cost_ms,
