@@ -18,6 +18,7 @@ from pflx.cli.support.options import (
     Foresight,
     Lookahead,
     OwnBundleArgument,
+    PersonFile,
     Portrait,
     Size,
     SpeakerOptions,
@@ -42,6 +43,7 @@ def live(
     playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
     lookahead: Lookahead = 0,
     foresight: Foresight = None,
+    person: PersonFile = None,
     size: Size = None,
     badge: Badge = False,
     seed: AnySeed = None,
@@ -51,7 +53,7 @@ def live(
     engines: EngineOptions,
 ) -> None:
     """React to the webcam in a window, until q is pressed or the window closed."""
-    from pflx.runtime import Listener, LiveSettings, StopWatching
+    from pflx.runtime import GeneratorOptions, Listener, LiveSettings, StopWatching, read_person
     from pflx.runtime.frames.timing import FPS
     from pflx.runtime.stream.chain import any_seed
 
@@ -73,6 +75,7 @@ def live(
                 foresight=foresight,
                 speaker=known.settings(),
                 badge=badge,
+                options=GeneratorOptions(person=None if person is None else read_person(person)),
             )
         )
         print_untrained(listener.manifest)

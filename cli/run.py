@@ -78,6 +78,7 @@ def run(
             "--bundle": bundle,
             "--foresight": foresight,
             **known.files(),
+            **denoising.files(),
         },
         writes={"--output": videos, "--coefficients": coefficients, "--trace": trace},
     )

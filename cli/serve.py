@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pflx.cli.support.cluster import ClusterOptions
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.network import NetworkOptions
 from pflx.cli.support.operation import Log, OperationOptions
 from pflx.cli.support.options import AnySeed, Badge, Emotion, EngineOptions, Size, fetched, grouped
-from pflx.cli.support.signals import ended_by
+from pflx.cli.support.signals import asked_to_end, ended_by
 from pflx.engines import OutputError
 
 if TYPE_CHECKING:
     from socket import socket as Socket
 
-    from pflx.runtime import Listener
+    from pflx.runtime import Listener, Person
+    from pflx.runtime.cluster.site import SiteSettings
     from pflx.runtime.frames.arrays import UInt8Array
     from pflx.runtime.serve import ServeSettings
+    from pflx.runtime.serve.settings import ServedListener
 
 _Bundles = Annotated[
     list[Path] | None,
@@ -40,6 +43,10 @@ _Portraits = Annotated[
         "-p",
         help="Picture of the listener, or several to choose from; visitors may send theirs. [that of `pflx demo`]",
     ),
+]
+_Persons = Annotated[
+    list[Path] | None,
+    typer.Option("--person", metavar="FILE", help="Of `pflx person`, or several: visitors choose one, or nobody."),
 ]
 _Host = Annotated[str, typer.Option(help="Address to listen at; anything but loopback needs a token.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
@@ -64,10 +71,14 @@ _Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for 
 _Playout = Annotated[float, typer.Option(min=0, max=1000, help="Time to work in, at first.")]
 
 
+_DRAINING = "Nobody new is let in; it ends when the last visitor has left, or after --drain. Once more ends it at once."
+
+
 @grouped
 def serve(
     bundles: _Bundles = None,
     portrait: _Portraits = None,
+    person: _Persons = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token: _Token = None,
@@ -87,12 +98,14 @@ def serve(
     engines: EngineOptions,
     network: NetworkOptions,
     operation: OperationOptions,
+    cluster: ClusterOptions,
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
-    from pflx.runtime import Listener, SpeakerSettings
+    from pflx.runtime import read_person
     from pflx.runtime.builtin import DEMO, builtin_path
     from pflx.runtime.rendering.portrait import load_picture
     from pflx.runtime.serve import ServeSettings, require_server
+    from pflx.runtime.serve.settings import ServedListener
 
     _check_certificate(certificate, key)
     settings = ServeSettings(
@@ -110,37 +123,85 @@ def serve(
         **network.settings(),
         **operation.settings(),
     )
+    site = cluster.settings(engines.device, operation.drain)
     require_server()
+    paths = portrait or [DEMO / "portrait.png"]
+    pictures = {name: load_picture(path) for name, path in _named(paths)}
+    listeners = {
+        name: ServedListener(
+            str(bundle.absolute()) if bundles else None,  # every process has the one that comes with pflx
+            next(iter(pictures.values())) if site else paths[0],
+            device=engines.device,
+            engines=engines.settings(),
+            size=size,
+            lookahead=lookahead,
+            extractors=_extractors(bundle, speaker_emotion),
+            badge=badge,
+        )
+        for name, bundle in _named(bundles or [builtin_path()])
+    }
+    persons = [*map(read_person, person or [])]
+    if site is None:
+        in_json = operation.log is Log.JSON
+        _serve_here(listeners, pictures, persons, settings, certificate, key, in_json)
+    else:
+        _serve_from_cluster(listeners, pictures, persons, settings, site, cluster.ray or "")
+
+
+def _serve_here(
+    served: Mapping[str, ServedListener],
+    portraits: Mapping[str, UInt8Array],
+    persons: Sequence[Person],
+    settings: ServeSettings,
+    certificate: Path | None,
+    key: Path | None,
+    in_json: bool,
+) -> None:
     from pflx.runtime.serve.app import listen
     from pflx.runtime.serve.network.ports import run_within
     from pflx.runtime.serve.operation.journal import log_json
 
-    in_json = operation.log is Log.JSON
     if in_json:
         log_json(sys.stdout)
-    paths = portrait or [DEMO / "portrait.png"]
-    pictures = {name: load_picture(path) for name, path in _named(paths)}
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
-        for name, bundle in _named(bundles or [builtin_path()]):
-            listener = Listener.open(
-                bundle,
-                paths[0],
-                device=engines.device,
-                engines=engines.settings(),
-                size=size,
-                lookahead=lookahead,
-                speaker=SpeakerSettings(extractors=_extractors(bundle, speaker_emotion)),
-                badge=badge,
-            )
-            listeners[name] = opened.enter_context(listener)
-            print_untrained(listener.manifest)
-        run_within(settings.udp_ports, _serve(listeners, pictures, settings, socket, certificate, key, in_json))
+        for name, each in served.items():
+            listeners[name] = opened.enter_context(each.open())
+            print_untrained(listeners[name].manifest)
+        run_within(
+            settings.udp_ports, _serve(listeners, portraits, persons, settings, socket, certificate, key, in_json)
+        )
+
+
+def _serve_from_cluster(
+    served: Mapping[str, ServedListener],
+    portraits: Mapping[str, UInt8Array],
+    persons: Sequence[Person],
+    settings: ServeSettings,
+    how: SiteSettings,
+    address: str,
+) -> None:
+    from pflx.engines import Bundle
+    from pflx.runtime.builtin import builtin_path
+    from pflx.runtime.cluster.site import Site, running
+
+    site = Site(served, portraits, settings, how, persons)
+    with running(site, address) as begun:
+        for each in served.values():
+            print_untrained(Bundle.open(each.bundle or builtin_path(), verify=False).manifest)
+        for line in _greeting(settings, settings.port):
+            print_line(line)
+        with asked_to_end(_DRAINING) as asked:
+            if not begun.wait(asked):
+                print_line("Another site was begun in the place of this one, which ends when its visitors leave.")
+                return
+            begun.end()
 
 
 async def _serve(
     listeners: Mapping[str, Listener],
     portraits: Mapping[str, UInt8Array],
+    persons: Sequence[Person],
     settings: ServeSettings,
     socket: Socket,
     certificate: Path | None,
@@ -152,7 +213,7 @@ async def _serve(
     from pflx.runtime.serve.operation.journal import tell
 
     port: int = socket.getsockname()[1]
-    lobby = Lobby(listeners, portraits, settings)
+    lobby = Lobby(listeners, portraits, settings, persons)
     drain = lobby.drain if settings.drain_s else None
     server = make_server(make_app(lobby, port), drain=drain, certificate=certificate, key=key)
     greeting = _greeting(settings, port)

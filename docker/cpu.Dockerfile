@@ -1,8 +1,9 @@
 # pflx on the CPU. Not built yet: linted, and its list of files is tested (docs/containers.md).
 FROM python:3.13-slim AS build
+ARG EXTRAS=cpu,serve
 WORKDIR /source
 COPY . .
-RUN python -m venv /opt/pflx && /opt/pflx/bin/pip install --no-cache-dir '.[cpu,serve]'
+RUN python -m venv /opt/pflx && /opt/pflx/bin/pip install --no-cache-dir ".[${EXTRAS}]"
 
 FROM python:3.13-slim
 RUN useradd --create-home --uid 10001 pflx

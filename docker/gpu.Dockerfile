@@ -1,9 +1,10 @@
 # pflx on NVIDIA GPUs, with CUDA 13 from packages; of the host it needs the driver and the NVIDIA Container Toolkit.
 # Not built yet: linted, and its list of files is tested (docs/containers.md).
 FROM python:3.13-slim AS build
+ARG EXTRAS=gpu,serve
 WORKDIR /source
 COPY . .
-RUN python -m venv /opt/pflx && /opt/pflx/bin/pip install --no-cache-dir '.[gpu,serve]'
+RUN python -m venv /opt/pflx && /opt/pflx/bin/pip install --no-cache-dir ".[${EXTRAS}]"
 
 FROM python:3.13-slim
 RUN useradd --create-home --uid 10001 pflx

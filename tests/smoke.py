@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from importlib.metadata import distribution
 from pathlib import Path
-from urllib.request import Request, urlopen
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +126,8 @@ async def visit(site: str, wanted: int) -> list[np.ndarray]:
     from aiortc import RTCPeerConnection, RTCSessionDescription
     from aiortc.mediastreams import AudioStreamTrack, MediaStreamTrack, VideoStreamTrack
     from av import VideoFrame
+    from websockets.asyncio.client import connect
+    from websockets.typing import Origin
 
     class Camera(VideoStreamTrack):
         async def recv(self) -> VideoFrame:
@@ -143,22 +145,24 @@ async def visit(site: str, wanted: int) -> list[np.ndarray]:
     connection.on("track", tracks.put_nowait)
     connection.addTrack(Camera())
     connection.addTrack(AudioStreamTrack())
-    connection.createDataChannel("panel")
     try:
         await connection.setLocalDescription(await connection.createOffer())
-        answer = await asyncio.to_thread(begin, site, connection.localDescription.sdp)
-        await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-        async with asyncio.timeout(60):
+        async with (
+            connect(f"{site.replace('http', 'ws')}/api/session", origin=Origin(site)) as page,
+            asyncio.timeout(60),
+        ):
+            await ask(page, 1, "begin")
+            answer = await ask(page, 2, "offer", sdp=connection.localDescription.sdp)
+            await connection.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
             return await watch(await tracks.get())
     finally:
         await connection.close()
 
 
-def begin(site: str, offer: str) -> str:
-    """Ask for a session; the answer's description."""
-    wish = {"listener": 0, "samples": 1, "lookahead": 0, "playout_ms": 100}
-    body = json.dumps({"sdp": offer, "wish": wish}).encode()
-    headers = {"content-type": "application/json", "origin": site}
-    with urlopen(Request(f"{site}/api/sessions", body, headers), timeout=30) as response:
-        description: str = json.load(response)["sdp"]
-    return description
+async def ask(page: Any, number: int, type: str, **more: str) -> dict[str, str]:
+    """Ask something of the server; the reply."""
+    await page.send(json.dumps({"ask": number, "type": type, **more}))
+    while (reply := json.loads(await page.recv())).get("ask") != number:
+        pass
+    granted: dict[str, str] = reply["ok"]
+    return granted

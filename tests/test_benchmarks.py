@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from support.places import MEDIA, ROOT
 
+from pflx.export.checkpoints import read_in_parts
+from pflx.export.persons import Hypernetwork
+
 
 def python(*words: str | Path, **environment: str) -> str:
     command = [sys.executable, *map(str, words)]
@@ -50,3 +53,15 @@ def test_a_full_split_is_evaluated_figure_by_figure(tmp_path: Path) -> None:
         assert {"reading", "FRCorr", "FRDist", "FRDvs", "FRVar", "FRDiv", "FRSyn"} <= found[features]["seconds"].keys()
         assert found[features]["peak_gb"] > 0.05
     assert not list(tmp_path.iterdir())
+
+
+def test_a_hypernetwork_is_made_up_as_its_training_code_saves_it(tmp_path: Path) -> None:
+    path = tmp_path / "modifier.pth"
+    code = f"import adding, pathlib; adding.WIDTH = 2; print(adding.hypernetwork(pathlib.Path('{path}')))"
+    numbers = 3 * (29696 + 2 * 524288) + 2 * 512 + 2 * 2 + 4
+    assert int(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks/persons"))) == numbers
+    reader, read = read_in_parts(path, "perfrdiff_modifier")
+    assert Hypernetwork(reader).layout == "render"
+    assert "optimizer" in " ".join(read.notes)
+    assert path.stat().st_size > 2 * 4 * numbers
+    assert [*tmp_path.iterdir()] == [path]

@@ -11,7 +11,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,6 +18,7 @@ from zipfile import ZipFile
 
 import pytest
 import typer
+import yaml
 from build_dist import copy_source
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -32,7 +32,7 @@ from pflx.runtime.serve.guard import Guard, SignIn
 from pflx.runtime.serve.settings import ServeSettings
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-COMPOSE: dict[str, Any] = import_module("yaml").safe_load((ROOT / "compose.yaml").read_text())["services"]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
 KINDS = ("cpu", "gpu")
 Steps = list[tuple[str, str]]
 
@@ -78,7 +78,8 @@ def test_an_image_is_built_from_files_that_make_the_same_wheel(tmp_path: Path) -
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_installs_its_own_extras_and_nothing_to_export(kind: str) -> None:
     text = (ROOT / f"docker/{kind}.Dockerfile").read_text()
-    (extras,) = re.findall(r"pip install --no-cache-dir '\.\[([a-z,]+)\]'", text)
+    (extras,) = re.findall(r"ARG EXTRAS=([a-z,]+)", text)
+    assert 'pip install --no-cache-dir ".[${EXTRAS}]"' in text
     assert set(extras.split(",")) == {kind, "serve"}
     assert set(extras.split(",")) <= EXTRAS.keys()
 
@@ -102,9 +103,7 @@ def test_the_two_images_differ_in_the_engine_and_in_what_a_gpu_needs() -> None:
         {instruction for stage in steps(kind) for instruction in stage if instruction[0] != "ENV"} for kind in KINDS
     )
     differing = {given for _, given in cpu ^ gpu}
-    assert {re.sub(r"\[[cg]pu,", "[…,", given) for given in differing} == {
-        "python -m venv /opt/pflx && /opt/pflx/bin/pip install --no-cache-dir '.[…,serve]'"
-    }
+    assert {re.sub("=[cg]pu,", "=…,", given) for given in differing} == {"EXTRAS=…,serve"}
 
 
 def health(url: str) -> int:
@@ -149,11 +148,16 @@ def test_where_nothing_answers_nothing_is_healthy() -> None:
     assert health(f"http://127.0.0.1:{port}/") == 1
 
 
-def test_the_compose_file_gives_options_that_pflx_serve_has() -> None:
-    verb, *options = COMPOSE["pflx"]["command"]
+def _check_options(words: list[str]) -> None:
+    """Make sure that the options of a command line are the verb's."""
+    verb, *options = words
     command: Any = typer.main.get_command(app)
     known = {name for parameter in command.commands[verb].params for name in parameter.opts}
-    assert {option.partition("=")[0] for option in options} <= known
+    assert {option.partition("=")[0] for option in options if option.startswith("-")} <= known
+
+
+def test_the_compose_file_gives_options_that_pflx_serve_has() -> None:
+    _check_options(COMPOSE["pflx"]["command"])
     assert "PFLX_TOKEN" in COMPOSE["pflx"]["environment"]
     assert (ROOT / COMPOSE["pflx"]["build"]["dockerfile"]).is_file()
 
@@ -166,6 +170,27 @@ def test_the_turn_server_starts_when_asked_and_shares_a_secret_that_is_on_no_com
     assert turn["volumes"] == served["volumes"]
     assert not re.search("secret=|user=|:[?]", " ".join(turn["command"]))  # `:?` would stop those who want no relay
     assert {"PFLX_TURN", "PFLX_TURN_SECRET_FILE"} <= {*served["environment"]}
+
+
+def test_the_compose_file_of_a_site_gives_options_that_pflx_serve_has() -> None:
+    services = yaml.safe_load((ROOT / "docker/site.compose.yaml").read_text())["services"]
+    assert set(services) == {"site", "worker", "turn"}
+    _check_options(services["site"]["command"][-1].partition("exec pflx ")[2].split())
+    assert services["turn"] == COMPOSE["turn"] | {"profiles": ["site"], "volumes": ["./data:/data:ro"]}
+    for name in ("site", "worker"):
+        extras = services[name]["build"]["args"]["EXTRAS"].split(",")
+        assert set(extras) <= EXTRAS.keys()
+        assert "site" in extras
+        assert "RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:?}" in services[name]["environment"]
+
+
+def test_the_values_for_kuberay_name_an_image_and_a_host_network_for_every_group() -> None:
+    values = yaml.safe_load((ROOT / "docker/kuberay-values.yaml").read_text())
+    assert values["image"] == {"repository": "pflx", "tag": "site", "pullPolicy": "IfNotPresent"}
+    groups = [values["head"], values["worker"]]
+    assert all(group["hostNetwork"] is True for group in groups)
+    assert values["worker"]["minReplicas"] <= values["worker"]["replicas"] <= values["worker"]["maxReplicas"]
+    assert values["worker"]["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
 def test_nobody_is_given_more_rights_than_needed() -> None:

@@ -24,13 +24,15 @@ class OperationOptions:
         Log.TEXT
     )
     drain: Annotated[
-        float,
-        typer.Option(metavar="S", min=0, help="At SIGTERM let nobody new in, and those here stay for S s."),
-    ] = 0
+        float | None,
+        typer.Option(
+            metavar="S", min=0, help="At SIGTERM let nobody new in, and those here stay for S s. [0; with --ray 120]"
+        ),
+    ] = None
     replica: Annotated[
         str | None, typer.Option(metavar="NAME", envvar="PFLX_REPLICA", help="Its name in metrics. [the machine's]")
     ] = None
 
     def settings(self) -> dict[str, Any]:
         """Fields of `ServeSettings`."""
-        return {"drain_s": self.drain, "replica": self.replica}
+        return {"drain_s": self.drain or 0.0, "replica": self.replica}

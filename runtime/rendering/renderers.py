@@ -367,7 +367,7 @@ def _is_layered(engines: Mapping[str, Engine]) -> bool:
 
 
 def _by_role(info: RendererInfo, engines: Mapping[str, Engine]) -> dict[str, Engine]:
-    return {role: engines[graph] for role, graph in info.graphs.items()}
+    return {role: engines[graph] for role, graph in info.graphs.items() if graph in engines}
 
 
 def _kind(info: RendererInfo) -> type[Renderer]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,25 +15,23 @@ import msgspec
 import uvicorn
 from msgspec import Meta
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
-from pflx.engines import DeviceError, PflxError
-from pflx.runtime.rendering.picture_file import PortraitError
-from pflx.runtime.serve.connections import PromptProtocol
-from pflx.runtime.serve.guard import HEALTH, METRICS, READINESS, Guard, RateLimit, SignIn, refused
-from pflx.runtime.serve.lobby import BusyError, GoneError, Lobby, SeatsTakenError, WishError
-from pflx.runtime.serve.network.ice import ice_servers
-from pflx.runtime.serve.network.ports import NoAddressError, NoPortError, require_range
-from pflx.runtime.serve.offer import OfferError
-from pflx.runtime.serve.operation.draining import ClosingError, DrainingServer
+from pflx.engines import DeviceError
+from pflx.runtime.serve.errors import TooLargeError
+from pflx.runtime.serve.guard import HEALTH, METRICS, READINESS, Guard, RateLimit, SignIn, default_limits, refused
+from pflx.runtime.serve.lobby import Lobby
+from pflx.runtime.serve.network.connections import PromptProtocol
+from pflx.runtime.serve.network.ports import require_range
+from pflx.runtime.serve.operation.draining import DrainingServer
 from pflx.runtime.serve.operation.metrics import CONTENT_TYPE
-from pflx.runtime.serve.peer import Peer, Wish
+from pflx.runtime.serve.page_socket import PageSocket
+from pflx.runtime.serve.refusals import told
 from pflx.runtime.serve.settings import ServeSettings
 from pflx.runtime.serve.uploads import MAX_BYTES
-
-log = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
 _FILES = {
@@ -52,17 +49,12 @@ _FILES = {
 _DISCLOSURE = {"AI-Disclosure": "mode=machine-generated"}
 """Of the page that shows the listener. Source: Internet-Draft draft-abaris-aicdh; browsers do nothing with it yet."""
 
-_MAX_JSON = 65_536  # bytes; an offer of a browser has 5 to 10 kB
+SESSION = "/api/session"
+"""Of the web socket; see `PageSocket`."""
+
+_MAX_JSON = 4096  # bytes, of a token
 _BODY_S = 20.0  # for a request to arrive
 _MAX_CONNECTIONS = 128
-
-
-class _Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a page sends to begin; `replaces` is the id of the session that it had before, if any."""
-
-    sdp: Annotated[str, Meta(max_length=_MAX_JSON)]
-    wish: Wish
-    replaces: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class _Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,28 +62,6 @@ class _Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     token: Annotated[str, Meta(max_length=512)]
 
-
-class TooLargeError(PflxError, ValueError):
-    """A request has more bytes than it may have."""
-
-
-_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
-    (BusyError, 503, "busy"),
-    (SeatsTakenError, 503, "full"),
-    (ClosingError, 503, "full"),
-    (NoPortError, 503, "full"),
-    (NoAddressError, 503, "network"),
-    (GoneError, 404, "gone"),
-    (TooLargeError, 413, "large"),
-    (PortraitError, 422, "portrait"),
-    (OfferError, 422, "offer"),
-    (WishError, 422, "wish"),
-    (msgspec.ValidationError, 422, "request"),
-    (msgspec.DecodeError, 400, "request"),
-    (TimeoutError, 408, "slow"),
-    (ClientDisconnect, 400, "request"),
-)
-"""What is told to a visitor, and how. Of anything else they learn only that it has happened."""
 
 Handler = Callable[[Lobby, Request], Awaitable[Response]]
 Model = TypeVar("Model")
@@ -113,6 +83,7 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
         yield
         await lobby.close()
 
+    limits = limits or default_limits()
     sign_in = SignIn(lobby.settings.token)
     handlers: list[tuple[str, str, Handler]] = [
         (HEALTH, "GET", _health),
@@ -122,14 +93,13 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
         ("/stills/{listener:int}/{portrait:int}.png", "GET", _still),
         ("/api/stills/{listener:int}", "PUT", _cut),
         ("/api/choices", "GET", _choices),
-        ("/api/ice-servers", "GET", _ice_servers),
-        ("/api/sessions", "POST", _begin),
-        ("/api/sessions/{id}", "PATCH", _tune),
-        ("/api/sessions/{id}", "DELETE", _end),
-        ("/api/sessions/{id}/portrait", "PUT", _show_own_portrait),
-        ("/api/sessions/{id}/portraits/{portrait:int}", "POST", _show_portrait),
     ]
-    routes = [Route(path, _file(*file), methods=["GET"]) for path, file in _FILES.items()]
+
+    async def visited(socket: WebSocket) -> None:
+        await PageSocket(lobby, socket, limits).run()
+
+    routes: list[BaseRoute] = [WebSocketRoute(SESSION, visited)]
+    routes += [Route(path, _file(*file), methods=["GET"]) for path, file in _FILES.items()]
     routes += [Route(path, _telling(partial(act, lobby)), methods=[method]) for path, method, act in handlers]
     routes.append(Route("/sign-in", _telling(partial(_sign_in, sign_in)), methods=["POST"]))
     missing = _file("missing.html", "text/html", 404)
@@ -179,7 +149,8 @@ def make_server(
     """
     config = uvicorn.Config(
         app,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_BYTES,
         http=PromptProtocol,
         log_level="warning",
         access_log=False,
@@ -230,48 +201,8 @@ async def _choices(lobby: Lobby, request: Request) -> Response:
     return JSONResponse(lobby.describe())
 
 
-async def _ice_servers(lobby: Lobby, request: Request) -> Response:
-    """For one connection: credentials are asked for anew with the next."""
-    return JSONResponse(ice_servers(lobby.settings.ice_servers, lobby.settings.turn))
-
-
-async def _begin(lobby: Lobby, request: Request) -> Response:
-    offer = await _decoded(request, _Offer)
-    peer, answer = await lobby.admit(offer.sdp, offer.wish, offer.replaces)
-    return JSONResponse({"id": peer.id, "sdp": answer}, 201)
-
-
-async def _tune(lobby: Lobby, request: Request) -> Response:
-    peer = _peer(lobby, request)
-    await lobby.tune(peer, await _decoded(request, Wish))
-    return Response(status_code=204)
-
-
-async def _end(lobby: Lobby, request: Request) -> Response:
-    await _peer(lobby, request).close()
-    return Response(status_code=204)
-
-
-async def _show_own_portrait(lobby: Lobby, request: Request) -> Response:
-    peer = _peer(lobby, request)
-    picture = await lobby.decode(await _body(request, MAX_BYTES))
-    still = await lobby.cut(picture, peer.wish.listener if peer.wish else 0)
-    await peer.show_portrait(picture)
-    return _picture(still)
-
-
-async def _show_portrait(lobby: Lobby, request: Request) -> Response:
-    peer = _peer(lobby, request)
-    await peer.show_portrait(lobby.portrait(request.path_params["portrait"]))
-    return Response(status_code=204)
-
-
 def _picture(content: bytes) -> Response:
     return Response(content, media_type="image/png")
-
-
-def _peer(lobby: Lobby, request: Request) -> Peer:
-    return lobby.peer(request.path_params["id"])
 
 
 async def _decoded(request: Request, model: type[Model]) -> Model:
@@ -303,11 +234,7 @@ def _telling(act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request
 
 
 def _told(error: Exception) -> Response:
-    for kind, status, name in _STATUS:
-        if isinstance(error, kind):
-            return refused(status, name, str(error) or "The request cannot be read.")
-    log.error("A request has failed", exc_info=error)
-    return refused(500, "server", "Something went wrong on the server. Its log says what.")
+    return refused(*told(error))
 
 
 def _file(name: str, media_type: str, status: int = 200) -> Callable[[Request], Awaitable[Response]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pflx.runtime.serve.errors import HurriedError
 from pflx.runtime.serve.network.proxies import TrustedProxies, read_address
 from pflx.runtime.serve.settings import ServeSettings
 
@@ -37,8 +39,11 @@ HEADERS: Mapping[str, str] = {
 """Of every answer. Nothing from elsewhere is loaded, nothing runs that is not a file of the page, nobody frames it."""
 
 HEALTH, READINESS, METRICS = "/healthz", "/readyz", "/metrics"
+SOCKET = "SOCKET"
+"""In the place of a method: a web socket that is opened."""
 
 _SAFE = frozenset({"GET", "HEAD"})
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 _SIGN_IN = "/sign-in"
 _OPEN = frozenset({_SIGN_IN, "/style.css", "/sign-in.js"})  # what a visitor sees who has no token yet
 
@@ -71,7 +76,8 @@ class RateLimit:
 _REMEMBERED = 4096  # visitors
 
 
-def _default_limits() -> dict[str, RateLimit]:
+def default_limits() -> dict[str, RateLimit]:
+    """On the rate of who is in, by name: all requests; sessions that are begun or changed; portraits."""
     return {
         "all": RateLimit(120, 600),
         "session": RateLimit(12, 30),
@@ -124,7 +130,7 @@ class SignIn:
         return self._token is None or is_equal(given, self._token)
 
     def _may_guess(self, scope: Scope) -> bool:
-        return self._guesses.allows(_visitor(scope))
+        return self._guesses.allows(visitor_of(scope))
 
     def _signed_in(self, response: Response, scope: Scope) -> Response:
         """The answer, with which the browser keeps its pass until it is closed.
@@ -146,7 +152,7 @@ class Guard:
         sign_in: knows who may come in.
         settings: of the server.
         port: that is listened at.
-        limits: on the rate of who is in, by name; see `_default_limits`.
+        limits: on the rate of who is in, by name; see `default_limits`.
     """
 
     def __init__(
@@ -160,7 +166,7 @@ class Guard:
         self._app, self._sign_in = app, sign_in
         self._origins = settings.allowed_origins(port)
         self._hosts = frozenset(urlsplit(origin).netloc for origin in self._origins)
-        self._limits = limits or _default_limits()
+        self._limits = limits or default_limits()
         self._proxies = TrustedProxies(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,12 +177,18 @@ class Guard:
             scope = self._as_asked(self._proxies.seen_through(scope))
             refusal = self._refusal(scope)
             await (refusal or self._app)(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            scope = self._as_asked(self._proxies.seen_through(scope))
+            if refusal := self._refusal({**scope, "method": SOCKET}):
+                await _hung_up(refusal, receive, send)
+            else:
+                await self._app(scope, receive, send)
 
     def _as_asked(self, scope: Scope) -> Scope:
         """The request, of https where pages of that name are: a proxy may have spoken TLS in the server's place."""
         host = Headers(scope=scope).get("host", "").lower()
         is_secure = f"https://{host}" in self._origins and f"http://{host}" not in self._origins
-        return {**scope, "scheme": "https"} if is_secure else scope
+        return {**scope, "scheme": "https" if scope["type"] == "http" else "wss"} if is_secure else scope
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
@@ -204,12 +216,12 @@ class Guard:
 
     def _is_within_limits(self, scope: Scope, method: str, path: str) -> bool:
         names = ["all"]
-        names += ["session"] * (method in ("POST", "PATCH") and path.startswith("/api/sessions"))
+        names += ["session"] * (method == SOCKET)
         names += ["portrait"] * (method == "PUT")
-        return all(self._limits[name].allows(_visitor(scope)) for name in names)
+        return all(self._limits[name].allows(visitor_of(scope)) for name in names)
 
 
-def _visitor(scope: Scope) -> str:
+def visitor_of(scope: Scope) -> str:
     """The address that a request comes from; of IPv6 the network, for who has one has 2^64 addresses in it."""
     given = str((scope.get("client") or ("", 0))[0])
     address = read_address(given)
@@ -219,12 +231,22 @@ def _visitor(scope: Scope) -> str:
 
 
 def _hurried() -> Response:
-    return refused(429, "rate", "Too many requests. Wait a minute, and try again.")
+    return refused(429, "rate", str(HurriedError()))
 
 
 def refused(status: int, kind: str, message: str, **facts: Any) -> Response:
     """An answer that says why not."""
     return JSONResponse({"error": {"kind": kind, "message": message, **facts}}, status)
+
+
+async def _hung_up(refusal: Response, receive: Receive, send: Send) -> None:
+    """Tell a page why its web socket is refused: of a handshake that fails it learns nothing. Others learn nothing."""
+    await receive()
+    if refusal.status_code in (401, 429):
+        await send({"type": "websocket.accept"})
+        told = {"type": "refused", **json.loads(bytes(refusal.body))}
+        await send({"type": "websocket.send", "text": json.dumps(told)})
+    await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
 
 def is_equal(given: str, expected: str) -> bool:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings
+from pflx.runtime.listener import Listener
 from pflx.runtime.live.settings import LiveSettings
+from pflx.runtime.rendering.renderers import Portrait
 from pflx.runtime.serve.errors import ServeError
 from pflx.runtime.serve.network.ice import TurnServer, check_stun
+from pflx.runtime.speaker.settings import SpeakerSettings
 
 SHORTEST_TOKEN = 16
 """Characters: what is shorter could be guessed, for all limits on the rate of guesses."""
@@ -132,6 +136,44 @@ class ServeSettings:
     def _names(self) -> Iterator[str]:
         if not self.is_wildcard:
             yield f"[{self.host}]" if ":" in self.host else self.host.lower()
+
+
+@dataclass(frozen=True)
+class ServedListener:
+    """A listener to serve, as it is opened in whatever process serves it.
+
+    Attributes:
+        bundle: the folder, or an address on the hub; None is the listener that comes with pflx.
+        portrait: that it begins with.
+        device: see `Listener.open`.
+        engines: see there.
+        size: see there.
+        lookahead: see there.
+        extractors: by what they tell of the speaker; see `SpeakerSettings`.
+        badge: see `Listener.open`.
+    """
+
+    bundle: str | None
+    portrait: Portrait
+    device: str = "cpu"
+    engines: EngineSettings = AS_IT_IS
+    size: int | None = None
+    lookahead: int = ServeSettings.lookahead
+    extractors: Mapping[str, str] = field(default_factory=dict)
+    badge: bool = False
+
+    def open(self) -> Listener:
+        """The listener; raises what `Listener.open` does."""
+        return Listener.open(
+            self.bundle,
+            self.portrait,
+            device=self.device,
+            engines=self.engines,
+            size=self.size,
+            lookahead=self.lookahead,
+            speaker=SpeakerSettings(extractors=self.extractors),
+            badge=self.badge,
+        )
 
 
 def _check_proxy(given: str) -> None:

@@ -224,7 +224,7 @@ def test_what_cannot_be_served_is_refused(scene: Scene, tmp_path: Path) -> None:
     assert "Give --turn turn:me.example with --turn-secret FILE" in scene.refuse("--ice-server", "turn:me.example")
 
 
-@pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn", "prometheus_client"])
+@pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn", "websockets", "prometheus_client"])
 def test_a_missing_package_is_named_with_what_installs_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
@@ -237,3 +237,36 @@ def test_bundles_of_one_name_are_told_apart() -> None:
 
     bundles = [Path("a/me.pflx"), Path("b/me.pflx"), Path("c.pflx")]
     assert dict(_named(bundles)) == dict(zip(["me-1", "me-2", "c"], bundles, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--replicas", "1:8"), "--replicas is for servers on a Ray cluster. Give --ray, too."),
+        (("--gpus-per-replica", "1"), "--gpus-per-replica is for servers on a Ray cluster. Give --ray, too."),
+        (("--drain", "60"), "--drain is for servers on a Ray cluster. Give --ray, too."),
+        (("--ray", "node7"), "ray is 'node7'; give the cluster's HOST:PORT, 'auto' for the one that this machine"),
+        (("--ray", "--replicas", "many"), "--replicas is 'many'; give the fewest and the most servers, such as 1:8."),
+        (("--ray", "--replicas", "4:2"), "--replicas is 4:2; give the fewest and the most servers, such as 1:8."),
+        (("--ray", "--gpus-per-replica", "2.5"), "--gpus-per-replica is 2.5; give 0, a share of one such as 0.5"),
+        (("--ray", "--drain=-1"), "--drain is -1; give seconds, such as 120."),
+        (("--ray", "--gpus-per-replica", "1"), "Servers with 1 GPUs cannot run on cpu. Give --device cuda with"),
+        (("--ray", "--port", "0"), "Behind --ray it takes no free port by itself: give --port."),
+    ],
+)
+def test_options_of_a_cluster_are_refused_in_one_sentence(scene: Scene, options: tuple[str, ...], said: str) -> None:
+    assert said in scene.refuse(*options)
+
+
+@pytest.mark.parametrize("missing", ["ray", "ray.serve"])
+def test_without_the_extra_of_clusters_it_says_how_to_install_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert scene.refuse("--ray") == "pflx: ray.serve is not installed. Install it: pip install 'pflx[site]'"
+
+
+def test_without_it_nothing_of_clusters_is_loaded(scene: Scene) -> None:
+    before = {*sys.modules}
+    assert scene.serve().code == 0
+    assert not [name for name in {*sys.modules} - before if name.split(".")[0] == "ray"]

@@ -270,7 +270,7 @@ def test_a_bundle_is_opened_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_was_opened_is_closed_when_the_rest_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engines: list[FakeEngine] = []
 
-    refused = ["posnet"]
+    refused = ["pirender_portrait"]
 
     def open_most(path: Path, **_: object) -> FakeEngine:
         if path.name.split(".")[0] in refused:

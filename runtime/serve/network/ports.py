@@ -15,32 +15,39 @@ from pflx.runtime.serve.errors import ServeError
 Result = TypeVar("Result")
 
 
-class PortRangeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose UDP sockets, where any port would do, are bound to one of a range.
+_KEEPS_TO = "_pflx_ports"
+"""Attribute of an event loop that keeps to a range, which has it for a value."""
 
-    aioice asks its event loop for port 0 and knows no range. Which loop a program runs in is the program's to choose,
-    so nothing of aioice has to be changed for it.
+
+def keep_within(loop: asyncio.AbstractEventLoop, ports: tuple[int, int] | None) -> None:
+    """Have an event loop bind UDP sockets, where any port would do, to one of a range.
+
+    aioice asks its event loop for port 0 and knows no range. What a loop does when it is asked is the program's to
+    choose, so nothing of aioice has to be changed for it. Doing it twice is harmless.
 
     Args:
-        ports: of the range.
+        loop: of the program, or of what runs it.
+        ports: first and last; None for any.
     """
+    if ports is None or getattr(loop, _KEEPS_TO, None) == ports:
+        return
+    plain = loop.create_datagram_endpoint
 
-    def __init__(self, ports: range) -> None:
-        super().__init__()
-        self._ports = ports
-
-    async def create_datagram_endpoint(
-        self, protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **options: Any
+    async def within(
+        protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **options: Any
     ) -> tuple[asyncio.DatagramTransport, Any]:
         """As of every event loop; `OSError` where no port of the range is free."""
         if remote_addr is not None or local_addr is None or local_addr[1] != 0:
-            return await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
-        bound = _bound(local_addr[0], self._ports)
+            return await plain(protocol_factory, local_addr, remote_addr, **options)
+        bound = _bound(local_addr[0], range(ports[0], ports[1] + 1))
         try:
-            return await super().create_datagram_endpoint(protocol_factory, sock=bound, **options)
+            return await plain(protocol_factory, sock=bound, **options)
         except BaseException:
             bound.close()
             raise
+
+    setattr(loop, "create_datagram_endpoint", within)  # noqa: B010 - of a loop whose class is another's
+    setattr(loop, _KEEPS_TO, ports)
 
 
 def _bound(host: str, ports: range) -> socket.socket:
@@ -76,9 +83,8 @@ def run_within(ports: tuple[int, int] | None, main: Coroutine[Any, Any, Result])
         ports: first and last; None for any.
         main: what is run.
     """
-    if ports is None:
-        return asyncio.run(main)
-    with asyncio.Runner(loop_factory=lambda: PortRangeLoop(range(ports[0], ports[1] + 1))) as runner:
+    with asyncio.Runner() as runner:
+        keep_within(runner.get_loop(), ports)
         return runner.run(main)
 
 
@@ -88,7 +94,7 @@ def require_range(ports: tuple[int, int] | None) -> None:
     Raises:
         ServeError: it knows of none.
     """
-    if ports is not None and not isinstance(asyncio.get_running_loop(), PortRangeLoop):
+    if ports is not None and getattr(asyncio.get_running_loop(), _KEEPS_TO, None) != ports:
         raise ServeError(
             "udp_ports are kept to by the event loop. Run the server in run_within(settings.udp_ports, …)."
         )

@@ -34,10 +34,10 @@ fetch(document.querySelector('#stills img').src).then((answer) => answer.blob())
 }))
 """
 _LOSE_GOODBYES = """
-const real = fetch, screen = document.getElementById('screen');
+const screen = document.getElementById('screen');
 window.states = [];
 new MutationObserver(() => states.push(screen.dataset.state)).observe(screen, { attributeFilter: ['data-state'] });
-window.fetch = (path, given) => (given?.method === 'DELETE' ? new Promise(() => {}) : real(path, given));
+WebSocket.prototype.close = () => {};
 """
 _BOX = "JSON.stringify(document.querySelector('%s').getBoundingClientRect())"
 
@@ -166,7 +166,9 @@ def test_ones_own_session_of_before_does_not_keep_one_out(window: Window, monkey
         assert len(server.lobby.peers) == 1
         assert "full" not in page.run("states")
         page.run("location.reload()")
-        page.until("window.fetch.toString().includes('native') && document.querySelector('#choice option')")
+        page.until(
+            "WebSocket.prototype.close.toString().includes('native') && document.querySelector('#choice option')"
+        )
         page.click("go")
         page.until(f"{IS_LIVE} || {STATE} === 'full'")
         assert page.run(STATE) == "live"
@@ -175,7 +177,7 @@ def test_ones_own_session_of_before_does_not_keep_one_out(window: Window, monkey
 def test_the_address_keeps_the_settings(window: Window) -> None:
     with window.page("#samples=2&playout=150&portrait=green&nonsense=1&lookahead=99") as page:
         wish = "import('/scripts/state.js').then(({ state }) => state.wish)"
-        expected: dict[str, Any] = {"listener": 0, "samples": 2, "lookahead": 5, "playout_ms": 150}
+        expected: dict[str, Any] = {"listener": 0, "samples": 2, "lookahead": 5, "playout_ms": 150, "person": 0}
         assert page.run(wish) == expected
         assert page.run("document.querySelector('#portraits :checked').getAttribute('aria-label')") == "green"
         page.click("go")

@@ -63,7 +63,7 @@ def test_a_name_that_was_bent_to_this_address_is_refused(host: str | None, path:
     ],
 )
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/api/sessions"), ("DELETE", "/api/sessions/x"), ("POST", "/sign-in")]
+    ("method", "path"), [("PUT", "/api/stills/0"), ("DELETE", "/api/stills/0"), ("POST", "/sign-in")]
 )
 def test_what_changes_something_must_come_from_the_page_itself(
     headers: dict[str, str | None], method: str, path: str
@@ -115,7 +115,7 @@ def test_the_page_asks_for_nothing_from_outside() -> None:
         "/page/style.css",
         "/\\..\\settings.py",
         "/portrait.png\x00.py",
-        "/api/sessions/../../../etc/passwd",
+        "/api/stills/../../../etc/passwd",
     ],
 )
 def test_no_path_reaches_the_file_system(path: str) -> None:
@@ -131,7 +131,7 @@ def test_no_code_of_the_server_opens_a_file_by_what_was_asked(monkeypatch: pytes
             monkeypatch.setattr("io.open", lambda *a, **k: pytest.fail(f"opened {a}"))
             for path in PATHS:
                 await browser.ask("GET", path)
-            answer = await browser.ask("PUT", "/api/sessions/..%2f..%2fetc/portrait", b"/etc/passwd")
+            answer = await browser.ask("PUT", "/api/stills/..%2f..%2fetc", b"/etc/passwd")
             assert answer.status == 404
 
     asyncio.run(run())
@@ -149,9 +149,7 @@ def test_without_the_token_there_is_only_a_page_to_sign_in() -> None:
         "/nothing": 401,
     }
     assert answers[0].headers["location"] == "/sign-in"
-    begin = {"sdp": "", "wish": WISH}
-    changes = [("POST", "/api/sessions", begin), ("PATCH", "/api/sessions/x", WISH), ("DELETE", "/api/sessions/x")]
-    changes.append(("PUT", "/api/sessions/x/portrait", b"x"))
+    changes = [("PUT", "/api/stills/0", b"x"), ("DELETE", "/api/stills/0")]
     assert {told(answer) for answer in ask(*changes, settings=GUARDED)} == {(401, "token")}
 
 
@@ -296,17 +294,22 @@ def test_wrong_tokens_of_others_at_the_same_address_keep_nobody_out() -> None:
 
 
 def test_sessions_and_requests_are_limited_too() -> None:
-    begin = [("POST", "/api/sessions", b"")] * 20
-    assert [answer.status for answer in ask(*begin)] == [400] * 12 + [429] * 8
+    async def begin() -> list[str]:
+        async with serving() as (browser, _):
+            lines = [await browser.line() for _ in range(20)]
+            kinds = [(await line.ask("begin", wish=3)).kind for line in lines]
+            assert lines[-1].told[-1]["error"]["message"] == "Too many requests. Wait a minute, and try again."
+            return kinds
+
+    assert asyncio.run(begin()) == ["request"] * 12 + ["rate"] * 8
     assert [answer.status for answer in ask(*[("GET", "/")] * 140)].count(429) >= 15
 
 
-@pytest.mark.parametrize("path", ["/api/sessions", "/sign-in"])
 @pytest.mark.parametrize(
     ("body", "status"), [(b"", 400), (b"{", 400), (b"[]", 422), (b"{}", 422), (b'{"token": 5, "x": 1}', 422)]
 )
-def test_what_is_no_request_is_refused(path: str, body: bytes, status: int) -> None:
-    (answer,) = ask(("POST", path, body))
+def test_what_is_no_request_is_refused(body: bytes, status: int) -> None:
+    (answer,) = ask(("POST", "/sign-in", body))
     assert told(answer) == (status, "request")
 
 
@@ -328,7 +331,7 @@ def test_a_body_is_read_no_further_than_it_may_be_long() -> None:
             scope: dict[str, Any] = {
                 "type": "http",
                 "method": "POST",
-                "path": "/api/sessions",
+                "path": "/sign-in",
                 "headers": headers,
                 "scheme": "http",
             }
@@ -357,8 +360,11 @@ def test_a_body_is_read_no_further_than_it_may_be_long() -> None:
     ],
 )
 def test_a_wish_beyond_what_is_offered_is_refused(change: dict[str, Any]) -> None:
-    (answer,) = ask(("POST", "/api/sessions", {"sdp": "", "wish": WISH | change}))
-    assert answer.status == 422
+    async def begin() -> str:
+        async with serving() as (browser, _):
+            return (await (await browser.line()).ask("begin", wish=WISH | change)).kind
+
+    assert asyncio.run(begin()) in ("wish", "request")
 
 
 def test_an_error_of_the_server_tells_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,11 +32,11 @@ def test_there_are_so_many_places_and_no_more() -> None:
     async def act(here: Scene) -> None:
         first = await here.seated()
         answer = await here.visitor().come()
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
-        assert "The only place is taken" in answer.json["error"]["message"]
+        assert answer.kind == "full"
+        assert "The only place is taken" in answer.message
         seen = len(first.pictures)
         await first.see(seen + 5)
-        assert (await here.browser.ask("DELETE", f"/api/sessions/{first.id}")).status == 204
+        assert not (await first.ask("leave")).kind
         await here.seated()
 
     play(act, max_sessions=1)
@@ -46,8 +46,8 @@ def test_a_visitor_for_whom_there_is_no_time_is_told_so_and_the_others_go_on() -
     async def act(here: Scene) -> None:
         first = await here.seated()
         answer = await here.visitor().come()
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
-        assert "70% are allowed" in answer.json["error"]["message"]
+        assert answer.kind == "busy"
+        assert "70% are allowed" in answer.message
         assert list(here.lobby.peers) == [first.id]
         seen = len(first.pictures)
         await first.see(seen + 5)
@@ -60,7 +60,7 @@ def test_who_is_alone_is_let_in_even_where_the_listener_is_too_slow_and_sees_it_
         visitor = await here.seated(pictures=5)
         await until(lambda: sum(told_figures(visitor).get("rungs", {}).values()) > 25)
         assert told_figures(visitor)["rungs"]["FULL"] < 25
-        assert (await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 2})).status == 204
+        assert not (await visitor.ask("tune", wish=WISH | {"samples": 2})).kind
 
     play(act, nodding_listener(PORTRAIT, before=slow(lambda: 0.06)), max_load=0.7)
 
@@ -70,9 +70,9 @@ def test_a_session_takes_the_place_of_the_one_that_its_page_had_before() -> None
         first = await here.seated()
         stranger = here.visitor()
         answer = await stranger.come(replaces="a guess of somebody else")
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "full")
+        assert answer.kind == "full"
         second = here.visitor()
-        assert (await second.come(replaces=first.id)).status == 201
+        assert not (await second.come(replaces=first.id)).kind
         await second.see(3)
         assert list(here.lobby.peers) == [second.id]
 
@@ -113,9 +113,8 @@ def test_what_a_visitors_picture_would_look_like_is_told_before_the_start() -> N
 def test_a_portrait_of_the_server_is_chosen_by_its_number() -> None:
     async def act(here: Scene) -> None:
         visitor = await here.seated()
-        path = f"/api/sessions/{visitor.id}/portraits"
-        assert (await here.browser.ask("POST", f"{path}/7")).json["error"]["kind"] == "wish"
-        assert (await here.browser.ask("POST", f"{path}/1")).status == 204
+        assert (await visitor.ask("portrait", number=7)).kind == "wish"
+        assert not (await visitor.ask("portrait", number=1)).kind
         await until(lambda: is_red(visitor.pictures[-1]))
 
     play(act, nodding_listener(PORTRAIT))
@@ -135,7 +134,7 @@ def test_listeners_of_other_bundles_take_of_the_same_time() -> None:
     async def act(here: Scene) -> None:
         await here.seated()
         answer = await here.visitor().come(WISH | {"listener": 1})
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
+        assert answer.kind == "busy"
 
     busy = [nodding_listener(PORTRAIT, before=slow(lambda: 0.016)) for _ in range(2)]
     play(act, *busy, max_load=0.7)
@@ -157,10 +156,10 @@ def test_listeners_of_other_bundles_take_of_the_same_time() -> None:
 )
 def test_an_offer_that_is_none_is_refused_and_leaves_nothing(change: Callable[[str], str], message: str) -> None:
     async def act(here: Scene) -> None:
-        sdp = change(await here.visitor().offer())
-        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": sdp, "wish": WISH})
-        assert (answer.status, answer.json["error"]["kind"]) == (422, "offer")
-        assert message in answer.json["error"]["message"]
+        visitor = here.visitor()
+        answer = await visitor.offered(change(await visitor.offer()))
+        assert answer.kind == "offer"
+        assert message in answer.message
         assert not here.lobby.peers
         assert not threads()
 
@@ -182,9 +181,8 @@ def test_offers_that_nobody_comes_for_keep_nobody_out(monkeypatch: pytest.Monkey
             monkeypatch.setattr(Peer, "tune", tune_two)
         first = await here.seated()
         for _ in range(4):
-            sdp = await here.visitor().offer()
-            answer = await here.browser.ask("POST", "/api/sessions", {"sdp": sdp, "wish": WISH})
-            assert answer.status == 201
+            visitor = here.visitor()
+            assert not (await visitor.offered(await visitor.offer())).kind
         second = await here.seated()
         await first.see(len(first.pictures) + 5)
         assert set(here.lobby.peers) == {first.id, second.id}
@@ -194,9 +192,9 @@ def test_offers_that_nobody_comes_for_keep_nobody_out(monkeypatch: pytest.Monkey
 
 def test_who_was_let_in_has_some_seconds_to_come() -> None:
     async def act(here: Scene) -> None:
-        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": await here.visitor().offer(), "wish": WISH})
-        assert answer.status == 201
-        assert (await here.visitor().come()).status == 503
+        visitor = here.visitor()
+        assert not (await visitor.offered(await visitor.offer())).kind
+        assert (await here.visitor().come()).kind == "full"
 
     play(act, max_sessions=1)
 
@@ -215,10 +213,12 @@ def test_a_camera_that_is_too_large_ends_the_session() -> None:
 def test_a_session_is_known_to_its_own_page_only() -> None:
     async def act(here: Scene) -> None:
         visitor = await here.seated()
-        for method, body in (("DELETE", b""), ("PATCH", WISH)):
-            answer = await here.browser.ask(method, f"/api/sessions/{visitor.id[:-1]}", body)
-            assert (answer.status, answer.json["error"]["kind"]) == (404, "gone")
+        stranger = here.visitor()
+        for kind, more in (("offer", {"sdp": ""}), ("tune", {"wish": WISH}), ("leave", {})):
+            stranger.line = await here.browser.line()
+            assert (await stranger.ask(kind, **more)).kind == "gone"
+        assert list(here.lobby.peers) == [visitor.id]
         assert len(visitor.id) >= 24
-        assert (await here.browser.ask("GET", "/api/sessions")).status == 405
+        assert (await here.browser.ask("GET", "/api/session")).status == 404
 
     play(act)

@@ -8,7 +8,6 @@ import socket
 import pytest
 from support.serve.scene import Scene, play
 from support.serve.serve_client import (
-    WISH,
     loopback_only,  # noqa: F401
 )
 
@@ -75,13 +74,14 @@ def test_an_offer_sends_packets_to_few_strangers() -> None:
         stranger.setblocking(False)
 
     async def act(here: Scene) -> None:
-        sdp = await here.visitor().offer()
+        visitor = here.visitor()
+        sdp = await visitor.offer()
         ports = [stranger.getsockname()[1] for stranger in strangers]
         named = [f"a=candidate:{n} 1 udp {n} 127.0.0.1 {port} typ host" for n, port in enumerate(ports)]
         lines = [line for line in sdp.splitlines() if not line.startswith(("a=candidate", "a=end-of"))]
         changed = [more for line in lines for more in ((line, *named) if line.startswith("a=mid") else (line,))]
-        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": "\r\n".join([*changed, ""]), "wish": WISH})
-        assert answer.status == 201, answer.body
+        answer = await visitor.offered("\r\n".join([*changed, ""]))
+        assert not answer.kind, answer.message
         await asyncio.sleep(1.5)
 
     play(act)

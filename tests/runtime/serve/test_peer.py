@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from io import BytesIO
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -65,9 +64,8 @@ def test_a_portrait_that_is_sent_takes_the_place_of_the_first() -> None:
         visitor = await here.seated()
         assert not is_red(visitor.pictures[-1])
         content = packed(Image.new("RGB", (300, 300), RED), "PNG")
-        answer = await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", content)
-        assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
-        np.testing.assert_array_equal(Image.open(BytesIO(answer.body)), plain(RED))
+        answer = await visitor.ask("own_portrait", content)
+        assert not answer.kind
         await until(lambda: is_red(visitor.pictures[-1]))
 
     play(act, nodding_listener(plain(GREY)))
@@ -77,8 +75,8 @@ def test_a_portrait_stays_when_the_settings_change() -> None:
     async def act(here: Scene) -> None:
         visitor = await here.seated()
         content = packed(Image.new("RGB", (300, 300), RED), "PNG")
-        await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", content)
-        await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 2})
+        assert not (await visitor.ask("own_portrait", content)).kind
+        assert not (await visitor.ask("tune", wish=WISH | {"samples": 2})).kind
         await until(lambda: visitor.pictures[-1].width == 2 * SIDE)
         await until(lambda: is_red(visitor.pictures[-1]))
 
@@ -88,11 +86,11 @@ def test_a_portrait_stays_when_the_settings_change() -> None:
 def test_a_portrait_that_cannot_be_read_changes_nothing() -> None:
     async def act(here: Scene) -> None:
         visitor = await here.seated()
-        answer = await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", b"no picture")
-        assert (answer.status, answer.json["error"]["kind"]) == (422, "portrait")
+        answer = await visitor.ask("own_portrait", b"no picture")
+        assert answer.kind == "portrait"
         tiny = packed(Image.new("RGB", (20, 20)), "PNG")
-        answer = await here.browser.ask("PUT", f"/api/sessions/{visitor.id}/portrait", tiny)
-        assert (answer.status, answer.json["error"]["kind"]) == (422, "portrait")
+        answer = await visitor.ask("own_portrait", tiny)
+        assert answer.kind == "portrait"
         seen = len(visitor.pictures)
         await visitor.see(seen + 5)
         assert not is_red(visitor.pictures[-1])
@@ -114,7 +112,7 @@ def test_the_cheaper_codec_is_taken_whatever_the_browser_likes_best() -> None:
         (video,) = (each for each in visitor.connection.getTransceivers() if each.kind == "video")
         video.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType != "video/H264"))
         answer = await visitor.come()
-        lines = answer.json["sdp"].splitlines()
+        lines = answer.ok["sdp"].splitlines()
         chosen = next(line for line in lines if line.startswith("m=video")).split()[3]
         assert f"a=rtpmap:{chosen} VP8/90000" in lines
         await visitor.see(3)
@@ -155,8 +153,8 @@ def test_dials_change_the_delay_of_the_running_connection() -> None:
         visitor = await here.seated()
         await until(lambda: visitor.told)
         wish = WISH | {"lookahead": 5, "playout_ms": 160}
-        answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", wish)
-        assert answer.status == 204
+        answer = await visitor.ask("tune", wish=wish)
+        assert not answer.kind
         await until(lambda: (told_last(visitor)["algorithmic_ms"], told_last(visitor)["playout_ms"]) == (520, 160))
         seen = len(visitor.pictures)
         await visitor.see(seen + 10)
@@ -171,7 +169,7 @@ def test_another_bundle_can_be_chosen() -> None:
     async def act(here: Scene) -> None:
         visitor = await here.seated()
         assert visitor.pictures[-1].width == 64
-        await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"listener": 1})
+        assert not (await visitor.ask("tune", wish=WISH | {"listener": 1})).kind
         await until(lambda: visitor.pictures[-1].width == SIDE)
 
     play(act, fake_listener(), nodding_listener(PORTRAIT))
@@ -182,8 +180,11 @@ def test_the_page_is_told_what_there_is_to_choose_from() -> None:
         choices = (await here.browser.ask("GET", "/api/choices")).json
         assert [each["name"] for each in choices["listeners"]] == ["fake-0", "fake-1"]
         assert [each["untrained"] for each in choices["listeners"]] == [True, False]
-        assert choices["wish"] == {"listener": 0, "samples": 1, "lookahead": 2, "playout_ms": 100}
-        assert (await here.browser.ask("GET", "/api/ice-servers")).json == []
+        assert [each["persons"] for each in choices["listeners"]] == [[], []]
+        assert choices["wish"] == {"listener": 0, "samples": 1, "lookahead": 2, "playout_ms": 100, "person": 0}
+        visitor = here.visitor()
+        assert (await visitor.begin(None)).ok["wish"] == choices["wish"]
+        assert visitor.begun["ice_servers"] == []
 
     play(act, fake_listener(), nodding_listener(PORTRAIT), lookahead=2)
 
@@ -193,8 +194,8 @@ def test_settings_for_which_there_is_no_time_are_refused_and_the_session_goes_on
         visitor = await here.seated()
         answers = iter([0.0, None])  # of its time: nothing for the new settings, anything for the old
         here.lobby.peers[visitor.id]._allowed = lambda listener: next(answers)
-        answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 3})
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
+        answer = await visitor.ask("tune", wish=WISH | {"samples": 3})
+        assert answer.kind == "busy"
         assert visitor.id in here.lobby.peers
         seen = len(visitor.pictures)
         await visitor.see(seen + 10)
@@ -207,8 +208,8 @@ def test_who_has_no_time_for_the_old_settings_either_must_leave_and_is_told_so()
     async def act(here: Scene) -> None:
         visitor = await here.seated()
         here.lobby.peers[visitor.id]._allowed = lambda listener: 0.0
-        answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 3})
-        assert (answer.status, answer.json["error"]["kind"]) == (503, "busy")
+        answer = await visitor.ask("tune", wish=WISH | {"samples": 3})
+        assert answer.kind == "busy"
         await until(lambda: not here.lobby.peers)
         await until(lambda: visitor.told[-1]["type"] == "ended")
 
@@ -271,11 +272,12 @@ def test_stop_frees_everything_within_a_second() -> None:
         visitor = await here.seated()
         (peer,) = here.lobby.peers.values()
         begun = time.monotonic()
-        assert (await here.browser.ask("DELETE", f"/api/sessions/{visitor.id}")).status == 204
+        assert not (await visitor.ask("leave")).kind
         await nothing_left(here)
         assert time.monotonic() - begun < 1
         assert peer.screen.readyState == "ended"
-        assert (await here.browser.ask("DELETE", f"/api/sessions/{visitor.id}")).status == 404
+        assert visitor.line is not None
+        assert visitor.line.closed == 1000
 
     play(act)
 
@@ -304,13 +306,13 @@ def test_a_page_that_falls_silent_is_given_up() -> None:
 
 def test_a_visitor_who_never_connects_is_given_up() -> None:
     async def act(here: Scene) -> None:
-        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": await here.visitor().offer(), "wish": WISH})
-        assert answer.status == 201
+        visitor = here.visitor()
+        assert not (await visitor.offered(await visitor.offer())).kind
         assert here.lobby.peers
         await until(lambda: not here.lobby.peers)
         await nothing_left(here)
 
-    play(act, connect_s=0.2)
+    play(act, connect_s=1.0)
 
 
 def test_a_listener_that_fails_ends_the_session_and_tells_no_secret() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -35,13 +36,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _hand_on(self) -> None:
         server = self.server
         assert isinstance(server, Proxy)
+        if self.headers.get("upgrade") == "websocket":
+            self._tunnel(server)
+            return
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        before = headers.get("x-forwarded-for")
-        headers["x-forwarded-for"] = f"{before}, {self.client_address[0]}" if before else self.client_address[0]
-        headers["x-forwarded-proto"] = "http"
-        if server.inner_name:
-            headers["x-forwarded-host"], headers["host"] = headers["host"], server.inner_name
+        headers = self._told(server)
         connection = http.client.HTTPConnection(server.upstream, timeout=20)
         try:
             connection.request(self.command, self.path, body, headers)
@@ -58,10 +57,38 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def _told(self, server: Proxy) -> dict[str, str]:
+        """The headers, with who has asked."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        before = headers.get("x-forwarded-for")
+        headers["x-forwarded-for"] = f"{before}, {self.client_address[0]}" if before else self.client_address[0]
+        headers["x-forwarded-proto"] = "http"
+        if server.inner_name:
+            headers["x-forwarded-host"], headers["host"] = headers["host"], server.inner_name
+        return headers
+
+    def _tunnel(self, server: Proxy) -> None:
+        """Hand a web socket on, byte by byte."""
+        host, _, port = server.upstream.partition(":")
+        self.close_connection = True
+        with socket.create_connection((host, int(port))) as upstream:
+            lines = [f"{self.command} {self.path} HTTP/1.1", *(": ".join(each) for each in self._told(server).items())]
+            upstream.sendall("\r\n".join([*lines, "", ""]).encode())
+            there = threading.Thread(target=_pour, args=(self.connection, upstream), daemon=True)
+            there.start()
+            _pour(upstream, self.connection)
+
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _hand_on  # noqa: N815
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""
+
+
+def _pour(one: socket.socket, other: socket.socket) -> None:
+    with suppress(OSError):
+        while data := one.recv(65_536):
+            other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -18,11 +18,13 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack, VideoStreamTrack
 from PIL import Image
 from support.fakes import SIZE, fake_listener, frames_of, portrait_of
+from support.serve.lines import AppLine, Line, Reply
 
-from pflx.runtime import Listener
+from pflx.runtime import Listener, Person
 from pflx.runtime.frames.arrays import UInt8Array
-from pflx.runtime.serve.app import make_app
+from pflx.runtime.serve.app import SESSION, make_app
 from pflx.runtime.serve.guard import Guard
+from pflx.runtime.serve.keeping import Keeper
 from pflx.runtime.serve.lobby import Lobby
 from pflx.runtime.serve.settings import ServeSettings
 
@@ -108,6 +110,10 @@ class Browser:
         found = {name.decode().lower(): value.decode() for name, value in start["headers"]}
         return Answer(start["status"], found, b"".join(message.get("body", b"") for message in rest))
 
+    async def line(self, headers: Mapping[str, str] | None = None, path: str = SESSION) -> Line:
+        """A web socket of the page."""
+        return AppLine(self.app, self.headers | dict(headers or {}), self.address, path)
+
 
 class Camera(VideoStreamTrack):
     """Noise at 30 fps; slower where asked for."""
@@ -125,15 +131,20 @@ class Camera(VideoStreamTrack):
         return frame
 
 
+class Lines(Protocol):
+    """Where a page's web socket comes from."""
+
+    async def line(self) -> Line: ...
+
+
 class Visitor:
     """A peer that sends a camera and a microphone, and keeps what it sees and is told."""
 
     def __init__(
-        self, browser: Browser, *, camera: MediaStreamTrack | None = None, sees: bool = True, sound: bool = True
+        self, lines: Lines, *, camera: MediaStreamTrack | None = None, sees: bool = True, sound: bool = True
     ) -> None:
         self.pictures: list[av.VideoFrame] = []
-        self.told: list[dict[str, Any]] = []
-        self.id = ""
+        self.begun: dict[str, Any] = {}
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         if sees:
             self.connection.addTrack(camera or Camera())
@@ -141,23 +152,55 @@ class Visitor:
             self.connection.addTransceiver("video", direction="recvonly")
         if sound:
             self.connection.addTrack(AudioStreamTrack())
-        self.channel = self.connection.createDataChannel("panel")
-        self.channel.on("message", lambda text: self.told.append(json.loads(text)))
         self.connection.on("track", lambda track: self._tasks.append(asyncio.ensure_future(self._watch(track))))
-        self._browser = browser
+        self._lines = lines
+        self.line: Line | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def id(self) -> str:
+        """Of the session."""
+        return str(self.begun.get("id", ""))
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """What the server said by itself."""
+        return [] if self.line is None else self.line.told
 
     async def offer(self) -> str:
         await self.connection.setLocalDescription(await self.connection.createOffer())
         return self.connection.localDescription.sdp
 
-    async def come(self, wish: Mapping[str, Any] = WISH, **more: Any) -> Answer:
-        """Offer, and connect if let in."""
-        answer = await self._browser.ask("POST", "/api/sessions", {"sdp": await self.offer(), "wish": wish, **more})
-        if answer.status == 201:
-            self.id = answer.json["id"]
-            await self.accept(answer.json["sdp"])
-        return answer
+    async def begin(self, wish: Mapping[str, Any] | None = WISH, **more: Any) -> Reply:
+        """Ask for a place."""
+        self.line = await self._lines.line()
+        reply = await self.line.ask("begin", wish=wish, **more)
+        self.begun = reply.ok or {}
+        return reply
+
+    async def ask(self, type: str, file: bytes | None = None, **more: Any) -> Reply:
+        """Ask something of the session."""
+        assert self.line is not None
+        return await self.line.ask(type, file, **more)
+
+    async def say(self, message: Mapping[str, Any]) -> None:
+        """Say something that nothing is replied to."""
+        assert self.line is not None
+        await self.line.send(json.dumps(message))
+
+    async def offered(self, sdp: str, wish: Mapping[str, Any] = WISH) -> Reply:
+        """Ask for a place, and make an offer; nothing is done by the answer."""
+        reply = await self.begin(wish)
+        return reply if reply.kind else await self.ask("offer", sdp=sdp)
+
+    async def come(self, wish: Mapping[str, Any] | None = WISH, **more: Any) -> Reply:
+        """Ask for a place, offer, and connect if let in."""
+        reply = await self.begin(wish, **more)
+        if not reply.kind:
+            reply = await self.ask("offer", sdp=await self.offer())
+        if not reply.kind:
+            await self.accept(reply.ok["sdp"])
+        return reply
 
     async def accept(self, sdp: str) -> None:
         """Connect by an answer."""
@@ -169,6 +212,8 @@ class Visitor:
 
     async def leave(self) -> None:
         await self.connection.close()
+        if self.line is not None:
+            await self.line.close()
 
     async def _watch(self, track: MediaStreamTrack) -> None:
         try:
@@ -192,11 +237,13 @@ async def serving(
     *listeners: Listener,
     settings: ServeSettings | None = None,
     portraits: Mapping[str, UInt8Array] = PORTRAITS,
+    persons: Sequence[Person] = (),
+    keeper: Keeper | None = None,
     **limits: Any,
 ) -> AsyncIterator[tuple[Browser, Lobby]]:
     """A server without a network, and what a page would ask it with."""
     named = {f"fake-{number}": listener for number, listener in enumerate(listeners or (fake_listener(),))}
-    lobby = Lobby(named, portraits, settings or ServeSettings(port=PORT))
+    lobby = Lobby(named, portraits, settings or ServeSettings(port=PORT), persons, keeper)
     try:
         yield Browser(make_app(lobby, PORT, **limits)), lobby
     finally:

@@ -1,12 +1,12 @@
-// The peer connection: how it begins, is watched, is lost and made again, and ends.
+// The session and its two ways, the web socket and the peer connection: how it begins, is watched, is lost and made again, and ends.
 
 import { endRecording } from "./clip.js";
 import { adopt, devices, openDevices, release } from "./devices.js";
-import { blank, events, measure, network, panel } from "./figures.js";
+import { blank, events, measure, panel } from "./figures.js";
 import { sendPortrait } from "./portraits.js";
 import { $, label, say, show } from "./screen.js";
 import { shrinkLater } from "./selfview.js";
-import { Refusal, ask } from "./server.js";
+import { Line, Refusal } from "./server.js";
 import { state } from "./state.js";
 import { greet, halt, run } from "./strip.js";
 
@@ -24,31 +24,42 @@ let retry = 0;
 let wakeLock = null;
 
 async function connect() {
-  const iceServers = await ask("GET", "/api/ice-servers"); // with credentials of a relay that last for a while
   if (!state.wanted || !state.stream || state.link) return; // stopped meanwhile, or begun again
-  const peer = new RTCPeerConnection({ iceServers, iceTransportPolicy: state.relayOnly ? "relay" : "all" });
-  const mine = { peer, id: null, channel: null, answered: performance.now(), seen: null, told: new Set(), arrived: false, timer: 0 };
+  const peer = new RTCPeerConnection({ iceTransportPolicy: state.relayOnly ? "relay" : "all" });
+  const mine = { peer, id: null, epoch: 1, line: null, answered: performance.now(), seen: null, told: new Set(), arrived: false, timer: 0 };
   state.link = mine;
+  mine.line = new Line((message) => state.link === mine && hear(mine, message), (reason) => state.link === mine && mine.id && lose(reason));
+  try {
+    await meet(mine);
+  } catch (error) {
+    if (state.link === mine) throw error;
+  }
+}
+
+// A place, then the offer: who is told that there is none has looked for no addresses.
+async function meet(mine) {
+  const { peer, line } = mine, wish = state.wish;
+  const place = await line.ask("begin", { wish, replaces: state.last });
+  if (state.link !== mine) return;
+  Object.assign(mine, { id: place.id, epoch: place.epoch });
+  state.granted = wish;
+  remember(place.id);
+  peer.setConfiguration({ ...peer.getConfiguration(), iceServers: place.ice_servers }); // with credentials of a relay that last for a while
   for (const track of state.stream.getTracks()) limit(peer.addTrack(track, state.stream));
   if (!state.stream.getVideoTracks().length) peer.addTransceiver("video", { direction: "recvonly" });
-  mine.channel = peer.createDataChannel("panel", { ordered: false, maxRetransmits: 0 });
-  mine.channel.onmessage = ({ data }) => state.link === mine && hear(mine, JSON.parse(data));
-  mine.channel.onclose = () => state.link === mine && lose("The connection was closed.");
   peer.ontrack = ({ track, receiver }) => watch(mine, track, receiver);
   peer.onconnectionstatechange = () => state.link === mine && follow(mine);
   await peer.setLocalDescription(await peer.createOffer());
-  await gathered(peer, iceServers.some(({ credential }) => credential));
+  await gathered(peer, place.ice_servers.some(({ credential }) => credential));
+  if (state.link !== mine) return;
   if (state.relayOnly && !hasRelay(peer)) {
     throw new Refusal("relay", "#relay is in the address, and this browser has found no relay: the server has none, or it cannot be reached from here.");
   }
-  const offer = { sdp: peer.localDescription.sdp, wish: state.wish, replaces: state.last };
-  const answer = await ask("POST", "/api/sessions", JSON.stringify(offer));
-  mine.id = answer.id;
-  state.granted = offer.wish;
-  remember(answer.id);
-  if (state.link !== mine) return drop(mine); // stopped meanwhile
+  const answer = await line.ask("offer", { sdp: peer.localDescription.sdp });
+  if (state.link !== mine) return;
   await sendPortrait(true); // before anything is shown
   await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
+  mine.answered = performance.now();
   mine.timer = setInterval(() => look(mine), 1000);
 }
 
@@ -117,32 +128,32 @@ function follow(mine) {
 
 function look(mine) {
   if (performance.now() - mine.answered > SILENCE_MS) return lose("The server does not answer.");
-  if (mine.channel.readyState === "open") mine.channel.send(String(performance.now()));
+  mine.line.say({ type: "ping", ping: "" });
   measure(mine);
 }
 
 function hear(mine, message) {
   mine.answered = performance.now();
-  if (message.type === "pong") network(performance.now() - Number(message.ping));
   if (message.type === "panel") panel(mine, message);
   if (message.type === "events") events(mine, message.events);
   if (message.figures) arrive(mine); // a page in the background plays nothing
-  if (message.type === "ended") lose(message.reason);
+  if (message.type === "ended") lose(message.reason || "The connection was closed.");
 }
 
-function drop(mine) {
+function drop(mine, forGood) {
   clearInterval(mine.timer);
   mine.peer.close();
-  if (mine.id) fetch(`/api/sessions/${mine.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  if (forGood) mine.line.say({ type: "leave", ask: 0 }); // of which no reply is waited for
+  mine.line.close();
 }
 
-function disconnect() {
+function disconnect(forGood = false) {
   clearTimeout(retry);
-  if (state.link) drop(state.link);
+  const { link } = state;
   state.link = null;
+  if (link) drop(link, forGood);
   $("record").disabled = true;
   endRecording();
-
 }
 
 export function lose(reason) {
@@ -200,7 +211,7 @@ export async function start() {
 
 export function stop() {
   state.wanted = false;
-  disconnect();
+  disconnect(true);
   release();
   halt();
   label("go", "Start");

@@ -42,7 +42,7 @@ export function panel(mine, message) {
   chart(total());
 }
 
-export function network(roundTripMs) {
+function network(roundTripMs) {
   here.network = roundTripMs;
   $("network").textContent = ms(roundTripMs);
   total();
@@ -108,6 +108,7 @@ function chart(sum) {
 export async function measure(mine) {
   const report = await mine.peer.getStats();
   for (const entry of report.values()) {
+    if (entry.type === "candidate-pair" && entry.nominated && entry.currentRoundTripTime) network(entry.currentRoundTripTime * 1000);
     if (entry.type !== "inbound-rtp" || entry.kind !== "video") continue;
     const before = mine.seen;
     mine.seen = entry;

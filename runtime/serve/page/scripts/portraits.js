@@ -60,22 +60,22 @@ export async function choosePortrait(n) {
 // Shows the chosen portrait in the session of the moment; `begun` says that it shows the first of all until told.
 export async function sendPortrait(begun = false) {
   const { link, gallery, portrait } = state;
-  if (!link?.id || (begun && !portrait)) return;
+  if (!link?.id || (begun && !portrait && link.epoch === 1)) return;
   const { file } = gallery[portrait];
-  if (file) await ask("PUT", `/api/sessions/${link.id}/portrait`, file, file.type || "application/octet-stream");
-  else await ask("POST", `/api/sessions/${link.id}/portraits/${portrait}`);
+  if (file) await link.line.ask("own_portrait", {}, file);
+  else await link.line.ask("portrait", { number: portrait });
 }
 
 // A picture of the visitor's own, in the place of the n-th portrait or as a new one.
 export async function addOwn(file, n = state.gallery.length) {
   help("Looking for the face…");
   try {
-    const place = state.link?.id ? `/api/sessions/${state.link.id}/portrait` : `/api/stills/${state.wish.listener}`;
-    const square = await ask("PUT", place, file, file.type || "application/octet-stream");
+    const square = await ask("PUT", `/api/stills/${state.wish.listener}`, file, file.type || "application/octet-stream");
     state.gallery[n] = { name: file.name, file, url: URL.createObjectURL(square) };
     state.portrait = n;
     list();
     writeAddress();
+    await sendPortrait();
     help("This face listens to you. The server forgets it when you stop.");
   } catch (error) {
     help(error.message, true);

@@ -5,7 +5,6 @@ import { failed, lose } from "./connection.js";
 import { offerOther } from "./devices.js";
 import { buildGallery, cutAgain, showStills } from "./portraits.js";
 import { $, say } from "./screen.js";
-import { ask } from "./server.js";
 import { state } from "./state.js";
 
 export function build() {
@@ -29,6 +28,9 @@ export function build() {
 function reflect() {
   const { wish } = state, listener = state.choices.listeners[wish.listener];
   $("choice").value = wish.listener;
+  $("person").replaceChildren(...["Nobody in particular", ...listener.persons].map((name, n) => new Option(name, n)));
+  $("person").value = wish.person;
+  $("person-field").hidden = !listener.persons.length;
   for (const radio of document.getElementsByName("samples")) radio.checked = Number(radio.value) === wish.samples;
   $("lookahead").max = listener.lookahead;
   $("lookahead").disabled = !listener.lookahead;
@@ -56,6 +58,7 @@ export function label() {
 let tuning = 0;
 export function choose(change) {
   const cut = change.listener !== undefined && change.listener !== state.wish.listener;
+  if (change.listener !== undefined) change = { person: 0, ...change }; // another listener takes other persons
   state.wish = { ...state.wish, ...change };
   reflect();
   writeAddress();
@@ -66,7 +69,7 @@ export function choose(change) {
 async function tune(cut) {
   const mine = state.link;
   try {
-    if (mine?.id) await ask("PATCH", `/api/sessions/${mine.id}`, JSON.stringify(state.wish));
+    if (mine?.id) await mine.line.ask("tune", { wish: state.wish });
     state.granted = state.wish;
     if (cut) await cutAgain();
     if (mine?.id) $("status-text").textContent = "Listening to you, with the new settings";

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.serve.scene import Scene, scene
-from support.serve.serve_client import PORT, WISH, Visitor, serving
+from support.serve.serve_client import PORT, Visitor, serving
 from support.serve.turn_server import turn_server
 from support.serve.window import STATE, Server, Window
 
@@ -75,9 +75,9 @@ def places(sdp: str) -> set[tuple[str, int]]:
 async def answered(here: Scene) -> str:
     """The answer to one more visitor, who sees something."""
     visitor = here.visitor()
-    answer = await here.browser.ask("POST", "/api/sessions", {"sdp": await visitor.offer(), "wish": WISH})
-    assert answer.status == 201, answer.body
-    sdp: str = answer.json["sdp"]
+    answer = await visitor.offered(await visitor.offer())
+    assert not answer.kind, answer.message
+    sdp: str = answer.ok["sdp"]
     await visitor.accept(sdp.replace(OUTSIDE, SERVER))
     await visitor.see(2)
     return sdp
@@ -120,11 +120,11 @@ def test_who_comes_when_no_port_is_free_is_told_so_and_let_in_when_one_is() -> N
             visitor = await here.seated()
             last = here.visitor()
             refused = await last.come()
-            assert (refused.status, refused.json["error"]["kind"]) == (503, "full")
-            assert refused.json["error"]["message"] == f"No UDP port is free: all of {FIRST}-{LAST} are in use."
+            assert refused.kind == "full"
+            assert refused.message == f"No UDP port is free: all of {FIRST}-{LAST} are in use."
             assert len(here.lobby.peers) == 1
-            await here.browser.ask("DELETE", f"/api/sessions/{visitor.id}")
-            assert (await last.come()).status == 201
+            await visitor.ask("leave")
+            assert not (await last.come()).kind
             await last.see(2)
 
     play_within(act)
@@ -152,11 +152,12 @@ def test_a_page_that_finds_no_port_waits_for_one(window: Window) -> None:
 def test_a_server_without_any_network_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with scene() as here:
-            offer = await here.visitor().offer()
+            visitor = here.visitor()
+            offer = await visitor.offer()
             monkeypatch.setattr("aioice.ice.get_host_addresses", lambda **_: [])
-            answer = await here.browser.ask("POST", "/api/sessions", {"sdp": offer, "wish": WISH})
-            assert (answer.status, answer.json["error"]["kind"]) == (503, "network")
-            assert answer.json["error"]["message"] == "The server has no address in any network."
+            answer = await visitor.offered(offer)
+            assert answer.kind == "network"
+            assert answer.message == "The server has no address in any network."
             assert not here.lobby.peers
 
     asyncio.run(run())

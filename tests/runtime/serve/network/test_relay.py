@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from support.serve.scene import Scene, play
 from support.serve.serve_client import (
-    WISH,
     loopback_only,  # noqa: F401
     serving,
 )
@@ -74,9 +73,9 @@ def sees_by_the_relay_of_the_server(turn: TurnServer, caplog: pytest.LogCaptureF
     async def act(here: Scene) -> None:
         visitor = here.visitor()
         offer = re.sub(r"(a=candidate:.* )\d+( typ host)", r"\g<1>9\2", await visitor.offer())  # nobody is at port 9
-        answer = await here.browser.ask("POST", "/api/sessions", {"sdp": offer, "wish": WISH})
-        assert answer.status == 201, answer.body
-        by_relay = without_a_way_but(answer.json["sdp"], "relay")
+        answer = await visitor.offered(offer)
+        assert not answer.kind, answer.message
+        by_relay = without_a_way_but(answer.ok["sdp"], "relay")
         assert "a=candidate" in by_relay
         await visitor.accept(by_relay)
         await visitor.see(5)
@@ -147,23 +146,27 @@ def test_credentials_reach_who_has_signed_in_and_are_others_each_time() -> None:
 
     async def run() -> None:
         async with serving(settings=settings) as (browser, _):
-            refused = await browser.ask("GET", "/api/ice-servers")
-            assert refused.status == 401
-            assert b"turn" not in refused.body
+            stranger = await browser.line()
+            assert (await stranger.ask("begin")).kind == "token"
+            assert "turn" not in str(stranger.told)
             signed_in = await browser.ask("POST", "/sign-in", {"token": TOKEN})
             cookie = {"cookie": signed_in.headers["set-cookie"].partition(";")[0]}
-            elsewhere = await browser.ask("GET", "/api/ice-servers", b"", cookie | {"sec-fetch-site": "cross-site"})
-            assert elsewhere.status == 403
+            elsewhere = await browser.line(cookie | {"origin": "https://evil.example"})
+            assert (await elsewhere.ask("begin")).kind == "closed"
+            assert elsewhere.told == []
             choices = await browser.ask("GET", "/api/choices", b"", cookie)
             assert b"turn:" not in choices.body
-            answers = [await browser.ask("GET", "/api/ice-servers", b"", cookie) for _ in range(2)]
-            assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
-            for stun, turn in (answer.json for answer in answers):
+            answers = []
+            for _ in range(2):
+                line = await browser.line(cookie)
+                answers.append((await line.ask("begin")).ok["ice_servers"])
+                await line.close()
+            for stun, turn in answers:
                 assert stun == {"urls": ["stun:stun.example"]}
                 assert turn["urls"] == [URL]
                 expected = hmac.new(SECRET.encode(), turn["username"].encode(), "sha1").digest()
                 assert base64.b64decode(turn["credential"]) == expected
-            assert answers[0].json[1]["username"] != answers[1].json[1]["username"]
+            assert answers[0][1]["username"] != answers[1][1]["username"]
 
     asyncio.run(run())
 

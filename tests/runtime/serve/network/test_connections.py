@@ -12,7 +12,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 from pflx.runtime.serve import ServeSettings
 from pflx.runtime.serve.app import listen, make_server
@@ -24,16 +27,20 @@ HEAD = "GET /slow HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Of a server that waits 0.3 s for the head of a request, and whose answer takes 0.6 s."""
-    monkeypatch.setattr("pflx.runtime.serve.connections.HEAD_S", 0.3)
+    monkeypatch.setattr("pflx.runtime.serve.network.connections.HEAD_S", 0.3)
 
     async def slow(_: Request) -> Response:
         await asyncio.sleep(0.6)
         return PlainTextResponse("here")
 
+    async def echo(line: WebSocket) -> None:
+        await line.accept()
+        await line.send_text(await line.receive_text())
+
     settings = ServeSettings(port=0)
     place = listen(settings)
     number = place.getsockname()[1]
-    app = Guard(Starlette(routes=[Route("/slow", slow)]), SignIn(None), settings, number)
+    app = Guard(Starlette(routes=[Route("/slow", slow), WebSocketRoute("/echo", echo)]), SignIn(None), settings, number)
     server = make_server(app)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[place])))
     thread.start()
@@ -54,6 +61,16 @@ def test_a_head_that_does_not_end_closes_its_connection(port: int, sent: str) ->
     with connected(port) as connection:
         connection.sendall(sent.encode())
         assert connection.recv(100) == b""
+
+
+def test_a_web_socket_is_no_head_that_does_not_end(port: int) -> None:
+    async def talk() -> str | bytes:
+        async with connect(f"ws://127.0.0.1:{port}/echo", origin=Origin(f"http://127.0.0.1:{port}")) as line:
+            await asyncio.sleep(0.8)
+            await line.send("here")
+            return await line.recv()
+
+    assert asyncio.run(talk()) == "here"
 
 
 def test_a_head_that_drips_does_too(port: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from h11 import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 10.0
@@ -27,6 +28,11 @@ class PromptProtocol(H11Protocol):
         super().handle_events()
         if self.cycle is not before:
             self._wait_no_longer()
+
+    def handle_websocket_upgrade(self, event: Request) -> None:
+        """Nothing more is waited for: what a socket may say, and when, is the application's."""
+        self._wait_no_longer()
+        super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
         """Begin to wait again, before the next head is looked for in what has come."""

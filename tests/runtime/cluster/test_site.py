@@ -1,0 +1,206 @@
+"""A page served by several processes on a real Ray Serve, some of which are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from support.serve.chromium import chromium, find_chromium
+from support.serve.recordings import fake_devices
+from support.serve.scene import is_red, told_last
+from support.serve.serve_client import WISH, Visitor, until
+from support.serve.sites import PATIENCE_S, Grounds, again, grounds, kill, processes, server_of
+from support.serve.window import IS_LIVE, STATE
+
+from pflx.runtime.cluster.site import begin, require_site
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's own
+    pytest.mark.skipif(find_spec("ray") is None or find_spec("grpc") is None, reason="Ray Serve is not installed"),
+]
+
+DIALS = WISH | {"samples": 2, "playout_ms": 160}
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Grounds]:
+    """Two servers with one place each."""
+    with grounds() as begun:
+        yield begun
+
+
+def frames_of(visitor: Visitor) -> list[int]:
+    """Numbers of the frames that were shown, twice a second."""
+    return [message["frame"] for message in visitor.told if message.get("frame") is not None]
+
+
+def frame_of(visitor: Visitor) -> int:
+    """Number of the frame that was shown last; -1 before the first."""
+    return [-1, *frames_of(visitor)][-1]
+
+
+async def shown(visitor: Visitor, frame: int) -> None:
+    await until(lambda: frame_of(visitor) >= frame, 60)
+
+
+async def gone(visitor: Visitor) -> None:
+    """The server has gone, or hung up."""
+    assert visitor.line is not None
+    line = visitor.line
+    await until(lambda: line.closed is not None, 60)
+    await visitor.connection.close()
+
+
+def server(visitor: Visitor) -> int:
+    """The process that serves a visitor."""
+    return server_of(visitor.connection.remoteDescription.sdp).pid
+
+
+def test_two_visitors_have_a_server_each_and_a_third_is_told_that_it_is_full(place: Grounds) -> None:
+    async def act() -> None:
+        with urlopen(place.origin, timeout=60) as page:
+            assert b"<title>" in page.read()
+        one, other = await place.seated(), await place.seated()
+        assert server(one) != server(other)
+        third, refused = await place.come()
+        assert (refused.kind, refused.message) == ("full", "The only place is taken.")
+        assert third.connection.iceGatheringState == "new"  # nothing was offered
+        for visitor in (one, other, third):
+            await visitor.leave()
+
+    asyncio.run(act())
+
+
+def test_a_server_is_killed_and_its_visitor_goes_on_with_portrait_dials_and_motion(place: Grounds) -> None:
+    async def act() -> None:
+        visitor, bystander = await place.seated(DIALS), await place.seated()
+        assert not (await visitor.ask("portrait", number=1)).kind
+        await shown(bystander, 1)
+        await shown(visitor, 200)
+        before = told_last(bystander)
+        kill(server_of(visitor.connection.remoteDescription.sdp))
+        await gone(visitor)
+        came_back = await place.seated(None, replaces=visitor.id)
+        assert (came_back.id, came_back.begun["epoch"]) == (visitor.id, visitor.begun["epoch"] + 1)
+        assert came_back.begun["wish"] == DIALS
+        assert is_red(came_back.pictures[0])
+        await until(lambda: frame_of(came_back) >= 0)
+        assert frames_of(came_back)[0] > 100  # which a motion that begins anew is not at for four seconds
+        await no_frame_is_lost(bystander, before)
+        for each in (came_back, bystander):
+            await each.leave()
+
+    asyncio.run(act())
+
+
+async def no_frame_is_lost(visitor: Visitor, before: dict[str, int]) -> None:
+    """The session is the same, and each of its frames was shown, or given up by itself for lack of time."""
+    await shown(visitor, before["frame"] + 50)
+    now, samples = told_last(visitor), visitor.begun["wish"]["samples"]
+    frames, emitted, dropped = (now[name] - before[name] for name in ("frame", "emitted", "dropped"))
+    assert frames == pytest.approx((emitted + dropped) / samples, abs=2)
+    assert emitted > dropped
+    assert visitor.line is not None
+    assert visitor.line.closed is None
+
+
+def test_the_vault_is_killed_and_who_comes_back_begins_anew_while_others_go_on(place: Grounds) -> None:
+    async def act() -> None:
+        visitor, bystander = await place.seated(), await place.seated()
+        await shown(bystander, 1)
+        await shown(visitor, 100)
+        before = told_last(bystander)
+        await visitor.leave()
+        (vault,) = processes("Vault")
+        kill(vault)
+        came_back = await place.seated(replaces=visitor.id)
+        assert came_back.id != visitor.id
+        assert came_back.begun["epoch"] == 1
+        await until(lambda: 0 <= frame_of(came_back) < 100)
+        await no_frame_is_lost(bystander, before)
+        for each in (came_back, bystander):
+            await each.leave()
+        await until(lambda: {each.pid for each in processes("Vault")} - {vault.pid}, 60)
+
+    asyncio.run(act())
+
+
+def test_a_page_in_a_browser_connects_again_by_itself_when_its_server_is_killed(place: Grounds, tmp_path: Path) -> None:
+    binary = find_chromium()
+    if binary is None:
+        pytest.skip("no Chromium is installed (or name one by PFLX_CHROMIUM)")
+    with chromium(binary, tmp_path / "profile", ["--allow-loopback-in-peer-connection", *fake_devices(tmp_path)]) as it:
+        page = it.new_page()
+        page.open(place.origin)
+        page.until("document.querySelector('#choice option')")
+        page.click("go")
+        page.until(IS_LIVE, PATIENCE_S)
+        known = "import('/scripts/state.js').then(({ state }) => [state.link?.id, state.link?.epoch])"
+        id, epoch = page.run(known)
+        page.until("document.getElementById('missed').textContent !== '–'", 60)
+        answer = "import('/scripts/state.js').then(({ state }) => state.link.peer.remoteDescription.sdp)"
+        kill(server_of(page.run(answer)))
+        page.until(f"{STATE} !== 'live'", 60)
+        page.until(IS_LIVE, PATIENCE_S)
+        assert page.run(known) == [id, epoch + 1]
+        page.click("go")
+
+
+def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace(place: Grounds) -> None:
+    async def act() -> None:
+        old = {each.pid for each in processes("ServeReplica:")}
+        visitor, other = await place.seated(DIALS), await place.seated()
+        await shown(visitor, 60)
+        before = told_last(visitor)
+        place.site = again(place.site, replicas=(1, 1))
+        drained = asyncio.ensure_future(asyncio.to_thread(begin, require_site(), place.site))
+        await until(lambda: {each.pid for each in processes("ServeReplica:")} - old, PATIENCE_S)
+        await other.leave()
+        newcomer = await place.seated()
+        assert server(newcomer) not in old
+        assert server(visitor) in old
+        await no_frame_is_lost(visitor, before)
+        await newcomer.leave()
+        await gone(visitor)
+        came_back = await place.seated(None, replaces=visitor.id)
+        assert (came_back.id, came_back.begun["wish"]) == (visitor.id, DIALS)
+        assert server(came_back) not in old
+        await came_back.leave()
+        await drained
+        await until(lambda: len(processes("ServeReplica:")) == 1, 60)
+        assert place.begun.is_replaced
+
+    asyncio.run(act())
+
+
+def test_the_command_serves_the_listener_that_comes_with_pflx_until_it_is_asked_to_end(place: Grounds) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    words = ["serve", "--ray", address, "--port", str(place.site.settings.port), "--drain", "5"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pflx", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        try:
+            assert command.stdout is not None
+            greeting = command.stdout.readline()
+            assert re.search(r"Serving at http://127\.0\.0\.1:\d+", greeting), command.stderr and command.stderr.read()
+            with urlopen(f"{place.origin}/api/choices", timeout=60) as choices:
+                assert b'"backchannel"' in choices.read()
+            os.kill(command.pid, signal.SIGINT)
+            _, told = command.communicate(timeout=120)
+        finally:
+            command.kill()
+    assert command.returncode == 130
+    assert "Nobody new is let in" in told
+    assert not processes("ServeReplica:")
