@@ -201,7 +201,7 @@ def _fold(path: Path, files: dict[str, Checkpoint]) -> Provenance:
     for key, value in person.weights.items():
         if key not in weights or tuple(weights[key].shape) != value.shape:
             raise ComponentError(f"{path} edits {key} {list(value.shape)}, which {files[part].path} does not have.")
-    own = {key: torch.from_numpy(value) for key, value in person.weights.items()}
+    own = {key: torch.tensor(value) for key, value in person.weights.items()}
     files[part] = replace(files[part], state_dict=weights | own)
     made = f"{person.name}: {person.mode} by hypernetwork {person.hypernetwork[:12]} and encoder {person.encoder[:12]}"
     note = f"{made}, of {person.frames} frames of {person.source}"

@@ -57,4 +57,4 @@ def denoiser_of(bundle: Bundle) -> Denoiser:
             f"{source.source} …"
         )
     tensors, _ = read_tensors(bundle.path / GENERIC, PersonalisationError, PersonalisationError)
-    return Denoiser(source.sha256, {key: torch.from_numpy(value) for key, value in tensors.items()})
+    return Denoiser(source.sha256, {key: torch.tensor(value) for key, value in tensors.items()})

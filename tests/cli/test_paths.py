@@ -45,7 +45,8 @@ READS = {
         "--person",
     ),
     "collect": ("FOLDER",),
-    "export": ("--generator", "--posnet", "--renderer", "--mean-face", "--policy"),
+    "export": ("--generator", "--posnet", "--renderer", "--mean-face", "--policy", "--person"),
+    "person": ("BUNDLE", "--person-encoder", "--modifier", "--clip", "--coefficients"),
     "crop": ("CLIPS",),
     "evaluate": (
         "PREDICTIONS",
@@ -75,6 +76,7 @@ WRITES = {
     "batch": {"--output": ""},
     "collect": {"--output": ".npz"},
     "export": {"--output": ".pflx"},
+    "person": {"--output": ".person"},
     "crop": {"--output": ""},
     "evaluate": {"--plot": ".png", "--json": ".json", "--output": ".md", "--vbench-folder": ""},
     "bench-latency": {"--json": ".json", "--html": ".html", "--trace": ".json"},

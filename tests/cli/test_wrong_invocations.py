@@ -30,8 +30,8 @@ MISTYPED = {
     "calibrate recrod": "pflx calibrate has no command 'recrod'. Did you mean `pflx calibrate record`?",
     "calibrate lookahaed": "pflx calibrate has no command 'lookahaed'. Did you mean `pflx calibrate lookahead`?",
     "-v": (
-        "pflx needs a command: demo, export, build, inspect, push, run, batch, collect, live, serve, bench-latency, "
-        "crop, evaluate, doctor or calibrate."
+        "pflx needs a command: demo, export, build, inspect, push, person, run, batch, collect, live, serve, "
+        "bench-latency, crop, evaluate, doctor or calibrate."
     ),
     "--verison": "pflx has no option --verison. Did you mean --version?",
     "-x": "pflx has no option -x. See `pflx --help`.",
