@@ -72,6 +72,7 @@ _Playout = Annotated[float, typer.Option(min=0, max=1000, help="Time to work in,
 
 
 _DRAINING = "Nobody new is let in; it ends when the last visitor has left, or after --drain. Once more ends it at once."
+_REPLACED = "Another site was begun in the place of this one, which ends when its visitors leave."
 
 
 @grouped
@@ -123,7 +124,8 @@ def serve(
         **network.settings(),
         **operation.settings(),
     )
-    site = cluster.settings(engines.device, operation.drain)
+    in_json = operation.log is Log.JSON
+    site = cluster.settings(engines.device, operation.drain, in_json)
     require_server()
     paths = portrait or [DEMO / "portrait.png"]
     pictures = {name: load_picture(path) for name, path in _named(paths)}
@@ -142,7 +144,6 @@ def serve(
     }
     persons = [*map(read_person, person or [])]
     if site is None:
-        in_json = operation.log is Log.JSON
         _serve_here(listeners, pictures, persons, settings, certificate, key, in_json)
     else:
         _serve_from_cluster(listeners, pictures, persons, settings, site, cluster.ray or "")
@@ -184,16 +185,21 @@ def _serve_from_cluster(
     from pflx.engines import Bundle
     from pflx.runtime.builtin import builtin_path
     from pflx.runtime.cluster.site import Site, running
+    from pflx.runtime.serve.operation.journal import log_json, tell
 
     site = Site(served, portraits, settings, how, persons)
+    if how.in_json:
+        log_json(sys.stdout)
     with running(site, address) as begun:
         for each in served.values():
             print_untrained(Bundle.open(each.bundle or builtin_path(), verify=False).manifest)
-        for line in _greeting(settings, settings.port):
-            print_line(line)
+        _greet(settings, settings.port, how.in_json)
         with asked_to_end(_DRAINING) as asked:
             if not begun.wait(asked):
-                print_line("Another site was begun in the place of this one, which ends when its visitors leave.")
+                if how.in_json:
+                    tell("server.replaced", message=_REPLACED)
+                else:
+                    print_line(_REPLACED)
                 return
             begun.end()
 
@@ -210,20 +216,25 @@ async def _serve(
 ) -> None:
     from pflx.runtime.serve.app import make_app, make_server
     from pflx.runtime.serve.lobby import Lobby
-    from pflx.runtime.serve.operation.journal import tell
 
     port: int = socket.getsockname()[1]
     lobby = Lobby(listeners, portraits, settings, persons)
     drain = lobby.drain if settings.drain_s else None
     server = make_server(make_app(lobby, port), drain=drain, certificate=certificate, key=key)
+    _greet(settings, port, in_json)
+    with ended_by("SIGHUP", partial(setattr, server, "should_exit", True)):  # the others uvicorn takes by itself
+        await server.serve(sockets=[socket])
+
+
+def _greet(settings: ServeSettings, port: int, in_json: bool) -> None:
+    from pflx.runtime.serve.operation.journal import tell
+
     greeting = _greeting(settings, port)
     if in_json:
         tell("server.started", message=greeting[0], port=port)
-    else:
-        for line in greeting:
-            print_line(line)
-    with ended_by("SIGHUP", partial(setattr, server, "should_exit", True)):  # the others uvicorn takes by itself
-        await server.serve(sockets=[socket])
+        return
+    for line in greeting:
+        print_line(line)
 
 
 def _greeting(settings: ServeSettings, port: int) -> list[str]:

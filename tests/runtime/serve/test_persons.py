@@ -61,12 +61,12 @@ def test_a_session_is_of_the_person_that_the_visitor_chose(listener: Listener) -
         peer = here.lobby.peers[visitor.id]
         assert person_of(peer) == ""
         for number, sha256 in ((2, BOB.sha256), (1, ADA.sha256), (0, "")):
-            answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"person": number})
-            assert answer.status == 204
+            answer = await visitor.ask("tune", wish=WISH | {"person": number})
+            assert not answer.kind, answer.message
             assert await here.lobby.in_thread(person_of, peer) == sha256
         for wish in ({"person": 3}, {"person": 1, "listener": 1}):
-            answer = await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | wish)
-            assert (answer.status, answer.json["error"]["message"]) == (422, "There is no such person.")
+            refused = await visitor.ask("tune", wish=WISH | wish)
+            assert (refused.kind, refused.message) == ("wish", "There is no such person.")
         assert peer.session is not None
         assert peer.session.is_running
 

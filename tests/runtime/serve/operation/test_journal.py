@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.live.live_sessions import watchdog  # noqa: F401
+from support.serve.logs import logging_kept
 from support.serve.scene import PORTRAIT, Scene, play
 from support.serve.serve_client import (
     WISH,
@@ -24,13 +25,10 @@ from pflx.runtime.serve.operation.journal import log_json
 @pytest.fixture
 def journal() -> Iterator[StringIO]:
     """What is logged, in JSON; logging is as it was afterwards."""
-    root, events = logging.getLogger(), logging.getLogger("pflx.serve.events")
-    before = root.handlers[:], root.level, events.level
-    root.handlers[:] = []  # those of pytest are not to be closed
     stream = StringIO()
-    log_json(stream)
-    yield stream
-    root.handlers[:], root.level, events.level = before[0], before[1], before[2]
+    with logging_kept():
+        log_json(stream)
+        yield stream
 
 
 def lines(journal: StringIO) -> list[dict[str, Any]]:
