@@ -38,12 +38,18 @@ SIZE, SIZES = 256, (256, 384, 512)
 CLOSED = 0.15
 """Of the opening at rest: eyes that are open no further are closed."""
 ROLL_DEG = 7.0
+TURNS: tuple[Mapping[str, float], ...] = tuple(
+    {angle: sign * by}
+    for angle, by in (("roll_deg", ROLL_DEG), ("yaw_deg", 8.0), ("pitch_deg", 6.0))
+    for sign in (1, -1)
+)
+"""How the head is turned where the lids were not chosen."""
 
 
-def row(roll_deg: float = 0.0, blink: float = 0.0) -> Array:
+def row(roll_deg: float = 0.0, blink: float = 0.0, *, yaw_deg: float = 0.0, pitch_deg: float = 0.0) -> Array:
     """float32 [58]."""
     made = np.zeros(58, np.float32)
-    made[52], made[54] = math.pi, -math.radians(roll_deg)
+    made[52:55] = math.pi + math.radians(pitch_deg), -math.radians(yaw_deg), -math.radians(roll_deg)
     made[[ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right")]] = blink
     return made
 
@@ -102,6 +108,14 @@ def eyes(pictures: Pictures, mesh: FaceMesh) -> dict[str, list[float]]:
     }
 
 
+def turned(pictures: Pictures, mesh: FaceMesh) -> dict[str, list[float]]:
+    """What a blink leaves of the openings of a head that is turned, by `TURNS`: mean and largest, of each eye."""
+    left = np.array(
+        [np.divide(*(opening(pictures.picture(row(blink=share, **turn)), mesh) for share in (1, 0))) for turn in TURNS]
+    )
+    return {"mean": left.mean(axis=0).round(3).tolist(), "largest": left.max(axis=0).round(3).tolist()}
+
+
 def closed(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """How many eyes a blink closes, and what it leaves of them on the average."""
     left = np.array([share for portrait in found.values() for share in portrait["blink"]])
@@ -109,6 +123,10 @@ def closed(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "eyes": len(left),
         "closed": int((left <= CLOSED).sum()),
         "mean": round(float(left.mean()), 3),
+        "largest": round(float(left.max()), 3),
+        "mean with the head turned": round(
+            float(np.mean([each["blink, head turned"]["mean"] for each in found.values()])), 3
+        ),
         "portraits with both closed": [name for name, each in found.items() if max(each["blink"]) <= CLOSED],
     }
 
@@ -168,6 +186,7 @@ def main() -> None:
         where = {roll: outside(now, roll) for roll in (ROLL_DEG, -ROLL_DEG)}
         lids = [TRIED.index(lid) for lid in now.lids]
         found[path.stem] = {"lids": lids, **eyes(now, mesh), "background": background(now, where)}
+        found[path.stem]["blink, head turned"] = turned(now, mesh)
         if args.against:
             then = Pictures(path, SIZE, mesh, args.threads, args.against)
             earlier = {**eyes(then, mesh), "background": background(then, where)}

@@ -25,6 +25,8 @@ _SHADE_ABOVE, _SHADE_BELOW = 0.14, 0.17  # width of the shade in which the line 
 
 _LASHES = 0.8
 """How dark that line is, in the middle."""
+_EASE = 0.9
+"""How much slower than on the average a lid is in the end of a blink, at most."""
 _SOCKET = 0.27
 """How much of the shade above an eye its closed lid lies in, as an exponent; the eyeball lifts it out of the rest."""
 _BULGE, _CREASE = 0.08, 0.045
@@ -135,7 +137,8 @@ class _Eye:
         self._u, self._v = self._places(grid.astype(np.float64))
         self._aside = np.abs(self._u)
         self._upper = self._edge(upper)
-        self._line = np.maximum(self._edge(lower) + lid.drop, self._upper + 0.5 / self._half)
+        self._opening = (self._edge(lower) - self._upper).clip(0)
+        self._line = self._upper + np.maximum(self._opening + lid.drop, 0.5 / self._half)
         self._share = (self._v - self._upper) / (self._line - self._upper)
 
     def _places(self, points: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -189,9 +192,19 @@ class _Eye:
 
     @property
     def depth(self) -> tuple[Float64Array, Float64Array]:
-        """The two numbers of this eye in `ClosedEyes.lids`: a straight way from the upper edge to the line."""
-        opening = (self._line - self._upper) / max(1.0 / self._half, self._lid.line)
-        return opening + 1, opening * self._share.clip(0, 1)
+        """The two numbers of this eye in `ClosedEyes.lids`.
+
+        The lid goes from the upper edge to the line, which lies below the lower edge. It is slower in the end, so that
+        in half a blink it is in the middle of the opening.
+        """
+        thick = max(1.0 / self._half, self._lid.line) / (self._line - self._upper)
+        middle = (self._opening / (2 * (self._line - self._upper)) + thick) / (1 + thick)
+        ease = ((0.5 - middle) / (middle * (1 - middle))).clip(0, _EASE)
+        begin = self._share.clip(0, 1)
+        bare, covered = (
+            share + ease * share * (1 - share) for share in (begin / (1 + thick), (begin + thick) / (1 + thick))
+        )
+        return 1 / (covered - bare), bare / (covered - bare)
 
     @property
     def _lashes(self) -> Float64Array:
