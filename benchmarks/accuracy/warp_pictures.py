@@ -124,6 +124,7 @@ def closed(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "closed": int((left <= CLOSED).sum()),
         "mean": round(float(left.mean()), 3),
         "largest": round(float(left.max()), 3),
+        f"largest in {SIZES[-1]} px": max(max(each[f"blink, {SIZES[-1]} px"]) for each in found.values()),
         "mean with the head turned": round(
             float(np.mean([each["blink, head turned"]["mean"] for each in found.values()])), 3
         ),
@@ -187,6 +188,8 @@ def main() -> None:
         lids = [TRIED.index(lid) for lid in now.lids]
         found[path.stem] = {"lids": lids, **eyes(now, mesh), "background": background(now, where)}
         found[path.stem]["blink, head turned"] = turned(now, mesh)
+        large = Pictures(path, SIZES[-1], mesh, args.threads)
+        found[path.stem][f"blink, {SIZES[-1]} px"] = eyes(large, mesh)["blink"]
         if args.against:
             then = Pictures(path, SIZE, mesh, args.threads, args.against)
             earlier = {**eyes(then, mesh), "background": background(then, where)}
