@@ -58,8 +58,7 @@ class Listener:
         engines: by graph name. They are closed with the listener.
         portrait: picture of the listener, or one per sample.
         lookahead: coefficient frames to wait for, 0…13: more is smoother and later; `warp` reads, and waits for, none.
-        foresight: of `pflx calibrate foresight`, or its file: foretells frames of a window that were not waited for, in
-            place of repeating the last one.
+        foresight: of `pflx calibrate foresight`, or its file: foretells frames that were not waited for.
         speaker: what is known of every speaker.
         options: what is chosen of the generator.
         chain: what is left out of the published chain, or exchanged.
@@ -136,8 +135,7 @@ class Listener:
         """Open a bundle.
 
         Args:
-            bundle: the folder `NAME.pflx`, an address on the hub like `hf://ORG/NAME`, or one that was opened already;
-                None is the listener that comes with pflx.
+            bundle: the folder `NAME.pflx`, `hf://ORG/NAME`, or one that is open; None is the one that comes with pflx.
             portrait: picture of the listener (path, or uint8 [H, W, 3] RGB), or one per sample.
             device: "cpu", "cuda" or "cuda:N".
             engines: how the graphs are run.
@@ -198,8 +196,7 @@ class Listener:
     def algorithmic_delay_ms(self) -> float:
         """How far the listener trails the speaker on infinitely fast hardware, in ms.
 
-        A frame waits for its segment to close (at worst the whole hop, less what the segment lies ahead of the speaker)
-        and for its look-ahead.
+        A frame waits for its segment to close, at worst the whole hop less the segment's lead, and for its look-ahead.
         """
         return delay_frames(self._chain.generator, self._chain.lookahead) * 1000 / FPS
 
@@ -307,8 +304,7 @@ class Listener:
             clip: of the speaker.
             samples: M parallel reactions.
             seed: see `stream`.
-            speaker: see `stream`. A region that is not known is looked up in a pass over the whole clip first, if the
-                generator reads pictures.
+            speaker: see `stream`. For a generator that reads pictures, a pass over the clip finds an unknown region.
             person: see `stream`.
             portrait: shown in place of the listener's.
             render: see `stream`.
@@ -367,16 +363,15 @@ class Listener:
 
         Args:
             source: a clip, played at its own pace; a camera; or time-stamped pictures and sound.
-            sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink(). Of
-                several in a list, none stops another: see `LiveSession.sink_errors`. Without: `session.frames()`.
+            sink: gets every frame when it is due: a function, an .mp4, an object such as WindowSink(), or several, of
+                which none stops another (`sink_errors`). Without: `session.frames()`.
             settings: how it keeps time.
             samples: M parallel reactions.
             seed: see `stream`; None is that of the snapshot, or 0. With another one the listener blinks at other times.
             speaker: see `stream`.
             person: see `stream`; with a snapshot, see `resume`.
             snapshot: of a session or stream, to go on from.
-            record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It
-                must return at once and not use the session.
+            record: gets every frame's ledger, in the session's threads: must return at once, and not use the session.
             clock: what all of it runs on; None is the machine's clock. Sessions of one listener share one.
 
         Raises:

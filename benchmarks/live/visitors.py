@@ -80,11 +80,11 @@ def blocks() -> list[av.AudioFrame]:
 
 async def visit(server: ServerProcess, camera: Clip, microphone: Clip) -> tuple[Visitor, float | None]:
     """Come in: the visitor, and how long it took in ms; None for who was turned away."""
-    visitor = Visitor(server, camera=camera, sound=False)  # type: ignore[arg-type]
+    visitor = Visitor(server, camera=camera, sound=False)
     visitor.connection.addTrack(microphone)
     begun = time.monotonic()
     answer = await visitor.come(WISH)
-    if answer.status != 201:
+    if answer.kind:
         return visitor, None
     await visitor.see(1)
     return visitor, 1000 * (time.monotonic() - begun)

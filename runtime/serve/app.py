@@ -79,7 +79,7 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         require_range(lobby.settings.udp_ports)
-        lobby.warm_up()
+        lobby.readiness.warm_up()
         yield
         await lobby.close()
 
@@ -171,7 +171,8 @@ async def _health(lobby: Lobby, request: Request) -> Response:
 
 
 async def _readiness(lobby: Lobby, request: Request) -> Response:
-    return PlainTextResponse(f"{lobby.state}\n", 200 if lobby.state == "ready" else 503)
+    state = lobby.readiness.state
+    return PlainTextResponse(f"{state}\n", 200 if state == "ready" else 503)
 
 
 async def _metrics(lobby: Lobby, request: Request) -> Response:

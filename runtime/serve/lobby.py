@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,26 +15,21 @@ from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
-from pflx.runtime.live.push_source import PushSource
-from pflx.runtime.media.sinks import NullSink
 from pflx.runtime.persons import Person, PersonError
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.renderers import shown_portrait
 from pflx.runtime.serve.errors import BusyError, GoneError, SeatsTakenError, ServeError, WishError
 from pflx.runtime.serve.keeping import KEEP_S, Claim, Keeper, Kept, identity
-from pflx.runtime.serve.network.ports import NoAddressError, NoPortError
-from pflx.runtime.serve.offer import OfferError
 from pflx.runtime.serve.operation.draining import ClosingError
 from pflx.runtime.serve.operation.journal import tell
 from pflx.runtime.serve.operation.metrics import Room, ServerMetrics
+from pflx.runtime.serve.operation.readiness import Readiness
 from pflx.runtime.serve.peer import MAX_PLAYOUT_MS, Peer, Say, Wish
+from pflx.runtime.serve.refusals import reason_of
 from pflx.runtime.serve.settings import ServeSettings
 from pflx.runtime.serve.uploads import decode_portrait, encode_portrait
 from pflx.runtime.speaker.landmarks import FaceMesh
 
-log = logging.getLogger(__name__)
-
-_POLL_S = 0.1
 _THREADS = 4  # for what takes long beside the event loop: starting and ending sessions, decoding portraits
 
 GRACE_S = 6.0
@@ -45,7 +39,6 @@ _OF_MOTION = ("listener", "samples", "lookahead", "person")
 """Of a wish, what a motion is not gone on with when it changes."""
 
 Result = TypeVar("Result")
-State = Literal["warming", "ready", "draining"]
 
 
 class Lobby:
@@ -63,6 +56,7 @@ class Lobby:
         settings: see above.
         peers: by id.
         metrics: of the server.
+        readiness: whether visitors may be sent here.
 
     Raises:
         ServeError: there is no listener, or no portrait.
@@ -83,8 +77,6 @@ class Lobby:
         self.settings = settings
         self.peers: dict[str, Peer] = {}
         self.metrics = ServerMetrics(self._room, settings.replica)
-        self._warming: asyncio.Task[None] | None = None
-        self._is_warm = self._is_draining = False
         self._names, self._listeners = list(listeners), list(listeners.values())
         self._persons = _taken_by(self._listeners, persons)
         self._portrait_names, self._portraits = list(portraits), list(portraits.values())
@@ -94,6 +86,7 @@ class Lobby:
         self._keeper, self._identities = keeper, [identity(listener.manifest) for listener in self._listeners]
         self._keeping = ThreadPoolExecutor(settings.max_sessions, "keep")  # each waits for the end of a hop
         self._admission, self._decoding = asyncio.Lock(), asyncio.Lock()
+        self.readiness = Readiness(self._listeners, self._admission, self.in_thread)
 
     def describe(self) -> dict[str, Any]:
         """What a page offers to choose from."""
@@ -125,7 +118,7 @@ class Lobby:
             WishError: they ask for what cannot be had.
         """
         with self._refusals_counted():
-            if self._is_draining:
+            if self.readiness.is_draining:
                 raise ClosingError
             if wish is not None:
                 self._check(wish)
@@ -253,29 +246,13 @@ class Lobby:
         """Run something that takes long beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, act, *arguments)
 
-    @property
-    def state(self) -> State:
-        """Whether visitors may be sent here. One who finds it full is told so, and let in by this server later."""
-        return "draining" if self._is_draining else "ready" if self._is_warm else "warming"
-
-    def warm_up(self) -> None:
-        """Begin to run every listener once: what only a first run takes no visitor waits for."""
-        self._warming = asyncio.ensure_future(self._warm_up())
-
     async def drain(self) -> None:
         """Let nobody new in, and wait until all have left, or for as long as they may stay."""
-        self._is_draining = True
-        tell("server.draining", sessions=len(self.peers), seconds=self.settings.drain_s)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.drain_s):
-                while self.peers:
-                    await asyncio.sleep(_POLL_S)
+        await self.readiness.drain(self.peers, self.settings.drain_s)
 
     async def close(self) -> None:
         """End all sessions. The listeners stay open: they are the caller's."""
-        self._is_draining = True
-        if self._warming is not None:
-            await self._warming
+        await self.readiness.close()
         await asyncio.gather(*(peer.close("The server stops.") for peer in [*self.peers.values()]))
         self._pool.shutdown(wait=False)
         self._keeping.shutdown(wait=False)
@@ -285,21 +262,10 @@ class Lobby:
         try:
             yield
         except Exception as error:
-            reason = next((reason for kind, reason in _REFUSALS if isinstance(error, kind)), "error")
+            reason = reason_of(error)
             self.metrics.refused(reason)
             tell("session.refused", reason=reason)
             raise
-
-    async def _warm_up(self) -> None:
-        try:
-            async with self._admission:
-                for listener in self._listeners:
-                    await self.in_thread(_rehearse, listener)
-        except Exception:  # whoever comes is told by their own session
-            log.exception("A listener cannot be run")
-        else:
-            self._is_warm = True
-            tell("server.ready")
 
     async def _seat(self, wish: Wish | None, replaces: str | None, say: Say) -> Peer:
         claim = Claim(1, None)
@@ -427,22 +393,6 @@ class Lobby:
     def _forget(self, peer: Peer) -> None:
         if self.peers.get(peer.id) is peer:
             del self.peers[peer.id]
-
-
-_REFUSALS: tuple[tuple[type[Exception], str], ...] = (
-    (SeatsTakenError, "full"),
-    (BusyError, "busy"),
-    (ClosingError, "closing"),
-    (NoPortError, "ports"),
-    (NoAddressError, "network"),
-    (OfferError, "request"),
-    (WishError, "request"),
-)
-"""What a refusal is counted as; anything else as an error."""
-
-
-def _rehearse(listener: Listener) -> None:
-    listener.live(PushSource(listener.sample_rate_hz, name="Nobody"), NullSink()).close()
 
 
 def _taken_by(listeners: Sequence[Listener], persons: Sequence[Person]) -> list[list[Person]]:

@@ -41,6 +41,22 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 """What is told to a visitor, and how. Of anything else they learn only that it has happened."""
 
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (SeatsTakenError, "full"),
+    (BusyError, "busy"),
+    (ClosingError, "closing"),
+    (NoPortError, "ports"),
+    (NoAddressError, "network"),
+    (OfferError, "request"),
+    (WishError, "request"),
+)
+"""What it is counted as for who runs the server; anything else as an error."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a visitor was not let in, in a word for counters."""
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "error")
+
 
 def told(error: Exception) -> tuple[int, str, str]:
     """The status, what kind of refusal it is, and a sentence."""

@@ -116,6 +116,19 @@ def test_what_it_is_told_reaches_the_server(scene: Scene) -> None:
     assert (told.lookahead, told.playout_ms, told.ice_servers) == (3, 60, ("stun:stun.example:3478",))
 
 
+def test_how_it_ends_what_it_is_called_and_what_its_pictures_say_is_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scene.serve(options=("--drain", "30", "--badge")).code == 0
+    assert (scene.settings.drain_s, scene.settings.replica) == (30, None)
+    assert [listener.chain.badge for listener in scene.closed] == [True]
+    monkeypatch.setenv("PFLX_REPLICA", "blue")
+    assert scene.serve().code == 0
+    assert (scene.settings.drain_s, scene.settings.replica) == (0, "blue")
+    assert not scene.closed[-1].chain.badge
+    assert "--drain" in scene.refuse("--drain", "-1", code=2)
+
+
 def test_proxies_and_the_address_before_them_are_told(scene: Scene) -> None:
     proxies = ("--trusted-proxy", "127.0.0.1", "--trusted-proxy", "10.0.0.0/8")
     outcome = scene.serve(options=(*proxies, "--public-url", "https://me.example", "--token", TOKEN))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import subprocess
@@ -15,7 +14,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from support.serve.serve_client import Answer
+from support.serve.lines import Line, NetLine
 
 _COMMAND = """
 import aioice.ice, sys
@@ -48,22 +47,17 @@ class ServerProcess:
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
         """Status and body."""
-        return self._asked("GET", path, b"", dict(headers or {}))
-
-    async def ask(self, method: str, path: str, body: Any = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """As the page of it would; see `Browser`."""
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        given = {"origin": self.url, **(headers or {})}
-        return Answer(*(found := await asyncio.to_thread(self._asked, method, path, content, given))[:1], {}, found[1])
-
-    def _asked(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         try:
-            connection.request(method, path, body, dict(headers))
+            connection.request("GET", path, headers=dict(headers or {}))
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
             connection.close()
+
+    async def line(self) -> Line:
+        """A web socket of the page."""
+        return await NetLine.connected(self.url.replace("http", "ws", 1), self.url)
 
 
 @contextmanager

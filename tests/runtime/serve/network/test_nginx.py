@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -22,6 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from support.places import MEDIA, ROOT
 from support.serve.chromium import wait_for
 from support.serve.window import Server
+from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 NAME, TOKEN = "me.example", "a token of some length"
@@ -134,6 +138,22 @@ def test_visitors_sign_in_and_see_the_page(proxied: tuple[int, Path]) -> None:
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert b"A face that listens" in page
     assert asked(*proxied, "GET", "/api/choices")[0] == 401
+
+
+def test_a_session_goes_through_as_a_web_socket(proxied: tuple[int, Path]) -> None:
+    port, folder = proxied
+    headers = {"cookie": signed_in(port, folder)}
+    trusted = ssl.create_default_context(cafile=str(folder / "me.pem"))
+
+    async def act() -> None:
+        options: dict[str, Any] = {"host": "127.0.0.1", "port": port, "ssl": trusted, "additional_headers": headers}
+        async with connect(f"wss://{NAME}/api/session", origin=Origin(f"https://{NAME}"), **options) as socket:
+            await socket.send(json.dumps({"ask": 1, "type": "begin"}))
+            reply = json.loads(await socket.recv())
+            assert (reply["type"], reply["ask"]) == ("reply", 1)
+            assert reply["ok"]["wish"]["listener"] == 0
+
+    asyncio.run(act())
 
 
 def test_a_portrait_as_large_as_may_be_comes_through_and_a_larger_one_does_not(proxied: tuple[int, Path]) -> None:

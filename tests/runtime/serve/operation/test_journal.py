@@ -44,8 +44,8 @@ def test_a_visit_is_told_in_events_with_one_name(journal: StringIO) -> None:
         visitor = await here.seated(pictures=5)
         ids.append(visitor.id)
         await here.visitor().come()
-        await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 2})
-        await here.browser.ask("DELETE", f"/api/sessions/{visitor.id}")
+        await visitor.ask("tune", wish=WISH | {"samples": 2})
+        await visitor.ask("leave")
         await until(lambda: not here.lobby.peers)
 
     play(act, max_sessions=1)

@@ -48,14 +48,14 @@ def test_who_is_here_who_came_and_who_was_turned_away() -> None:
     async def act(here: Scene) -> None:
         visitor = await here.seated()
         for _ in range(2):
-            assert (await here.visitor().come()).status == 503
-        assert (await here.visitor().come(WISH | {"listener": 7})).status == 422
+            assert (await here.visitor().come()).kind == "full"
+        assert (await here.visitor().come(WISH | {"listener": 7})).kind == "wish"
         found = await scraped(here)
         assert found["pflx_serve_sessions", ""] == found["pflx_serve_sessions_limit", ""] == 1
         assert found["pflx_serve_joins_total", ""] == 1
         assert found["pflx_serve_refusals_total", "full"] == 2
         assert found["pflx_serve_refusals_total", "request"] == 1
-        await here.browser.ask("DELETE", f"/api/sessions/{visitor.id}")
+        await visitor.ask("leave")
         await here.seated()
         found = await scraped(here)
         assert (found["pflx_serve_sessions", ""], found["pflx_serve_joins_total", ""]) == (1, 2)
@@ -68,10 +68,10 @@ def test_frames_are_those_of_all_sessions_also_of_such_as_have_ended() -> None:
         visitor = await here.seated(pictures=20)
         (peer,) = here.lobby.peers.values()
         first = peer.session
-        await here.browser.ask("PATCH", f"/api/sessions/{visitor.id}", WISH | {"samples": 2})
+        await visitor.ask("tune", wish=WISH | {"samples": 2})
         second = peer.session
         await until(lambda: second.stats.emitted > 40)
-        await here.browser.ask("DELETE", f"/api/sessions/{visitor.id}")
+        await visitor.ask("leave")
         assert first is not second
         done = [session.stats for session in (first, second)]
         found = await scraped(here)
@@ -147,8 +147,8 @@ def asked(*requests: Any, ready: bool = True, **settings: Any) -> list[Answer]:
 
 
 async def warmed(lobby: Lobby) -> None:
-    lobby.warm_up()
-    await until(lambda: lobby.state == "ready")
+    lobby.readiness.warm_up()
+    await until(lambda: lobby.readiness.state == "ready")
 
 
 def test_probes_are_answered_whatever_the_server_is_called_there() -> None:
@@ -167,10 +167,10 @@ def test_who_is_full_is_ready_and_who_is_about_to_end_is_not() -> None:
     async def act(here: Scene) -> None:
         await warmed(here.lobby)
         await here.seated()
-        assert (await here.visitor().come()).status == 503
+        assert (await here.visitor().come()).kind == "full"
         assert (await here.browser.ask("GET", "/readyz")).status == 200
         draining = asyncio.ensure_future(here.lobby.drain())
-        await until(lambda: here.lobby.state == "draining")
+        await until(lambda: here.lobby.readiness.state == "draining")
         answer = await here.browser.ask("GET", "/readyz")
         assert (answer.status, answer.body) == (503, b"draining\n")
         assert (await here.browser.ask("GET", "/healthz")).status == 200
