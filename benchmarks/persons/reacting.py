@@ -161,9 +161,10 @@ def hop_of(listener: Listener, person: Person | None) -> Callable[[], object]:
 
 def call_times(bundle: Bundle, person: Person, threads: int) -> dict[str, float]:
     """Least ms of every node of one denoising step, added up."""
-    rng, found = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    found: dict[str, float] = {}
     for who, graph in (("nobody", "perfrdiff_denoise"), ("person", "perfrdiff_personal")):
-        feeds = {
+        feeds: dict[str, Array] = {
             name: 0.1 * rng.standard_normal([1 if isinstance(axis, str) else axis for axis in spec.shape], np.float32)
             for name, spec in bundle.manifest.graphs[graph].inputs.items()
         }

@@ -223,7 +223,7 @@ class WarpRenderer(Renderer):
         """
         picture, face = cut_portrait(portrait, self._size, self._mesh)
         geometry = find_geometry(picture, face)
-        layers = make_layers(picture, face, geometry, self._silhouette)
+        layers = make_layers(picture, face, geometry, self._silhouette, self._mesh)
         features = {name: kept(value) for name, value in self._portrait.run(layers.feeds()).items()}
         still = np.zeros((1, POSE.stop - POSE.start), np.float32)
         moving = {_GEOMETRY: geometry[None], "shown": still, _SHA256: _hash(picture)}

@@ -250,6 +250,9 @@ def test_layers_that_no_published_one_has_are_refused() -> None:
     assert "modifier.pth lacks shared_layers.1.bias: it is no hypernetwork" in refused(
         {key: value for key, value in tensors.items() if key != "shared_layers.1.bias"}
     )
+    assert "has shared_layers.0.weight of [16, 512]: it is no" in refused(
+        tensors | {"shared_layers.0.bias": torch.empty((), device="meta")}
+    )
     assert "has branches.1.weight of [786432, 8]: it is no" in refused(
         tensors | {"branches.1.weight": torch.empty(786432, 8, device="meta")}
     )
