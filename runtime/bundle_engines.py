@@ -36,7 +36,7 @@ from pflx.engines.graphs.protocol import DeviceError
 from pflx.engines.graphs.threads import calls_at_once, check_threads
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
-from pflx.runtime.rendering.renderers import chosen_rendering
+from pflx.runtime.rendering.renderers import chosen_rendering, graphs_on_cpu
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def open_bundle(
 def open_engines(
     bundle: Bundle, device: str = "cpu", settings: EngineSettings = AS_IT_IS
 ) -> tuple[dict[str, Engine], Device | None]:
-    """Open all graphs of a bundle.
+    """Open the graphs of a bundle, of those that stand in for one another the ones that are run on such a device.
 
     Args:
         bundle: holds them.
@@ -179,7 +179,9 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         sizes = call_sizes(bundle.manifest)
         read = partial(bundle.read_graph, graph, precision)
         if library != "openvino":
-            return OrtEngine(path, threads=threads, sizes=sizes, read=read)
+            return OrtEngine(
+                path, threads=threads, sizes=sizes, read=read, pooled=not _is_light(bundle, graph, settings)
+            )
         return OpenVinoEngine(
             path, info.inputs, info.outputs, threads=threads, sizes=sizes, inference=inference, read=read
         )
@@ -195,12 +197,13 @@ def call_sizes(manifest: Manifest) -> dict[str, int]:
 
 def threads_of(bundle: Bundle, graph: str, settings: EngineSettings) -> int | None:
     """CPU threads of a call of a graph; see `EngineSettings`."""
+    return 1 if settings.threads is None and _is_light(bundle, graph, settings) else settings.threads
+
+
+def _is_light(bundle: Bundle, graph: str, settings: EngineSettings) -> bool:
     manifest = bundle.manifest
     file = manifest.graphs[graph].files.get(settings.precision or manifest.precision)
-    if settings.threads is not None or file is None:
-        return settings.threads
-    is_light = manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
-    return 1 if is_light else None
+    return file is not None and manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
 
 
 def sessions_at_once(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> int:
@@ -276,7 +279,7 @@ def _require_supported(ordinal: int) -> None:
 def _open_all(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> tuple[dict[str, Engine], Device | None]:
     engines: dict[str, Engine] = {}
     try:
-        for graph in bundle.manifest.graphs if gpu is None else on_gpu(bundle.manifest):
+        for graph in graphs_on_cpu(bundle.manifest) if gpu is None else on_gpu(bundle.manifest):
             engines[graph] = open_engine(bundle, graph, gpu, settings)
     except BaseException:
         close_engines(engines, gpu)
