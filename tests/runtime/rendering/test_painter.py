@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.calibration.drawn_graphs import drawn
 from support.places import MEDIA
 
 from pflx.engines import Array
-from pflx.engines.bundle.manifest import CPU_ROLE
 from pflx.runtime import Listener
-from pflx.runtime.builtin import builtin_bundle
-from pflx.runtime.bundle_engines import close_engines, open_engines
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.rendering import renderers
 from pflx.runtime.rendering.painter import looks_up_exactly
-from pflx.runtime.rendering.renderers import make_renderer
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 PORTRAITS = (MEDIA / "portrait_astronaut_256.png", MEDIA / "portraits" / "hopper.jpg")
@@ -51,21 +46,6 @@ def rendered(listener: Listener, track: Array) -> Array:
 moved = st.builds(
     lambda seed, some, amount: (seed, some, amount), st.integers(0, 2**32), st.floats(0, 1), st.floats(0, 0.5)
 )
-
-
-def test_where_the_field_was_not_opened_the_graph_makes_the_pictures(
-    both: Mapping[Any, tuple[Listener, Listener]],
-) -> None:
-    """As on a GPU, for which the field is no graph."""
-    bundle = builtin_bundle()
-    engines, _ = open_engines(bundle)
-    info = bundle.manifest.renderer
-    without = {graph: engine for graph, engine in engines.items() if graph != info.graphs[CPU_ROLE]}
-    renderer = make_renderer(info, without)
-    track = 0.1 * drawn(27, 58)
-    made = renderer.render(track, 1, renderer.prepare(PORTRAITS[0]))
-    np.testing.assert_array_equal(made, rendered(both[PORTRAITS[0], 256][1], track))
-    close_engines(engines, None)
 
 
 @needs_exact
