@@ -38,6 +38,7 @@ STEPS: dict[str, Words] = {
     "stream": ("stream.py", "@reactface.pflx", CLIPS[0], PORTRAIT),
     "perfrdiff": ("perfrdiff.py", "--rounds", 5),
     "persons_adding": ("persons/adding.py",),
+    "persons_reacting": ("persons/reacting.py",),
     "winograd": ("winograd.py", "@reactface.pflx"),
     "webrtc": ("webrtc.py",),
     "sessions": ("live/sessions.py", CLIPS[1], PORTRAIT),

@@ -1,13 +1,14 @@
 """What it costs to react as a person, and what it changes: windows and hops of a person and of nobody, taken in turns.
 
-    python benchmarks/persons/reacting.py [--bundle BUNDLE] [--threads 2] [--rounds 12] [--persons 8]
+    python benchmarks/persons/reacting.py [--work DIR] [--threads 2] [--rounds 8] [--persons 8]
 
-Without --bundle, one is exported: PerFRDiff with seeded weights and a graph for persons, over the warped portrait. The
-persons are made up as well: to every edited tensor, seeded numbers of the deviation are added that the output of a
-hypernetwork has before it is trained. What they change says that they change it, and nothing of trained ones.
+The bundle is PerFRDiff with seeded weights and a graph for persons, over the warped portrait. The persons are made up,
+too: to every edited tensor, seeded numbers are added of the deviation that the output of a hypernetwork has before it
+is trained. What they change says that they change it, and nothing of trained ones.
 
-A window is 49 denoising steps; a hop is a window, PosNet, and 25 pictures. Nobody's is the graph that every bundle has,
-with its weights inside; a person's is the one that is given them.
+A call is one denoising step, the least times of its nodes added up. A window is 49 of them; a hop is a window, PosNet,
+and 25 pictures. Nobody's is the graph that every bundle has, with its weights inside; a person's is the one that is
+given them.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ import report  # noqa: E402 it lies beside the folder of this file
 
 SHIFT = 0.0204
 """Deviation of what a hypernetwork with PyTorch's first weights adds."""
-WINDOWS = 6
+WINDOWS = 4
 
 
 def exported(folder: Path) -> Path:
-    """A bundle of seeded weights that takes persons."""
+    """A bundle of seeded weights that takes persons; the one that is there, if there is one."""
+    if (folder / "reacting.pflx").exists():
+        return folder / "reacting.pflx"
     import torch
 
     from pflx.export import ExportSettings, export_bundle, load_components, untrained
@@ -51,7 +54,7 @@ def exported(folder: Path) -> Path:
     torch.save({"state_dict": untrained("perfrdiff", 0)}, folder / "denoiser.pth")
     settings = ExportSettings(persons=True)
     components = load_components(generator=[folder / "denoiser.pth"], mean_face="zero", settings=settings)
-    return export_bundle(folder / "persons.pflx", components).path
+    return export_bundle(folder / "reacting.pflx", components).path
 
 
 def made_up(bundle: Bundle, seed: int) -> Person:
@@ -156,6 +159,21 @@ def hop_of(listener: Listener, person: Person | None) -> Callable[[], object]:
     return hop
 
 
+def call_times(bundle: Bundle, person: Person, threads: int) -> dict[str, float]:
+    """Least ms of every node of one denoising step, added up."""
+    rng = np.random.default_rng(0)
+    found: dict[str, float] = {}
+    for who, graph in (("nobody", "perfrdiff_denoise"), ("person", "perfrdiff_personal")):
+        feeds: dict[str, Array] = {
+            name: 0.1 * rng.standard_normal([1 if isinstance(axis, str) else axis for axis in spec.shape], np.float32)
+            for name, spec in bundle.manifest.graphs[graph].inputs.items()
+        }
+        given = {**feeds, "step": np.zeros(1, np.int64), **(person.weights if who == "person" else {})}
+        nodes = report.node_times(bundle.graph_path(graph), given, {"samples": 1}, threads=threads, calls=30)
+        found[f"{who}_ms"] = round(sum(nodes.values()), 2)
+    return {**found, "person_to_nobody": round(found["person_ms"] / found["nobody_ms"], 4)}
+
+
 def times(listener: Listener, person: Person, rounds: int) -> dict[str, Any]:
     """Of windows and hops, of a person and of nobody, in turns."""
     found: dict[str, Any] = {}
@@ -210,15 +228,15 @@ def opening(bundle: Path, settings: EngineSettings) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, help="of an earlier run; it is made of the same seed")
+    parser.add_argument("--work", type=Path, help="keep the bundle here, and take the one that is here")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--persons", type=int, default=8)
     args = parser.parse_args()
     environment, settings = report.machine(args.threads), EngineSettings(threads=args.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        place = args.bundle or exported(folder)
+        place = exported(args.work or folder)
         bundle = Bundle.open(place, verify=False)
         persons = [made_up(bundle, seed) for seed in range(1, 1 + max(2, args.persons))]
         graphs = bundle.manifest.graphs
@@ -233,7 +251,8 @@ def main() -> None:
                 "opening_s": round(opening(place, settings), 2),
                 "adding": added,
                 "differences": differences(listener, persons),
-                "times": times(listener, persons[0], args.rounds),
+                "call": call_times(bundle, persons[0], args.threads),
+                **times(listener, persons[0], args.rounds),
             }
     report.write("persons_reacting", content)
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from support.export.personal_weights import denoiser_weights, modifier_weights
 from support.golden_arrays import golden
-from torch import Tensor
 
 from pflx.engines import Array, OrtEngine
 from pflx.engines.building.build import build_engine
 from pflx.engines.bundle.engine_passport import Profile
+from pflx.export import untrained
 from pflx.export.chain import last_frames
 from pflx.export.generators import FAMILIES, ExportSettings
 from pflx.export.generators.perfrdiff import PerFRDiffParts
@@ -69,9 +69,10 @@ def network() -> PerFRDiff:
 @pytest.fixture(scope="module")
 def persons(network: PerFRDiff, case: dict[str, Any]) -> list[Weights]:
     """The edited weights of two persons, by the formula of the published hypernetwork."""
-    generic, modifier = network.state_dict(), modifier_weights("render")
-    whole = {"to_3dmm_feat.weight": np.concatenate([generic[f"to_3dmm_{part}.weight"] for part in ("expr", "pos")])}
-    whole |= {key: generic[key].numpy() for key in FEED_FORWARD}
+    generic = {key: value.numpy() for key, value in network.state_dict().items()}
+    modifier = modifier_weights("render")
+    head = np.concatenate([generic["to_3dmm_expr.weight"], generic["to_3dmm_pos.weight"]])
+    whole = {"to_3dmm_feat.weight": head, **{key: generic[key] for key in FEED_FORWARD}}
     made = []
     for style in case["person_proj"]:
         for layer in ("shared_layers.0", "shared_layers.1"):
@@ -160,8 +161,8 @@ def test_fifty_steps_over_three_windows_give_the_published_reaction_of_a_person(
 
 def test_a_folded_network_and_the_graph_of_a_person_agree_where_poses_are_mixed(persons: list[Weights]) -> None:
     """A denoiser v5, whose `pos_fusion` is no identity, in PyTorch with the weights put in."""
-    generic = load_model("perfrdiff", {**_untrained()})
-    folded = load_model("perfrdiff", {**_untrained(), **persons[0]})
+    weights: dict[str, Any] = dict(untrained("perfrdiff", 5))
+    generic, folded = load_model("perfrdiff", weights), load_model("perfrdiff", weights | persons[0])
     assert isinstance(generic, PerFRDiff)
     assert isinstance(folded, PerFRDiff)
     module = PerFRDiffPersonal(generic)
@@ -176,12 +177,6 @@ def test_a_folded_network_and_the_graph_of_a_person_agree_where_poses_are_mixed(
         without = generic.guided(x, torch.tensor(500), speaker, sound).clamp(-1, 1)
     torch.testing.assert_close(clean, expected, atol=1e-4, rtol=0)
     assert (without - expected).abs().max() > 0.1
-
-
-def _untrained() -> Mapping[str, Tensor]:
-    from pflx.export import untrained
-
-    return dict(untrained("perfrdiff", 5))
 
 
 def test_nobody_is_exported_as_if_there_were_no_persons(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from support.persons.tiny_bundle import made_up_person, own_part, personal_bundl
 from support.places import MEDIA
 
 from pflx.engines import Array
+from pflx.runtime import GeneratorOptions, Listener, PersonError
 from pflx.runtime.builtin import DEMO
 from pflx.runtime.dataset.seal import read_seal
 from pflx.runtime.persons import write_person
@@ -73,6 +76,17 @@ def test_a_person_that_the_bundle_cannot_take_is_refused_in_one_line(folder: Pat
     assert "Eve was made for the denoiser of SHA-256 abababababab…, the bundle's is 0d0d0d0d0d0d…" in said
     assert "is no such file, or cut off" in refusal(*command(verb, folder, "tiny.pflx"), "--person", CLIP)
     assert "none.person does not exist" in refusal(*command(verb, folder, "tiny.pflx"), "--person", "none.person")
+
+
+def test_live_opens_the_listener_as_the_person(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_fake(*given: Any, options: GeneratorOptions, **_: Any) -> Listener:
+        assert options.person is not None
+        raise PersonError(f"It would be {options.person}.")
+
+    monkeypatch.setattr(Listener, "open", open_fake)
+    monkeypatch.setattr("pflx.runtime.WindowSink", Mock())
+    said = refusal("live", "-p", PORTRAIT, folder / "tiny.pflx", "--person", folder / "ada.person")
+    assert f"It would be Ada, SHA-256 {ADA.sha256}." in said
 
 
 def test_a_measurement_names_the_person_and_counts_its_graph(folder: Path) -> None:

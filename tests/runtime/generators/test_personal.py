@@ -14,7 +14,16 @@ import pytest
 from support.persons.tiny_bundle import SHAPES, made_up_person, own_part, personal_bundle
 
 from pflx.engines import Array, FeedError
-from pflx.runtime import GeneratorOptions, Listener, ListenerFrame, Person, PersonError, SpeakerSettings, StreamError
+from pflx.runtime import (
+    EngineSettings,
+    GeneratorOptions,
+    Listener,
+    ListenerFrame,
+    Person,
+    PersonError,
+    SpeakerSettings,
+    StreamError,
+)
 from pflx.runtime.builtin import DEMO
 from pflx.runtime.generators.diffusion import updates
 from pflx.runtime.generators.protocol import Personal
@@ -73,6 +82,14 @@ def by_hand(person: Person | None, samples: int = 2) -> Array:
 @pytest.mark.parametrize("person", [None, ADA, BOB], ids=["nobody", "Ada", "Bob"])
 def test_a_reaction_is_made_with_the_weights_of_the_person(listener: Listener, person: Person | None) -> None:
     np.testing.assert_allclose(reaction(listener.persons.generator(person)), by_hand(person), atol=2e-5)
+
+
+def test_openvino_takes_weights_with_a_call_too(bundle: Path) -> None:
+    pytest.importorskip("openvino")
+    engines = EngineSettings("openvino")
+    with Listener.open(bundle, DEMO / "portrait.png", render=False, engines=engines) as opened:
+        for person in (ADA, None, BOB):
+            np.testing.assert_allclose(reaction(opened.persons.generator(person)), by_hand(person), atol=2e-5)
 
 
 def test_persons_take_turns_on_the_same_engines_and_hear_nothing_of_one_another(listener: Listener) -> None:
@@ -192,7 +209,8 @@ def without(name: str) -> dict[str, Array]:
 def test_a_person_of_another_denoiser_or_of_other_weights_is_refused(
     listener: Listener, person: Person, said: str
 ) -> None:
-    for act in (listener.persons.check, listener.persons.generator, lambda one: listener.stream(person=one)):
+    asked = listener.persons.check, listener.persons.generator, lambda one: listener.stream(speaker=KNOWN, person=one)
+    for act in asked:
         with pytest.raises(PersonError, match=re.escape(said)) as caught:
             act(person)
         assert "pflx person" in str(caught.value)

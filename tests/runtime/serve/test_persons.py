@@ -10,11 +10,12 @@ from support.live.live_sessions import watchdog  # noqa: F401
 from support.persons.tiny_bundle import made_up_person, personal_bundle
 from support.serve.chromium import wait_for
 from support.serve.scene import PORTRAIT, Scene, play
-from support.serve.serve_client import PORTRAITS, WISH, loopback_only  # noqa: F401
+from support.serve.serve_client import WISH, loopback_only  # noqa: F401
 from support.serve.serve_listener import nodding_listener
 from support.serve.window import IS_LIVE, Server, Window
 
 from pflx.runtime import Listener, PersonError, SpeakerSettings
+from pflx.runtime.rendering.portrait import load_whole
 from pflx.runtime.serve import ServeSettings
 from pflx.runtime.serve.lobby import Lobby
 from pflx.runtime.serve.peer import Peer
@@ -27,6 +28,7 @@ _CHOOSE_FIRST = """
   dial.dispatchEvent(new Event('change'));
 }
 """
+FACE = {"astronaut": load_whole(PORTRAIT)}
 ADA, BOB = made_up_person(1, "Ada"), made_up_person(2, "Bob <b>")
 
 
@@ -68,18 +70,18 @@ def test_a_session_is_of_the_person_that_the_visitor_chose(listener: Listener) -
         assert peer.session is not None
         assert peer.session.is_running
 
-    play(act, listener, nodding_listener(PORTRAIT), persons=[ADA, BOB])
+    play(act, listener, nodding_listener(PORTRAIT), portraits=FACE, persons=[ADA, BOB])
 
 
 def test_a_person_of_no_listener_is_told_before_anybody_comes(listener: Listener) -> None:
     stranger = made_up_person(3, "Eve", denoiser="ab" * 32)
     listeners = {"tiny": listener, "nodding": nodding_listener(PORTRAIT)}
     with pytest.raises(PersonError, match="Eve was made for the denoiser of SHA-256 abababababab"):
-        Lobby(listeners, PORTRAITS, ServeSettings(), [ADA, stranger])
+        Lobby(listeners, FACE, ServeSettings(), [ADA, stranger])
 
 
 def test_the_page_offers_persons_and_keeps_the_choice_in_the_address(window: Window, bundle: Path) -> None:
-    with Server(lambda: opened(bundle), persons=[ADA, BOB]) as server:
+    with Server(lambda: opened(bundle), portraits=FACE, persons=[ADA, BOB]) as server:
         here = Window(server, window.browser)
         with here.page("#person=Bob%20%3Cb%3E") as page:
             names = "[...document.getElementById('person').options].map((each) => each.textContent)"
