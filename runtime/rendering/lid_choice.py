@@ -36,7 +36,7 @@ def openings(face: FaceLandmarks) -> Float64Array:
     """How far eyes are open, [2]: height by width, of the left and of the right one of the picture."""
     at = face.points[:, :2].astype(np.float64)
     spans = [(at[upper[_MIDDLE]] - at[lower[_MIDDLE]], at[upper[0]] - at[upper[-1]]) for upper, lower in LIDS]
-    return np.array([np.linalg.norm(height) / np.linalg.norm(width) for height, width in spans])
+    return np.array([float(np.linalg.norm(height) / np.linalg.norm(width)) for height, width in spans])
 
 
 def choose_lids(picture: UInt8Array, face: FaceLandmarks, mesh: FaceMesh) -> tuple[Lid, Lid]:

@@ -177,10 +177,12 @@ class PictureMover:
         track[0, WINDOW_RADIUS, POSE] = wanted
         feeds, frames = {_GEOMETRY: geometry, "shown": shown[None], "coefficients": track}, np.array([WINDOW_RADIUS])
         if self._painter is not None:
-            return self._painter.paint(whole_canvas(picture, np.asarray(geometry)[0]), feeds, frames)[0]
-        assert self._frame is not None, "pictures are not painted"
-        features = self._portrait.run(one_layer(picture).feeds())
-        moved: Array = self._frame.run({**features, **feeds, "frames": frames})["image"][0, 0]
+            images = self._painter.paint(whole_canvas(picture, np.asarray(geometry)[0]), feeds, frames)
+        else:
+            assert self._frame is not None, "pictures are not painted"
+            features = self._portrait.run(one_layer(picture).feeds())
+            images = self._frame.run({**features, **feeds, "frames": frames})["image"][0]
+        moved: Array = images[0]
         return moved
 
 
