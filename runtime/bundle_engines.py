@@ -26,7 +26,7 @@ from pflx.engines import (
 from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
-from pflx.engines.bundle.manifest import on_cpu, on_gpu, without_pictures
+from pflx.engines.bundle.manifest import on_gpu, without_pictures
 from pflx.engines.bundle.variant_admission import is_admitted, require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
@@ -39,7 +39,7 @@ from pflx.engines.graphs.protocol import DeviceError
 from pflx.engines.graphs.threads import calls_at_once, check_threads
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
-from pflx.runtime.rendering.renderers import chosen_rendering
+from pflx.runtime.rendering.renderers import chosen_rendering, graphs_on_cpu
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def open_bundle(
 def open_engines(
     bundle: Bundle, device: str = "cpu", settings: EngineSettings = AS_IT_IS
 ) -> tuple[dict[str, Engine], Device | None]:
-    """Open all graphs of a bundle.
+    """Open the graphs of a bundle, of those that stand in for one another the ones that are run on such a device.
 
     Args:
         bundle: holds them.
@@ -198,7 +198,9 @@ def open_engine(
         sizes = call_sizes(bundle.manifest)
         read = read or partial(bundle.read_graph, graph, precision)
         if library != "openvino":
-            return OrtEngine(path, threads=threads, sizes=sizes, read=read)
+            return OrtEngine(
+                path, threads=threads, sizes=sizes, read=read, pooled=not _is_light(bundle, graph, settings)
+            )
         return OpenVinoEngine(
             path, info.inputs, info.outputs, threads=threads, sizes=sizes, inference=inference, read=read
         )
@@ -223,12 +225,13 @@ def precision_of(manifest: Manifest, settings: EngineSettings) -> str:
 
 def threads_of(bundle: Bundle, graph: str, settings: EngineSettings) -> int | None:
     """CPU threads of a call of a graph; see `EngineSettings`."""
+    return 1 if settings.threads is None and _is_light(bundle, graph, settings) else settings.threads
+
+
+def _is_light(bundle: Bundle, graph: str, settings: EngineSettings) -> bool:
     manifest = bundle.manifest
     file = manifest.graphs[graph].files.get(precision_of(manifest, settings))
-    if settings.threads is not None or file is None:
-        return settings.threads
-    is_light = manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
-    return 1 if is_light else None
+    return file is not None and manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
 
 
 def sessions_at_once(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> int:
@@ -318,7 +321,7 @@ def _open_all(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> t
 def _open_on_cpu(bundle: Bundle, settings: EngineSettings, engines: dict[str, Engine]) -> None:
     """Open graphs, the largest last: while one is opened, the next is read and hashed, and never two large ones."""
     precision = precision_of(bundle.manifest, settings)
-    graphs = sorted(on_cpu(bundle.manifest), key=lambda graph: _bytes(bundle.manifest, graph, precision))
+    graphs = sorted(graphs_on_cpu(bundle.manifest), key=lambda graph: _bytes(bundle.manifest, graph, precision))
     with ThreadPoolExecutor(1, "pflx-read") as reader:
         ahead = deque(reader.submit(bundle.read_graph, graph, precision) for graph in graphs[:1])
         for graph, following in zip_longest(graphs, graphs[1:]):

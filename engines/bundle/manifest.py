@@ -258,12 +258,6 @@ def on_gpu(manifest: Manifest) -> dict[str, GraphInfo]:
     return {graph: info for graph, info in manifest.graphs.items() if graph not in left_out}
 
 
-def on_cpu(manifest: Manifest) -> dict[str, GraphInfo]:
-    """The graphs of a bundle that a CPU is of use for: a preview moves pictures, and paints none."""
-    left_out = None if manifest.preview is None else manifest.preview.graphs.get(CPU_ROLE)
-    return {graph: info for graph, info in manifest.graphs.items() if graph != left_out}
-
-
 def without_persons(manifest: Manifest) -> Manifest:
     """The manifest without the graph for persons, if there is one."""
     generator = manifest.generator

@@ -198,11 +198,11 @@ def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace
         place.site = again(place.site, replicas=(1, 1))
         drained = asyncio.ensure_future(asyncio.to_thread(begin, require_site(), place.site))
         await until(lambda: {each.pid for each in processes("ServeReplica:")} - old, PATIENCE_S)
+        assert server(visitor) in old
+        await no_frame_is_lost(visitor, before)
         await other.leave()
         newcomer = await place.seated()
         assert server(newcomer) not in old
-        assert server(visitor) in old
-        await no_frame_is_lost(visitor, before)
         await newcomer.leave()
         await gone(visitor)
         came_back = await place.seated(None, replaces=visitor.id)

@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.calibration.drawn_graphs import drawn
 from support.places import MEDIA
 
 from pflx.engines import Array
-from pflx.engines.bundle.manifest import CPU_ROLE
 from pflx.runtime import Listener
-from pflx.runtime.builtin import builtin_bundle
-from pflx.runtime.bundle_engines import close_engines, open_engines
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.rendering import renderers
 from pflx.runtime.rendering.painter import looks_up_exactly
-from pflx.runtime.rendering.renderers import make_renderer
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 PORTRAITS = (MEDIA / "portrait_astronaut_256.png", MEDIA / "portraits" / "hopper.jpg")
@@ -51,21 +46,6 @@ def rendered(listener: Listener, track: Array) -> Array:
 moved = st.builds(
     lambda seed, some, amount: (seed, some, amount), st.integers(0, 2**32), st.floats(0, 1), st.floats(0, 0.5)
 )
-
-
-def test_where_the_field_was_not_opened_the_graph_makes_the_pictures(
-    both: Mapping[Any, tuple[Listener, Listener]],
-) -> None:
-    """As on a GPU, for which the field is no graph."""
-    bundle = builtin_bundle()
-    engines, _ = open_engines(bundle)
-    info = bundle.manifest.renderer
-    without = {graph: engine for graph, engine in engines.items() if graph != info.graphs[CPU_ROLE]}
-    renderer = make_renderer(info, without)
-    track = 0.1 * drawn(27, 58)
-    made = renderer.render(track, 1, renderer.prepare(PORTRAITS[0]))
-    np.testing.assert_array_equal(made, rendered(both[PORTRAITS[0], 256][1], track))
-    close_engines(engines, None)
 
 
 @needs_exact
@@ -112,3 +92,33 @@ def test_with_an_opencv_that_looks_up_by_32nds_the_graph_makes_the_pictures(monk
         features = listener.chain.portraits[0]
         assert not isinstance(features, renderers.CanvasFeatures)
         assert rendered(listener, np.zeros((27, 58), np.float32)).shape == (1, 256, 256, 3)
+
+
+@needs_exact
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_that_is_moved_is_painted_too(both: Mapping[Any, tuple[Listener, Listener]], size: int) -> None:
+    pictures, rng = [], np.random.default_rng(0)
+    shown, wanted = (np.asarray(rng.uniform(-0.2, 0.2, 6), np.float32) for _ in range(2))
+    picture = rendered(both[PORTRAITS[1], size][0], np.zeros((27, 58), np.float32))[0]
+    geometry = both[PORTRAITS[1], size][0].chain.portraits[0]["geometry"]
+    for paints, listener in zip((True, False), both[PORTRAITS[1], size], strict=True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(renderers, "looks_up_exactly", lambda paints=paints: paints)
+            roles = listener.manifest.renderer.graphs
+            engines = {role: listener._engines[graph] for role, graph in roles.items() if graph in listener._engines}
+            pictures.append(np.array(renderers.PictureMover(engines, size).move(picture, shown, wanted, geometry)))
+    painted, whole = pictures
+    assert painted.shape == whole.shape == (size, size, 3)
+    apart = np.abs(painted.astype(np.int16) - whole)
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 1e-3
+    assert (np.abs(painted.astype(np.int16) - picture) > 8).mean() > 0.05
+
+
+@needs_exact
+def test_of_the_two_graphs_that_make_the_same_pictures_one_is_opened(
+    both: Mapping[Any, tuple[Listener, Listener]],
+) -> None:
+    painted, whole = (set(listener._engines) for listener in both[PORTRAITS[0], 256])
+    assert painted == {"posnet", "warp_portrait", "warp_field"}
+    assert whole == {"posnet", "warp_portrait", "warp_frame"}

@@ -40,9 +40,7 @@ class NoddingServed(ServedListener):
     """A light listener, whose server finds no other address than that of the loopback network."""
 
     def open(self) -> Listener:
-        import aioice.ice
-
-        aioice.ice.get_host_addresses = lambda *_, **__: ["127.0.0.1"]
+        pytest.MonkeyPatch().setattr("aioice.ice.get_host_addresses", lambda *_, **__: ["127.0.0.1"])
         return nodding_listener(self.portrait)
 
 
@@ -88,7 +86,7 @@ class Grounds:
                 except (OSError, WebSocketException):  # while there is no server
                     reply = Reply(kind="closed")
                 if not reply.kind:
-                    await visitor.see(1)
+                    await visitor.see(1, PATIENCE_S)
                     return visitor
                 assert reply.kind in ("full", "closed"), reply
                 await asyncio.sleep(0.5)

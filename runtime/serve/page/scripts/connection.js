@@ -137,7 +137,7 @@ function hear(mine, message) {
   if (message.type === "panel") panel(mine, message);
   if (message.type === "events") events(mine, message.events);
   if (message.figures) arrive(mine); // a page in the background plays nothing
-  if (message.type === "ended") lose(message.reason || "The connection was closed.");
+  if (message.type === "ended" && (message.reason || mine.timer)) lose(message.reason || "The connection was closed."); // else a reply says why
 }
 
 function drop(mine, forGood) {
