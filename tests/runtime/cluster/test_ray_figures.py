@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -47,12 +48,12 @@ class FakeMetric:
 
 
 def own(metrics: ServerMetrics) -> Values:
-    """What `/metrics` says, but for zeros of counters, histograms and the process."""
+    """What `/metrics` says of the same, but for counters that are at zero."""
     return {
-        (sample.name, tuple(sample.labels.values())): sample.value
+        (sample.name, (sample.labels.pop("replica"), *sample.labels.values())): sample.value
         for family in text_string_to_metric_families(metrics.text().decode())
         for sample in family.samples
-        if family.type in ("counter", "gauge") and sample.name.startswith("pflx_") and "_cost_" not in sample.name
+        if sample.name.startswith("pflx_") and not re.search("_(cost|reaction)_|_created$", sample.name)
         if sample.value or family.type == "gauge"
     }
 
@@ -78,6 +79,6 @@ def test_ray_is_told_who_is_here_who_was_turned_away_and_which_frames_were_made(
         assert ray.values["pflx_serve_joins_total", ("blue",)] == 1
         assert ray.values["pflx_serve_refusals_total", ("blue", "full")] == 2
         assert ray.values["pflx_serve_refusals_total", ("blue", "request")] == 1
-        assert ray.values["pflx_serve_frames_total", ("blue", "full")] >= 10
+        assert ray.values["pflx_serve_frames_total", ("blue", "FULL")] >= 10
 
     play(act, nodding_listener(PORTRAIT), max_sessions=1, replica="blue")

@@ -1,7 +1,7 @@
 """A network between a visitor and the server that loses, delays, narrows and stops, as tc's netem does, without root.
 
 Both sides are told the relay's addresses in the place of the other's own, so all media goes through it: connectivity
-checks, pictures, sound, reports, and the data channel.
+checks, pictures, sound and reports. The page's web socket does not.
 """
 
 from __future__ import annotations

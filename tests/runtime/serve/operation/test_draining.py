@@ -28,6 +28,14 @@ async def seated(server: ServerProcess) -> Visitor:
     return visitor
 
 
+async def hung_up_on(visitor: Visitor) -> None:
+    """The server has closed the web socket as one that is to be started anew, of which the page says so."""
+    assert visitor.line is not None
+    line = visitor.line
+    await until(lambda: line.closed is not None)
+    assert line.closed == 1012
+
+
 def test_at_sigterm_nobody_new_comes_in_and_who_is_there_may_stay_until_they_leave() -> None:
     async def act(server: ServerProcess) -> None:
         visitor = await seated(server)
@@ -56,9 +64,9 @@ def test_who_stays_longer_than_they_may_is_told_that_it_ends() -> None:
         visitor = await seated(server)
         server.process.send_signal(signal.SIGTERM)
         begun = time.monotonic()
-        await until(lambda: visitor.told and visitor.told[-1]["type"] == "ended")
+        await hung_up_on(visitor)
         assert time.monotonic() - begun >= 1
-        assert visitor.told[-1]["reason"] == "The server stops."
+        assert server.wait_for("session.ended")["reason"] == "The server stops."
         await visitor.leave()
 
     with server_process("--drain", "1") as server:
@@ -74,7 +82,8 @@ def test_it_ends_at_once_without_drain_and_at_a_second_signal(options: tuple[str
         if options:
             server.wait_for("server.draining")
             server.process.send_signal(signal.SIGTERM)
-        await until(lambda: visitor.told and visitor.told[-1]["type"] == "ended")
+        await hung_up_on(visitor)
+        assert server.wait_for("session.ended")["reason"] == "The server stops."
         await visitor.leave()
 
     with server_process(*options) as server:
