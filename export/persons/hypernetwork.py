@@ -141,7 +141,7 @@ class Hypernetwork:
             tell: told numbers made, and in all.
         """
         shared, done, total = self.shared(style), 0, sum(branch.size for branch in self.branches)
-        block = max(1, BLOCK_BYTES // (4 * self._width))
+        block = max(1, BLOCK_BYTES // (4 * max(1, self._width)))
         for index, branch in enumerate(self.branches):
             made = torch.empty(branch.size)
             for start in range(0, branch.size, block):
@@ -166,7 +166,7 @@ def edited(weight: Tensor, edit: Tensor, mode: Mode) -> Tensor:
 
 def _width(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
     """Of the layers, which must be those of a hypernetwork whatever its branches make."""
-    width = shapes.get("shared_layers.0.bias", (0,))[0]
+    width = _length(shapes, "shared_layers.0.bias")
     expected: dict[str, tuple[int, ...]] = {
         "shared_layers.0.weight": (width, DIM),
         "shared_layers.0.bias": (width,),
@@ -175,7 +175,7 @@ def _width(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
     }
     branches = sum(key.startswith("branches.") and key.endswith(".bias") for key in shapes)
     for branch in range(branches):
-        size = shapes.get(f"branches.{branch}.bias", (0,))[0]
+        size = _length(shapes, f"branches.{branch}.bias")
         expected |= {f"branches.{branch}.weight": (size, width), f"branches.{branch}.bias": (size,)}
     for key in [*expected, *(shapes.keys() - expected.keys())]:
         if shapes.get(key) != expected.get(key):
@@ -184,9 +184,15 @@ def _width(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
     return width
 
 
+def _length(shapes: Mapping[str, tuple[int, ...]], key: str) -> int:
+    """Of a vector; 0 of anything else."""
+    shape = shapes.get(key, ())
+    return shape[0] if len(shape) == 1 else 0
+
+
 def _layout(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
     n_branches = sum(key.startswith("branches.") for key in shapes) // 2
-    sizes = [shapes[f"branches.{branch}.bias"][0] for branch in range(n_branches)]
+    sizes = [_length(shapes, f"branches.{branch}.bias") for branch in range(n_branches)]
     for layout, branches in LAYOUTS.items():
         if sizes == [branch.size for branch in branches]:
             return layout

@@ -67,7 +67,8 @@ def coefficient_track(name: str, count: int, seed: int = 1) -> npt.NDArray[np.fl
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(f"coeffs:{name}".encode())])))
     frame, track, row = np.arange(count)[:, None], np.zeros((count, 58)), (1, 58)
     for _ in range(4):
-        height, speed, phase = (rng.uniform(*limits, row) for limits in ((0.1, 0.6), (0.02, 0.35), (0, 2 * np.pi)))
+        limits = ((0.1, 0.6), (0.02, 0.35), (0.0, 2 * np.pi))
+        height, speed, phase = (rng.uniform(low, high, row) for low, high in limits)
         track += height * np.sin(speed * frame + phase)
     return (track + rng.uniform(-0.3, 0.3, row) + 0.02 * rng.standard_normal((count, 58))).astype(np.float32)
 

@@ -152,10 +152,10 @@ def test_the_edited_denoiser_gives_the_published_windows(person: int, window: in
 
 def test_the_edited_original_gives_the_published_window() -> None:
     network = cast(PerFRDiffV1, personal("v1", 1))
-    speaker = (torch.from_numpy(case()[f"v1_run_{name}"][:, :50]) for name in ("coeffs", "audio"))
+    coefficients, sound = (torch.from_numpy(case()[f"v1_run_{name}"][:, :50]) for name in ("coeffs", "audio"))
     noise = torch.from_numpy(case()["v1_run_noise"][2:3])  # window 1 of 2, sample 0 of 2
     with torch.inference_mode():
-        made = network.sample(noise, *speaker, latent_of(case()["v1_run_emotion"][:, :50]))
+        made = network.sample(noise, coefficients, sound, latent_of(case()["v1_run_emotion"][:, :50]))
     assert error(made[0], case()["v1_p1_run"][0, 0, 50:]) <= 5e-4
 
 
@@ -249,6 +249,9 @@ def test_layers_that_no_published_one_has_are_refused() -> None:
     )
     assert "modifier.pth lacks shared_layers.1.bias: it is no hypernetwork" in refused(
         {key: value for key, value in tensors.items() if key != "shared_layers.1.bias"}
+    )
+    assert "has shared_layers.0.weight of [16, 512]: it is no" in refused(
+        tensors | {"shared_layers.0.bias": torch.empty((), device="meta")}
     )
     assert "has branches.1.weight of [786432, 8]: it is no" in refused(
         tensors | {"branches.1.weight": torch.empty(786432, 8, device="meta")}
