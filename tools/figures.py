@@ -62,6 +62,11 @@ def _int8(found: Json) -> Json:
     return made
 
 
+def _start(found: Json, when: str, name: str) -> str:
+    figure = found[when][name]
+    return f"{figure['min']} / {figure['median']}"
+
+
 def _most_kept(found: Json, speaker: str, checkout: str) -> int:
     return max((row["sessions"] for row in found[speaker][checkout] if row["kept"]), default=0)
 
@@ -83,6 +88,7 @@ FIGURES = (
         ),
     ),
     Figure(
+<<<<<<< HEAD
         "a visitor of `pflx serve` with it, seen and heard: share of a core; until the first picture, p50 / p95",
         "visitors",
         lambda found: "{:.0%}, {} / {} ms".format(
@@ -90,6 +96,23 @@ FIGURES = (
         ),
     ),
     Figure(
+=======
+        "a process that begins it, to its first picture; CPU time",
+        "start",
+        lambda found: f"{_start(found, 'now', 'first_picture_s')} s; {_start(found, 'now', 'cpu_s')} s",
+        lambda found: (
+            f"{_start(found, 'earlier', 'first_picture_s')} s; {_start(found, 'earlier', 'cpu_s')} s, both graphs "
+            "of its pictures opened, one lid for all"
+        ),
+    ),
+    Figure(
+        "memory of that process then, libraries it shares with others included",
+        "start",
+        lambda found: f"{_start(found, 'now', 'resident_mb')} MB",
+        lambda found: f"{_start(found, 'earlier', 'resident_mb')} MB, kept by small graphs between calls",
+    ),
+    Figure(
+>>>>>>> w_lid
         "a live session of it with the backchannel listener, 10 minutes at 25 fps: frames that missed their deadline",
         "latency_backchannel",
         lambda found: f"{found['figures']['missed']:,} of {found['figures']['frames']:,}",

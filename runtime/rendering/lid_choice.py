@@ -47,7 +47,7 @@ def choose_lids(picture: UInt8Array, face: FaceLandmarks, mesh: FaceMesh) -> tup
         face: of the face in it, in pixels of the picture, whose corner is 0.
         mesh: looks at it, once for every lid that is tried; both eyes at a time.
     """
-    rest, points = openings(face), np.asarray(face.points, np.float64) - [0.5, 0.5, 0.0]
+    rest, points = np.maximum(openings(face), 1e-3), np.asarray(face.points, np.float64) - [0.5, 0.5, 0.0]
     best, left = [USUAL, USUAL], np.full(2, np.inf)
     for lid in TRIED:
         drawn = [lid if share > SHUT else kept for kept, share in zip(best, left, strict=True)]

@@ -93,3 +93,8 @@ def test_what_is_looked_at_is_the_whole_blink(lid: Any) -> None:
     blinked = picture + depth.clip(0, 1) * (closed - picture) + (1 - np.abs(depth - 1)).clip(0) * (lashed - closed)
     assert np.abs(shut(PICTURE, points, (lid, USUAL)) - blinked).max() < 0.51
     assert np.abs(blinked - picture).max() > 20
+
+
+def test_an_eye_that_is_closed_in_the_portrait_has_some_lid_too() -> None:
+    mesh: Any = Mesh(*[(0.1, 0.1)] * len(TRIED))
+    assert all(lid in TRIED for lid in choose_lids(PICTURE, face(0.0, 0.4), mesh))
