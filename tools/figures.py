@@ -88,7 +88,6 @@ FIGURES = (
         ),
     ),
     Figure(
-<<<<<<< HEAD
         "a visitor of `pflx serve` with it, seen and heard: share of a core; until the first picture, p50 / p95",
         "visitors",
         lambda found: "{:.0%}, {} / {} ms".format(
@@ -96,7 +95,6 @@ FIGURES = (
         ),
     ),
     Figure(
-=======
         "a process that begins it, to its first picture; CPU time",
         "start",
         lambda found: f"{_start(found, 'now', 'first_picture_s')} s; {_start(found, 'now', 'cpu_s')} s",
@@ -112,7 +110,6 @@ FIGURES = (
         lambda found: f"{_start(found, 'earlier', 'resident_mb')} MB, kept by small graphs between calls",
     ),
     Figure(
->>>>>>> w_lid
         "a live session of it with the backchannel listener, 10 minutes at 25 fps: frames that missed their deadline",
         "latency_backchannel",
         lambda found: f"{found['figures']['missed']:,} of {found['figures']['frames']:,}",

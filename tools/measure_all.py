@@ -43,11 +43,8 @@ STEPS: dict[str, Words] = {
     "winograd": ("winograd.py", "@reactface.pflx"),
     "webrtc": ("webrtc.py",),
     "sessions": ("live/sessions.py", CLIPS[1], PORTRAIT),
-<<<<<<< HEAD
     "visitors": ("live/visitors.py",),
-=======
     "start": ("live/start.py", CLIPS[1], PORTRAIT),
->>>>>>> w_lid
     "baselines": ("baselines.py", CLIPS[0]),
     "evaluation": ("evaluation.py", "--rounds", 5, "--full-split"),
     "crop": ("dataset/crop.py", "@opencv4", *CLIPS),
