@@ -220,7 +220,8 @@ async def _serve(
     port: int = socket.getsockname()[1]
     lobby = Lobby(listeners, portraits, settings, persons)
     drain = lobby.drain if settings.drain_s else None
-    server = make_server(make_app(lobby, port), drain=drain, certificate=certificate, key=key)
+    app = make_app(lobby, port)
+    server = make_server(app, close=lobby.close, drain=drain, certificate=certificate, key=key)
     _greet(settings, port, in_json)
     with ended_by("SIGHUP", partial(setattr, server, "should_exit", True)):  # the others uvicorn takes by itself
         await server.serve(sockets=[socket])

@@ -135,6 +135,7 @@ def _reason(error: OSError) -> str:
 def make_server(
     app: Guard,
     *,
+    close: Callable[[], Awaitable[None]] | None = None,
     drain: Callable[[], Awaitable[None]] | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
@@ -143,6 +144,7 @@ def make_server(
 
     Args:
         app: of `make_app`.
+        close: ends all sessions, when the server ends and pages can still be told.
         drain: what is waited for at SIGTERM; see `DrainingServer`.
         certificate: PEM file, for https.
         key: PEM file, likewise.
@@ -163,7 +165,7 @@ def make_server(
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
-    return DrainingServer(config, drain)
+    return DrainingServer(config, close, drain)
 
 
 async def _health(lobby: Lobby, request: Request) -> Response:

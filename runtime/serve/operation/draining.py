@@ -25,12 +25,18 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         config: of uvicorn.
+        close: ends all sessions. It comes before uvicorn hangs up on the pages, which are told why.
         drain: waits until all have left, or must; None ends at once.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        close: Callable[[], Awaitable[None]] | None = None,
+        drain: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__(config)
-        self._drain = drain
+        self._close, self._drain = close, drain
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -38,6 +44,12 @@ class DrainingServer(uvicorn.Server):
         """As uvicorn's."""
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        if self._close is not None:
+            await self._close()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came."""

@@ -77,7 +77,7 @@ class Server:
         with listen(self.settings) as socket, self._open() as listener:
             port = socket.getsockname()[1]
             self.lobby = Lobby({"nodding": listener}, self._portraits, self.settings, self._persons)
-            self._server = make_server(make_app(self.lobby, port))
+            self._server = make_server(make_app(self.lobby, port), close=self.lobby.close)
             self.url = f"http://localhost:{port}/"
             self._ready.set()
             await self._server.serve(sockets=[socket])
