@@ -62,11 +62,6 @@ def _int8(found: Json) -> Json:
     return made
 
 
-def _start(found: Json, when: str, name: str) -> str:
-    figure = found[when][name]
-    return f"{figure['min']} / {figure['median']}"
-
-
 def _most_kept(found: Json, speaker: str, checkout: str) -> int:
     return max((row["sessions"] for row in found[speaker][checkout] if row["kept"]), default=0)
 
@@ -86,21 +81,6 @@ FIGURES = (
         lambda found: (
             f"{_most_kept(found, 'seen', 'there')} / {_most_kept(found, 'heard', 'there')}, one at a time before"
         ),
-    ),
-    Figure(
-        "a process that begins it, to its first picture; CPU time",
-        "start",
-        lambda found: f"{_start(found, 'now', 'first_picture_s')} s; {_start(found, 'now', 'cpu_s')} s",
-        lambda found: (
-            f"{_start(found, 'earlier', 'first_picture_s')} s; {_start(found, 'earlier', 'cpu_s')} s, both graphs "
-            "of its pictures opened, one lid for all"
-        ),
-    ),
-    Figure(
-        "memory of that process then, libraries it shares with others included",
-        "start",
-        lambda found: f"{_start(found, 'now', 'resident_mb')} MB",
-        lambda found: f"{_start(found, 'earlier', 'resident_mb')} MB, kept by small graphs between calls",
     ),
     Figure(
         "a live session of it with the backchannel listener, 10 minutes at 25 fps: frames that missed their deadline",
