@@ -62,11 +62,6 @@ def _int8(found: Json) -> Json:
     return made
 
 
-def _start(found: Json, when: str, name: str) -> str:
-    figure = found[when][name]
-    return f"{figure['min']} / {figure['median']}"
-
-
 def _most_kept(found: Json, speaker: str, checkout: str) -> int:
     return max((row["sessions"] for row in found[speaker][checkout] if row["kept"]), default=0)
 
