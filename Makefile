@@ -6,14 +6,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint check dist try-wheel docs format clean help
+.PHONY: demo test test-slow lint check dist try-wheel docs format clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       export a bundle, let a portrait listen to a real clip: demo/listener.mp4, an animated picture, a drawing"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests, but for the slow ones"
+	@echo "make test-slow  run the slow ones: exports of whole networks, a cluster"
 	@echo "make lint       ruff, mypy --strict, pyright, hadolint"
-	@echo "make check      lint and test"
+	@echo "make check      lint and all tests"
 	@echo "make dist       build the sdist and the wheel, and let twine check them"
 	@echo "make try-wheel  try the wheel, with the newest of what it needs, on each Python found of 3.11, 3.12, 3.13"
 	@echo "make docs       the documentation as a site, in build/site"
@@ -24,7 +25,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/run_demo.py
 
 test: $(VENV)/dev.stamp | typings/pflx
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+test-slow: $(VENV)/dev.stamp | typings/pflx
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/dev.stamp $(VENV)/node.stamp | typings/pflx
 	$(BIN)/ruff check .
@@ -34,7 +38,7 @@ lint: $(VENV)/dev.stamp $(VENV)/node.stamp | typings/pflx
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/hadolint docker/cpu.Dockerfile docker/gpu.Dockerfile
 
-check: lint test
+check: lint test test-slow
 
 docs: $(VENV)/docs.stamp | typings/pflx
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -64,7 +68,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing pflx and its development tools into $(VENV) (once) ..."
-	$(PIP_INSTALL) --editable '.[cpu,openvino,export,calibrate,serve,ray,tensorrt-rtx,dev]'
+	$(PIP_INSTALL) --editable '.[cpu,openvino,export,calibrate,serve,site,tensorrt-rtx,dev]'
 	@touch $@ $(VENV)/demo.stamp
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt | $(VENV)/dev.stamp

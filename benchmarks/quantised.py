@@ -32,7 +32,6 @@ from pflx.calibration.judge import Bound, judge
 from pflx.calibration.precision.int8 import calibrate_int8
 from pflx.calibration.precision.int8_report import Int8Report
 from pflx.calibration.precision.int8_target import TARGETS, EngineName
-from pflx.calibration.precision.phases import join_phases
 from pflx.calibration.precision.quantise import layers_of, measure_ranges, prune, quantised
 from pflx.engines import Array, Bundle, Engine, OpenVinoEngine, OrtEngine, TensorSpec
 from pflx.engines.bundle.variant_admission import cpu_features
@@ -85,22 +84,20 @@ def plain_runs(
 def variants(
     bundle: Bundle, feeds: Feeds, found: Mapping[EngineName, Calibrated], folder: Path
 ) -> Iterator[tuple[str, Path, str]]:
-    """Name, graph and what it computes in: `ort`, or OpenVINO's `f32` or `bf16`."""
+    """Name, graph and what it computes in: `ort`, or OpenVINO's `f32` or `bf16`, and whether as written."""
     deployed = bundle.graph_path(FRAME, "fp32")
     yield "ONNX Runtime f32", deployed, "ort"
     model = onnx.load(str(deployed))
-    joined = onnx.load(str(deployed))
-    join_phases(joined)
-    yield "OpenVINO f32", saved(joined, folder / "joined.onnx"), "f32"
-    yield "OpenVINO bf16, phases as exported", deployed, "bf16"
-    yield "OpenVINO bf16", folder / "joined.onnx", "bf16"
-    for engine, source in (("onnxruntime", model), ("openvino", joined)):
-        scheme = TARGETS[cast(EngineName, engine)].scheme
-        layers = layers_of(source, ("Conv",))
-        ranges = measure_ranges(source, ("Conv",), feeds.of_graph(FRAME), "percentile")
-        every = quantised(source, layers, [layer.node for layer in layers], ranges, scheme)
+    for inference in ("f32", "bf16"):
+        yield f"OpenVINO {inference}, as written", deployed, f"{inference} as written"
+        yield f"OpenVINO {inference}", deployed, inference
+    for engine in ("onnxruntime", "openvino"):
+        scheme = TARGETS[engine].scheme
+        layers = layers_of(model, ("Conv",))
+        ranges = measure_ranges(model, ("Conv",), feeds.of_graph(FRAME), "percentile")
+        every = quantised(model, layers, [layer.node for layer in layers], ranges, scheme)
         path = saved(every, folder / f"{engine}.all.onnx")
-        chosen = found[cast(EngineName, engine)][1].get(FRAME)
+        chosen = found[engine][1].get(FRAME)
         calibrated = saved(chosen, folder / f"{engine}.int8.onnx") if chosen else None
         for inference in ("f32", "bf16") if engine == "openvino" else ("ort",):
             label = "ONNX Runtime INT8" if engine == "onnxruntime" else f"OpenVINO INT8 and {inference}"
@@ -117,9 +114,15 @@ def saved(model: onnx.ModelProto, path: Path) -> Path:
 def opened(bundle: Bundle, path: Path, inference: str, threads: int) -> Engine:
     if inference == "ort":
         return OrtEngine(path, threads=threads, sizes=CALL_SIZES)
-    info = bundle.manifest.graphs[FRAME]
+    info, (computed, *form) = bundle.manifest.graphs[FRAME], inference.split(maxsplit=1)
     return OpenVinoEngine(
-        path, info.inputs, info.outputs, threads=threads, sizes=CALL_SIZES, inference=cast(Any, inference)
+        path,
+        info.inputs,
+        info.outputs,
+        threads=threads,
+        sizes=CALL_SIZES,
+        inference=cast(Any, computed),
+        as_written=bool(form),
     )
 
 

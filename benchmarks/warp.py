@@ -88,7 +88,8 @@ def render_of(args: argparse.Namespace, size: int, *, exact: bool) -> Callable[[
 def mover_of(listener: Listener) -> PictureMover:
     """Moves pictures of a listener on the weightless renderer, with that renderer's own graphs."""
     roles = listener.manifest.renderer.graphs
-    return PictureMover({role: listener._engines[graph] for role, graph in roles.items()})
+    opened = {role: listener._engines[graph] for role, graph in roles.items() if graph in listener._engines}
+    return PictureMover(opened, listener.manifest.renderer.size)
 
 
 def full(renderer: Renderer, features: Features, track: Array) -> list[Array]:

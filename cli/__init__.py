@@ -27,6 +27,7 @@ from pflx.cli import (
     run,
     serve,
 )
+from pflx.cli.persons.person import person
 from pflx.cli.support.console import drop_output, prepare_streams, print_error, print_line
 from pflx.cli.support.signals import Stop, stoppable
 from pflx.cli.support.usage import App, CommandLineError, ParserError
@@ -44,6 +45,7 @@ app.command("export")(export.export)
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
 app.command("push")(push.push)
+app.command("person")(person)
 app.command("run")(run.run)
 app.command("batch")(batch.batch)
 app.command("collect")(collect.collect)

@@ -81,7 +81,14 @@ def batch(
     if (clips is None) == (react is None):
         raise FeedError("Give either CLIPS or --react ROOT: what to react to.")
     check_apart(
-        reads={"CLIPS": clips, "--react": react, "--portrait": portrait, "--bundle": bundle, **known.files()},
+        reads={
+            "CLIPS": clips,
+            "--react": react,
+            "--portrait": portrait,
+            "--bundle": bundle,
+            **known.files(),
+            **denoising.files(),
+        },
         writes={"--output": output},
     )
     _check_outside(output, {"CLIPS": clips, "--react": react})

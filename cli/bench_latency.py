@@ -131,6 +131,7 @@ def bench_latency(
             "--speaker": speaker,
             "--compare": compare,
             **known.files(),
+            **denoising.files(),
         },
         writes={"--json": json, "--html": html, "--trace": trace},
     )
@@ -168,7 +169,8 @@ def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
     """Refuse what could be refused only after the engines were opened."""
     from pflx.runtime.bench.measure.plan import read_manifest
     from pflx.runtime.bench.measure.stub import stub_engines
-    from pflx.runtime.generators import make_generator
+    from pflx.runtime.bundle_engines import precision_of
+    from pflx.runtime.generators import generator_of
     from pflx.runtime.media.clip import open_speaker
     from pflx.runtime.rendering.portrait import load_portrait
     from pflx.runtime.speaker.extractors import open_extractor
@@ -178,13 +180,13 @@ def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
     if plan.speaker is not None:
         open_speaker(plan.speaker)
     described = manifest or read_manifest(plan)
-    make_generator(described.generator, stub_engines(described), plan.options)
+    generator_of(described, stub_engines(described), plan.options)
     for need, given in plan.extractors.items():
         open_extractor(given, need, described.mean_face.values)
     if manifest is None or plan.bundle is None:
         return
     for graph in manifest.graphs if not plan.stub else ():
-        Bundle(plan.bundle, manifest).graph_path(graph, plan.engines.precision)
+        Bundle(plan.bundle, manifest).graph_path(graph, precision_of(manifest, plan.engines))
     print_untrained(manifest)
 
 

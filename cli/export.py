@@ -80,10 +80,11 @@ class Sources:
     mean_face: str | None
     untrained: int | None
     kind: Kind | None
+    person: Path | None = None
 
     def __post_init__(self) -> None:
         if self.untrained is not None:
-            if self.generator or self.posnet or self.renderer:
+            if self.generator or self.posnet or self.renderer or self.person:
                 raise UsageError("--untrained makes all weights up and takes no checkpoints. Leave one of the two out.")
         elif self.kind not in (None, Kind.BACKCHANNEL):
             raise UsageError(f"--kind {self.kind} goes with --untrained; checkpoints are known by their keys.")
@@ -93,7 +94,8 @@ class Sources:
     @property
     def are_builtin(self) -> bool:
         """Whether nothing but what comes with pflx is asked for."""
-        return not (self.generator or self.posnet or self.renderer) and self.untrained is None
+        given = self.generator or self.posnet or self.renderer or self.person
+        return not given and self.untrained is None
 
     def read(self, settings: ExportSettings) -> Components:
         """The networks."""
@@ -108,6 +110,7 @@ class Sources:
             renderer=self.renderer,
             mean_face=self.mean_face,
             settings=settings,
+            person=self.person,
         )
 
 
@@ -134,6 +137,9 @@ def export(
     ] = None,
     kind: Annotated[
         Kind | None, typer.Option(help="Which generator --untrained makes up, reactface unless given; or backchannel.")
+    ] = None,
+    person: Annotated[
+        Path | None, typer.Option(help="Of `pflx person`: a bundle of that person alone, whose weights it holds.")
     ] = None,
     precision: Annotated[
         Precision, typer.Option(help="fp16 adds FP16 graphs and uses them by default.")
@@ -162,6 +168,9 @@ def export(
     use_past_frames: Annotated[
         bool, typer.Option("--use-past-frames", help="perfrdiff reads its last reaction, as it was trained to.")
     ] = False,
+    persons: Annotated[
+        bool, typer.Option("--persons", help="perfrdiff can have the weights of persons: a graph more, for --person.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
 ) -> None:
     """Export checkpoints to a bundle, checked against PyTorch graph by graph and end to end.
@@ -169,7 +178,7 @@ def export(
     Without any checkpoint: the listener that comes with pflx, which nods, mirrors and blinks, and the portrait warped.
     That takes no PyTorch.
     """
-    sources = Sources(generator or [], posnet, renderer, mean_face, untrained, kind)
+    sources = Sources(generator or [], posnet, renderer, mean_face, untrained, kind, person)
     check_target(output, overwrite)
     check_apart(
         reads={
@@ -177,13 +186,14 @@ def export(
             "--posnet": posnet,
             "--renderer": renderer,
             "--mean-face": mean_face,
+            "--person": person,
             "--policy": policy,
         },
         writes={"--output": output},
     )
     cut = PflInfo(mode=pfl.value, window=256, padding=20, square_pixels=not stored_pixels)
-    chosen = (window, history, mfcc_range, policy)
-    if sources.are_builtin and not use_past_frames and all(choice is None for choice in chosen):
+    chosen = (window, history, mfcc_range, policy, use_past_frames or None, persons or None)
+    if sources.are_builtin and all(choice is None for choice in chosen):
         face = None if mean_face is None else read_mean_face(mean_face)
         builtin = BuiltinOptions(precision=precision.value, size=size, pfl=cut, mean_face=face)
         with progress_bar() as report:
@@ -201,7 +211,9 @@ def export(
         engine=_BACKENDS[engine],
         policy=read_policy(policy) if policy else None,
     )
-    settings = ExportSettings(window=window, history=history, mfcc_range=mfcc_range, use_past_frames=use_past_frames)
+    settings = ExportSettings(
+        window=window, history=history, mfcc_range=mfcc_range, use_past_frames=use_past_frames, persons=persons
+    )
     with progress_bar() as report:
         report("reading weights", 0, None)
         components = sources.read(settings)

@@ -13,10 +13,12 @@ from pflx.cli.export import UsageError
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.options import (
     AnySeed,
+    Badge,
     EngineOptions,
     Foresight,
     Lookahead,
     OwnBundleArgument,
+    PersonFile,
     Portrait,
     Size,
     SpeakerOptions,
@@ -41,7 +43,9 @@ def live(
     playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
     lookahead: Lookahead = 0,
     foresight: Foresight = None,
+    person: PersonFile = None,
     size: Size = None,
+    badge: Badge = False,
     seed: AnySeed = None,
     duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
     *,
@@ -49,7 +53,7 @@ def live(
     engines: EngineOptions,
 ) -> None:
     """React to the webcam in a window, until q is pressed or the window closed."""
-    from pflx.runtime import Listener, LiveSettings, StopWatching
+    from pflx.runtime import GeneratorOptions, Listener, LiveSettings, StopWatching, read_person
     from pflx.runtime.frames.timing import FPS
     from pflx.runtime.stream.chain import any_seed
 
@@ -70,6 +74,8 @@ def live(
                 lookahead=lookahead,
                 foresight=foresight,
                 speaker=known.settings(),
+                badge=badge,
+                options=GeneratorOptions(person=None if person is None else read_person(person)),
             )
         )
         print_untrained(listener.manifest)

@@ -11,6 +11,7 @@ import typer
 
 from pflx.cli.support.console import print_line, print_untrained, progress_bar
 from pflx.cli.support.options import (
+    Badge,
     ChainOptions,
     DenoisingOptions,
     EngineOptions,
@@ -51,6 +52,7 @@ def run(
     trace: Annotated[Path | None, typer.Option(help="Also write when each stage ran, .json for Perfetto.")] = None,
     renderer: RendererChoice = None,
     size: Size = None,
+    badge: Badge = False,
     fallback: Annotated[bool, typer.Option("--fallback", help="Take the CPU where the GPU cannot be had.")] = False,
     *,
     known: SpeakerOptions,
@@ -76,6 +78,7 @@ def run(
             "--bundle": bundle,
             "--foresight": foresight,
             **known.files(),
+            **denoising.files(),
         },
         writes={"--output": videos, "--coefficients": coefficients, "--trace": trace},
     )
@@ -98,6 +101,7 @@ def run(
                 speaker=known.settings(),
                 options=denoising.chosen(),
                 chain=chain.chosen(),
+                badge=badge,
             )
             stack.enter_context(listener)
             clip = clip.at_rate(listener.sample_rate_hz)

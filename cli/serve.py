@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -14,14 +15,15 @@ import typer
 from pflx.cli.support.cluster import ClusterOptions
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.network import NetworkOptions
-from pflx.cli.support.options import AnySeed, Emotion, EngineOptions, Size, fetched, grouped
+from pflx.cli.support.operation import Log, OperationOptions
+from pflx.cli.support.options import AnySeed, Badge, Emotion, EngineOptions, Size, fetched, grouped
 from pflx.cli.support.signals import asked_to_end, ended_by
 from pflx.engines import OutputError
 
 if TYPE_CHECKING:
     from socket import socket as Socket
 
-    from pflx.runtime import Listener
+    from pflx.runtime import Listener, Person
     from pflx.runtime.cluster.site import SiteSettings
     from pflx.runtime.frames.arrays import UInt8Array
     from pflx.runtime.serve import ServeSettings
@@ -41,6 +43,10 @@ _Portraits = Annotated[
         "-p",
         help="Picture of the listener, or several to choose from; visitors may send theirs. [that of `pflx demo`]",
     ),
+]
+_Persons = Annotated[
+    list[Path] | None,
+    typer.Option("--person", metavar="FILE", help="Of `pflx person`, or several: visitors choose one, or nobody."),
 ]
 _Host = Annotated[str, typer.Option(help="Address to listen at; anything but loopback needs a token.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
@@ -66,12 +72,14 @@ _Playout = Annotated[float, typer.Option(min=0, max=1000, help="Time to work in,
 
 
 _DRAINING = "Nobody new is let in; it ends when the last visitor has left, or after --drain. Once more ends it at once."
+_REPLACED = "Another site was begun in the place of this one, which ends when its visitors leave."
 
 
 @grouped
 def serve(
     bundles: _Bundles = None,
     portrait: _Portraits = None,
+    person: _Persons = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     token: _Token = None,
@@ -85,13 +93,16 @@ def serve(
     playout_ms: _Playout = 100,
     speaker_emotion: Emotion = None,
     size: Size = None,
+    badge: Badge = False,
     seed: AnySeed = None,
     *,
     engines: EngineOptions,
     network: NetworkOptions,
+    operation: OperationOptions,
     cluster: ClusterOptions,
 ) -> None:
     """Serve a page on which visitors talk to a listener, with their camera and microphone."""
+    from pflx.runtime import read_person
     from pflx.runtime.builtin import DEMO, builtin_path
     from pflx.runtime.rendering.portrait import load_picture
     from pflx.runtime.serve import ServeSettings, require_server
@@ -111,8 +122,10 @@ def serve(
         playout_ms=playout_ms,
         seed=seed,
         **network.settings(),
+        **operation.settings(),
     )
-    site = cluster.settings(engines.device)
+    in_json = operation.log is Log.JSON
+    site = cluster.settings(engines.device, operation.drain, in_json)
     require_server()
     paths = portrait or [DEMO / "portrait.png"]
     pictures = {name: load_picture(path) for name, path in _named(paths)}
@@ -125,36 +138,46 @@ def serve(
             size=size,
             lookahead=lookahead,
             extractors=_extractors(bundle, speaker_emotion),
+            badge=badge,
         )
         for name, bundle in _named(bundles or [builtin_path()])
     }
+    persons = [*map(read_person, person or [])]
     if site is None:
-        _serve_here(listeners, pictures, settings, certificate, key)
+        _serve_here(listeners, pictures, persons, settings, certificate, key, in_json)
     else:
-        _serve_from_cluster(listeners, pictures, settings, site, cluster.ray or "")
+        _serve_from_cluster(listeners, pictures, persons, settings, site, cluster.ray or "")
 
 
 def _serve_here(
     served: Mapping[str, ServedListener],
     portraits: Mapping[str, UInt8Array],
+    persons: Sequence[Person],
     settings: ServeSettings,
     certificate: Path | None,
     key: Path | None,
+    in_json: bool,
 ) -> None:
     from pflx.runtime.serve.app import listen
     from pflx.runtime.serve.network.ports import run_within
+    from pflx.runtime.serve.operation.journal import log_json
 
+    if in_json:
+        log_json(sys.stdout)
     with listen(settings) as socket, ExitStack() as opened:  # a port that is taken is told before anything is opened
         listeners: dict[str, Listener] = {}
         for name, each in served.items():
             listeners[name] = opened.enter_context(each.open())
             print_untrained(listeners[name].manifest)
-        run_within(settings.udp_ports, _serve(listeners, portraits, settings, socket, certificate, key))
+        run_within(
+            settings.udp_ports, _serve(listeners, portraits, persons, settings, socket, certificate, key, in_json)
+        )
 
 
 def _serve_from_cluster(
     served: Mapping[str, ServedListener],
     portraits: Mapping[str, UInt8Array],
+    persons: Sequence[Person],
     settings: ServeSettings,
     how: SiteSettings,
     address: str,
@@ -162,16 +185,21 @@ def _serve_from_cluster(
     from pflx.engines import Bundle
     from pflx.runtime.builtin import builtin_path
     from pflx.runtime.cluster.site import Site, running
+    from pflx.runtime.serve.operation.journal import log_json, tell
 
-    site = Site(served, portraits, settings, how)
+    site = Site(served, portraits, settings, how, persons)
+    if how.in_json:
+        log_json(sys.stdout)
     with running(site, address) as begun:
         for each in served.values():
             print_untrained(Bundle.open(each.bundle or builtin_path(), verify=False).manifest)
-        for line in _greeting(settings, settings.port):
-            print_line(line)
+        _greet(settings, settings.port, how.in_json)
         with asked_to_end(_DRAINING) as asked:
             if not begun.wait(asked):
-                print_line("Another site was begun in the place of this one, which ends when its visitors leave.")
+                if how.in_json:
+                    tell("server.replaced", message=_REPLACED)
+                else:
+                    print_line(_REPLACED)
                 return
             begun.end()
 
@@ -179,21 +207,34 @@ def _serve_from_cluster(
 async def _serve(
     listeners: Mapping[str, Listener],
     portraits: Mapping[str, UInt8Array],
+    persons: Sequence[Person],
     settings: ServeSettings,
     socket: Socket,
     certificate: Path | None,
     key: Path | None,
+    in_json: bool,
 ) -> None:
     from pflx.runtime.serve.app import make_app, make_server
     from pflx.runtime.serve.lobby import Lobby
 
     port: int = socket.getsockname()[1]
-    lobby = Lobby(listeners, portraits, settings)
-    server = make_server(make_app(lobby, port), certificate=certificate, key=key)
-    for line in _greeting(settings, port):
-        print_line(line)
+    lobby = Lobby(listeners, portraits, settings, persons)
+    drain = lobby.drain if settings.drain_s else None
+    server = make_server(make_app(lobby, port), drain=drain, certificate=certificate, key=key)
+    _greet(settings, port, in_json)
     with ended_by("SIGHUP", partial(setattr, server, "should_exit", True)):  # the others uvicorn takes by itself
         await server.serve(sockets=[socket])
+
+
+def _greet(settings: ServeSettings, port: int, in_json: bool) -> None:
+    from pflx.runtime.serve.operation.journal import tell
+
+    greeting = _greeting(settings, port)
+    if in_json:
+        tell("server.started", message=greeting[0], port=port)
+        return
+    for line in greeting:
+        print_line(line)
 
 
 def _greeting(settings: ServeSettings, port: int) -> list[str]:

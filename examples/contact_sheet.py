@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from pflx.runtime import FaceState, Region, SpeakerFile, open_speaker
+from pflx.runtime.media.mark import xmp_packet
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES
 
 COLUMNS = 6
@@ -209,8 +211,10 @@ class Page:
     def save(self, path: Path) -> None:
         """Scale down and write."""
         width, height = self.image.size
+        told = PngInfo()
+        told.add_itxt("XML:com.adobe.xmp", xmp_packet().decode())  # the listener's pictures are no camera's
         self.image.resize((width // self.SCALE, height // self.SCALE), Image.Resampling.LANCZOS).save(
-            path, optimize=True
+            path, optimize=True, pnginfo=told
         )
 
 

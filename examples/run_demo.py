@@ -22,6 +22,7 @@ from PIL import Image
 from pflx.engines import Bundle, BundleError
 from pflx.runtime import open_speaker
 from pflx.runtime.frames.timing import FPS
+from pflx.runtime.media.mark import xmp_packet
 
 REPOSITORY = Path(__file__).parent.parent
 PORTRAIT = REPOSITORY / "tests/media/portrait_astronaut_256.png"
@@ -64,8 +65,9 @@ def animate(video: Path, picture: Path) -> None:
     first, last = (round(second * FPS) for second in SHOWN_S)
     frames = chain.from_iterable(chunk.video for chunk in open_speaker(video).chunks())
     images = [Image.fromarray(frame) for frame in islice(frames, first, last, EVERY)]
+    told, pause_ms = xmp_packet(), 1000 * EVERY // FPS
     images[0].save(
-        picture, save_all=True, append_images=images[1:], duration=1000 * EVERY // FPS, loop=0, quality=70, method=4
+        picture, save_all=True, append_images=images[1:], duration=pause_ms, loop=0, quality=70, method=4, xmp=told
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,7 @@ from pflx.export.generators.backchannel import BackchannelParts
 from pflx.export.models import PIRender, PosNet, load_model, untrained
 from pflx.export.renderers import PIRenderParts, RendererParts, WarpParts
 from pflx.runtime.builtin import DEFAULT_POSNET
+from pflx.runtime.persons import read_person
 
 _DATA = Path(__file__).parent / "data"
 
@@ -71,6 +73,7 @@ def load_components(
     renderer: Path | None = None,
     mean_face: str | None = None,
     settings: ExportSettings | None = None,
+    person: Path | None = None,
 ) -> Components:
     """Read trained networks; what is not given comes with pflx.
 
@@ -81,16 +84,18 @@ def load_components(
         mean_face: path of the `mean_face.npy` the networks were trained with, "zero", or "upright". None takes
             "upright" where there is neither a trained generator nor a trained renderer.
         settings: what the user chose of the generator.
+        person: whose weights the generator is to have, for a bundle of that person alone; see `read_person`.
 
     Raises:
         CheckpointError, StateDictError, WrongComponentError: a file is not what its slot takes.
-        ComponentError: the networks make no generator, a setting does not fit it, the slide of PosNet differs from the
-            hop, or there is no default for it.
+        ComponentError: the networks make no generator, a setting does not fit it, the person was made for another one,
+            the slide of PosNet differs from the hop, or there is no default for it.
+        PersonError: the person's file is damaged, or none.
         MeanFaceError: the mean face is missing or malformed.
     """
     weightless = not generator and renderer is None
     face = read_mean_face(mean_face or ("upright" if weightless else None))
-    parts, provenance = _generator(generator, settings or ExportSettings())
+    parts, provenance = _generator(generator, settings or ExportSettings(), person)
     smoother, smoother_read = _smoother(posnet, parts.hop)
     painter, painter_read = _renderer(renderer)
     return Components(
@@ -102,9 +107,13 @@ def load_components(
     )
 
 
-def _generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[GeneratorParts, list[Provenance]]:
+def _generator(
+    paths: Sequence[Path], settings: ExportSettings, person: Path | None
+) -> tuple[GeneratorParts, list[Provenance]]:
     if paths:
-        return load_generator(paths, settings)
+        return load_generator(paths, settings, person)
+    if person:
+        raise ComponentError(f"{person} is of PerFRDiffRender's denoiser. Give its checkpoint with --generator, too.")
     family = FAMILIES[BackchannelParts.name]
     _check_settings(family, settings)
     return family.make({}, settings), [_own("generator")]
@@ -141,12 +150,16 @@ def _own(slot: str) -> Provenance:
     return Provenance(slot=slot, source="pflx", sha256="", keys=0, note="no weights")
 
 
-def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[GeneratorParts, list[Provenance]]:
-    """The generator whose networks are in `paths`, and where they came from.
+def load_generator(
+    paths: Sequence[Path], settings: ExportSettings, person: Path | None = None
+) -> tuple[GeneratorParts, list[Provenance]]:
+    """The generator whose networks are in `paths`, with a person's weights if one is given, and where they came from.
 
     Raises:
         CheckpointError, StateDictError, UnknownComponentError, WrongComponentError: a file holds no network of one.
-        ComponentError: the networks are not those of one generator, or a setting does not fit it.
+        ComponentError: the networks are not those of one generator, a setting does not fit it, or the person was made
+            for another one.
+        PersonError: the person's file is damaged, or none.
     """
     files: dict[str, Checkpoint] = {}
     for path in paths:
@@ -155,6 +168,9 @@ def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[Gen
         if part in files:
             raise ComponentError(f"{files[part].path} and {path} both hold {part}. Leave one of the two out.")
         files[part] = checkpoint
+    if person and settings.persons:
+        raise ComponentError(f"A bundle takes persons, or it is {person}'s alone. Leave out --persons, or --person.")
+    own_weights = None if person is None else _fold(person, files)
     family = _family_of(files)
     _check_settings(family, settings)
     networks, read = {}, []
@@ -168,7 +184,28 @@ def load_generator(paths: Sequence[Path], settings: ExportSettings) -> tuple[Gen
             read.append(_provenance(_slot(family, part), checkpoint))
         if weights:
             networks[network] = load_network(network, weights, sources, **family.config(network, settings))
-    return family.make(networks, settings), read
+    return family.make(networks, settings), read if own_weights is None else [*read, own_weights]
+
+
+def _fold(path: Path, files: dict[str, Checkpoint]) -> Provenance:
+    """Put a person's weights in the place of the generic ones, and tell where they came from."""
+    person, digest = read_person(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    part = next((part for part, checkpoint in files.items() if checkpoint.sha256 == person.denoiser), None)
+    if part is None:
+        raise ComponentError(
+            f"{path} was made for the denoiser with SHA-256 {person.denoiser[:12]}…, and "
+            f"{' and '.join(str(checkpoint.path) for checkpoint in files.values())} is another one. Make the person "
+            "for this one: pflx person."
+        )
+    weights = files[part].state_dict
+    for key, value in person.weights.items():
+        if key not in weights or tuple(weights[key].shape) != value.shape:
+            raise ComponentError(f"{path} edits {key} {list(value.shape)}, which {files[part].path} does not have.")
+    own = {key: torch.tensor(value) for key, value in person.weights.items()}
+    files[part] = replace(files[part], state_dict=weights | own)
+    made = f"{person.name}: {person.mode} by hypernetwork {person.hypernetwork[:12]} and encoder {person.encoder[:12]}"
+    note = f"{made}, of {person.frames} frames of {person.source}"
+    return Provenance(slot="person", source=path.name, sha256=digest, keys=len(own), note=note)
 
 
 def _family_of(files: Mapping[str, Checkpoint]) -> GeneratorFamily:

@@ -76,3 +76,7 @@ class ComponentError(PflxError, ValueError):
 
 class RangeError(PflxError, ValueError):
     """An FP16 graph makes numbers that FP16 does not hold, or would not hold with a little more."""
+
+
+class PersonalisationError(PflxError, ValueError):
+    """A hypernetwork, a denoiser or a clip of which no person can be made."""

@@ -45,6 +45,7 @@ from pflx.export.generators import GeneratorParts
 from pflx.export.graphs import GraphFolder, Precision
 from pflx.export.models import PosNet, PosNetSmoother
 from pflx.export.parity import ParityError, largest_difference
+from pflx.export.persons.denoiser import write_generic
 from pflx.export.recipes import posnet_recipe
 from pflx.export.renderers import RendererParts, WarpParts
 
@@ -212,6 +213,8 @@ class _Export:
         components, options = self._components, self._options
         graphs = GraphFolder(self._folder, options.precisions, self._step, options.policy)
         reactions = export_generator(graphs, components.generator, components.posnet)
+        if components.generator.generic:
+            write_generic(self._folder, components.generator.generic)
         for renderer in self._renderers:
             modules = renderer.modules(components.mean_face, options.size)
             for recipe in renderer.recipes(options.size):

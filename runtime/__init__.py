@@ -26,6 +26,7 @@ from pflx.runtime.media.sources import FileSource, IterableSource, Source, Timed
 from pflx.runtime.media.stream_sink import StreamSink
 from pflx.runtime.media.webcam import WebcamSource
 from pflx.runtime.media.window import WindowSink
+from pflx.runtime.persons import Person, PersonError, read_person
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.portrait import load_portrait
 from pflx.runtime.speaker.extractor import Extractor, NeedError
@@ -65,6 +66,8 @@ __all__ = [
     "NeedError",
     "NullSink",
     "Pace",
+    "Person",
+    "PersonError",
     "PixelFormat",
     "Policy",
     "PortraitError",
@@ -95,5 +98,6 @@ __all__ = [
     "load_portrait",
     "open_extractor",
     "open_speaker",
+    "read_person",
     "seeded_noise",
 ]

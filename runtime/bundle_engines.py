@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -24,7 +27,7 @@ from pflx.engines.building.compiler import unsupported_gpus
 from pflx.engines.bundle.driver import find_gpus
 from pflx.engines.bundle.engine_passport import require_match, this_machine
 from pflx.engines.bundle.manifest import on_gpu, without_pictures
-from pflx.engines.bundle.variant_admission import require_admitted
+from pflx.engines.bundle.variant_admission import is_admitted, require_admitted
 from pflx.engines.gpu.cuda import parse_device
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import DeviceEngine, ExecutionContext
@@ -36,7 +39,7 @@ from pflx.engines.graphs.protocol import DeviceError
 from pflx.engines.graphs.threads import calls_at_once, check_threads
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
-from pflx.runtime.rendering.renderers import chosen_rendering
+from pflx.runtime.rendering.renderers import chosen_rendering, graphs_on_cpu
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,8 @@ class EngineSettings:
     Attributes:
         library: what runs them: "onnxruntime", on the CPU also "openvino", on a GPU also "tensorrt" or "tensorrt-rtx",
             with engines in the bundle that `pflx build` has made.
-        precision: a variant the bundle holds; None takes the bundle's own.
+        precision: a variant the bundle holds; None takes the bundle's own, and `auto` the fastest of those that were
+            admitted for this library and this machine's CPU, if there is one.
         threads: of the CPU, per call, at most four for each core; None gives one to a graph without a network, where
             more take CPU and save no time, and leaves others to the library. Live sessions of a listener use as many
             places of so many threads at once as there are cores for.
@@ -76,6 +80,12 @@ class EngineSettings:
 
 AS_IT_IS = EngineSettings()
 """ONNX Runtime, in the bundle's own precision."""
+
+AUTO = "auto"
+"""In place of a variant's name: the fastest that was admitted."""
+
+_FASTEST = ("int8", "bf16")
+"""Variants of the CPU, the faster one first."""
 
 _LIGHT_BYTES, _LIGHT_SIDE = 1 << 20, 512
 """Of graphs that one thread runs: the file of one without a network is smaller, and larger pictures take too long."""
@@ -125,7 +135,7 @@ def open_bundle(
 def open_engines(
     bundle: Bundle, device: str = "cpu", settings: EngineSettings = AS_IT_IS
 ) -> tuple[dict[str, Engine], Device | None]:
-    """Open all graphs of a bundle.
+    """Open the graphs of a bundle, of those that stand in for one another the ones that are run on such a device.
 
     Args:
         bundle: holds them.
@@ -163,7 +173,14 @@ def open_device(device: str, library: Library) -> Device | None:
     return Device.open(device)
 
 
-def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: EngineSettings = AS_IT_IS) -> Engine:
+def open_engine(
+    bundle: Bundle,
+    graph: str,
+    gpu: Device | None,
+    settings: EngineSettings = AS_IT_IS,
+    *,
+    read: Callable[[], bytes] | None = None,
+) -> Engine:
     """Open one graph; see `open_engines`.
 
     Args:
@@ -171,15 +188,19 @@ def open_engine(bundle: Bundle, graph: str, gpu: Device | None, settings: Engine
         graph: its name.
         gpu: of `open_device`.
         settings: how it is run.
+        read: gives what `Bundle.read_graph` does, where that was read ahead; None reads it there.
     """
-    library, precision, threads = settings.library, settings.precision, threads_of(bundle, graph, settings)
+    library, threads = settings.library, threads_of(bundle, graph, settings)
+    precision = precision_of(bundle.manifest, settings)
     inference = _admitted_inference(bundle, graph, library, precision, on_gpu=gpu is not None)
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
         sizes = call_sizes(bundle.manifest)
-        read = partial(bundle.read_graph, graph, precision)
+        read = read or partial(bundle.read_graph, graph, precision)
         if library != "openvino":
-            return OrtEngine(path, threads=threads, sizes=sizes, read=read)
+            return OrtEngine(
+                path, threads=threads, sizes=sizes, read=read, pooled=not _is_light(bundle, graph, settings)
+            )
         return OpenVinoEngine(
             path, info.inputs, info.outputs, threads=threads, sizes=sizes, inference=inference, read=read
         )
@@ -193,14 +214,24 @@ def call_sizes(manifest: Manifest) -> dict[str, int]:
     return {**CALL_SIZES, "side": side, "half": side // 2}
 
 
+def precision_of(manifest: Manifest, settings: EngineSettings) -> str:
+    """The variant of a bundle that settings ask for."""
+    if settings.precision != AUTO:
+        return settings.precision or manifest.precision
+    admitted = (name for name in _FASTEST if name in manifest.admissions)
+    fitting = (name for name in admitted if is_admitted(manifest.admissions[name], settings.library))
+    return next(fitting, manifest.precision)
+
+
 def threads_of(bundle: Bundle, graph: str, settings: EngineSettings) -> int | None:
     """CPU threads of a call of a graph; see `EngineSettings`."""
+    return 1 if settings.threads is None and _is_light(bundle, graph, settings) else settings.threads
+
+
+def _is_light(bundle: Bundle, graph: str, settings: EngineSettings) -> bool:
     manifest = bundle.manifest
-    file = manifest.graphs[graph].files.get(settings.precision or manifest.precision)
-    if settings.threads is not None or file is None:
-        return settings.threads
-    is_light = manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
-    return 1 if is_light else None
+    file = manifest.graphs[graph].files.get(precision_of(manifest, settings))
+    return file is not None and manifest.files[file].bytes <= _LIGHT_BYTES and manifest.renderer.size <= _LIGHT_SIDE
 
 
 def sessions_at_once(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> int:
@@ -232,7 +263,10 @@ def _open_bundle(
     settings: EngineSettings,
     render: bool,
 ) -> tuple[Bundle, dict[str, Engine], Device | None]:
-    bundle = builtin_bundle() if place is None else place if isinstance(place, Bundle) else Bundle.open(place)
+    if place is None:
+        bundle = builtin_bundle()
+    else:  # what is run is hashed when it is read, and all else is of no use here
+        bundle = place if isinstance(place, Bundle) else Bundle.open(place, verify=False)
     bundle = chosen_rendering(bundle, renderer, size)
     if not render:
         bundle = replace(bundle, manifest=without_pictures(bundle.manifest))
@@ -253,15 +287,12 @@ def _checked(device: str, library: Library) -> int | None:
     return ordinal
 
 
-def _admitted_inference(
-    bundle: Bundle, graph: str, library: Library, precision: str | None, *, on_gpu: bool
-) -> Inference:
+def _admitted_inference(bundle: Bundle, graph: str, library: Library, precision: str, *, on_gpu: bool) -> Inference:
     """What OpenVINO is to compute a graph in; refused if the variant was not admitted for this library and machine."""
-    chosen = precision or bundle.manifest.precision
-    admission = bundle.manifest.admissions.get(chosen)
+    admission = bundle.manifest.admissions.get(precision)
     if admission is None:
         return "f32"
-    require_admitted(admission, f"Graph '{graph}' of {bundle.path} in {chosen}", library, on_gpu=on_gpu)
+    require_admitted(admission, f"Graph '{graph}' of {bundle.path} in {precision}", library, on_gpu=on_gpu)
     return cast(Inference, admission.inference.get(graph, "f32"))
 
 
@@ -276,16 +307,42 @@ def _require_supported(ordinal: int) -> None:
 def _open_all(bundle: Bundle, gpu: Device | None, settings: EngineSettings) -> tuple[dict[str, Engine], Device | None]:
     engines: dict[str, Engine] = {}
     try:
-        for graph in bundle.manifest.graphs if gpu is None else on_gpu(bundle.manifest):
-            engines[graph] = open_engine(bundle, graph, gpu, settings)
+        if gpu is None:
+            _open_on_cpu(bundle, settings, engines)
+        else:
+            for graph in on_gpu(bundle.manifest):
+                engines[graph] = open_engine(bundle, graph, gpu, settings)
     except BaseException:
         close_engines(engines, gpu)
         raise
     return engines, gpu
 
 
+def _open_on_cpu(bundle: Bundle, settings: EngineSettings, engines: dict[str, Engine]) -> None:
+    """Open graphs, the largest last: while one is opened, the next is read and hashed, and never two large ones."""
+    precision = precision_of(bundle.manifest, settings)
+    graphs = sorted(graphs_on_cpu(bundle.manifest), key=lambda graph: _bytes(bundle.manifest, graph, precision))
+    with ThreadPoolExecutor(1, "pflx-read") as reader:
+        ahead = deque(reader.submit(bundle.read_graph, graph, precision) for graph in graphs[:1])
+        for graph, following in zip_longest(graphs, graphs[1:]):
+            content = ahead.popleft().result()
+            if following is not None:
+                ahead.append(reader.submit(bundle.read_graph, following, precision))
+            engines[graph] = open_engine(bundle, graph, None, settings, read=partial(_same, content))
+
+
+def _same(content: bytes) -> bytes:
+    return content
+
+
+def _bytes(manifest: Manifest, graph: str, precision: str) -> int:
+    """Size of a graph's file; 0 where it has no such variant, which is told when it is opened."""
+    file = manifest.graphs[graph].files.get(precision)
+    return 0 if file is None else manifest.files[file].bytes
+
+
 def _context(
-    bundle: Bundle, graph: str, library: Library, precision: str | None, gpu: Device, stream: Stream
+    bundle: Bundle, graph: str, library: Library, precision: str, gpu: Device, stream: Stream
 ) -> ExecutionContext:
     path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
     if library == "onnxruntime":
@@ -296,8 +353,9 @@ def _context(
     passport = bundle.passport(graph, library, precision)
     if passport is None:
         raise BundleError(
-            f"{bundle.path} has no {library} engine of graph '{graph}' in {precision or bundle.manifest.precision}. "
-            f"Build it: pflx build {bundle.path} --engine {library}{f' --precision {precision}' if precision else ''}"
+            f"{bundle.path} has no {library} engine of graph '{graph}' in {precision}. "
+            f"Build it: pflx build {bundle.path} --engine {library}"
+            f"{f' --precision {precision}' if precision != bundle.manifest.precision else ''}"
         )
     source = bundle.source(graph, precision)
     require_match(passport, this_machine(library, gpu.cuda.ordinal), str(bundle.path), source)

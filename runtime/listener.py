@@ -22,7 +22,7 @@ from pflx.runtime.frames.foresight import Foresight
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS, Clock
-from pflx.runtime.generators import Generator, GeneratorOptions, make_generator
+from pflx.runtime.generators import Generator, GeneratorOptions, Persons, make_generator
 from pflx.runtime.generators.protocol import StepDifference, delay_frames
 from pflx.runtime.generators.speaker_side import SpeakerSide
 from pflx.runtime.live.clock import LiveClock
@@ -31,6 +31,7 @@ from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, speaker_for
 from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
+from pflx.runtime.persons import Person
 from pflx.runtime.rendering.renderers import NoPictures, Portrait, make_renderer, several_portraits
 from pflx.runtime.sharing import Sharing
 from pflx.runtime.speaker.clip_region import clip_region
@@ -50,27 +51,26 @@ from pflx.runtime.stream.stream import Stream
 class Listener:
     """A bundle with its engines open, and the portraits it animates.
 
-    One listener serves one thread; its streams share its engines and take turns.
+    One listener serves one thread; its streams share its engines and take turns. `persons` knows whom it may be.
 
     Args:
         manifest: what the bundle holds.
         engines: by graph name. They are closed with the listener.
         portrait: picture of the listener, or one per sample.
         lookahead: coefficient frames to wait for, 0…13: more is smoother and later; `warp` reads, and waits for, none.
-        foresight: of `pflx calibrate foresight`, or its file: foretells frames of a window that were not waited for, in
-            place of repeating the last one.
+        foresight: of `pflx calibrate foresight`, or its file: foretells frames that were not waited for.
         speaker: what is known of every speaker.
         options: what is chosen of the generator.
         chain: what is left out of the published chain, or exchanged.
+        badge: whether pictures get a label in a corner that says "AI".
         clock: stamps the ledgers, monotonic, in ns.
         gpu: that the engines run on; closed with the listener.
         render: False needs no portrait and no renderer: all that comes out is coefficients, images of frames are empty.
         at_once: live sessions that may use the engines at the same time, in threads of their own.
 
     Raises:
-        FeedError: the look-ahead is out of range, there is no portrait, the generator does not take an option, or does
-            not look back on its past.
-        PortraitError, BundleError: a portrait cannot be read; the bundle's generator is unknown.
+        FeedError: the look-ahead is out of range, there is no portrait, or the generator does not take an option.
+        PortraitError, BundleError, PersonError: a portrait cannot be read; the generator is unknown; see `persons`.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Listener:
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
         chain: ChainSettings = PUBLISHED,
+        badge: bool = False,
         clock: Clock = time.perf_counter_ns,
         gpu: Device | None = None,
         render: bool = True,
@@ -91,7 +92,8 @@ class Listener:
     ) -> None:
         check_lookahead(lookahead)
         self.manifest, self._engines, self._gpu = manifest, engines, gpu
-        generator = make_generator(manifest.generator, engines, options)
+        self.persons = Persons(manifest, make_generator(manifest.generator, engines, options))
+        generator = self.persons.generator(options.person if options else None)
         chosen = chain.on(manifest)
         check_history(generator, manifest.generator.name, chosen)
         self._known, self._speakers = speaker, SpeakerSide(manifest, speaker, chosen.crop)
@@ -108,6 +110,7 @@ class Listener:
             clock=clock,
             settings=chosen,
             foresight=Foresight.read(foresight, generator.hop) if isinstance(foresight, (str, Path)) else foresight,
+            badge=badge,
         )
         self._sharing = Sharing(at_once)
 
@@ -126,13 +129,13 @@ class Listener:
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
         chain: ChainSettings = PUBLISHED,
+        badge: bool = False,
         render: bool = True,
     ) -> Self:
         """Open a bundle.
 
         Args:
-            bundle: the folder `NAME.pflx`, an address on the hub like `hf://ORG/NAME`, or one that was opened already;
-                None is the listener that comes with pflx.
+            bundle: the folder `NAME.pflx`, `hf://ORG/NAME`, or one that is open; None is the one that comes with pflx.
             portrait: picture of the listener (path, or uint8 [H, W, 3] RGB), or one per sample.
             device: "cpu", "cuda" or "cuda:N".
             engines: how the graphs are run.
@@ -143,6 +146,7 @@ class Listener:
             speaker: see the class.
             options: see the class.
             chain: see the class.
+            badge: see the class.
             render: see the class.
 
         Raises:
@@ -153,7 +157,7 @@ class Listener:
         chosen = partial(cls, lookahead=lookahead, foresight=foresight, speaker=speaker, options=options, chain=chain)
         try:
             at_once = sessions_at_once(opened, gpu, engines)
-            return chosen(opened.manifest, found, portrait, gpu=gpu, render=render, at_once=at_once)
+            return chosen(opened.manifest, found, portrait, badge=badge, gpu=gpu, render=render, at_once=at_once)
         except BaseException:
             close_engines(found, gpu)
             raise
@@ -192,8 +196,7 @@ class Listener:
     def algorithmic_delay_ms(self) -> float:
         """How far the listener trails the speaker on infinitely fast hardware, in ms.
 
-        A frame waits for its segment to close (at worst the whole hop, less what the segment lies ahead of the speaker)
-        and for its look-ahead.
+        A frame waits for its segment to close, at worst the whole hop less the segment's lead, and for its look-ahead.
         """
         return delay_frames(self._chain.generator, self._chain.lookahead) * 1000 / FPS
 
@@ -208,6 +211,7 @@ class Listener:
         samples: int = 1,
         seed: int | Noise = 0,
         speaker: SpeakerSettings = UNKNOWN,
+        person: Person | None = None,
         audio: bool = True,
         start_s: float = 0.0,
         render: bool = True,
@@ -218,15 +222,16 @@ class Listener:
             samples: M parallel reactions.
             seed: of their noise, or what makes the noise.
             speaker: what is known of this one, in place of what the listener was told.
+            person: whose weights the generator has; None leaves it as the listener was opened.
             audio: False for a speaker without sound.
             start_s: time of the first frame on the speaker's media clock.
             render: False makes the same coefficients alone: images are empty, and frames come with their segment.
 
         Raises:
-            FeedError: a setting out of range.
+            FeedError, PersonError: a setting out of range; the person is of another bundle.
             NeedError: the generator reads something of the speaker that nothing gives.
         """
-        chain, track = self._session_chain(speaker), FaceTrack(region=speaker.region or self._known.region)
+        chain, track = self._session_chain(speaker, person), FaceTrack(region=speaker.region or self._known.region)
         chain = chain.drawing(render)
         return Stream(chain, samples=samples, noise=as_noise(seed), track=track, audio=audio, start_s=start_s)
 
@@ -236,6 +241,7 @@ class Listener:
         *,
         seed: int | Noise | None = None,
         speaker: SpeakerSettings = UNKNOWN,
+        person: Person | None = None,
         portrait: Portrait | None = None,
     ) -> Stream:
         """A stream that goes on where `Stream.snapshot` was taken, here or in another process.
@@ -244,13 +250,15 @@ class Listener:
             snapshot: of a stream on the same bundle, with the same look-ahead and foresight.
             seed: that of the snapshot, which None takes; or what made the noise of that stream.
             speaker: as that stream had it; its region is part of the snapshot.
+            person: the one of that stream, of which the snapshot has the hash; another is refused.
             portrait: what that stream showed, if not the listener's; the snapshot has its hash, another is logged.
 
         Raises:
             StreamError: the arrays are no snapshot, or it does not fit.
-            NeedError, PortraitError: see `stream` and `Stream.set_portrait`.
+            NeedError, PersonError, PortraitError: see `stream` and `Stream.set_portrait`.
         """
-        stream = self.stream(samples=snapshot_samples(snapshot), seed=chosen_seed(seed, snapshot), speaker=speaker)
+        samples, seed = snapshot_samples(snapshot), chosen_seed(seed, snapshot)
+        stream = self.stream(samples=samples, seed=seed, speaker=speaker, person=person)
         if portrait is not None:
             stream.set_portrait(portrait)
         stream.restore(snapshot)
@@ -286,6 +294,7 @@ class Listener:
         samples: int = 1,
         seed: int | Noise = 0,
         speaker: SpeakerSettings = UNKNOWN,
+        person: Person | None = None,
         portrait: Portrait | None = None,
         render: bool = True,
     ) -> Iterator[ListenerFrame]:
@@ -295,8 +304,8 @@ class Listener:
             clip: of the speaker.
             samples: M parallel reactions.
             seed: see `stream`.
-            speaker: see `stream`. A region that is not known is looked up in a pass over the whole clip first, if the
-                generator reads pictures.
+            speaker: see `stream`. For a generator that reads pictures, a pass over the clip finds an unknown region.
+            person: see `stream`.
             portrait: shown in place of the listener's.
             render: see `stream`.
 
@@ -305,10 +314,10 @@ class Listener:
 
         Raises:
             MediaError, PortraitError: the clip, or the portrait, cannot be read.
-            NeedError: see `stream`.
+            NeedError, PersonError: see `stream`.
         """
         clip = speaker_for(clip, self.manifest)
-        chain = self._session_chain(speaker, clip)  # what lacks is told before the long search for the face
+        chain = self._session_chain(speaker, person, clip)  # what lacks is told before the long search for the face
         region = speaker.region or self._known.region
         if region is None and self.reads_pictures:
             region = self.find_region(clip, detector=speaker.detector)
@@ -331,7 +340,7 @@ class Listener:
         Returns:
             None for the trained sampler itself, and for a generator that does not denoise.
         """
-        return first_window_difference(self._session_chain(speaker), speaker_for(clip, self.manifest), seed)
+        return first_window_difference(self._session_chain(speaker, None), speaker_for(clip, self.manifest), seed)
 
     def live(
         self,
@@ -342,6 +351,7 @@ class Listener:
         samples: int = 1,
         seed: int | Noise | None = None,
         speaker: SpeakerSettings = UNKNOWN,
+        person: Person | None = None,
         snapshot: Mapping[str, Array] | None = None,
         record: Callable[[Ledger], None] | None = None,
         clock: LiveClock | None = None,
@@ -353,15 +363,15 @@ class Listener:
 
         Args:
             source: a clip, played at its own pace; a camera; or time-stamped pictures and sound.
-            sink: gets every frame when it is due: a function, an .mp4 to write, or an object such as WindowSink(). Of
-                several in a list, none stops another: see `LiveSession.sink_errors`. Without: `session.frames()`.
+            sink: gets every frame when it is due: a function, an .mp4, an object such as WindowSink(), or several, of
+                which none stops another (`sink_errors`). Without: `session.frames()`.
             settings: how it keeps time.
             samples: M parallel reactions.
             seed: see `stream`; None is that of the snapshot, or 0. With another one the listener blinks at other times.
             speaker: see `stream`.
+            person: see `stream`; with a snapshot, see `resume`.
             snapshot: of a session or stream, to go on from.
-            record: gets the ledger of every frame, shown or not; called by the session's threads, one at a time. It
-                must return at once and not use the session.
+            record: gets every frame's ledger, in the session's threads: must return at once, and not use the session.
             clock: what all of it runs on; None is the machine's clock. Sessions of one listener share one.
 
         Raises:
@@ -369,14 +379,14 @@ class Listener:
             ListenerFullError: there is no time left for this session; the running ones go on.
             MediaError: a clip cannot be read, or a file not be written.
             StreamError: the snapshot is of something else.
-            NeedError: see `stream`.
+            NeedError, PersonError: see `stream`.
         """
         if settings.floor is Rung.WARPED and not self._chain.renderer.has_mover:
             raise FeedError("floor is Rung.WARPED, and the bundle has no preview to move pictures with; give another.")
         sharing = self._sharing
         sharing.run_on(clock)
         clip = speaker_for(source, self.manifest) if isinstance(source, str | Path | SpeakerFile) else None
-        chain = replace(self._session_chain(speaker, clip, alone=True), clock=sharing.turn.clock)
+        chain = replace(self._session_chain(speaker, person, clip, alone=True), clock=sharing.turn.clock)
         if settings.lookahead is not None:
             chain = replace(chain, lookahead=min(settings.lookahead, chain.renderer.radius))
         track = FaceTrack(region=speaker.region or self._known.region)
@@ -416,7 +426,7 @@ class Listener:
         return "video" in self.generator.needs
 
     def _session_chain(
-        self, speaker: SpeakerSettings, clip: SpeakerFile | None = None, *, alone: bool = False
+        self, speaker: SpeakerSettings, person: Person | None, clip: SpeakerFile | None = None, *, alone: bool = False
     ) -> Chain:
         """The chain of one session, of one clip if that is known, in which the generator gets all that it needs.
 
@@ -426,7 +436,8 @@ class Listener:
         shared, sharing = self._chain.speaker, self._sharing
         lock = sharing.looking if alone and sharing.places > 1 else None
         windows, looks_alone = self._speakers.of_session(self.generator, shared, speaker, clip, alone=alone, lock=lock)
-        return replace(self._chain, speaker=windows, looks_alone=looks_alone)
+        generator = self._chain.generator if person is None else self.persons.generator(person)
+        return replace(self._chain, speaker=windows, generator=generator, looks_alone=looks_alone)
 
     def close(self) -> None:
         """Close all engines; closing twice is harmless."""

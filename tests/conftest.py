@@ -35,8 +35,15 @@ def pytest_configure() -> None:
     _tensorrt()  # its libraries are loaded before any test puts another driver in the place of the real one
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One file that needs the exported bundle comes first, the others last: nobody waits while it is made."""
+    """Tests of whole exports are slow. One file that needs the exported bundle comes first, the others last.
+
+    So nobody waits while it is made.
+    """
+    for item in items:
+        if "exported" in getattr(item, "fixturenames", ()) or _exports(item.nodeid):
+            item.add_marker(pytest.mark.slow)
     needy = {item.path for item in items if "exported" in getattr(item, "fixturenames", ())}
     first = min(needy, default=None)
     items.sort(

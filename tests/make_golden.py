@@ -1,8 +1,9 @@
 """Make tests/golden from the full reference fixtures: python tests/make_golden.py REFERENCE_DIR.
 
-The fixtures come from the published modules (PIRender 9e59f19, ReactFace fa4b3a4, PFLPosNet 6c274a2, Trans-VAE and
-BeLFusion of baseline_react2024 0c3ce58), run with seeded weights in eval mode, float32, on the CPU. Kept is what the
-tests compare: inputs whole, large outputs at every fourth pixel with the statistics of all pixels.
+The fixtures come from the published modules (PIRender 9e59f19, ReactFace fa4b3a4, PFLPosNet 6c274a2, PerFRDiff 8f08853,
+PerFRDiffRender 42b1efc, Trans-VAE and BeLFusion of baseline_react2024 0c3ce58), run with seeded weights in eval mode,
+float32, on the CPU. Kept is what the tests compare: inputs whole, large outputs at every fourth pixel with the
+statistics of all pixels.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def main(reference: Path) -> None:
     _write_transvae(reference / "transvae")
     _write_belfusion(reference / "belfusion")
     _write_perfrdiff(reference / "perfrdiff")
+    _write_persons(reference / "perfrdiff_personal")
 
 
 def _write_keys(reference: Path) -> None:
@@ -132,6 +134,29 @@ def _write_perfrdiff(folder: Path) -> None:
         past_windows_3dmm=past["windows_3dmm"][:, :, :2],
         **{f"v1_{name}": v1[name] for name in original},
     )
+
+
+def _write_persons(folder: Path) -> None:
+    """Every value of an edited matrix is in its probe, a product with one random vector."""
+    encoder, full = np.load(folder / "case_person.npz"), np.load(folder / "case_modifier_full.npz")
+    lengths = (50, 100, 600, 999)
+    _save(
+        "persons",
+        encoder_keys=_keys(folder.parent / "perfrdiff/state_dict.person_specific.json"),
+        denoiser_render_keys=_keys(folder / "state_dict.denoiser_render.json"),
+        **{name: encoder[name] for name in ("feat", "proj", *(f"proj_{n}" for n in lengths))},
+        **{f"full_{name}": full[name] for name in full if not name.endswith(("_rows", "_stat_delta"))},
+        **_edited(folder, "render"),
+        **_edited(folder, "v1"),
+    )
+
+
+def _edited(folder: Path, variant: str) -> dict[str, Any]:
+    case = np.load(folder / f"case_edit_{variant}.npz")
+    inputs = [name for name in case if name.startswith(("call_", "run_", "probe_", "person_", "generic_"))]
+    made = [name for name in case if name.endswith(("_shared", "_probe", "_cfg", "_run"))]
+    named = {f"{variant}_{name}": case[name] for name in dict.fromkeys((*inputs, *made))}
+    return {f"{variant}_keys": _keys(folder / f"state_dict.modifier_{variant}.json"), **named}
 
 
 def _keys(path: Path) -> str:

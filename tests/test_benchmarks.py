@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.places import MEDIA, ROOT
+
+from pflx.export.checkpoints import read_in_parts
+from pflx.export.persons import Hypernetwork
 
 
 def python(*words: str | Path, **environment: str) -> str:
@@ -31,6 +35,16 @@ def test_memory_of_a_run_is_measured(exported: Path, tmp_path: Path) -> None:
     assert float(printed.split("PEAK")[1]) > 50
 
 
+def test_visitors_of_a_server_are_measured() -> None:
+    code = "import json; from live import visitors; print(json.dumps(visitors.run([1, 2], 2.0, None)))"
+    found = json.loads(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks")).splitlines()[-1])
+    assert [(row["sessions"], row["refused"]) for row in found] == [(1, 0), (2, 0)]
+    for row in found:
+        assert 0 < row["frames"] <= 25 * 2 * 2 * row["sessions"]
+        assert 0 < row["join_ms"]["p50"] <= row["join_ms"]["p95"]
+        assert row["sessions_per_core"] == pytest.approx(1 / row["cpu_s_per_session_s"], rel=0.1)
+
+
 def test_a_full_split_is_evaluated_figure_by_figure(tmp_path: Path) -> None:
     code = "import evaluation, json; print(json.dumps(evaluation.full_split(2)))"
     found = json.loads(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks"), TMPDIR=str(tmp_path)))
@@ -39,3 +53,15 @@ def test_a_full_split_is_evaluated_figure_by_figure(tmp_path: Path) -> None:
         assert {"reading", "FRCorr", "FRDist", "FRDvs", "FRVar", "FRDiv", "FRSyn"} <= found[features]["seconds"].keys()
         assert found[features]["peak_gb"] > 0.05
     assert not list(tmp_path.iterdir())
+
+
+def test_a_hypernetwork_is_made_up_as_its_training_code_saves_it(tmp_path: Path) -> None:
+    path = tmp_path / "modifier.pth"
+    code = f"import adding, pathlib; adding.WIDTH = 2; print(adding.hypernetwork(pathlib.Path('{path}')))"
+    numbers = 3 * (29696 + 2 * 524288) + 2 * 512 + 2 * 2 + 4
+    assert int(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks/persons"))) == numbers
+    reader, read = read_in_parts(path, "perfrdiff_modifier")
+    assert Hypernetwork(reader).layout == "render"
+    assert "optimizer" in " ".join(read.notes)
+    assert path.stat().st_size > 2 * 4 * numbers
+    assert [*tmp_path.iterdir()] == [path]

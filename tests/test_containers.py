@@ -18,7 +18,7 @@ from zipfile import ZipFile
 
 import pytest
 import typer
-import yaml
+import yaml  # type: ignore[import-untyped]
 from build_dist import copy_source
 from starlette.applications import Starlette
 from starlette.requests import Request

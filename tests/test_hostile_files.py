@@ -17,6 +17,7 @@ READERS = {
     "indices of feeds",
     "arrays of feeds",
     "pictures",
+    "persons",
     "clips",
 }
 

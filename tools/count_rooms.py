@@ -22,6 +22,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
     "engines": ("graphs", "files", "hub", "bundle", "gpu", "building"),
     "runtime": (
         "frames",
+        "persons",
         "media",
         "speaker",
         "generators",

@@ -83,6 +83,13 @@ FIGURES = (
         ),
     ),
     Figure(
+        "a visitor of `pflx serve` with it, seen and heard: share of a core; until the first picture, p50 / p95",
+        "visitors",
+        lambda found: "{:.0%}, {} / {} ms".format(
+            found["rows"][0]["cpu_s_per_session_s"], *(found["rows"][0]["join_ms"][name] for name in ("p50", "p95"))
+        ),
+    ),
+    Figure(
         "a live session of it with the backchannel listener, 10 minutes at 25 fps: frames that missed their deadline",
         "latency_backchannel",
         lambda found: f"{found['figures']['missed']:,} of {found['figures']['frames']:,}",

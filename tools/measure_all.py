@@ -4,8 +4,9 @@
     pip install --target WORK/opencv4 --no-deps 'opencv-python-headless<5'
     python tools/measure_all.py WORK [--only networks warp ...]
 
-WORK keeps what is made on the way: bundles with seeded weights, recorded feeds, and, for `posnet_fit`, the folder
-`tracks` that must have been made before (`tools/make_head_tracks.py` says how). The rest of the machine should be idle.
+WORK keeps what is made on the way: bundles with seeded weights, and recorded feeds. Two steps want what was put there
+before: `posnet_fit` the folder `tracks` (`tools/make_head_tracks.py` says how), and `behaviour` the folder `media`, of
+sounds, and `before`, a checkout to hold it against. The rest of the machine should be idle.
 Afterwards: python tools/figures.py
 """
 
@@ -37,14 +38,18 @@ STEPS: dict[str, Words] = {
     "warp": ("warp.py", "@reactface.pflx", CLIPS[1], PORTRAIT),
     "stream": ("stream.py", "@reactface.pflx", CLIPS[0], PORTRAIT),
     "perfrdiff": ("perfrdiff.py", "--rounds", 5),
+    "persons_adding": ("persons/adding.py",),
+    "persons_reacting": ("persons/reacting.py",),
     "winograd": ("winograd.py", "@reactface.pflx"),
     "webrtc": ("webrtc.py",),
     "sessions": ("live/sessions.py", CLIPS[1], PORTRAIT),
+    "visitors": ("live/visitors.py",),
     "baselines": ("baselines.py", CLIPS[0]),
     "evaluation": ("evaluation.py", "--rounds", 5, "--full-split"),
     "crop": ("dataset/crop.py", "@opencv4", *CLIPS),
     "dataset": ("dataset/resumed.py", *CLIPS),
-    "behaviour": ("accuracy/behaviour.py",),
+    "behaviour": ("accuracy/behaviour.py", "--media", "@media", "--before", "@before"),
+    "hops": ("accuracy/hops.py", "@reactface.pflx", CLIPS[0], PORTRAIT),
     "generators": (
         *("generators.py", CLIPS[1], PORTRAIT),
         *(f"@{name}.pflx" for name in ("reactface", "perfrdiff", "transvae", "belfusion")),

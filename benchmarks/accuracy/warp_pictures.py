@@ -3,7 +3,8 @@
 PYTHONPATH=benchmarks python benchmarks/accuracy/warp_pictures.py [PORTRAIT ...] [--against FRAME.onnx] [--rounds 200]
     [--films CLIP ...]
 
-Openings are those that the face mesh finds, of the ones at rest: what a blink leaves of 0.15 or less counts as closed.
+`lids` are the numbers of those that were chosen, of `pflx.runtime.rendering.lid_choice.TRIED`. Openings are those that
+the face mesh finds, of the ones at rest: what a blink leaves of 0.15 or less counts as closed.
 The background's error is the mean difference to the portrait, in levels, where neither it nor the picture shows the
 person, with the head rolled by 7 degrees to both sides. `--against` is an earlier frame graph, of one layer and 256 px:
 figures of both are taken in turns. Of films it tells what people leave of their eyes when they blink. By default the
@@ -27,6 +28,7 @@ from pflx.engines import Array, OrtEngine
 from pflx.runtime import open_speaker
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.rendering.layers import Layers, make_layers
+from pflx.runtime.rendering.lid_choice import TRIED, choose_lids, openings
 from pflx.runtime.rendering.silhouette import Silhouette
 from pflx.runtime.rendering.warp import cut_portrait, find_geometry
 from pflx.runtime.speaker.landmarks import ARKIT_NAMES, FaceMesh
@@ -36,14 +38,18 @@ SIZE, SIZES = 256, (256, 384, 512)
 CLOSED = 0.15
 """Of the opening at rest: eyes that are open no further are closed."""
 ROLL_DEG = 7.0
-EYES = ((159, 145, 33, 133), (386, 374, 362, 263))
-"""Middle of the upper and of the lower lid, and corners, of both eyes."""
+TURNS: tuple[Mapping[str, float], ...] = tuple(
+    {angle: sign * by}
+    for angle, by in (("roll_deg", ROLL_DEG), ("yaw_deg", 8.0), ("pitch_deg", 6.0))
+    for sign in (1, -1)
+)
+"""How the head is turned where the lids were not chosen."""
 
 
-def row(roll_deg: float = 0.0, blink: float = 0.0) -> Array:
+def row(roll_deg: float = 0.0, blink: float = 0.0, *, yaw_deg: float = 0.0, pitch_deg: float = 0.0) -> Array:
     """float32 [58]."""
     made = np.zeros(58, np.float32)
-    made[52], made[54] = math.pi, -math.radians(roll_deg)
+    made[52:55] = math.pi + math.radians(pitch_deg), -math.radians(yaw_deg), -math.radians(roll_deg)
     made[[ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right")]] = blink
     return made
 
@@ -54,7 +60,8 @@ class Pictures:
     def __init__(self, path: Path, size: int, mesh: FaceMesh, threads: int, earlier: Path | None = None) -> None:
         self.portrait, face = cut_portrait(path, size, mesh)
         geometry = find_geometry(self.portrait, face)
-        self.layers = make_layers(self.portrait, face, geometry, Silhouette())
+        self.layers = make_layers(self.portrait, face, geometry, Silhouette(), mesh)
+        self.lids = choose_lids(self.portrait, face, mesh)
         bundle, sizes = builtin_bundle(), {"portraits": 1, "frames": 1, "track": 1, "side": size}
         self._frame = OrtEngine(earlier or bundle.graph_path("warp_frame"), threads=threads, sizes=sizes)
         if earlier is None:
@@ -89,11 +96,7 @@ class Pictures:
 
 def opening(picture: Array, mesh: FaceMesh) -> Array:
     """Height by width of both eyes; not a number without a face."""
-    if (face := mesh.find(picture)) is None:
-        return np.full(2, np.nan)
-    at = face.points[:, :2].astype(np.float64)
-    spans = [np.linalg.norm(at[[up, left]] - at[[down, right]], axis=1) for up, down, left, right in EYES]
-    return np.array([height / width for height, width in spans])
+    return np.full(2, np.nan) if (face := mesh.find(picture)) is None else openings(face)
 
 
 def eyes(pictures: Pictures, mesh: FaceMesh) -> dict[str, list[float]]:
@@ -105,6 +108,14 @@ def eyes(pictures: Pictures, mesh: FaceMesh) -> dict[str, list[float]]:
     }
 
 
+def turned(pictures: Pictures, mesh: FaceMesh) -> dict[str, list[float]]:
+    """What a blink leaves of the openings of a head that is turned, by `TURNS`: mean and largest, of each eye."""
+    left = np.array(
+        [np.divide(*(opening(pictures.picture(row(blink=share, **turn)), mesh) for share in (1, 0))) for turn in TURNS]
+    )
+    return {"mean": left.mean(axis=0).round(3).tolist(), "largest": left.max(axis=0).round(3).tolist()}
+
+
 def closed(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """How many eyes a blink closes, and what it leaves of them on the average."""
     left = np.array([share for portrait in found.values() for share in portrait["blink"]])
@@ -112,6 +123,11 @@ def closed(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "eyes": len(left),
         "closed": int((left <= CLOSED).sum()),
         "mean": round(float(left.mean()), 3),
+        "largest": round(float(left.max()), 3),
+        f"largest in {SIZES[-1]} px": max(max(each[f"blink, {SIZES[-1]} px"]) for each in found.values()),
+        "mean with the head turned": round(
+            float(np.mean([each["blink, head turned"]["mean"] for each in found.values()])), 3
+        ),
         "portraits with both closed": [name for name, each in found.items() if max(each["blink"]) <= CLOSED],
     }
 
@@ -169,7 +185,11 @@ def main() -> None:
     for path in given:
         now = Pictures(path, SIZE, mesh, args.threads)
         where = {roll: outside(now, roll) for roll in (ROLL_DEG, -ROLL_DEG)}
-        found[path.stem] = {**eyes(now, mesh), "background": background(now, where)}
+        lids = [TRIED.index(lid) for lid in now.lids]
+        found[path.stem] = {"lids": lids, **eyes(now, mesh), "background": background(now, where)}
+        found[path.stem]["blink, head turned"] = turned(now, mesh)
+        large = Pictures(path, SIZES[-1], mesh, args.threads)
+        found[path.stem][f"blink, {SIZES[-1]} px"] = eyes(large, mesh)["blink"]
         if args.against:
             then = Pictures(path, SIZE, mesh, args.threads, args.against)
             earlier = {**eyes(then, mesh), "background": background(then, where)}

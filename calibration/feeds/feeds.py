@@ -25,7 +25,7 @@ import numpy as np
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.replay import Step, Take
 from pflx.engines import Array, Bundle
-from pflx.engines.bundle.manifest import with_renderer
+from pflx.engines.bundle.manifest import with_renderer, without_persons
 from pflx.engines.files.array_file import read_arrays
 from pflx.engines.files.writer import write_whole
 
@@ -308,13 +308,13 @@ def digests_of(index: FeedIndex) -> set[str]:
 
 def fp32_hashes(bundle: Bundle) -> dict[str, str]:
     """Graph to the hash of its FP32 file, of the graphs that are calibrated."""
-    manifest = without_preview(bundle).manifest
+    manifest = calibrated(bundle).manifest
     return {name: manifest.files[graph.files["fp32"]].sha256 for name, graph in manifest.graphs.items()}
 
 
-def without_preview(bundle: Bundle) -> Bundle:
-    """A bundle without the graphs of its preview, which has no weights: nothing is calibrated for it."""
-    manifest = bundle.manifest
+def calibrated(bundle: Bundle) -> Bundle:
+    """A bundle without what nothing is calibrated for: its preview has no weights, a person's come with the call."""
+    manifest = without_persons(bundle.manifest)
     return replace(bundle, manifest=with_renderer(manifest, manifest.renderer.name, str(bundle.path)))
 
 

@@ -25,10 +25,10 @@ from pflx.calibration.feeds.feeds import (
     Recording,
     StepInfo,
     TakeInfo,
+    calibrated,
     digests_of,
     encode_index,
     fp32_hashes,
-    without_preview,
 )
 from pflx.calibration.feeds.replay import Step
 from pflx.calibration.progress import Progress, silent
@@ -129,7 +129,7 @@ def record(
     if not clips:
         raise CalibrationError("No clip to record. Give at least one with --speaker.")
     place = Path(folder)
-    bundle = without_preview(bundle)
+    bundle = calibrated(bundle)
     manifest = bundle.manifest
     speakers = [speaker_for(clip, manifest) for clip in clips]
     source = _Source(Path(portrait), load_portrait(portrait, manifest.renderer.size))

@@ -24,7 +24,7 @@ import onnx
 import onnxruntime
 
 import pflx
-from pflx.calibration.feeds.feeds import Feeds, without_preview
+from pflx.calibration.feeds.feeds import Feeds, calibrated
 from pflx.calibration.feeds.replay import PICTURES, Performance, play
 from pflx.calibration.judge import Bound, Judgement, judge
 from pflx.calibration.precision.export_feeds import feeds_of_an_export
@@ -94,7 +94,7 @@ def calibrate_fp16(
         EngineError: a graph does not run.
     """
     feeds.require_match(bundle)
-    bundle = without_preview(bundle)
+    bundle = calibrated(bundle)
     require_converter()
     began = time.monotonic()
     with _Stage(bundle, feeds, options or Fp16Options(), progress) as stage:

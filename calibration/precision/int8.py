@@ -17,10 +17,10 @@ import pflx
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.feeds import Feeds
 from pflx.calibration.judge import Bound
+from pflx.calibration.precision.inference import choose_inference
 from pflx.calibration.precision.int8_player import Player, Unit
 from pflx.calibration.precision.int8_report import Int8Report, MethodFigures, TrialFigures, UnitFigures
 from pflx.calibration.precision.int8_target import TARGETS, EngineName, operators_of, quantisable
-from pflx.calibration.precision.phases import join_phases
 from pflx.calibration.precision.quantise import (
     METHODS,
     Layer,
@@ -92,7 +92,7 @@ def calibrate_int8(
     target = TARGETS[engine]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        loaded = {name: _load(bundle, name, engine) for name in quantisable(bundle.manifest, target)}
+        loaded = {name: _load(bundle, name) for name in quantisable(bundle.manifest, target)}
         layers = {name: layers_of(model, operators_of(bundle.manifest, target, name)) for name, model in loaded.items()}
         graphs = {name: model for name, model in loaded.items() if layers[name]}
         if not graphs:
@@ -103,15 +103,12 @@ def calibrate_int8(
         return _search(player, bound, methods, progress)
 
 
-def _load(bundle: Bundle, graph: str, engine: EngineName) -> onnx.ModelProto:
-    model = onnx.load(bundle.graph_path(graph, "fp32"))
-    if engine == "openvino":
-        join_phases(model)
-    return prune(model)
+def _load(bundle: Bundle, graph: str) -> onnx.ModelProto:
+    return prune(onnx.load(bundle.graph_path(graph, "fp32")))
 
 
 def _search(player: Player, bound: Bound, methods: Sequence[Method], progress: Progress) -> Int8Result:
-    base = _choose_inference(player, bound, progress)
+    base = choose_inference(player, player.graphs, bound, progress)[-1]
     every = {graph: frozenset(layer.node for layer in layers) for graph, layers in player.layers.items()}
     ranges: dict[Method, Mapping[str, Ranges]] = {}
     compared = []
@@ -142,22 +139,6 @@ def _search(player: Player, bound: Bound, methods: Sequence[Method], progress: P
         for n, u in enumerate(units)
     ]
     return _result(player, bound, base, compared, best.method, figures, trials, accepted)
-
-
-def _choose_inference(player: Player, bound: Bound, progress: Progress) -> TrialFigures:
-    """Let OpenVINO compute in bf16 what it can: everything, or what draws pictures, or nothing; how good that is."""
-    can = player.engine == "openvino" and {"avx512_bf16", "amx_bf16"} & set(cpu_features())
-    frame = player.manifest.renderer.graphs["frame"]
-    choices: list[list[str]] = [list(player.graphs), [frame], []] if can else [[]]
-    trials = []
-    for n, graphs in enumerate(choices):
-        progress("judging without INT8", n, len(choices))
-        player.inference = dict.fromkeys(graphs, "bf16")
-        found = player.judge({})
-        trials.append(TrialFigures(units=0, share=0.0, judgement=found, faults=bound.faults(found)))
-        if not trials[-1].faults:
-            break
-    return trials[-1]
 
 
 def _measure(player: Player, method: Method) -> dict[str, Ranges]:

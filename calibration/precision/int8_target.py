@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from pflx.calibration.precision.quantise import Scheme
 from pflx.engines import Manifest
+from pflx.engines.bundle.manifest import without_persons
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -54,4 +55,4 @@ def operators_of(manifest: Manifest, target: Target, graph: str) -> tuple[str, .
     """What is quantised in a graph; nothing in one that has neither pictures nor coefficients."""
     if graph == manifest.renderer.graphs["frame"]:
         return target.renderer
-    return target.generator if graph in manifest.generator.graphs.values() else ()
+    return target.generator if graph in without_persons(manifest).generator.graphs.values() else ()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 _RAY = "Serve from a Ray cluster: HOST:PORT, auto, or nothing for one begun here."
 _REPLICAS = "Servers with --ray, at least and at most."
 _GPUS = "Of each server with --ray; a share of one where several use it. [1 with --device cuda, else 0]"
-_DRAIN = "How long sessions of a server with --ray that is to go may stay on it."
 
 
 @dataclass(frozen=True)
@@ -23,23 +22,20 @@ class ClusterOptions:
     ray: Annotated[str | None, typer.Option(metavar="[ADDRESS]", help=_RAY)] = None
     replicas: Annotated[str | None, typer.Option(metavar="LEAST:MOST", help=f"{_REPLICAS} [1:1]")] = None
     gpus_per_replica: Annotated[float | None, typer.Option(metavar="N", help=_GPUS)] = None
-    drain: Annotated[float | None, typer.Option(metavar="S", help=f"{_DRAIN} [120]")] = None
 
-    def settings(self, device: str) -> SiteSettings | None:
+    def settings(self, device: str, drain: float | None, in_json: bool) -> SiteSettings | None:
         """How the site runs; None without --ray.
 
         Args:
             device: of the servers.
+            drain: seconds that sessions of a server that is to go may stay on it; None for the usual time.
+            in_json: whether their logs are lines of JSON.
         """
         from pflx.runtime.cluster.ray_session import check_address
         from pflx.runtime.cluster.site import SiteSettings
         from pflx.runtime.serve import ServeError
 
-        given = {
-            "--replicas": self.replicas,
-            "--gpus-per-replica": self.gpus_per_replica,
-            "--drain": self.drain,
-        }
+        given = {"--replicas": self.replicas, "--gpus-per-replica": self.gpus_per_replica}
         if self.ray is None:
             alone = next((name for name, value in given.items() if value is not None), None)
             if alone is not None:
@@ -50,5 +46,6 @@ class ClusterOptions:
         return SiteSettings(
             replicas=usual.replicas if self.replicas is None else SiteSettings.read_replicas(self.replicas),
             gpus=float(device.startswith("cuda")) if self.gpus_per_replica is None else self.gpus_per_replica,
-            drain_s=usual.drain_s if self.drain is None else self.drain,
+            drain_s=usual.drain_s if drain is None else drain,
+            in_json=in_json,
         )

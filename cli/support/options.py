@@ -91,10 +91,18 @@ Size = Annotated[
         metavar="PX", help="Side of a picture: any multiple of 4 where the portrait is warped. [the bundle's]"
     ),
 ]
-Precision = Annotated[str | None, typer.Option(help="fp32, or another of the bundle; by default its own.")]
+Badge = Annotated[bool, typer.Option("--badge", help="Label the pictures: AI, in a corner.")]
+Precision = Annotated[
+    str | None, typer.Option(help="fp32, another of the bundle, or auto: the fastest admitted; by default its own.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, max=most_threads(), help="CPU threads per graph.")]
 Emotion = Annotated[
     str | None, typer.Option(metavar="FILE|ONNX", help="The speaker's emotion, for a generator that reads it.")
+]
+
+
+PersonFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Of `pflx person`: whose weights the generator has.")
 ]
 
 
@@ -153,13 +161,23 @@ class DenoisingOptions:
     history: Annotated[
         int | None, typer.Option(min=0, help="Past frames a generator with a growing history looks at; 0 for all.")
     ] = None
+    person: PersonFile = None
+
+    def files(self) -> dict[str, Path | None]:
+        """Option to the file that it names."""
+        return {"--person": self.person}
 
     def chosen(self) -> GeneratorOptions:
-        """As the runtime takes them."""
-        from pflx.runtime import GeneratorOptions
+        """As the runtime takes them.
+
+        Raises:
+            PersonError: the person cannot be read.
+        """
+        from pflx.runtime import GeneratorOptions, read_person
 
         solver = None if self.solver is None else _SOLVERS[self.solver]
-        return GeneratorOptions(steps=self.steps, solver=solver, history=self.history)
+        person = None if self.person is None else read_person(self.person)
+        return GeneratorOptions(steps=self.steps, solver=solver, history=self.history, person=person)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ EXAMPLES = {
     "build": "me.pflx",
     "inspect": "me.pflx",
     "push": "me.pflx ORG/NAME --license mit",
+    "person": "me.pflx --clip me.mp4 --person-encoder encoder.pth --modifier modifier.pth -o me.person",
     "run": "speaker.mp4 -p me.png",
     "batch": "clips -o reactions",
     "collect": "reactions -o pred.npz",
@@ -45,6 +46,7 @@ EXAMPLES = {
     "demo": "",
     "calibrate record": "me.pflx --speaker speaker.mp4 -p me.png -o feeds",
     "calibrate fp16": "me.pflx --feeds feeds -o policy.json",
+    "calibrate bf16": "me.pflx --feeds feeds",
     "calibrate int8": "me.pflx --feeds feeds",
     "calibrate lookahead": "me.pflx --feeds feeds",
     "calibrate foresight": "run.npz -o foresight.npz",
@@ -52,7 +54,7 @@ EXAMPLES = {
 }
 """What may stand behind each verb: the shortest that does something."""
 
-_READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion"}
+_READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion", "coefficients"}
 """Options of words that may also be files."""
 
 

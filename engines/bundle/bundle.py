@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -35,6 +36,7 @@ from pflx.engines.bundle.manifest import (
 )
 from pflx.engines.files.folders import moved_aside, repair_folder
 from pflx.engines.graphs.onnx_interface import first_difference
+from pflx.engines.graphs.threads import usable_cores
 from pflx.engines.hub.cache import cached_name
 from pflx.engines.hub.fetch import local_folder
 
@@ -266,9 +268,13 @@ def _check_files(root: Path, manifest: Manifest, verify: bool) -> None:
             raise BundleCorruptError(f"{root}: file '{relative}' is not in the manifest. Remove it.")
     for relative, info in manifest.files.items():
         _check_size(root, relative, info)
-    for relative, info in manifest.files.items() if verify else ():
-        if file_info(root / relative).sha256 != info.sha256:
-            raise _changed(root, relative)
+    if not verify:
+        return
+    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing leaves other threads alone
+        found_infos = pool.map(file_info, (root / relative for relative in manifest.files))
+        for (relative, info), found_info in zip(manifest.files.items(), found_infos, strict=True):
+            if found_info.sha256 != info.sha256:
+                raise _changed(root, relative)
 
 
 def _changed(root: Path, relative: str) -> BundleCorruptError:

@@ -166,6 +166,8 @@ class Provenance(_Record, frozen=True, kw_only=True):
 
 CPU_ROLE = "field"
 """Of a renderer's graph that is run on a CPU only."""
+PERSONAL_ROLE = "personal"
+"""Of a generator's graph whose weights come with the call: those of a person."""
 _ROLES: Mapping[type, tuple[str, ...]] = {
     GeneratorInfo: (),  # each its own; see `make_generator`
     SmootherInfo: ("smooth",),
@@ -254,6 +256,15 @@ def on_gpu(manifest: Manifest) -> dict[str, GraphInfo]:
     """The graphs of a bundle that a GPU is of use for: all but those that only help out a CPU."""
     left_out = {info.graphs.get(CPU_ROLE) for info in manifest.renderers}
     return {graph: info for graph, info in manifest.graphs.items() if graph not in left_out}
+
+
+def without_persons(manifest: Manifest) -> Manifest:
+    """The manifest without the graph for persons, if there is one."""
+    generator = manifest.generator
+    roles = {role: graph for role, graph in generator.graphs.items() if role != PERSONAL_ROLE}
+    left_out = generator.graphs.get(PERSONAL_ROLE)
+    graphs = {graph: info for graph, info in manifest.graphs.items() if graph != left_out}
+    return msgspec.structs.replace(manifest, generator=msgspec.structs.replace(generator, graphs=roles), graphs=graphs)
 
 
 def without_pictures(manifest: Manifest) -> Manifest:

@@ -73,6 +73,11 @@ def require_admitted(admission: Admission, variant: str, library: str, *, on_gpu
         log.warning("%s was judged with %s, here is %s.", variant, admission.judged_with, here)
 
 
+def is_admitted(admission: Admission, library: str) -> bool:
+    """Whether a variant may run on this machine's CPU, with a library."""
+    return library in admission.libraries and bool(admission.cpu) and set(admission.cpu) <= set(cpu_features())
+
+
 def library_version(library: str) -> str:
     """Name and version of an installed library, like `openvino 2026.4.1`."""
     try:

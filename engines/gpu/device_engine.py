@@ -132,6 +132,11 @@ class DeviceEngine:
             program = self._program(placed, sizes, carried, steps) if self._capture else None
             return program.replay(placed, steps) if program else self._run_each(placed, sizes, carried, steps)
 
+    def place(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        """Bring arrays to the GPU; see `placed`."""
+        with self._explained():
+            return {name: self._device.place(array) for name, array in arrays.items()}
+
     def close(self) -> None:
         """Drop the graph; a later `run` raises EngineError."""
         self._drop_programs()

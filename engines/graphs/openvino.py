@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from pflx.engines.graphs.openvino_forms import take_fast_forms
 from pflx.engines.graphs.protocol import (
     Array,
     EngineError,
@@ -42,6 +43,7 @@ class OpenVinoEngine:
         sizes: Mapping[str, int] | None = None,
         inference: Inference = "f32",
         read: Callable[[], bytes] | None = None,
+        as_written: bool = False,
     ) -> None:
         """Compile a graph.
 
@@ -54,6 +56,7 @@ class OpenVinoEngine:
             inference: what floating-point layers compute in. Left to itself, OpenVINO would take bf16 wherever the CPU
                 has it.
             read: gives the content of the file, which is then named by its path alone; None reads it there.
+            as_written: without the faster forms of `openvino_forms`, to compare with.
 
         Raises:
             BackendMissingError: openvino is not installed.
@@ -66,7 +69,7 @@ class OpenVinoEngine:
         self.name = self._path.stem
         self.inputs = {name: _fixed(spec, sizes or {}) for name, spec in inputs.items()}
         self.outputs = {name: _fixed(spec, sizes or {}) for name, spec in outputs.items()}
-        self._compiled: Any = self._compile(threads, inference, read)
+        self._compiled: Any = self._compile(threads, inference, read, as_written)
         self._requests = threading.local()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -92,7 +95,9 @@ class OpenVinoEngine:
             self._requests.own = self._compiled.create_infer_request()
         return self._requests.own
 
-    def _compile(self, threads: int | None, inference: Inference, read: Callable[[], bytes] | None) -> Any:
+    def _compile(
+        self, threads: int | None, inference: Inference, read: Callable[[], bytes] | None, as_written: bool
+    ) -> Any:
         if read is None and not self._path.is_file():
             raise EngineError(f"{self._path}: no such file. Give the path of an ONNX graph.")
         openvino = import_openvino()
@@ -109,6 +114,8 @@ class OpenVinoEngine:
                 model = core.read_model(path)
                 self._require_names(model)
                 model.reshape({name: _partial(openvino, spec) for name, spec in self.inputs.items()})
+                if not as_written:
+                    take_fast_forms(openvino, model)
                 return core.compile_model(model, "CPU", _options(threads, inference))
         except EngineError:
             raise

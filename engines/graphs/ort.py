@@ -44,6 +44,7 @@ class OrtEngine:
         sizes: Mapping[str, int] | None = None,
         optimization: GraphOptimization = "all",
         read: Callable[[], bytes] | None = None,
+        pooled: bool = True,
     ) -> None:
         """Load a graph.
 
@@ -55,6 +56,7 @@ class OrtEngine:
                 them is computed on loading.
             optimization: how far ONNX Runtime rewrites the graph on loading.
             read: gives the content of the file, which is then named by its path alone; None reads it there.
+            pooled: keep the memory of a call for the next one. A small graph is as fast without it.
 
         Raises:
             BackendMissingError: onnxruntime is not installed.
@@ -63,7 +65,7 @@ class OrtEngine:
         """
         self._path = Path(path)
         self.name = self._path.stem
-        self._session: Any = self._open(session_options(threads, sizes or {}, optimization), read)
+        self._session: Any = self._open(session_options(threads, sizes or {}, optimization, pooled=pooled), read)
         self.inputs: dict[str, TensorSpec] = dict(map(_spec, self._session.get_inputs()))
         self.outputs: dict[str, TensorSpec] = dict(map(_spec, self._session.get_outputs()))
 
@@ -102,7 +104,12 @@ def import_onnxruntime() -> Any:
 
 
 def session_options(
-    threads: int | None, sizes: Mapping[str, int], optimization: GraphOptimization, *, deterministic: bool = True
+    threads: int | None,
+    sizes: Mapping[str, int],
+    optimization: GraphOptimization,
+    *,
+    deterministic: bool = True,
+    pooled: bool = True,
 ) -> Any:
     """Options of a session; see `OrtEngine`."""
     check_threads(threads)
@@ -110,7 +117,7 @@ def session_options(
     options = ort.SessionOptions()
     options.intra_op_num_threads = library_threads(threads) or 0
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVEL_NAMES[optimization])
-    options.use_deterministic_compute = deterministic
+    options.use_deterministic_compute, options.enable_cpu_mem_arena = deterministic, pooled
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)
     options.log_severity_level = 3  # errors: what a user must know comes as an exception

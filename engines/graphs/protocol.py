@@ -127,6 +127,28 @@ class Looping(Protocol):
         ...
 
 
+@runtime_checkable
+class Placing(Protocol):
+    """What an engine is besides, if it does not run where arrays of numpy are."""
+
+    def place(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        """See `placed`."""
+        ...
+
+
+def placed(engine: Engine, arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Arrays that many calls of an engine take, brought to where it reads them, once.
+
+    Args:
+        engine: that takes them.
+        arrays: of numpy, by the names of its inputs; nobody changes them.
+
+    Raises:
+        DeviceMemoryError: there is no room for them.
+    """
+    return engine.place(arrays) if isinstance(engine, Placing) else dict(arrays)
+
+
 def run_loop(
     engine: Engine, feeds: Mapping[str, Any], carried: Mapping[str, str], steps: Sequence[Mapping[str, Array]]
 ) -> dict[str, Array]:

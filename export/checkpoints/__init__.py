@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pflx.export.checkpoints.kinds import (
     Checkpoint,
+    RowReader,
     checkpoint_for,
     detect_component,
     generator_part,
@@ -11,10 +12,12 @@ from pflx.export.checkpoints.kinds import (
     load_network,
     read_checkpoint,
     read_generator,
+    read_in_parts,
 )
 
 __all__ = [
     "Checkpoint",
+    "RowReader",
     "checkpoint_for",
     "detect_component",
     "generator_part",
@@ -22,4 +25,5 @@ __all__ = [
     "load_network",
     "read_checkpoint",
     "read_generator",
+    "read_in_parts",
 ]

@@ -9,7 +9,7 @@ import re
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,15 @@ _UNPACK = "unpack it and pass the file of weights in it"
 _SIGN_IN = "where it came from, sign in or accept the licence, and download the file again"
 _SAVE_WEIGHTS = "save the weights alone with torch.save(model.state_dict(), path) and pass that file"
 
+_SAVE_AGAIN = "where it fits into memory, write it again with torch.save(torch.load(path), path)"
+Tell = Callable[[str, int, int], None]
+"""Called with what is being done, how far it is, and how far it goes."""
+
+
+def silent(_: str, __: int, ___: int) -> None:
+    """Tell nothing."""
+
+
 _POINTER = b"version https://git-lfs.github.com/spec"
 _OTHERS = (
     (b"\x1f\x8b", f"is compressed with gzip; {_UNPACK}"),
@@ -41,6 +50,7 @@ _OTHERS = (
 """How files of other kinds begin, and what to do with them."""
 _SHOWN = 3
 _HEAD = 1024
+_BLOCK = 4 << 20
 _LARGEST_INDEX = 64 << 20
 _LARGEST_HEADER = 100_000_000
 """Of safetensors, by its definition."""
@@ -62,33 +72,70 @@ class Content:
     notes: tuple[str, ...] = ()
 
 
-def read_file(path: Path) -> Content:
+def read_file(path: Path, tell: Tell = silent, *, in_parts: bool = False) -> Content:
     """Read a file of weights; a shard or an index of shards stands for all of them.
+
+    Args:
+        path: the file.
+        tell: told how far it is.
+        in_parts: refuse a file that cannot be mapped, and so would be in memory as a whole.
 
     Raises:
         CheckpointError: it is missing, damaged, of another kind, or needs arbitrary pickle to be read.
     """
-    digest = _sha256(path)
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-    if (index := _index(path, head)) is not None:
-        return _read_shards(path, index)
-    if shards := _siblings(path):
-        return _joined(shards)
-    return Content(_read_one(path).value, digest)
+    shards, index = _shards(path)
+    if shards == [path]:
+        return _read_one(path, tell, in_parts)
+    whole: dict[object, object] = {}
+    digests = []
+    for shard in shards:
+        part = _read_one(shard, tell, in_parts)
+        whole |= _state_dict(shard, part.value)
+        digests.append(part.sha256)
+    if missing := [key for key in index if key not in whole]:
+        raise CheckpointError(path, f"names {missing[0]}, which is not in {index[missing[0]]}; {AGAIN}")
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return Content(whole, digest, (f"read whole, {len(shards)} shards",))
 
 
-def _read_one(path: Path) -> Content:
-    digest = _sha256(path)
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+def map_again(path: Path) -> object:
+    """What `read_file` found in a file that can be mapped, through a map of its own and without a look at a number.
+
+    Raises:
+        CheckpointError: the file is not what it was.
+    """
+    shards, _ = _shards(path)
+    if shards == [path]:
+        return _value(path, silent, in_parts=True, is_known=True)
+    parts = ((shard, _value(shard, silent, in_parts=True, is_known=True)) for shard in shards)
+    return {key: value for shard, part in parts for key, value in _state_dict(shard, part).items()}
+
+
+def _state_dict(shard: Path, value: object) -> Mapping[object, object]:
+    if not isinstance(value, Mapping):
+        raise CheckpointError(shard, f"holds a {type(value).__name__}, not a part of a state dict")
+    return value
+
+
+def _read_one(path: Path, tell: Tell, in_parts: bool) -> Content:
+    value = _value(path, tell, in_parts=in_parts)
+    return Content(value, _sha256(path, tell))
+
+
+def _value(path: Path, tell: Tell, *, in_parts: bool, is_known: bool = False) -> object:
+    head = _head(path)
     if _is_safetensors(head):
-        return Content(_read_safetensors(path, head), digest)
+        return _read_safetensors(path, head)
     _refuse_others(path, head)
-    return Content(_read_torch(path, head), digest)
+    return _read_torch(path, head, tell, in_parts=in_parts, is_known=is_known)
 
 
-def _sha256(path: Path) -> str:
+def _head(path: Path) -> bytes:
+    """The first bytes of a file that is there.
+
+    Raises:
+        CheckpointError: it is not, or cannot be read.
+    """
     try:
         if not path.exists():
             raise CheckpointError(path, "does not exist")
@@ -97,12 +144,29 @@ def _sha256(path: Path) -> str:
         if not path.is_file():
             raise CheckpointError(path, "is no regular file; pass a checkpoint file")
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            head = file.read(_HEAD)
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error.strerror})") from error
-    if path.stat().st_size == 0:
+    if not head:
         raise CheckpointError(path, f"is empty; {AGAIN}")
-    return digest
+    return head
+
+
+def _sha256(path: Path, tell: Tell) -> str:
+    digest, size = hashlib.sha256(), path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                _tell(tell, f"hashing {path.name}", file.tell(), size)
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read ({error.strerror})") from error
+    return digest.hexdigest()
+
+
+def _tell(tell: Tell, doing: str, done: int, size: int) -> None:
+    """In megabytes."""
+    tell(f"{doing} (MB)", done // 10**6, size // 10**6)
 
 
 # Files that are something else
@@ -205,11 +269,15 @@ def _missing_bytes(path: Path, header: int) -> int:
 # PyTorch
 
 
-def _read_torch(path: Path, head: bytes) -> object:
+def _read_torch(path: Path, head: bytes, tell: Tell, *, in_parts: bool, is_known: bool) -> object:
     is_zip = head.startswith(b"PK")
+    if in_parts and not is_zip:
+        raise CheckpointError(path, f"is in PyTorch's old format, which is read as a whole; {_SAVE_AGAIN}")
+    if in_parts and path.suffix == ".safetensors":
+        raise CheckpointError(path, "is a PyTorch file, which is read as a whole under this name; let it end in .pth")
     try:
-        if is_zip:
-            _check_archive(path)
+        if is_zip and not is_known:
+            _check_archive(path, tell)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on pickle protocols, before it is refused
             with torch.serialization.safe_globals(_arrays()):
@@ -239,12 +307,18 @@ def _arrays() -> list[Any]:
     return [*((rebuild, place) for place in places), np.ndarray, np.dtype, *kinds]
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, tell: Tell) -> None:
     """Compare the checksums that torch.load does not look at; without them a flipped bit becomes a weight."""
+    done, size = 0, path.stat().st_size
     with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged:
-        raise CheckpointError(path, f"is damaged (wrong checksum in {damaged}); {AGAIN}")
+        for entry in archive.infolist():
+            try:
+                with archive.open(entry) as file:
+                    while block := file.read(_BLOCK):
+                        done += len(block)
+                        _tell(tell, f"checking {path.name}", done, size)
+            except zipfile.BadZipFile as error:
+                raise CheckpointError(path, f"is damaged (wrong checksum in {entry.filename}); {AGAIN}") from error
 
 
 def _needs_pickle(error: pickle.UnpicklingError) -> str:
@@ -272,14 +346,14 @@ def _index(path: Path, head: bytes) -> Mapping[str, str] | None:
     return found
 
 
-def _read_shards(path: Path, index: Mapping[str, str]) -> Content:
+def _shards(path: Path) -> tuple[list[Path], Mapping[str, str]]:
+    """The files that hold the weights, itself where it is whole, and what an index says of them."""
+    index = _index(path, _head(path))
+    if index is None:
+        return _siblings(path) or [path], {}
     shards = [path.parent / name for name in dict.fromkeys(index.values())]
     _require_all(path, shards)
-    whole = _joined(shards)
-    assert isinstance(whole.value, dict)
-    if missing := [key for key in index if key not in whole.value]:
-        raise CheckpointError(path, f"names {missing[0]}, which is not in {index[missing[0]]}; {AGAIN}")
-    return whole
+    return shards, index
 
 
 def _siblings(path: Path) -> list[Path]:
@@ -298,19 +372,6 @@ def _require_all(path: Path, shards: list[Path]) -> None:
         raise CheckpointError(
             path, f"stands for {len(shards)} shards; {len(missing)} are not beside it, such as {missing[0]}"
         )
-
-
-def _joined(shards: Sequence[Path]) -> Content:
-    whole: dict[object, object] = {}
-    digests = []
-    for shard in shards:
-        part = _read_one(shard)
-        if not isinstance(part.value, Mapping):
-            raise CheckpointError(shard, f"holds a {type(part.value).__name__}, not a part of a state dict")
-        whole |= part.value
-        digests.append(part.sha256)
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return Content(whole, digest, (f"read whole, {len(shards)} shards",))
 
 
 def _first_line(error: Exception) -> str:

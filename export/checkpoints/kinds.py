@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from pflx.export.checkpoints.files import read_file
+from pflx.export.checkpoints.files import Tell, map_again, read_file, silent
 from pflx.export.checkpoints.nests import STATISTICS, find_weights
 from pflx.export.checkpoints.signatures import SIGNATURES
 from pflx.export.checkpoints.tensors import check_tensors
 from pflx.export.errors import StateDictError, UnknownComponentError, WrongComponentError
-from pflx.export.models import load_model, unused_keys
+from pflx.export.models import PerFRDiffRender, load_model, unused_keys
 
+RENDER_NOTE = "PerFRDiffRender's denoiser: to_3dmm_feat split into to_3dmm_expr and to_3dmm_pos"
+"""What the record of a bundle says of a denoiser with one head."""
 _SHOWN_KEYS = 3
 _WITH_STATISTICS = ("belfusion", "belfusion_vae")
 _GENERATOR = tuple(name for name, signature in SIGNATURES.items() if signature.slot == "--generator")
@@ -41,7 +45,9 @@ class Checkpoint:
     places: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: Path | str, wanted: Collection[str] = ()) -> Checkpoint:
+def read_checkpoint(
+    path: Path | str, wanted: Collection[str] = (), tell: Tell = silent, *, in_parts: bool = False
+) -> Checkpoint:
     """Return the weights in a file of PyTorch or safetensors, whatever its name; never runs code from the file.
 
     They are looked for below other entries and behind prefixes, by the keys that the known networks have. Where there
@@ -51,13 +57,16 @@ def read_checkpoint(path: Path | str, wanted: Collection[str] = ()) -> Checkpoin
     Args:
         path: the file.
         wanted: networks to prefer in a file with several, by the names that `load_model` takes.
+        tell: told how much of the file was looked at.
+        in_parts: for a file larger than memory: its tensors are mapped, and none is read yet; one that cannot be mapped
+            is refused.
 
     Raises:
         CheckpointError: the file is missing, no checkpoint, damaged, needs arbitrary pickle to be read, or holds
             tensors that are no weights.
     """
     path = Path(path)
-    content = read_file(path)
+    content = read_file(path, tell, in_parts=in_parts)
     found = find_weights(path, content.value, wanted)
     check_tensors(path, found.weights, found.expected)
     return Checkpoint(path, content.sha256, found.weights, found.nesting, (*content.notes, *found.notes), found.places)
@@ -67,8 +76,8 @@ def detect_component(state_dict: Mapping[str, object]) -> str:
     """Return which network a state dict belongs to, by its keys and, where those do not tell, their shapes.
 
     Returns:
-        A name that `load_model` takes, or perfrdiff_prior, perfrdiff_latent or perfrdiff_person for the parts of
-        PerFRDiff that its reaction does not depend on.
+        A name that `load_model` takes; perfrdiff_prior or perfrdiff_latent for the parts of PerFRDiff that its reaction
+        does not depend on; perfrdiff_modifier for its hypernetwork, react2026_modifier for that of REACT 2026.
 
     Raises:
         UnknownComponentError: the keys belong to none of them.
@@ -123,8 +132,19 @@ def load_network(name: str, weights: Mapping[str, Tensor], files: Sequence[Path]
 
 
 def read_generator(path: Path | str) -> Checkpoint:
-    """Return the weights in a file that has to hold a part of a generator; see `read_checkpoint`."""
-    return read_checkpoint(path, _GENERATOR)
+    """Return the weights in a file that has to hold a part of a generator; see `read_checkpoint`.
+
+    PerFRDiffRender's denoiser is returned under the keys of PerFRDiff's, which it is up to its head.
+
+    Raises:
+        StateDictError: PerFRDiffRender's keys or shapes do not fit.
+    """
+    checkpoint = read_checkpoint(path, _GENERATOR)
+    if SIGNATURES["perfrdiff_render"].key not in checkpoint.state_dict:
+        return checkpoint
+    checkpoint = checkpoint_for("perfrdiff_render", checkpoint)
+    network = cast(PerFRDiffRender, load_network("perfrdiff_render", checkpoint.state_dict, [checkpoint.path]))
+    return replace(checkpoint, state_dict=network.v5_weights(), notes=(*checkpoint.notes, RENDER_NOTE))
 
 
 def generator_part(checkpoint: Checkpoint) -> str:
@@ -152,6 +172,51 @@ def checkpoint_for(network: str, checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, state_dict=weights, notes=tuple(notes))
 
 
+class RowReader:
+    """The tensors of a checkpoint that does not fit into memory, read by rows.
+
+    Each reading maps the file, copies its rows and lets go of the map: of what was read, nothing stays in memory.
+
+    Args:
+        checkpoint: read in parts.
+        network: whose weights it holds, by its name among `SIGNATURES`.
+
+    Attributes:
+        shapes: of its tensors.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, network: str) -> None:
+        self.shapes = {key: tuple(value.shape) for key, value in checkpoint.state_dict.items()}
+        self._path, self._network = checkpoint.path, network
+
+    def rows(self, key: str, start: int, stop: int) -> Tensor:
+        """float32, rows `start` to `stop` of a tensor.
+
+        Raises:
+            CheckpointError: the file is not what it was.
+        """
+        weights = find_weights(self._path, map_again(self._path), [self._network]).weights
+        return weights[key][start:stop].to(torch.float32, copy=True)
+
+
+def read_in_parts(path: Path | str, expected: str, tell: Tell = silent) -> tuple[RowReader, Checkpoint]:
+    """Return a reader of a checkpoint that has to hold `expected`, and what is known of it.
+
+    Args:
+        path: the file.
+        expected: a name of `SIGNATURES`.
+        tell: told how much of the file was looked at.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`; or the file cannot be mapped.
+        WrongComponentError: the file holds another network.
+    """
+    checkpoint = read_checkpoint(path, [expected], tell, in_parts=True)
+    if (found := _detect(checkpoint)) != expected:
+        raise _wrong_component(path, SIGNATURES[expected].slot, SIGNATURES[expected].noun, found)
+    return RowReader(checkpoint, expected), checkpoint
+
+
 def _detect(checkpoint: Checkpoint) -> str:
     try:
         return detect_component(checkpoint.state_dict)
@@ -167,5 +232,5 @@ def _wrong_component(path: Path | str, slot: str, wanted: str, found: str) -> Wr
     got = SIGNATURES[found]
     fix = got.fix or "pass one with the other number of coefficients"
     if got.slot not in ("", slot):
-        fix = f"pass it to {got.slot}"
+        fix = f"pass it to {got.slot}{'' if got.verb == 'export' else f' of pflx {got.verb}'}"
     return WrongComponentError(f"{slot} {path} holds {got.noun}, not {wanted}: {fix}.")

@@ -138,7 +138,8 @@ def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
     if not candidates:
         place = max(places, key=lambda one: len(one.tensors))
         return Found(_distinct(path, place, ""), place.name, tuple(_notes(place)), described, frozenset())
-    best = max(candidates, key=lambda one: (one.network in wanted, one.share, one.is_average))
+    preferred = {name for name, known in SIGNATURES.items() if name in wanted or known.variant_of in wanted}
+    best = max(candidates, key=lambda one: (one.network in preferred, one.share, one.is_average))
     rivals = [one for one in candidates if one.network == best.network and one.share >= _ENOUGH and one is not best]
     _distinct(path, best.place, best.prefix)
     weights, notes = best.weights, list(_notes(best.place))

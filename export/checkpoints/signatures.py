@@ -18,7 +18,10 @@ class Signature:
         noun: its name for people.
         slot: the option that takes it; empty for one that no bundle takes.
         shape: of `key`, where others have it too.
-        fix: what to do with one that no bundle takes.
+        fix: what to do with one that no option takes.
+        variant_of: a network that it could be taken for; where that is wanted, it must be told from it.
+        verb: that has the option.
+        keys: that weights must have of one that `load_model` does not take.
     """
 
     key: str
@@ -26,14 +29,23 @@ class Signature:
     slot: str = "--generator"
     shape: tuple[int, ...] | None = None
     fix: str = ""
+    variant_of: str = ""
+    verb: str = "export"
+    keys: frozenset[str] = frozenset()
 
 
 _NOT_NEEDED = "it never reaches the reaction, leave it out"
+_MODIFIER_KEYS = frozenset(
+    f"{name}.{leaf}"
+    for name in ("shared_layers.0", "shared_layers.1", "branches.0", "branches.1", "branches.2")
+    for leaf in ("weight", "bias")
+)
 SIGNATURES: Mapping[str, Signature] = {
     "pirender": Signature("mapping_net.pre.weight", "a PIRender renderer (58 coefficients)", "--renderer"),
     "pirender73": Signature("mapping_net.first.0.weight", "a PIRender renderer (73 coefficients)", "--renderer"),
     "posnet": Signature("fc3.weight", "PosNet", "--posnet"),
     "reactface": Signature("video_encoder.Conv3D.conv1.weight", "a ReactFace generator"),
+    "perfrdiff_render": Signature("to_3dmm_feat.weight", "PerFRDiffRender's denoiser", fix="ask for perfrdiff_render"),
     "perfrdiff": Signature("to_3dmm_embed.weight", "PerFRDiff's denoiser"),
     "perfrdiff_emotion": Signature("coeff_reg.0.weight", "PerFRDiff's embedder of coefficients", shape=(512, 58)),
     "transvae": Signature("speaker_behaviour_encoder.video_encoder.Conv3D.conv1.weight", "a Trans-VAE generator"),
@@ -49,12 +61,25 @@ SIGNATURES: Mapping[str, Signature] = {
     "perfrdiff_latent": Signature(
         "coeff_reg.0.weight", "PerFRDiff's embedder of emotion", "", shape=(512, 25), fix=_NOT_NEEDED
     ),
-    "perfrdiff_person": Signature("embed_layer.weight", "PerFRDiff's encoder of persons", "", fix=_NOT_NEEDED),
+    "perfrdiff_person": Signature(
+        "embed_layer.weight", "PerFRDiff's encoder of persons", "--person-encoder", verb="person"
+    ),
+    "react2026_modifier": Signature(
+        "hypernet.shared_layers.0.weight",
+        "the hypernetwork of REACT 2026's PerFRDiff",
+        "",
+        fix="it edits a denoiser that yields emotion and no coefficients to render, pass PerFRDiffRender's",
+        variant_of="perfrdiff_modifier",
+        keys=frozenset(f"hypernet.{key}" for key in _MODIFIER_KEYS),
+    ),
+    "perfrdiff_modifier": Signature(
+        "shared_layers.0.weight", "PerFRDiff's hypernetwork", "--modifier", verb="person", keys=_MODIFIER_KEYS
+    ),
 }
-"""By the names that `load_model` takes, and of parts of PerFRDiff that its reaction does not depend on."""
+"""By the names that `load_model` takes, and of parts of PerFRDiff that no bundle holds."""
 
 
 @cache
 def expected_keys(network: str) -> frozenset[str]:
-    """The keys that weights of a network must have; none of one that is never loaded."""
-    return public_keys(network) if network in NETWORKS else frozenset()
+    """The keys that weights of a network must have; none of one that is never read."""
+    return public_keys(network) if network in NETWORKS else SIGNATURES[network].keys

@@ -33,6 +33,11 @@ class BackchannelParts:
             name=self.name, window=self.window, hop=self.hop, needs=["audio", "coefficients"], graphs={}
         )
 
+    @property
+    def generic(self) -> Mapping[str, Tensor]:
+        """None: it takes no persons."""
+        return {}
+
     def modules(self) -> Mapping[str, nn.Module]:
         """None."""
         return {}

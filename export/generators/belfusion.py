@@ -39,6 +39,11 @@ class BeLFusionParts:
     def __init__(self, network: BeLFusion) -> None:
         self._network = network
 
+    @property
+    def generic(self) -> Mapping[str, Tensor]:
+        """None: it takes no persons."""
+        return {}
+
     def modules(self) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported."""
         return {RECIPE.graph: BeLFusionWindow(self._network).eval()}

@@ -1,8 +1,9 @@
-"""PerFRDiff: the speaker's window in one graph, a denoising step in another, emotion in a third."""
+"""PerFRDiff: the speaker's window in one graph, a denoising step in another, a person's in a third, emotion last."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from pflx.engines import Array, GeneratorInfo, TensorSpec
 from pflx.export.generators.protocol import ExportSettings, GeneratorFamily
-from pflx.export.models import EmotionRegressor, PerFRDiff, PerFRDiffCondition, PerFRDiffDenoise
+from pflx.export.models import EmotionRegressor, PerFRDiff, PerFRDiffCondition, PerFRDiffDenoise, PerFRDiffPersonal
 from pflx.export.models.perfrdiff import DIM, EMOTION, MFCC, N_HEADS, N_LAYERS, WINDOW
 from pflx.export.recipes import COEFFICIENTS, Recipe, floats
 from pflx.runtime.generators import SpeakerWindow
@@ -40,16 +41,17 @@ class PerFRDiffParts:
         Args:
             network: the denoiser.
             emotion: from coefficients; None to go without.
-            settings: `mfcc_range` and `use_past_frames` count.
+            settings: `mfcc_range`, `use_past_frames` and `persons` count.
         """
         self._network, self._emotion = network, emotion
         self._mfcc_range = settings.mfcc_range or MFCC_RANGE
-        self._use_past_frames = settings.use_past_frames
+        self._use_past_frames, self._persons = settings.use_past_frames, settings.persons
 
     @property
     def info(self) -> GeneratorInfo:
         """What the manifest says of it."""
-        roles = ("condition", "denoise") if self._emotion is None else ("condition", "denoise", "emotion")
+        optional = {"personal": self._persons, "emotion": self._emotion is not None}
+        roles = ("condition", "denoise", *(role for role, is_there in optional.items() if is_there))
         return GeneratorInfo(
             name=self.name,
             window=self.window,
@@ -62,8 +64,16 @@ class PerFRDiffParts:
     @property
     def recipes(self) -> Sequence[Recipe]:
         """Its graphs."""
-        made = recipes(use_past_frames=self._use_past_frames)
-        return made if self._emotion is None else (*made, EMOTION_RECIPE)
+        made = [*recipes(use_past_frames=self._use_past_frames)]
+        if self._persons:
+            made.append(personal_recipe(use_past_frames=self._use_past_frames))
+        return made if self._emotion is None else [*made, EMOTION_RECIPE]
+
+    @property
+    def generic(self) -> Mapping[str, Tensor]:
+        """Weights in whose place a person's come; see `GeneratorParts`."""
+        weights = self._network.state_dict() if self._persons else {}
+        return {key: value for key, value in weights.items() if key in PerFRDiffPersonal.EDITED}
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported."""
@@ -72,6 +82,8 @@ class PerFRDiffParts:
             "perfrdiff_condition": PerFRDiffCondition(self._network, use_past_frames=past).eval(),
             "perfrdiff_denoise": PerFRDiffDenoise(self._network, use_past_frames=past).eval(),
         }
+        if self._persons:
+            made["perfrdiff_personal"] = PerFRDiffPersonal(self._network, use_past_frames=past).eval()
         return made if self._emotion is None else {**made, "perfrdiff_emotion": self._emotion}
 
     def published(self, windows: Sequence[SpeakerWindow], noise: Sequence[Array]) -> Tensor:
@@ -120,6 +132,16 @@ def recipes(*, use_past_frames: bool = False) -> tuple[Recipe, Recipe]:
     return condition, denoise
 
 
+def personal_recipe(*, use_past_frames: bool = False) -> Recipe:
+    """The graph of a step with the weights of a person."""
+    _, denoise = recipes(use_past_frames=use_past_frames)
+    own = {name: floats(*shape) for name, shape in PerFRDiffPersonal.EDITED.items()}
+    shift = {name: spec for name, spec in denoise.inputs.items() if name == "shift"}
+    rest = {name: spec for name, spec in denoise.inputs.items() if name not in shift}
+    scale = {**denoise.scale, **dict.fromkeys(own, DIM**-0.5)}
+    return replace(denoise, graph="perfrdiff_personal", inputs={**rest, **own, **shift}, scale=scale)
+
+
 EMOTION_RECIPE = Recipe(
     "perfrdiff_emotion",
     inputs={"coefficients": floats("samples", HOP, COEFFICIENTS)},
@@ -140,5 +162,5 @@ FAMILY = GeneratorFamily(
     networks=("perfrdiff",),
     make=_make,
     optional=("perfrdiff_emotion",),
-    settings=frozenset({"mfcc_range", "use_past_frames"}),
+    settings=frozenset({"mfcc_range", "use_past_frames", "persons"}),
 )

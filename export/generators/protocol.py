@@ -48,6 +48,11 @@ class GeneratorParts(Protocol):
         """Its graphs."""
         ...
 
+    @property
+    def generic(self) -> Mapping[str, Tensor]:
+        """Weights in whose place a person's come, by their keys in a checkpoint; none of one that takes no persons."""
+        ...
+
     def modules(self) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported: eval mode, float32, takes and gives what the recipe says."""
         ...
@@ -74,6 +79,7 @@ class ExportSettings:
         mfcc_range: smallest and largest MFCC of the training data, which scale to 0 and 1.
         use_past_frames: whether the last reaction is read, too.
         history: frames that a generator with a growing history looks back on; 0 for all.
+        persons: whether it takes persons: a graph more, as large as the denoiser.
 
     Raises:
         ComponentError: a value that no generator can work with.
@@ -83,6 +89,7 @@ class ExportSettings:
     mfcc_range: tuple[float, float] | None = None
     use_past_frames: bool = False
     history: int | None = None
+    persons: bool = False
 
     def __post_init__(self) -> None:
         if self.history is not None and self.history < 0:

@@ -49,6 +49,11 @@ class ReactFaceParts:
         """Its graphs."""
         return recipes(self.window)
 
+    @property
+    def generic(self) -> Mapping[str, Tensor]:
+        """None: it takes no persons."""
+        return {}
+
     def modules(self) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported."""
         return {

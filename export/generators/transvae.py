@@ -56,6 +56,11 @@ class TransVAEParts:
         """Its graphs."""
         return _first_recipe(self.window), _next_recipe(self.window)
 
+    @property
+    def generic(self) -> Mapping[str, Tensor]:
+        """None: it takes no persons."""
+        return {}
+
     def modules(self) -> Mapping[str, nn.Module]:
         """Graph → the module that is exported."""
         return {

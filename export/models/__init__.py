@@ -12,8 +12,9 @@ from pflx.export.errors import ModelNameError, ModelOptionError
 from pflx.export.models import belfusion, perfrdiff, perfrdiff_v1, posnet, reactface, transvae
 from pflx.export.models.belfusion import BeLFusion, BeLFusionWindow, EmotionVAE, SkipMLP
 from pflx.export.models.keys import Keys, Weights, check_strictly, load_strictly, public_shapes
-from pflx.export.models.perfrdiff import EmotionRegressor, PerFRDiff
-from pflx.export.models.perfrdiff_deploy import PerFRDiffCondition, PerFRDiffDenoise
+from pflx.export.models.perfrdiff import EmotionRegressor, PerFRDiff, PerFRDiffRender
+from pflx.export.models.perfrdiff_deploy import PerFRDiffCondition, PerFRDiffDenoise, PerFRDiffPersonal
+from pflx.export.models.perfrdiff_person import PersonEncoder
 from pflx.export.models.perfrdiff_v1 import PerFRDiffV1
 from pflx.export.models.pirender import PIRender
 from pflx.export.models.posnet import PosNet, PosNetSmoother
@@ -31,7 +32,10 @@ __all__ = [
     "PerFRDiff",
     "PerFRDiffCondition",
     "PerFRDiffDenoise",
+    "PerFRDiffPersonal",
+    "PerFRDiffRender",
     "PerFRDiffV1",
+    "PersonEncoder",
     "PosNet",
     "PosNetSmoother",
     "ReactFace",
@@ -64,6 +68,8 @@ NETWORKS = {
     "belfusion_vae": _Network(EmotionVAE, belfusion.VAE_KEYS),
     "perfrdiff": _Network(PerFRDiff, perfrdiff.KEYS),
     "perfrdiff_emotion": _Network(EmotionRegressor, perfrdiff.EMOTION_KEYS),
+    "perfrdiff_person": _Network(PersonEncoder),
+    "perfrdiff_render": _Network(PerFRDiffRender, perfrdiff.KEYS),
     "perfrdiff_v1": _Network(PerFRDiffV1, perfrdiff_v1.KEYS),
     "pirender": _Network(lambda: PIRender(coefficients=58)),
     "pirender73": _Network(lambda: PIRender(coefficients=73)),
@@ -77,7 +83,8 @@ def load_model(name: str, state_dict: Weights, **config: int) -> nn.Module:
     """Return a network with the weights of a public checkpoint, in eval mode and without gradients.
 
     Args:
-        name: reactface; perfrdiff (the denoiser of PFLPosNet), perfrdiff_emotion (its regressor of emotion) or
+        name: reactface; perfrdiff (the denoiser of PFLPosNet), perfrdiff_render (that of PerFRDiffRender, with one
+            head), perfrdiff_emotion (the regressor of emotion), perfrdiff_person (the encoder of persons) or
             perfrdiff_v1 (the original denoiser); transvae; belfusion, or belfusion_mlp or belfusion_vae alone;
             posnet; pirender or pirender73.
         state_dict: arrays or tensors under the public checkpoint's keys, without prefixes. Weight norm is

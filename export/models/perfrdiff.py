@@ -89,9 +89,7 @@ class PerFRDiff(nn.Module):
         super().__init__()
         self.register_buffer("positions", sinusoid(WINDOW, DIM), persistent=False)
         self.to_3dmm_embed = nn.Linear(COEFFICIENTS, DIM)
-        self.to_3dmm_expr = nn.Linear(DIM, EXPRESSION)
-        self.to_3dmm_pos = nn.Linear(DIM, POSE)
-        self.pos_fusion = nn.Linear(2 * POSE, POSE)
+        self._add_heads()
         self.time_embedding = TimeEmbedding()
         self.speaker_audio_proj = nn.Linear(MFCC, DIM)
         self.speaker_3dmm_proj = nn.Linear(COEFFICIENTS, DIM)
@@ -133,8 +131,15 @@ class PerFRDiff(nn.Module):
             conditions.append(self.listener_3dmm_proj(past))
             pose = past[..., EXPRESSION:] * shown
         tokens = [time, *((condition * shown + self.positions) for condition in conditions)]
-        hidden = self._decode(x, torch.cat(tokens, dim=1), 0 if past is None else WINDOW)
-        moved = self.pos_fusion(torch.cat((self.to_3dmm_pos(hidden), pose), dim=-1))
+        return self._heads(self._decode(x, torch.cat(tokens, dim=1), 0 if past is None else WINDOW), pose)
+
+    def _add_heads(self) -> None:
+        self.to_3dmm_expr = nn.Linear(DIM, EXPRESSION)
+        self.to_3dmm_pos = nn.Linear(DIM, POSE)
+        self.pos_fusion = nn.Linear(2 * POSE, POSE)
+
+    def _heads(self, hidden: Tensor, past_pose: Tensor) -> Tensor:
+        moved = self.pos_fusion(torch.cat((self.to_3dmm_pos(hidden), past_pose), dim=-1))
         return torch.cat((self.to_3dmm_expr(hidden), moved), dim=-1)
 
     def guided(
@@ -161,6 +166,29 @@ class PerFRDiff(nn.Module):
         query = self.to_3dmm_embed(x) + self.positions
         hidden: Tensor = self.decoder(query, memory, causal_mask().to(x), memory_mask(n_past).to(x))
         return hidden
+
+
+class PerFRDiffRender(PerFRDiff):
+    """The denoiser of PerFRDiffRender as published: the same with one head of 58 coefficients.
+
+    Source: PerFRDiffRender 42b1efc, experiments/exp_111.
+    """
+
+    def _add_heads(self) -> None:
+        self.to_3dmm_feat = nn.Linear(DIM, COEFFICIENTS)
+
+    def _heads(self, hidden: Tensor, past_pose: Tensor) -> Tensor:
+        made: Tensor = self.to_3dmm_feat(hidden)
+        return made
+
+    def v5_weights(self) -> dict[str, Tensor]:
+        """The same network under the keys of `PerFRDiff`: its head split, and a pose that the past does not move."""
+        weights = self.state_dict()
+        for leaf in ("weight", "bias"):
+            expression, pose = weights.pop(f"to_3dmm_feat.{leaf}").split((EXPRESSION, POSE))
+            weights |= {f"to_3dmm_expr.{leaf}": expression, f"to_3dmm_pos.{leaf}": pose}
+        same = torch.cat((torch.eye(POSE), torch.zeros(POSE, POSE)), dim=1)
+        return {**weights, "pos_fusion.weight": same, "pos_fusion.bias": torch.zeros(POSE)}
 
 
 class EmotionRegressor(nn.Module):

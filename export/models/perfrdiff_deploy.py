@@ -9,6 +9,9 @@ Tokens are rows of one matrix, frame by frame: heads are then taken from it, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +22,7 @@ from pflx.export.models.perfrdiff import (
     COEFFICIENTS,
     DIM,
     EXPRESSION,
+    FEED_FORWARD,
     GUIDANCE,
     N_HEADS,
     N_LAYERS,
@@ -33,6 +37,9 @@ from pflx.runtime.generators.diffusion import TIMESTEPS
 HEAD = DIM // N_HEADS
 N_HALVES = 2
 """Rows that do not see the speaker, rows that do."""
+
+Own: TypeAlias = tuple[Tensor, Tensor]
+"""Weights of the two products of a feed-forward part, in the place of the layer's."""
 
 
 class PerFRDiffCondition(nn.Module):
@@ -84,8 +91,8 @@ class PerFRDiffCondition(nn.Module):
         return keys.permute(3, 0, 1, 4, 5, 2).contiguous(), values.permute(3, 0, 1, 4, 2, 5).contiguous()
 
 
-class PerFRDiffDenoise(nn.Module):
-    """The exported graph of a step: prediction, guidance, clamp and the sampler's update."""
+class _Denoising(nn.Module):
+    """What a step computes, whoever gives the weights of the head and of the last layer's feed-forward part."""
 
     time_keys: Tensor
     time_values: Tensor
@@ -114,6 +121,55 @@ class PerFRDiffDenoise(nn.Module):
         self.register_buffer("self_mask", causal_mask().clamp_min(MASKED))
         self.register_buffer("memory_mask", memory_mask(WINDOW if use_past_frames else 0).clamp_min(MASKED))
 
+    def _denoised(
+        self,
+        x: Tensor,
+        previous: Tensor,
+        step: Tensor,
+        update: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        shift: Tensor | None,
+        head: Tensor | None = None,
+        last: Own | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `PerFRDiffDenoise.forward`; `head` and `last` take the place of the weights that are its own."""
+        dtype = self.head.weight.dtype
+        layer_keys, layer_values = self._memory(step, keys.to(dtype), values.to(dtype))
+        frames = x.transpose(0, 1).reshape(-1, COEFFICIENTS).to(dtype)
+        rows, *projected = (enter(frames) for enter in self.enter)
+        rows, *projected = (_add_start(row, table) for row, table in zip((rows, *projected), self.starts, strict=True))
+        rows = self.first.attend_to_self(rows, projected, self.self_mask)
+        query = self.first.cross_query(rows, n_halves=1)
+        rows = _both_halves(rows)
+        rows = self.first.attend_to_memory(rows, query, layer_keys[0], layer_values[0], self.memory_mask)
+        owns = [None] * (len(self.layers) - 1) + [last]
+        for layer, key, value, own in zip(self.layers, layer_keys[1:], layer_values[1:], owns, strict=True):
+            rows = layer(rows, key, value, self.self_mask, self.memory_mask, own)
+        clean = self._guided(self.norm(rows).float(), head)
+        clean = (clean if shift is None else clean + shift).clamp(-CLIP, CLIP)
+        return update[0] * clean + update[1] * x + update[2] * previous, clean
+
+    def _memory(self, step: Tensor, keys: Tensor, values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Keys and values of every layer, with those of the time token in front."""
+        shape = (-1, N_HALVES, keys.shape[2], -1, -1, -1)
+        time_key, time_value = (
+            torch.index_select(table, 0, step).squeeze(0).to(keys.dtype).expand(shape)
+            for table in (self.time_keys, self.time_values)
+        )
+        return torch.cat((time_key, keys), dim=5).unbind(0), torch.cat((time_value, values), dim=4).unbind(0)
+
+    def _guided(self, hidden: Tensor, head: Tensor | None) -> Tensor:
+        """Guidance before the head, which is linear, from float32 [50·2M, 512] to [M, 50, 58]."""
+        unseen, seen = hidden.reshape(WINDOW, N_HALVES, -1, DIM).unbind(1)
+        mixed = unseen + GUIDANCE * (seen - unseen)
+        weight = self.head.weight.float() if head is None else head
+        return F.linear(mixed, weight, self.head.bias.float()).transpose(0, 1)
+
+
+class PerFRDiffDenoise(_Denoising):
+    """The exported graph of a step: prediction, guidance, clamp and the sampler's update."""
+
     def forward(
         self,
         x: Tensor,
@@ -138,35 +194,44 @@ class PerFRDiffDenoise(nn.Module):
         Returns:
             The next x, float32 [M, 50, 58], and the prediction, float32 [M, 50, 58] in [-1, 1].
         """
-        dtype = self.head.weight.dtype
-        layer_keys, layer_values = self._memory(step, keys.to(dtype), values.to(dtype))
-        frames = x.transpose(0, 1).reshape(-1, COEFFICIENTS).to(dtype)
-        rows, *projected = (enter(frames) for enter in self.enter)
-        rows, *projected = (_add_start(row, table) for row, table in zip((rows, *projected), self.starts, strict=True))
-        rows = self.first.attend_to_self(rows, projected, self.self_mask)
-        query = self.first.cross_query(rows, n_halves=1)
-        rows = _both_halves(rows)
-        rows = self.first.attend_to_memory(rows, query, layer_keys[0], layer_values[0], self.memory_mask)
-        for layer, key, value in zip(self.layers, layer_keys[1:], layer_values[1:], strict=True):
-            rows = layer(rows, key, value, self.self_mask, self.memory_mask)
-        clean = self._guided(self.norm(rows).float())
-        clean = (clean if shift is None else clean + shift).clamp(-CLIP, CLIP)
-        return update[0] * clean + update[1] * x + update[2] * previous, clean
+        return self._denoised(x, previous, step, update, keys, values, shift)
 
-    def _memory(self, step: Tensor, keys: Tensor, values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Keys and values of every layer, with those of the time token in front."""
-        shape = (-1, N_HALVES, keys.shape[2], -1, -1, -1)
-        time_key, time_value = (
-            torch.index_select(table, 0, step).squeeze(0).to(keys.dtype).expand(shape)
-            for table in (self.time_keys, self.time_values)
-        )
-        return torch.cat((time_key, keys), dim=5).unbind(0), torch.cat((time_value, values), dim=4).unbind(0)
 
-    def _guided(self, hidden: Tensor) -> Tensor:
-        """Guidance before the head, which is linear, from float32 [50·2M, 512] to [M, 50, 58]."""
-        unseen, seen = hidden.reshape(WINDOW, N_HALVES, -1, DIM).unbind(1)
-        mixed = unseen + GUIDANCE * (seen - unseen)
-        return F.linear(mixed, self.head.weight.float(), self.head.bias.float()).transpose(0, 1)
+class PerFRDiffPersonal(_Denoising):
+    """The same step with the weights that a person has of its own as inputs: one graph for all persons."""
+
+    fusion: Tensor
+
+    EDITED: Mapping[str, tuple[int, int]] = {
+        "to_3dmm_expr.weight": (EXPRESSION, DIM),
+        "to_3dmm_pos.weight": (POSE, DIM),
+        f"decoder.layers.{N_LAYERS - 1}.linear1.weight": (FEED_FORWARD, DIM),
+        f"decoder.layers.{N_LAYERS - 1}.linear2.weight": (DIM, FEED_FORWARD),
+    }
+    """Those weights, by their keys in a checkpoint of the denoiser and as it holds them."""
+
+    def __init__(self, network: PerFRDiff, *, use_past_frames: bool = False) -> None:
+        """See `PerFRDiffDenoise`."""
+        super().__init__(network, use_past_frames=use_past_frames)
+        self.register_buffer("fusion", network.pos_fusion.weight[:, :POSE].detach().clone())
+
+    def forward(
+        self,
+        x: Tensor,
+        previous: Tensor,
+        step: Tensor,
+        update: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        expression: Tensor,
+        pose: Tensor,
+        linear1: Tensor,
+        linear2: Tensor,
+        shift: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Denoise once; see `PerFRDiffDenoise.forward`. After the values: float32, as `EDITED` has them."""
+        head = torch.cat((expression, self.fusion @ pose))
+        return self._denoised(x, previous, step, update, keys, values, shift, head, (linear1, linear2))
 
 
 class _Layer(nn.Module):
@@ -184,9 +249,11 @@ class _Layer(nn.Module):
         self.linear2 = _linear(layer.linear2.weight, layer.linear2.bias)
         self.norm1, self.norm2, self.norm3 = map(_layer_norm, (layer.norm1, layer.norm2, layer.norm3))
 
-    def forward(self, rows: Tensor, key: Tensor, value: Tensor, self_mask: Tensor, memory_mask: Tensor) -> Tensor:
+    def forward(
+        self, rows: Tensor, key: Tensor, value: Tensor, self_mask: Tensor, memory_mask: Tensor, own: Own | None = None
+    ) -> Tensor:
         rows = self.attend_to_self(rows, [project(rows) for project in self.inputs], self_mask)
-        return self.attend_to_memory(rows, self.cross_query(rows, N_HALVES), key, value, memory_mask)
+        return self.attend_to_memory(rows, self.cross_query(rows, N_HALVES), key, value, memory_mask, own)
 
     def attend_to_self(self, rows: Tensor, projected: list[Tensor], mask: Tensor) -> Tensor:
         """Rows after self-attention, from the queries, keys and values [50·R, 512] of all heads."""
@@ -201,12 +268,21 @@ class _Layer(nn.Module):
         query: Tensor = self.query(rows).reshape(WINDOW, n_halves, -1, N_HEADS, HEAD)
         return query.permute(1, 2, 3, 0, 4)
 
-    def attend_to_memory(self, rows: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    def attend_to_memory(
+        self, rows: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, own: Own | None = None
+    ) -> Tensor:
         """Rows after cross-attention and the feed-forward part."""
         joined = _attend(query, key, value, mask).permute(3, 0, 1, 2, 4).reshape(-1, DIM)
         rows = self.norm2(rows + self.memory_out(joined))
-        grown: Tensor = self.norm3(rows + self.linear2(F.gelu(self.linear1(rows))))
+        grown: Tensor = self.norm3(rows + self._feed_forward(rows, own))
         return grown
+
+    def _feed_forward(self, rows: Tensor, own: Own | None) -> Tensor:
+        if own is None:
+            made: Tensor = self.linear2(F.gelu(self.linear1(rows)))
+            return made
+        first, second = (weight.to(rows.dtype) for weight in own)
+        return F.linear(F.gelu(F.linear(rows, first, self.linear1.bias)), second, self.linear2.bias)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ _GAINS = (
     ("layers.9.linear.weight", 0.3),  # BeLFusion's prediction stays clear of its clamp
     ("to_3dmm_expr.weight", 0.15),  # guidance by 7.5 would drive predictions into their clamp
     ("to_3dmm_pos.weight", 0.15),
+    ("to_3dmm_feat.weight", 0.15),
     ("to_emotion_feat.weight", 0.15),
 )
 _BOUNDS = {"statistics.min": -0.5, "statistics.max": 0.5}  # where BeLFusion's hidden states lie

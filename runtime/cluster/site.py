@@ -7,10 +7,11 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pflx.engines import PflxError
@@ -18,6 +19,7 @@ from pflx.engines.graphs.protocol import first_line, import_backend
 from pflx.runtime.cluster.ray_session import LOCAL, ClusterError, RaySession
 from pflx.runtime.cluster.vault import VaultActor
 from pflx.runtime.frames.arrays import UInt8Array
+from pflx.runtime.persons import Person
 from pflx.runtime.serve.errors import ServeError
 from pflx.runtime.serve.settings import ServedListener, ServeSettings
 
@@ -47,12 +49,14 @@ class SiteSettings:
         cpus: of each.
         gpus: of each; a share of one where several servers use it.
         drain_s: how long sessions of a server that is to go may stay on it.
+        in_json: whether each server writes its log as lines of JSON on its stdout, which Ray keeps.
     """
 
     replicas: tuple[int, int] = (1, 1)
     cpus: float = 1.0
     gpus: float = 0.0
     drain_s: float = 120.0
+    in_json: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -86,12 +90,14 @@ class Site:
         portraits: by the name that the page shows, uint8 [H, W, 3] RGB.
         settings: of each server; `host` and `port` are those that the cluster listens at.
         site: see there.
+        persons: whose weights listeners may have.
     """
 
     listeners: Mapping[str, ServedListener]
     portraits: Mapping[str, UInt8Array]
     settings: ServeSettings
     site: SiteSettings
+    persons: Sequence[Person] = ()
 
     def __post_init__(self) -> None:
         """Refuse what other processes cannot do."""
@@ -118,7 +124,10 @@ class SiteServer:
 
     def __init__(self, site: Site) -> None:
         from pflx.runtime.serve.network.ports import keep_within
+        from pflx.runtime.serve.operation.journal import log_json
 
+        if site.site.in_json:
+            log_json(sys.stdout)
         keep_within(asyncio.get_running_loop(), site.settings.udp_ports)
         self._site = site
         self._listeners = {name: each.open() for name, each in site.listeners.items()}
@@ -126,16 +135,24 @@ class SiteServer:
     def __serve_build_asgi_app__(self) -> Any:
         """The application, by the name under which Ray Serve looks for it."""
         import ray
+        from ray import serve
+        from ray.util import metrics as ray_metrics
 
+        from pflx.runtime.cluster.ray_figures import RayFigures
         from pflx.runtime.serve.app import make_app
         from pflx.runtime.serve.lobby import Lobby
 
-        settings = self._site.settings
-        keeper = VaultActor(ray, f"{NAME}-vault")
-        return make_app(Lobby(self._listeners, self._site.portraits, settings, keeper), settings.port)
+        site, keeper = self._site, VaultActor(ray, f"{NAME}-vault")
+        names = filter(None, (site.settings.replica, serve.get_replica_context().replica_tag))
+        settings = replace(site.settings, replica="-".join(names))  # what all are called does not tell them apart
+        lobby = Lobby(self._listeners, site.portraits, settings, site.persons, keeper)
+        self._telling = asyncio.ensure_future(RayFigures(ray_metrics, lobby.metrics).keep_telling())
+        return make_app(lobby, settings.port)
 
     def __del__(self) -> None:
         """Free the engines when it has ended."""
+        if hasattr(self, "_telling"):
+            self._telling.cancel()
         for listener in getattr(self, "_listeners", {}).values():
             listener.close()
 

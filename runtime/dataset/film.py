@@ -61,7 +61,11 @@ class Film:
     def _writer(self, path: Path) -> VideoWriter:
         width = self._size * (1 + self._samples) if self._side_by_side else self._size
         return VideoWriter(
-            path, size=(width, self._size), audio=self._clip.has_audio, sample_rate_hz=self._clip.sample_rate_hz
+            path,
+            size=(width, self._size),
+            audio=self._clip.has_audio,
+            sample_rate_hz=self._clip.sample_rate_hz,
+            generated=True,
         )
 
     def _beside(self, picture: Array, reactions: list[Array]) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from pflx.engines import Array
 from pflx.engines.files.array_file import LARGEST_UNPACKED
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of what a snapshot holds; another one is refused."""
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from pflx.engines import BundleError, Engine, FeedError, GeneratorInfo
+from pflx.engines import BundleError, Engine, FeedError, GeneratorInfo, Manifest
 from pflx.runtime.generators.backchannel import BackchannelGenerator
 from pflx.runtime.generators.belfusion import BeLFusionGenerator
 from pflx.runtime.generators.perfrdiff import PerFRDiffGenerator
+from pflx.runtime.generators.personal import Persons
 from pflx.runtime.generators.protocol import Generator, GeneratorOptions, Reaction, SpeakerWindow, State, reach
 from pflx.runtime.generators.reactface import ReactFaceGenerator
 from pflx.runtime.generators.transvae import TransVAEGenerator
@@ -16,10 +17,12 @@ from pflx.runtime.generators.transvae import TransVAEGenerator
 __all__ = [
     "Generator",
     "GeneratorOptions",
+    "Persons",
     "Reaction",
     "SpeakerWindow",
     "State",
     "default_sources",
+    "generator_of",
     "joins_by_itself",
     "make_generator",
     "reach",
@@ -94,3 +97,21 @@ def make_generator(
         raise BundleError(
             f"The bundle's generator is '{info.name}', and what that reads is not all there: {error}. Export it again."
         ) from error
+
+
+def generator_of(
+    manifest: Manifest, engines: Mapping[str, Engine], options: GeneratorOptions | None = None
+) -> Generator:
+    """The generator of a bundle, with the weights of the person that was chosen.
+
+    Args:
+        manifest: of the bundle.
+        engines: by graph name.
+        options: what the user chose.
+
+    Raises:
+        BundleError, FeedError: see `make_generator`.
+        PersonError: the bundle does not take the person.
+    """
+    generator = make_generator(manifest.generator, engines, options)
+    return Persons(manifest, generator).generator(options.person if options else None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 
 import numpy as np
 
-from pflx.engines import Array, BundleError, Engine, GeneratorInfo
+from pflx.engines import Array, BundleError, Engine, GeneratorInfo, TensorSpec
+from pflx.engines.bundle.manifest import PERSONAL_ROLE
 from pflx.engines.gpu.placement import concatenate, kept
-from pflx.engines.graphs.protocol import run_loop
+from pflx.engines.graphs.protocol import placed, run_loop
 from pflx.runtime.generators.diffusion import N_STEPS, Solver, check_sampler, updates
 from pflx.runtime.generators.protocol import (
     GeneratorOptions,
@@ -43,10 +45,13 @@ class PerFRDiffGenerator:
 
     Emotion is told for the coefficients of the segment, before PosNet.
 
+    With the weights of a person, a denoising step is another graph, to which they are inputs: any number of persons and
+    nobody take turns on the same engines, each in calls of its own.
+
     Source: PFLPosNet 6c274a2, `TransformerDenoiser_v5`, config/pos/pos.yaml in test mode.
     """
 
-    options: frozenset[str] = frozenset({"steps", "solver"})
+    options: frozenset[str] = frozenset({"steps", "solver", "person"})
     needs: tuple[str, ...] = ("coefficients", "mfcc")
     is_joined = False
 
@@ -58,11 +63,26 @@ class PerFRDiffGenerator:
         self.hop = self.lead = self.opening = info.hop
         self.steps = (n_steps, *(fewer for fewer in _FEWER if fewer < n_steps))
         self._condition, self._denoise = engines["condition"], engines["denoise"]
-        self._emotion = engines.get("emotion")
+        self._personal, self._emotion = engines.get(PERSONAL_ROLE), engines.get("emotion")
+        self.person, self._own = "", dict[str, Array]()
         self.reads_itself = "past" in self._condition.inputs
         self._low, self._high = _mfcc_bounds(info)
         self._coefficients = fixed_size(self._denoise, "x", axis=2)
         self.noise_size = self.window * self._coefficients
+
+    @property
+    def edited(self) -> Mapping[str, TensorSpec]:
+        """See `Personal`."""
+        if self._personal is None:
+            return {}
+        return {name: spec for name, spec in self._personal.inputs.items() if name not in self._denoise.inputs}
+
+    def as_person(self, weights: Mapping[str, Array], sha256: str) -> PerFRDiffGenerator:
+        """See `Personal`."""
+        assert self._personal is not None, "nothing is edited"
+        made = copy(self)
+        made.person, made._own = sha256, placed(self._personal, weights)
+        return made
 
     def start(self, samples: int) -> State:
         """The state before the first step."""
@@ -138,8 +158,9 @@ class PerFRDiffGenerator:
         steps = [
             {"step": np.array([row]), "update": weights} for row, weights in updates(n_steps, solver or self._solver)
         ]
-        feeds = {"x": noise, "previous": noise, **condition}
-        return run_loop(self._denoise, feeds, {"x": "next", "previous": "clean"}, steps)["next"]
+        feeds = {"x": noise, "previous": noise, **condition, **self._own}
+        denoise = self._personal if self._personal is not None and self._own else self._denoise
+        return run_loop(denoise, feeds, {"x": "next", "previous": "clean"}, steps)["next"]
 
     def _reaction(self, coefficients: Array) -> Reaction:
         segment = coefficients.copy()

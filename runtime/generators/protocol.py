@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checka
 
 import numpy as np
 
-from pflx.engines import Array, Engine
+from pflx.engines import Array, Engine, TensorSpec
 from pflx.runtime.frames.event import NO_EVENTS, Events
+from pflx.runtime.persons import Person
 
 State: TypeAlias = Mapping[str, Array]
 """Recurrent state: named arrays that go into a step and come out of it, never changed in place."""
@@ -184,6 +185,30 @@ class SelfReader(Protocol):
         ...
 
 
+@runtime_checkable
+class Personal(Protocol):
+    """What a generator is besides, if it may have the weights of a person."""
+
+    @property
+    def person(self) -> str:
+        """SHA-256 of the weights of the person that it is, in hexadecimal; empty for nobody."""
+        ...
+
+    @property
+    def edited(self) -> Mapping[str, TensorSpec]:
+        """The weights that a person has; none where the bundle takes no persons."""
+        ...
+
+    def as_person(self, weights: Mapping[str, Array], sha256: str) -> Generator:
+        """The same generator on the same engines with other weights.
+
+        Args:
+            weights: those of `edited`, float32.
+            sha256: of the person.
+        """
+        ...
+
+
 def reach(generator: Generator, segment: int) -> int:
     """How many speaker frames must be there before segment k can be made.
 
@@ -221,11 +246,13 @@ class GeneratorOptions:
         steps: denoising steps; fewer are quicker, and differ from the trained sampler's result.
         solver: `ddim`, which the paper uses, or `dpm++` (DPM-Solver++ 2M), which needs fewer steps.
         history: past frames that a generator with a growing history looks back on; 0 for all.
+        person: whose weights it has.
     """
 
     steps: int | None = None
     solver: Literal["ddim", "dpm++"] | None = None
     history: int | None = None
+    person: Person | None = None
 
     @property
     def given(self) -> dict[str, Any]:

@@ -139,7 +139,7 @@ class VideoFileSink:
         image, number = frame.image, frame.ledger.frame
         if self._writer is None or self._picture is None:
             height, width = image.shape[:2]
-            self._writer = VideoWriter(self._path, size=(width, height))
+            self._writer = VideoWriter(self._path, size=(width, height), generated=True)
             self._number = number - 1
         elif number - self._number <= _LONGEST_GAP:
             for _ in range(self._number + 1, number):

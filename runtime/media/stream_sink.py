@@ -15,6 +15,7 @@ from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.mark import COMMENT
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -107,6 +108,7 @@ class StreamSink:
         height, width = image.shape[:2]
         options = {"rtsp_transport": "tcp"} if self._format == "rtsp" else {}
         self._container = av.open(self._url, "w", format=self._format, options=options)
+        self._container.metadata["comment"] = COMMENT
         self._video = self._container.add_stream(self._codec, rate=FPS, options=_OPTIONS.get(self._codec, {}))
         self._video.width, self._video.height = width + width % 2, height + height % 2
         self._video.pix_fmt = "yuv420p"

@@ -14,6 +14,7 @@ from pflx.engines.files.writer import Replacement
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ
 from pflx.runtime.media.errors import MediaError
+from pflx.runtime.media.mark import COMMENT, append_xmp
 from pflx.runtime.media.sound import silence
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class VideoWriter:
         fps: frames per second.
         audio: whether there will be sound (mono).
         sample_rate_hz: of the sound that is given; AAC holds 16000, 44100, 48000 and a few more.
+        generated: whether the pictures are a listener's, which the file then says; see `mark`.
         threads: of the encoder; None leaves it to the encoder, which takes more than one for each core. The file's
             bytes depend on it.
 
@@ -65,6 +67,7 @@ class VideoWriter:
         fps: int = FPS,
         audio: bool = False,
         sample_rate_hz: int = SAMPLE_RATE_HZ,
+        generated: bool = False,
         threads: int | None = None,
     ) -> None:
         from av.video.reformatter import VideoReformatter
@@ -73,6 +76,7 @@ class VideoWriter:
         self._to_yuv = VideoReformatter()  # one for all: making its tables takes as long as a picture
         self._size, self._rate_hz = size, sample_rate_hz
         self._frames = self._samples = 0
+        self._generated = generated
         if self._path.suffix.lower() != ".mp4":
             raise MediaError(f"{self._path} has the suffix '{self._path.suffix}'. pflx writes .mp4 files.")
         if not self._path.parent.is_dir():
@@ -91,6 +95,8 @@ class VideoWriter:
             with self._failures():
                 self._video = _add_video(self._container, size, fps, threads)
                 self._audio = _add_audio(self._container, sample_rate_hz) if audio else None
+                if generated:
+                    self._container.metadata["comment"] = COMMENT
                 self._container.start_encoding()  # opens the file: a bad place is found here, not later
         except BaseException:
             self._discard()
@@ -150,6 +156,8 @@ class VideoWriter:
         self._mux(self._video, None)
         with self._failures():
             self._container.close()
+            if self._generated:
+                append_xmp(self._file.partial)
             self._file.commit()
 
     def _discard(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,21 +18,47 @@ LIDS = (
 included; first of the eye on the picture's left."""
 
 # In half widths of an eye. Chosen by looking at portraits, and by how closed MediaPipe's face mesh finds their eyes.
-_DROP = 0.14  # how far below the edge of the lower lid the closed lashes lie
-_ABOVE, _BELOW, _BESIDE = 0.83, 0.035, 1.63  # how far a lid is painted, from the edges of the lids and from the middle
-_FADE_ABOVE, _FADE_BELOW, _FADE_BESIDE = 0.45, 0.12, 0.45  # over how much of that it fades
+_ABOVE = 0.83  # how far a lid is painted above the edge of the upper one
+_FADE_ABOVE, _FADE_BESIDE = 0.45, 0.45  # over how much of that it fades
 _KEPT_FROM = 0.38  # above the upper edge, from where on a rim of glasses or a brow is left as it is
-_LINE = 0.063  # half of the thickness of the line of closed lashes
-_SHADE_ABOVE, _SHADE_BELOW = 0.16, 0.18  # width of the shade in which that line lies
+_SHADE_ABOVE, _SHADE_BELOW = 0.14, 0.17  # width of the shade in which the line of closed lashes lies
 
-_LASHES, _SHADE = 0.85, 0.37
-"""How dark the line and the shade are, in the middle."""
+_LASHES = 0.8
+"""How dark that line is, in the middle."""
+_EASE = 0.9
+"""How much slower than on the average a lid is in the end of a blink, at most."""
 _SOCKET = 0.27
 """How much of the shade above an eye its closed lid lies in, as an exponent; the eyeball lifts it out of the rest."""
 _BULGE, _CREASE = 0.08, 0.045
 """How much lighter the lid is where it stands out, and how much darker where it is folded."""
 _OTHER = 25.0, 55.0
 """Levels from and up to which a pixel far above an eye differs from skin, to be left as it is."""
+
+
+@dataclass(frozen=True)
+class Lid:
+    """How a closed lid is drawn, in what differs between people; lengths in half widths of an eye.
+
+    Attributes:
+        drop: how far below the edge of the lower lid the closed lashes lie.
+        reach: how far from the middle of the eye their line ends; 1 is a corner.
+        line: half of its thickness.
+        shade: how dark the shade is in which it lies, in the middle, in 0…1.
+        below: how far below the line the skin is drawn on.
+        fade_below: over how much there it fades.
+        beside: how far from the middle of the eye it is drawn on.
+    """
+
+    drop: float = 0.22
+    reach: float = 1.3
+    line: float = 0.07
+    shade: float = 0.38
+    below: float = 0.08
+    fade_below: float = 0.2
+    beside: float = 1.63
+
+
+USUAL = Lid()
 
 
 @dataclass(frozen=True)
@@ -51,23 +78,37 @@ class ClosedEyes:
     lids: Float32Array
 
 
-def close_eyes(picture: UInt8Array, points: Float64Array) -> ClosedEyes:
+def close_eyes(picture: UInt8Array, points: Float64Array, drawn: Sequence[Lid] = (USUAL, USUAL)) -> ClosedEyes:
     """Close both eyes of a portrait.
 
     Args:
         picture: uint8 [S, S, 3] RGB.
         points: [478, 2 or more], landmarks in pixels, pixel centres at whole numbers.
+        drawn: how the lid of the left and of the right eye of the picture is.
     """
-    closed, lashed = picture.astype(np.float64), picture.astype(np.float64)
+    closed, lashed = picture.copy(), picture.copy()
     lids = np.zeros((*picture.shape[:2], 3), np.float32)
-    for at, (upper, lower) in enumerate(LIDS):
-        eye = _Eye(points[list(upper), :2], points[list(lower), :2], len(picture))
-        pixels = picture[eye.window].astype(np.float64)
-        closed[eye.window] = lid = eye.closed(pixels)
-        lashed[eye.window] = lid + eye.lashes[..., None] * (eye.ink(pixels) - lid)
+    for at, eye in enumerate(_eyes(len(picture), points, drawn)):
+        closed[eye.window], lashed[eye.window] = eye.closed(picture[eye.window])
         window = lids[eye.window]
         window[..., at], window[..., 2] = eye.depth
-    return ClosedEyes(_levels(closed), _levels(lashed), lids)
+    return ClosedEyes(closed, lashed, lids)
+
+
+def shut(picture: UInt8Array, points: Float64Array, drawn: Sequence[Lid]) -> UInt8Array:
+    """The portrait in a whole blink, as the graph `warp_frame` shows it; arguments as of `close_eyes`."""
+    shown = picture.copy()
+    for eye in _eyes(len(picture), points, drawn):
+        closed, lashed = (layer.astype(np.float64) for layer in eye.closed(picture[eye.window]))
+        in_all, above = eye.depth
+        line = (1 - np.abs(in_all - above - 1)).clip(0)[..., None]
+        shown[eye.window] = _levels(closed + line * (lashed - closed))
+    return shown
+
+
+def _eyes(size: int, points: Float64Array, drawn: Sequence[Lid]) -> Iterator[_Eye]:
+    for (upper, lower), lid in zip(LIDS, drawn, strict=True):
+        yield _Eye(points[list(upper), :2], points[list(lower), :2], size, lid)
 
 
 def _levels(picture: Float64Array) -> UInt8Array:
@@ -81,9 +122,11 @@ class _Eye:
         upper: [n, 2], points along the upper lid, corners included.
         lower: [n, 2], along the lower one.
         size: of the picture, in pixels.
+        lid: how it is drawn.
     """
 
-    def __init__(self, upper: Float64Array, lower: Float64Array, size: int) -> None:
+    def __init__(self, upper: Float64Array, lower: Float64Array, size: int, lid: Lid) -> None:
+        self._lid = lid
         left, right = upper[0], upper[-1]
         self._middle, self._half = (left + right) / 2, max(float(np.linalg.norm(right - left)) / 2, 1.0)
         self._axis = (right - left) / (2 * self._half)
@@ -94,7 +137,8 @@ class _Eye:
         self._u, self._v = self._places(grid.astype(np.float64))
         self._aside = np.abs(self._u)
         self._upper = self._edge(upper)
-        self._line = np.maximum(self._edge(lower) + _DROP, self._upper + 0.5 / self._half)
+        self._opening = (self._edge(lower) - self._upper).clip(0)
+        self._line = self._upper + np.maximum(self._opening + lid.drop, 0.5 / self._half)
         self._share = (self._v - self._upper) / (self._line - self._upper)
 
     def _places(self, points: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -109,20 +153,26 @@ class _Eye:
 
     def _covered(self, above: float, below: float, beside: float) -> Float64Array:
         """How much of each pixel a lid covers that fades over so much: the opening, its lashes, the fold above it."""
-        bow = np.sqrt((1 - np.square(self._aside / _BESIDE)).clip(0))
+        bow = np.sqrt((1 - np.square(self._aside / self._lid.beside)).clip(0))
         over_upper = _smooth((self._v - self._upper + _ABOVE * bow) / above)
-        over_lower = _smooth((self._line + _BELOW * bow - self._v) / below)
-        return over_upper * over_lower * _smooth((_BESIDE - self._aside) / beside)
+        over_lower = _smooth((self._line + self._lid.below * bow - self._v) / below)
+        return over_upper * over_lower * _smooth((self._lid.beside - self._aside) / beside)
 
-    def closed(self, pixels: Float64Array) -> Float64Array:
-        """The eye with its lid closed, [h, w, 3]: the skin around it drawn on, with the shades of a lid."""
+    def closed(self, window: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+        """The window with its lid closed, and with lashes wherever their line comes by, uint8 [h, w, 3] both."""
+        pixels = window.astype(np.float64)
+        lid = self._covered_with_skin(pixels)
+        return _levels(lid), _levels(lid + self._lashes[..., None] * (self._ink(pixels) - lid))
+
+    def _covered_with_skin(self, pixels: Float64Array) -> Float64Array:
+        """The skin around the eye drawn on over it, with the shades of a lid, [h, w, 3]."""
         middle = (self._upper + self._line) / 2
         around = (self._covered(0.1, 0.1, 0.1) < 0.02) & (self._aside < 1.5)
         around &= (self._v > self._upper - 1) & (self._v < self._line + 0.75)
         skin = skin_around(pixels, np.dstack([self._u, self._v - middle]), around, self._half)
         is_other = _smooth((np.abs(pixels - skin).mean(axis=2) - _OTHER[0]) / (_OTHER[1] - _OTHER[0]))
         kept = is_other * _smooth((self._upper - _KEPT_FROM - self._v) / 0.15)
-        covered = self._covered(_FADE_ABOVE, _FADE_BELOW, _FADE_BESIDE) * (1 - kept)
+        covered = self._covered(_FADE_ABOVE, self._lid.fade_below, _FADE_BESIDE) * (1 - kept)
         lid = skin * self._light(pixels, skin)[..., None]
         return np.asarray(pixels + covered[..., None] * (lid - pixels))
 
@@ -137,26 +187,37 @@ class _Eye:
         fold = (0.3 * np.sqrt((1 - np.square(self._aside / 1.1)).clip(0)) - up) / (0.1 + 0.5 / self._half)
         light *= 1 - _CREASE * _smooth((1.1 - self._aside) / 0.4) * np.exp(-np.square(fold))
         width = np.where(down < 0, _SHADE_ABOVE, _SHADE_BELOW) + 0.5 / self._half
-        return np.asarray(light * (1 - _SHADE * _smooth((1.2 - self._aside) / 0.5) * np.exp(-np.square(down / width))))
+        dark = self._lid.shade * _smooth((self._lid.reach + 0.1 - self._aside) / 0.5)
+        return np.asarray(light * (1 - dark * np.exp(-np.square(down / width))))
 
     @property
     def depth(self) -> tuple[Float64Array, Float64Array]:
-        """The two numbers of this eye in `ClosedEyes.lids`: a straight way from the upper edge to the line."""
-        opening = (self._line - self._upper) / max(1.0 / self._half, _LINE)
-        return opening + 1, opening * self._share.clip(0, 1)
+        """The two numbers of this eye in `ClosedEyes.lids`.
+
+        The lid goes from the upper edge to the line, which lies below the lower edge. It is slower in the end, so that
+        in half a blink it is in the middle of the opening.
+        """
+        thick = max(1.0 / self._half, self._lid.line) / (self._line - self._upper)
+        middle = (self._opening / (2 * (self._line - self._upper)) + thick) / (1 + thick)
+        ease = ((0.5 - middle) / (middle * (1 - middle))).clip(0, _EASE)
+        begin = self._share.clip(0, 1)
+        bare, covered = (
+            share + ease * share * (1 - share) for share in (begin / (1 + thick), (begin + thick) / (1 + thick))
+        )
+        return 1 / (covered - bare), bare / (covered - bare)
 
     @property
-    def lashes(self) -> Float64Array:
+    def _lashes(self) -> Float64Array:
         """How dark the line of lashes is where it comes by: less towards the corners, and below where lids meet.
 
         A line that is thinner than a pixel is drawn a pixel wide and as much lighter.
         """
-        thin = min(1.0, _LINE * self._half)
-        below = (1 - (self._v - self._line) / (_LINE + 0.5 / self._half)).clip(0, 1)
+        thin = min(1.0, self._lid.line * self._half)
+        below = (1 - (self._v - self._line) / (self._lid.line + 0.5 / self._half)).clip(0, 1)
         begun = (1 + (self._v - self._upper) * self._half).clip(0, 1)
-        return np.asarray(_LASHES * thin * _smooth((1.1 - self._aside) / 0.4) * below * begun)
+        return np.asarray(_LASHES * thin * _smooth((self._lid.reach - self._aside) / 0.4) * below * begun)
 
-    def ink(self, pixels: Float64Array) -> Float64Array:
+    def _ink(self, pixels: Float64Array) -> Float64Array:
         """The lashes' colour, [3]: the darkest tenth along the upper lid."""
         near = (np.abs(self._v - self._upper) < 0.12 + 0.5 / self._half) & (self._aside < 0.8)
         colours = pixels[near] if near.any() else pixels.reshape(-1, 3)

@@ -9,7 +9,7 @@ import numpy as np
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.rendering.silhouette import Silhouette
 from pflx.runtime.rendering.warp import geometry_part
-from pflx.runtime.speaker.landmarks import FaceLandmarks
+from pflx.runtime.speaker.landmarks import FaceLandmarks, FaceMesh
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,13 @@ class Layers:
         return {field.name: getattr(self, field.name)[None] for field in fields(self)}
 
 
-def make_layers(picture: UInt8Array, face: FaceLandmarks, geometry: Float32Array, silhouette: Silhouette) -> Layers:
+def make_layers(
+    picture: UInt8Array,
+    face: FaceLandmarks,
+    geometry: Float32Array,
+    silhouette: Silhouette,
+    mesh: FaceMesh | None = None,
+) -> Layers:
     """The layers of a portrait.
 
     Args:
@@ -43,12 +49,15 @@ def make_layers(picture: UInt8Array, face: FaceLandmarks, geometry: Float32Array
         face: of the face in it, in pixels of the picture, whose corner is 0.
         geometry: float32 [G], see `pflx.runtime.rendering.warp.GEOMETRY`.
         silhouette: finds the person.
+        mesh: chooses the lids that close its eyes; None takes the usual ones.
     """
     # OpenCV is loaded with a portrait, not with the package.
     from pflx.runtime.rendering.cutout import cut_out
-    from pflx.runtime.rendering.eyelids import close_eyes
+    from pflx.runtime.rendering.eyelids import USUAL, close_eyes
+    from pflx.runtime.rendering.lid_choice import choose_lids
 
-    eyes = close_eyes(picture, np.asarray(face.points, np.float64) - [0.5, 0.5, 0.0])
+    drawn = (USUAL, USUAL) if mesh is None else choose_lids(picture, face, mesh)
+    eyes = close_eyes(picture, np.asarray(face.points, np.float64) - [0.5, 0.5, 0.0], drawn)
     cut = cut_out(picture, silhouette.find(picture), _from_head(len(picture), geometry))
     masks = np.concatenate([cut.person[..., None], eyes.lids], axis=2)
     return Layers(picture, eyes.closed, eyes.lashed, cut.background, masks)

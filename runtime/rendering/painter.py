@@ -68,7 +68,7 @@ def make_canvas(features: Mapping[str, Array], geometry: Float32Array) -> Canvas
     source, closing, lashes, lids, behind = (
         np.asarray(features[name])[0] for name in ("source", "closing", "lashes", "lids", "behind")
     )
-    dark = geometry_part(geometry, "mouth_inside")
+    dark, teeth = _inks(geometry)
     return Canvas(
         person=_interleaved(source),
         behind=_interleaved(behind),
@@ -76,9 +76,27 @@ def make_canvas(features: Mapping[str, Array], geometry: Float32Array) -> Canvas
             Window(place, _interleaved(closing[:3][:, *place]), _interleaved(lashes[:3][:, *place]), lids[:, *place])
             for place in _places(closing, lashes)
         ),
-        dark=_LEVELS * dark + np.float32(0.5),
-        teeth=_LEVELS * (geometry_part(geometry, "teeth")[:3] - dark),
+        dark=dark,
+        teeth=teeth,
     )
+
+
+def whole_canvas(picture: UInt8Array, geometry: Float32Array) -> Canvas:
+    """Of a picture that is all person, and whose eyes stay as they are: what `make_canvas` gives of its `one_layer`.
+
+    Args:
+        picture: uint8 [S, S, 3] RGB.
+        geometry: float32 [G].
+    """
+    person = np.ones((*picture.shape[:2], 4), np.float32)
+    behind = person[..., :3] = picture + np.float32(0.5)
+    return Canvas(person, behind, (), *_inks(geometry))
+
+
+def _inks(geometry: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """`Canvas.dark` and `Canvas.teeth`."""
+    dark = geometry_part(geometry, "mouth_inside")
+    return _LEVELS * dark + np.float32(0.5), _LEVELS * (geometry_part(geometry, "teeth")[:3] - dark)
 
 
 class Painter:

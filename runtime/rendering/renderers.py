@@ -12,14 +12,14 @@ from typing import TypeAlias
 import numpy as np
 from msgspec.structs import replace
 
-from pflx.engines import Array, Bundle, BundleError, Engine, FeedError, Manifest, RendererInfo
-from pflx.engines.bundle.manifest import with_renderer
+from pflx.engines import Array, Bundle, BundleError, Engine, FeedError, GraphInfo, Manifest, RendererInfo
+from pflx.engines.bundle.manifest import CPU_ROLE, with_renderer
 from pflx.engines.gpu.placement import fetch, kept
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
 from pflx.runtime.frames.pace import BATCHES
 from pflx.runtime.rendering.layers import make_layers, one_layer
-from pflx.runtime.rendering.painter import Canvas, Painter, looks_up_exactly, make_canvas
+from pflx.runtime.rendering.painter import Canvas, Painter, looks_up_exactly, make_canvas, whole_canvas
 from pflx.runtime.rendering.picture_file import PortraitError
 from pflx.runtime.rendering.portrait import load_portrait
 from pflx.runtime.rendering.silhouette import Silhouette
@@ -43,7 +43,7 @@ class Renderer:
     """PIRender.
 
     Args:
-        engines: the `portrait` and `frame` graphs.
+        engines: the `portrait` and `frame` graphs, the latter where pictures are not painted.
         size: side of a picture in pixels.
         ahead: pictures that are put under way before the first of them is waited for. On a CPU it is 1: a batch is no
             faster there, costs memory, and delays the first.
@@ -58,7 +58,7 @@ class Renderer:
     def __init__(
         self, engines: Mapping[str, Engine], size: int, ahead: int = 1, mover: PictureMover | None = None
     ) -> None:
-        self._portrait, self._frame = engines["portrait"], engines["frame"]
+        self._portrait, self._frame = engines["portrait"], engines.get("frame")
         self._size, self.ahead, self._mover = size, ahead, mover
 
     @staticmethod
@@ -114,6 +114,7 @@ class Renderer:
         Returns:
             uint8 [count, size, size, 3] RGB, which the engine may reuse in its next call. On a GPU it is being made.
         """
+        assert self._frame is not None, "pictures are painted"
         frames = np.arange(WINDOW_RADIUS, WINDOW_RADIUS + count)
         given = {**features, "coefficients": track[None], "frames": frames}
         images: Array = self._frame.run({name: given[name] for name in self._frame.inputs})["image"][0]
@@ -148,16 +149,17 @@ class PictureMover:
     """Moves the head in a rendered picture: the graphs of the weightless renderer, with that in the portrait's place.
 
     Args:
-        engines: the `portrait` and `frame` graphs of that renderer.
+        engines: the `portrait` and `frame` graphs of that renderer, or where pictures are painted its `field`.
+        size: side of a picture in pixels.
         mesh: finds the face in a portrait.
 
     Raises:
         DetectorFileError: a model file is missing or its SHA-256 is wrong.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], mesh: FaceMesh | None = None) -> None:
-        self._portrait, self._frame = engines["portrait"], engines["frame"]
-        self._mesh = mesh or FaceMesh()
+    def __init__(self, engines: Mapping[str, Engine], size: int, mesh: FaceMesh | None = None) -> None:
+        self._portrait, self._frame = engines["portrait"], engines.get("frame")
+        self._painter, self._mesh = _painter(engines, size), mesh or FaceMesh()
 
     def geometry(self, picture: UInt8Array) -> Features:
         """Where the head of a portrait is, to be kept among its features; nothing for one without a face."""
@@ -173,9 +175,14 @@ class PictureMover:
         """See `Renderer.move`."""
         track = np.zeros((1, 2 * WINDOW_RADIUS + 1, COEFFICIENTS), np.float32)  # as large as all that are rendered
         track[0, WINDOW_RADIUS, POSE] = wanted
-        features = {**self._portrait.run(one_layer(picture).feeds()), _GEOMETRY: geometry, "shown": shown[None]}
-        feeds = {**features, "coefficients": track, "frames": np.array([WINDOW_RADIUS])}
-        moved: Array = self._frame.run(feeds)["image"][0, 0]
+        feeds, frames = {_GEOMETRY: geometry, "shown": shown[None], "coefficients": track}, np.array([WINDOW_RADIUS])
+        if self._painter is not None:
+            images = self._painter.paint(whole_canvas(picture, np.asarray(geometry)[0]), feeds, frames)
+        else:
+            assert self._frame is not None, "pictures are not painted"
+            features = self._portrait.run(one_layer(picture).feeds())
+            images = self._frame.run({**features, **feeds, "frames": frames})["image"][0]
+        moved: Array = images[0]
         return moved
 
 
@@ -208,7 +215,7 @@ class WarpRenderer(Renderer):
     ) -> None:
         super().__init__(engines, size, ahead, mover)
         self._mesh, self._silhouette = mesh or FaceMesh(), silhouette or Silhouette()
-        self._painter = Painter(engines["field"], size) if "field" in engines and looks_up_exactly() else None
+        self._painter = _painter(engines, size)
 
     @staticmethod
     def cut(portrait: Portrait, size: int, mesh: FaceMesh) -> UInt8Array:
@@ -223,7 +230,7 @@ class WarpRenderer(Renderer):
         """
         picture, face = cut_portrait(portrait, self._size, self._mesh)
         geometry = find_geometry(picture, face)
-        layers = make_layers(picture, face, geometry, self._silhouette)
+        layers = make_layers(picture, face, geometry, self._silhouette, self._mesh)
         features = {name: kept(value) for name, value in self._portrait.run(layers.feeds()).items()}
         still = np.zeros((1, POSE.stop - POSE.start), np.float32)
         moving = {_GEOMETRY: geometry[None], "shown": still, _SHA256: _hash(picture)}
@@ -301,7 +308,7 @@ def make_renderer(
         raise BundleError(f"The bundle's renderer {info.name} is that of an earlier pflx. Export the bundle again.")
     if preview is not None:
         if _is_layered(_by_role(preview, engines)):
-            mover = PictureMover(_by_role(preview, engines))
+            mover = PictureMover(_by_role(preview, engines), info.size)
         else:
             log.warning("The bundle's preview is that of an earlier pflx: pictures that are late are held, not moved.")
     return kind(roles, info.size, ahead, mover)
@@ -367,7 +374,12 @@ def _is_layered(engines: Mapping[str, Engine]) -> bool:
 
 
 def _by_role(info: RendererInfo, engines: Mapping[str, Engine]) -> dict[str, Engine]:
-    return {role: engines[graph] for role, graph in info.graphs.items()}
+    return {role: engines[graph] for role, graph in info.graphs.items() if graph in engines}
+
+
+def _painter(engines: Mapping[str, Engine], size: int) -> Painter | None:
+    """What paints the pictures of the weightless renderer; None where its graph makes all of them."""
+    return Painter(engines[CPU_ROLE], size) if CPU_ROLE in engines and looks_up_exactly() else None
 
 
 def _kind(info: RendererInfo) -> type[Renderer]:
@@ -376,6 +388,13 @@ def _kind(info: RendererInfo) -> type[Renderer]:
             f"The bundle's renderer is '{info.name}'; this pflx has {', '.join(RENDERERS)}. Export it again."
         )
     return RENDERERS[info.name]
+
+
+def graphs_on_cpu(manifest: Manifest) -> Mapping[str, GraphInfo]:
+    """The graphs of a bundle that a CPU is of use for: of those that stand in for one another, those that are run."""
+    doubled = [info.graphs for info in manifest.renderers if info.graphs.get(CPU_ROLE) in manifest.graphs]
+    left_out = {graphs["frame" if looks_up_exactly() else CPU_ROLE] for graphs in doubled}
+    return {graph: info for graph, info in manifest.graphs.items() if graph not in left_out}
 
 
 def several_portraits(given: Portrait | Sequence[Portrait]) -> Sequence[Portrait]:

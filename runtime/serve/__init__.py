@@ -18,5 +18,5 @@ def require_server() -> None:
     Raises:
         BackendMissingError: it is not.
     """
-    for module in ("starlette", "uvicorn", "websockets", "aiortc"):
+    for module in ("starlette", "uvicorn", "websockets", "aiortc", "prometheus_client"):
         import_backend(module, INSTALL)

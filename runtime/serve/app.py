@@ -16,16 +16,18 @@ import uvicorn
 from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from pflx.engines import DeviceError
 from pflx.runtime.serve.errors import TooLargeError
-from pflx.runtime.serve.guard import Guard, RateLimit, SignIn, default_limits, refused
+from pflx.runtime.serve.guard import HEALTH, METRICS, READINESS, Guard, RateLimit, SignIn, default_limits, refused
 from pflx.runtime.serve.lobby import Lobby
 from pflx.runtime.serve.network.connections import PromptProtocol
 from pflx.runtime.serve.network.ports import require_range
+from pflx.runtime.serve.operation.draining import DrainingServer
+from pflx.runtime.serve.operation.metrics import CONTENT_TYPE
 from pflx.runtime.serve.page_socket import PageSocket
 from pflx.runtime.serve.refusals import told
 from pflx.runtime.serve.settings import ServeSettings
@@ -43,6 +45,9 @@ _FILES = {
     },
 }
 """Every path that a file answers; they are read once, at the start, and no path of a request is ever looked up."""
+
+_DISCLOSURE = {"AI-Disclosure": "mode=machine-generated"}
+"""Of the page that shows the listener. Source: Internet-Draft draft-abaris-aicdh; browsers do nothing with it yet."""
 
 SESSION = "/api/session"
 """Of the web socket; see `PageSocket`."""
@@ -74,12 +79,16 @@ def make_app(lobby: Lobby, port: int, limits: Mapping[str, RateLimit] | None = N
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         require_range(lobby.settings.udp_ports)
+        lobby.readiness.warm_up()
         yield
         await lobby.close()
 
     limits = limits or default_limits()
     sign_in = SignIn(lobby.settings.token)
     handlers: list[tuple[str, str, Handler]] = [
+        (HEALTH, "GET", _health),
+        (READINESS, "GET", _readiness),
+        (METRICS, "GET", _metrics),
         ("/portrait.png", "GET", _first_still),
         ("/stills/{listener:int}/{portrait:int}.png", "GET", _still),
         ("/api/stills/{listener:int}", "PUT", _cut),
@@ -123,11 +132,18 @@ def _reason(error: OSError) -> str:
     return str(error) if isinstance(error, socket.gaierror) or error.errno is None else os.strerror(error.errno)
 
 
-def make_server(app: Guard, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:
+def make_server(
+    app: Guard,
+    *,
+    drain: Callable[[], Awaitable[None]] | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> uvicorn.Server:
     """What runs the application on a socket; its `serve(sockets=[…])` returns when it has stopped.
 
     Args:
         app: of `make_app`.
+        drain: what is waited for at SIGTERM; see `DrainingServer`.
         certificate: PEM file, for https.
         key: PEM file, likewise.
     """
@@ -147,7 +163,20 @@ def make_server(app: Guard, *, certificate: Path | None = None, key: Path | None
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
-    return uvicorn.Server(config)
+    return DrainingServer(config, drain)
+
+
+async def _health(lobby: Lobby, request: Request) -> Response:
+    return PlainTextResponse("alive\n")
+
+
+async def _readiness(lobby: Lobby, request: Request) -> Response:
+    state = lobby.readiness.state
+    return PlainTextResponse(f"{state}\n", 200 if state == "ready" else 503)
+
+
+async def _metrics(lobby: Lobby, request: Request) -> Response:
+    return Response(lobby.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
 async def _sign_in(sign_in: SignIn, request: Request) -> Response:
@@ -211,9 +240,11 @@ def _told(error: Exception) -> Response:
 
 def _file(name: str, media_type: str, status: int = 200) -> Callable[[Request], Awaitable[Response]]:
     content = (_PAGE / name).read_bytes()
+    headers = _DISCLOSURE if name == "index.html" else None
 
     async def answer(request: Request) -> Response:
         facts: dict[str, Any] = {"content": content, "media_type": media_type, "status_code": status}
+        facts["headers"] = headers
         return Response(**facts)
 
     return answer

@@ -31,11 +31,12 @@ class PeerFeed:
     Attributes:
         source: of the session of the moment; what arrives without one is dropped.
         heard_of: when something came last.
+        fed_at: when a picture or sound came last.
     """
 
     def __init__(self, clock: Clock = time.perf_counter_ns) -> None:
         self.source: PushSource | None = None
-        self.heard_of = clock()
+        self.heard_of = self.fed_at = clock()
         self._clock = clock
         self._seen, self._heard = MediaClock(live=True), MediaClock(live=True)
 
@@ -50,8 +51,8 @@ class PeerFeed:
                 frame = await track.recv()
             except MediaStreamError:
                 return
-            self.heard_of = self._clock()
-            self.take(frame, self.heard_of)
+            self.heard_of = self.fed_at = self._clock()
+            self.take(frame, self.fed_at)
 
     def take(self, frame: object, now: int) -> None:
         """Push one frame of a track that came now."""

@@ -38,6 +38,7 @@ HEADERS: Mapping[str, str] = {
 }
 """Of every answer. Nothing from elsewhere is loaded, nothing runs that is not a file of the page, nobody frames it."""
 
+HEALTH, READINESS, METRICS = "/healthz", "/readyz", "/metrics"
 SOCKET = "SOCKET"
 """In the place of a method: a web socket that is opened."""
 
@@ -115,6 +116,16 @@ class SignIn:
             return self._signed_in(RedirectResponse("/", 303), scope)
         return RedirectResponse(_SIGN_IN, 303) if given is None or self._may_guess(scope) else _hurried()
 
+    def by_bearer(self, scope: Scope) -> Response | None:
+        """The answer to a program that brings the token in a header; None where it is right.
+
+        Nothing brings that header of its own accord, so whatever name the server was asked under, it knows the token.
+        """
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._token is not None and self._is_right(given):
+            return None
+        return refused(401, "token", "This is not the token.") if self._may_guess(scope) else _hurried()
+
     def _is_right(self, given: str) -> bool:
         return self._token is None or is_equal(given, self._token)
 
@@ -181,6 +192,10 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
+        if path in (HEALTH, READINESS) and method in _SAFE:
+            return None  # probes ask under any name, and learn one word
+        if path == METRICS and method in _SAFE and "authorization" in headers:
+            return self._sign_in.by_bearer(scope)
         if headers.get("host", "").lower() not in self._hosts:
             return refused(421, "host", "This server does not answer under that name.")
         if not self._is_same_origin(headers, method):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from pflx.runtime.bench.measure.reaction import find_responses, hears
+from pflx.runtime.bench.measure.reaction import Response, find_responses, hears
 from pflx.runtime.frames.ledger import Ledger, Rung
-from pflx.runtime.frames.timing import FPS
+from pflx.runtime.frames.timing import FPS, NS_PER_MS
 from pflx.runtime.generators import Generator
 from pflx.runtime.latency.percentiles import Distribution, distribution, figures
 from pflx.runtime.live.session import LiveSession
@@ -61,6 +61,7 @@ class Panel:
         self._samples = samples
         self.newest: int | None = None
         self._ledgers: deque[Ledger] = deque(maxlen=SPAN_S * FPS * samples)
+        self._told = -1  # number of the last speaker frame whose reaction was given out
 
     def record(self, ledger: Ledger) -> None:
         """Take a ledger in; called by the session's threads."""
@@ -91,6 +92,18 @@ class Panel:
             playout_ms=session.settings.playout_ms,
         )
 
+    def fresh_reactions(self, session: LiveSession, generator: Generator) -> list[float]:
+        """Delays of the reactions that are known since it was asked last, in ms; see `_EVERY`.
+
+        Args:
+            session: whose they are.
+            generator: of the session.
+        """
+        declared_ns = round(session.declared_delay_ms * NS_PER_MS)
+        fresh = [each for each in _responses(self.ledgers(), declared_ns, hears(generator)) if each.slot > self._told]
+        self._told = max((each.slot for each in fresh), default=self._told)
+        return [each.latency_ms for each in fresh]
+
 
 def panel_figures(
     ledgers: Sequence[Ledger], *, hop: int, hears: bool, samples: int, algorithmic_ms: float, playout_ms: float
@@ -106,7 +119,9 @@ def panel_figures(
         playout_ms: what was granted on top.
     """
     found = figures(ledgers, hop=hop, algorithmic_ms=algorithmic_ms, playout_ms=playout_ms, samples=samples)
-    reaction = _reaction(ledgers, round((algorithmic_ms + playout_ms) * 1e6), hears)
+    declared_ns = round((algorithmic_ms + playout_ms) * NS_PER_MS)
+    delays_ms = [response.latency_ms for response in _responses(ledgers, declared_ns, hears)]
+    reaction = distribution(delays_ms) if delays_ms else None
     last = max((ledger for ledger in ledgers if ledger.emitted), key=lambda ledger: ledger.emitted or 0)
     return PanelFigures(
         reaction_ms=_value(reaction, "p50"),
@@ -121,11 +136,10 @@ def panel_figures(
     )
 
 
-def _reaction(ledgers: Sequence[Ledger], declared_ns: int, hears: bool) -> Distribution | None:
-    """Of events in the middle of every third frame: how long until the first picture that depends on them."""
+def _responses(ledgers: Sequence[Ledger], declared_ns: int, hears: bool) -> Iterator[Response]:
+    """To events in the middle of every third frame: the first picture that depends on them."""
     moments = [(ledger.frame + 0.5) / FPS for ledger in ledgers if ledger.sample == 0 and ledger.frame % _EVERY == 0]
-    responses = [response.latency_ms for response in find_responses(ledgers, moments, declared_ns, hears=hears)]
-    return distribution(responses) if responses else None
+    return find_responses(ledgers, moments, declared_ns, hears=hears)
 
 
 def _value(known: Distribution | None, percentile: str) -> float | None:

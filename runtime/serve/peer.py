@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +20,21 @@ from msgspec import Meta
 from pflx.engines import Array, PflxError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.event import Event
-from pflx.runtime.frames.timing import NS_PER_S
+from pflx.runtime.frames.timing import NS_PER_MS, NS_PER_S
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.errors import ListenerFullError
 from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.session import LiveSession
 from pflx.runtime.live.settings import LiveSettings
+from pflx.runtime.media.mark import SOURCE_TYPE
+from pflx.runtime.persons import Person
 from pflx.runtime.serve.errors import GoneError
 from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.network.ice import ice_servers
 from pflx.runtime.serve.network.ports import reachable
 from pflx.runtime.serve.offer import OfferError, checked_offer
+from pflx.runtime.serve.operation.journal import tell
+from pflx.runtime.serve.operation.metrics import ServerMetrics, SessionMeter
 from pflx.runtime.serve.panel import Panel
 from pflx.runtime.serve.screen import ListenerTrack, TrackSink
 from pflx.runtime.serve.settings import ServeSettings
@@ -48,7 +53,7 @@ _NOT_YET = ("new", "connecting")
 _EVENTS_KEPT = 16  # between two sets of figures
 
 InThread = Callable[..., Any]
-Tell = Callable[[Mapping[str, Any]], None]
+Say = Callable[[Mapping[str, Any]], None]
 
 
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,12 +64,14 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         samples: listeners side by side.
         lookahead: coefficient frames to wait for, 0…13.
         playout_ms: time to work in, on top of what the algorithm costs.
+        person: whose weights the listener has: place among those that it takes, from 1 on; 0 is nobody.
     """
 
     listener: Annotated[int, Meta(ge=0)]
     samples: Annotated[int, Meta(ge=1)]
     lookahead: Annotated[int, Meta(ge=0, le=13)]
     playout_ms: Annotated[float, Meta(ge=0, le=MAX_PLAYOUT_MS)]
+    person: Annotated[int, Meta(ge=0)] = 0
 
 
 class Peer:
@@ -77,14 +84,17 @@ class Peer:
         settings: of the server.
         wished: what the visitor begins with.
         listener_of: the listener that a wish names.
+        person_of: the person that it names.
         allowed: share of its time that a listener may be busy with all its sessions; None for any.
         in_thread: runs something that takes long beside the event loop.
-        tell: sends the page a message.
+        metrics: of the server.
+        say: sends the page a message.
         gone: called once, when all is freed.
         epoch: how often the session was begun or taken over, from 1 on.
 
     Attributes:
         id: see above.
+        name: names the visitor in the log, where the id would let readers act for them.
         epoch: see above.
         wished: see above.
         wish: that the session of the moment fulfils; None before the first.
@@ -101,21 +111,26 @@ class Peer:
         wished: Wish,
         *,
         listener_of: Callable[[Wish], Listener],
+        person_of: Callable[[Wish], Person | None],
         allowed: Callable[[Listener], float | None],
         in_thread: InThread,
-        tell: Tell,
+        metrics: ServerMetrics,
+        say: Say,
         gone: Callable[[Peer], None],
         epoch: int = 1,
     ) -> None:
         self.id, self.epoch, self.wished = id, epoch, wished
+        self.name = secrets.token_hex(4)
         self.wish: Wish | None = None
         self.session: LiveSession | None = None
         self.shown: int | bytes | None = None
         self._loop = asyncio.get_running_loop()
         self.screen = ListenerTrack(self._loop)
         self.panel = Panel(1)
-        self._settings, self._listener_of, self._allowed = settings, listener_of, allowed
-        self._in_thread, self._send, self._gone = in_thread, tell, gone
+        self._settings, self._allowed = settings, allowed
+        self._listener_of, self._person_of = listener_of, person_of
+        self._in_thread, self._metrics, self._say, self._gone = in_thread, metrics, say, gone
+        self._meter: SessionMeter | None = None
         servers = [RTCIceServer(**each) for each in ice_servers(settings.ice_servers, settings.turn)]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._feed = PeerFeed()
@@ -129,6 +144,7 @@ class Peer:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
         self._waits_since: float | None = time.monotonic()
+        self._begun = time.monotonic()
         self.spawn(self._watch())
 
     @property
@@ -258,6 +274,7 @@ class Peer:
             TrackSink(self.screen, wish.samples, self._hand_on),
             LiveSettings(playout_ms=wish.playout_ms, lookahead=wish.lookahead, max_load=self._allowed(listener)),
             samples=wish.samples,
+            person=self._person_of(wish),
             record=panel.record,
         )
         try:
@@ -267,6 +284,8 @@ class Peer:
             session = begin(seed=any_seed(self._settings.seed))
         self.session, self._snapshot = session, None
         self._listener, self.panel = listener, panel
+        fresh = partial(panel.fresh_reactions, self.session, listener.generator)
+        self._meter = SessionMeter(self._metrics, self.session, fresh)
         if self._portrait is not None:
             self.session.set_portrait(self._portrait)
         self._feed.source = source
@@ -279,6 +298,8 @@ class Peer:
         self._feed.source = None
         if self.session is not None:
             self.session.close()
+        if self._meter is not None:
+            self._meter.read()
 
     # Connection
 
@@ -299,15 +320,17 @@ class Peer:
         fresh = [{"id": self._n_events + n, **msgspec.to_builtins(event)} for n, event in enumerate(events, 1)]
         self._n_events += len(fresh)
         self._events.extend(fresh)
-        self._send({"type": "events", "events": fresh})
+        self._say({"type": "events", "events": fresh})
 
     # Watching
 
     async def _watch(self) -> None:
         while (reason := self._reason_to_end()) is None:
             if self.session is not None:
-                self._send(self.report())
+                self._say(self.report())
                 self._events.clear()
+            if self._meter is not None:
+                self._meter.read()
             await asyncio.sleep(PANEL_S)
         self.spawn(self.close(reason))
 
@@ -330,6 +353,7 @@ class Peer:
         stats = session.stats
         return {
             "type": "panel",
+            "digital_source_type": SOURCE_TYPE,
             "figures": self.panel.figures(session, listener.generator),
             "events": [*self._events],
             "algorithmic_ms": session.algorithmic_delay_ms,
@@ -340,12 +364,13 @@ class Peer:
             "frame": self.panel.newest,
             "waiting_ms": {queue.name: queue.waiting_ms for queue in stats.queues if queue.name != "viewer"},
             "cost_ms": stats.cost_ms,
+            "unfed_ms": (time.perf_counter_ns() - self._feed.fed_at) / NS_PER_MS,
             "unsent": self.screen.dropped,
             "unread": 0 if self._feed.source is None else self._feed.source.dropped,
         }
 
     async def _end(self, reason: str) -> None:
-        self._send({"type": "ended", "reason": reason})
+        self._say({"type": "ended", "reason": reason})
         try:
             async with self._changing:
                 await self._in_thread(self._stop)
@@ -353,6 +378,10 @@ class Peer:
         except Exception as error:  # aiortc, of a connection that was never more than half made
             log.info("A connection could not be closed: %s", error)
         self.screen.stop()
+        if self.wish is not None and self.session is not None:  # else they were not let in
+            stats, seconds = self.session.stats, round(time.monotonic() - self._begun, 1)
+            counts = {"seconds": seconds, "frames": stats.emitted, "missed": stats.missed}
+            tell("session.ended", self.name, reason=reason or "The visitor has left.", **counts)
         self._gone(self)
         for task in self._tasks:
             task.cancel()

@@ -18,12 +18,14 @@ from pflx.runtime.serve.errors import (
 )
 from pflx.runtime.serve.network.ports import NoAddressError, NoPortError
 from pflx.runtime.serve.offer import OfferError
+from pflx.runtime.serve.operation.draining import ClosingError
 
 log = logging.getLogger(__name__)
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (BusyError, 503, "busy"),
     (SeatsTakenError, 503, "full"),
+    (ClosingError, 503, "full"),
     (NoPortError, 503, "full"),
     (NoAddressError, 503, "network"),
     (GoneError, 404, "gone"),
@@ -38,6 +40,22 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (ClientDisconnect, 400, "request"),
 )
 """What is told to a visitor, and how. Of anything else they learn only that it has happened."""
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (SeatsTakenError, "full"),
+    (BusyError, "busy"),
+    (ClosingError, "closing"),
+    (NoPortError, "ports"),
+    (NoAddressError, "network"),
+    (OfferError, "request"),
+    (WishError, "request"),
+)
+"""What it is counted as for who runs the server; anything else as an error."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a visitor was not let in, in a word for counters."""
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "error")
 
 
 def told(error: Exception) -> tuple[int, str, str]:

@@ -44,6 +44,8 @@ class ServeSettings:
         turn: a TURN server, that carries media where there is no other way.
         udp_ports: first and last of the ports that media may come in by; any by default.
         announce: the IP address that visitors find the server's media at, where a NAT gives it another one.
+        replica: tells servers of one service apart in their metrics; None takes the machine's name.
+        drain_s: how long those who are here may stay after SIGTERM, while nobody new comes in.
         patience_s: how long nothing may come from a visitor before the session ends.
         connect_s: how long a visitor may take to connect after having been let in.
     """
@@ -64,6 +66,8 @@ class ServeSettings:
     turn: TurnServer | None = None
     udp_ports: tuple[int, int] | None = None
     announce: str | None = None
+    replica: str | None = None
+    drain_s: float = 0.0
     patience_s: float = 15.0
     connect_s: float = 15.0
 
@@ -102,6 +106,8 @@ class ServeSettings:
                 f"'{self.announce}' is no IP address that could be announced. Give one such as 203.0.113.7; browsers "
                 "are told no names."
             )
+        if not 0 <= self.drain_s < float("inf"):
+            raise ServeError(f"drain_s is {self.drain_s}; give a time in s, such as 30, or 0 to end at once.")
         if not 0 < self.max_load < float("inf"):
             raise ServeError(f"max_load is {self.max_load}; give a share of the engines' time, such as 0.7.")
 
@@ -144,6 +150,7 @@ class ServedListener:
         size: see there.
         lookahead: see there.
         extractors: by what they tell of the speaker; see `SpeakerSettings`.
+        badge: see `Listener.open`.
     """
 
     bundle: str | None
@@ -153,6 +160,7 @@ class ServedListener:
     size: int | None = None
     lookahead: int = ServeSettings.lookahead
     extractors: Mapping[str, str] = field(default_factory=dict)
+    badge: bool = False
 
     def open(self) -> Listener:
         """The listener; raises what `Listener.open` does."""
@@ -164,6 +172,7 @@ class ServedListener:
             size=self.size,
             lookahead=self.lookahead,
             speaker=SpeakerSettings(extractors=self.extractors),
+            badge=self.badge,
         )
 
 

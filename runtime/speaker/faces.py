@@ -142,7 +142,7 @@ def open_packaged(path: Path, sha256: str) -> Engine:
         raise DetectorFileError(f"Cannot read {path}: {error.strerror}. Reinstall pflx.") from error
     if not intact:
         raise DetectorFileError(f"{path} is not the file pflx was released with. Reinstall pflx.")
-    return OrtEngine(path, threads=1)
+    return OrtEngine(path, threads=1, pooled=False)
 
 
 def check_frame(frame: UInt8Array) -> None:

@@ -104,6 +104,7 @@ class Chain:
         settings: what of the published chain is left out or exchanged, of the bundle that it is made of.
         foresight: foretells the coefficient frames that were not waited for; None repeats the last one.
         looks_alone: whether nobody else uses what looks at the speaker's pictures, so that it needs no turn.
+        badge: whether pictures get a label that says what made them.
     """
 
     speaker: SpeakerWindows
@@ -117,6 +118,7 @@ class Chain:
     settings: ChainSettings = PUBLISHED
     foresight: Foresight | None = None
     looks_alone: bool = False
+    badge: bool = False
 
     def drawing(self, render: bool) -> Chain:
         """The same stages; without `render`, none that draws, and so no look-ahead is waited for."""

@@ -15,6 +15,7 @@ from pflx.runtime.frames.event import Event, events_of
 from pflx.runtime.frames.ledger import Ledger, Rung
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import Pace
+from pflx.runtime.rendering.badge import badged
 from pflx.runtime.rendering.renderers import Features
 from pflx.runtime.stream.chain import Chain
 from pflx.runtime.stream.coefficient_track import CoefficientTrack
@@ -314,7 +315,7 @@ class RenderQueue:
             av_offset_ns=stamps.av_offset_ns,
         )
         return ListenerFrame(
-            image=shot.image,
+            image=badged(shot.image) if self._chain.badge else shot.image,
             coefficients=shot.coefficients,
             generated_pose=segment.generated_pose.wait()[sample, row] + self._chain.mean_face[POSE],
             time_s=ledger.time_s,

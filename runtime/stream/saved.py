@@ -12,6 +12,7 @@ from pflx.engines import Array
 from pflx.runtime.frames.coefficients import COEFFICIENTS, POSE, WINDOW_RADIUS
 from pflx.runtime.frames.event import are_events
 from pflx.runtime.frames.snapshot import prefixed, sealed, unprefixed, unsealed
+from pflx.runtime.generators.personal import person_of
 from pflx.runtime.generators.speaker_window import SpeakerState
 from pflx.runtime.stream import turn_taking
 from pflx.runtime.stream.chain import Chain, ChainSettings, Noise
@@ -38,6 +39,7 @@ class Saved:
         settings: of the chain that made them.
         seed: of their noise; None for a noise of the caller's own.
         portraits: uint8 [P, 32], SHA-256 of what is shown, of sample m in row m modulo P.
+        person: whose weights made them, SHA-256 in hexadecimal; empty for nobody's.
         n_taken: speaker frames that segments were made of.
         n_closed: segments.
         n_emitted: pictures handed out, of all samples.
@@ -53,6 +55,7 @@ class Saved:
     settings: ChainSettings
     seed: int | None
     portraits: Array
+    person: str
     n_taken: int
     n_closed: int
     n_emitted: int
@@ -71,6 +74,7 @@ class Saved:
             "chain": np.frombuffer(_words(self.settings).encode(), np.uint8),
             "seed": np.frombuffer(b"" if self.seed is None else str(self.seed).encode(), np.uint8),
             "portraits": self.portraits,
+            "person": np.frombuffer(bytes.fromhex(self.person), np.uint8),
             "counts": np.array([self.n_taken, self.n_closed, self.n_emitted, n_speaker]),
             "positions": np.array(list(self.names), np.int64),
             "names": np.array(list(self.names.values()), np.float64).reshape(-1, 2),
@@ -128,6 +132,7 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
     if arrays["samples"][0] != samples:
         raise OtherStreamError(f"The snapshot holds {arrays['samples'][0]} samples, the stream {samples}.")
     _check_settings(arrays["chain"], chain.settings)
+    person = _person(arrays["person"], person_of(chain.generator))
     n_taken, n_closed, n_emitted, n_speaker = arrays["counts"].tolist()
     hop = chain.generator.hop
     _require(min(n_taken, n_closed, n_emitted, n_speaker + 1) >= 0, "its counts are below 0")
@@ -157,6 +162,7 @@ def _read(arrays: Mapping[str, Array], chain: Chain, samples: int) -> Saved:
         chain.settings,
         _seed(arrays),
         portraits,
+        person,
         n_taken,
         n_closed,
         n_emitted,
@@ -179,6 +185,17 @@ def _check_settings(saved: Array, wanted: ChainSettings) -> None:
                 f"The snapshot is of a chain with {one}, the stream of one with {other}. Open its listener with "
                 f"ChainSettings({one})."
             )
+
+
+def _person(saved: Array, now: str) -> str:
+    """Whose weights made the snapshot; they must be those of the stream."""
+    is_hash = saved.dtype == np.uint8 and saved.shape in ((0,), (_SHA256_BYTES,))
+    _require(is_hash, "whose weights made it is no hash")
+    found = saved.tobytes().hex()
+    if found != now:
+        one, other = (f"the person of SHA-256 {each[:12]}…" if each else "nobody" for each in (found, now))
+        raise OtherStreamError(f"The snapshot is of {one}, the stream of {other}. Resume it with the same person.")
+    return found
 
 
 def _words(settings: ChainSettings) -> str:

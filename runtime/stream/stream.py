@@ -18,6 +18,7 @@ from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import UNHURRIED, Pace
 from pflx.runtime.frames.turns import CueName, TurnName, as_role, check_cue
 from pflx.runtime.generators import reach
+from pflx.runtime.generators.personal import person_of
 from pflx.runtime.generators.speaker_window import Ahead
 from pflx.runtime.rendering.renderers import Portrait, portrait_sha256
 from pflx.runtime.speaker.face_track import FaceTrack
@@ -287,6 +288,7 @@ class Stream:
             settings=self._chain.settings,
             seed=self._seed,
             portraits=self._hashes(),
+            person=person_of(self._chain.generator),
             n_taken=self._n_taken,
             n_closed=self._track.n_closed,
             n_emitted=self._pictures.n_emitted,

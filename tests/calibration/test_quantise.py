@@ -1,4 +1,4 @@
-"""What is written into graphs for INT8: scales beside layers, and phases joined to one convolution."""
+"""What is written into graphs for INT8: scales beside layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.calibration.drawn_graphs import F32, drawn, graph_of
 
-from pflx.calibration.precision.phases import join_phases
 from pflx.calibration.precision.quantise import (
     METHODS,
     SWITCH,
@@ -24,8 +23,7 @@ from pflx.calibration.precision.quantise import (
     quantised,
     switchable,
 )
-from pflx.engines import Array, Bundle, OrtEngine
-from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.engines import Array, OrtEngine
 
 
 def run(model: onnx.ModelProto, folder: Path, **feeds: Array) -> dict[str, Array]:
@@ -182,42 +180,3 @@ def test_operations_are_counted_as_they_are_run() -> None:
     )
     layers = layers_of(model, ("Conv",))
     assert count_operations(model, layers, {"x": drawn(2, 8, 10, 16)}, 1) == {"node_f": 2 * 5 * 8 * 16 * 8 * 9}
-
-
-# Phases
-
-
-def test_the_phases_of_the_renderer_are_joined_to_the_bit(exported: Path, tmp_path: Path) -> None:
-    bundle = Bundle.open(exported, verify=False)
-    path = bundle.graph_path("pirender_frame", "fp32")
-    joined = onnx.load(str(path))
-    assert join_phases(joined) == 3
-    onnx.save_model(prune(joined), str(tmp_path / "joined.onnx"))
-    rng = np.random.default_rng(0)
-    features = {
-        name: rng.standard_normal([1, *spec.shape[1:]], F32)  # type: ignore[list-item]
-        for name, spec in bundle.manifest.graphs["pirender_portrait"].outputs.items()
-    }
-    feeds = {**features, "coefficients": drawn(1, 27, 58), "frames": np.array([13])}
-    images = []
-    for each in (path, tmp_path / "joined.onnx"):
-        with closing(OrtEngine(each, sizes=CALL_SIZES)) as engine:
-            images.append(engine.run(feeds)["image"])
-    np.testing.assert_array_equal(images[0], images[1])
-    assert join_phases(joined) == 0
-
-
-def test_phases_that_something_else_reads_are_left_alone() -> None:
-    phases = [
-        helper.make_node("Conv", ["x", "w"], [f"p{n}"], pads=pads, kernel_shape=[2, 2])
-        for n, pads in enumerate([[1, 1, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 1]])
-    ]
-    model = graph_of(
-        [*phases, helper.make_node("Concat", ["p0", "p1", "p2", "p3"], ["y"], axis=1)],
-        {"x": [1, 4, 8, 8]},
-        ["y"],
-        w=drawn(4, 4, 2, 2),
-    )
-    before = model.SerializeToString(deterministic=True)
-    assert join_phases(model) == 0
-    assert model.SerializeToString(deterministic=True) == before

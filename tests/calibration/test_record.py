@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 from support.commands import pflx, refusal
 from support.exported import linked_copy
+from support.persons.tiny_bundle import personal_bundle
 from support.places import MEDIA
 
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.feeds import Feeds
 from pflx.calibration.feeds.record import RecordOptions, _black, record
 from pflx.calibration.feeds.replay import react, render
+from pflx.calibration.precision.int8_target import TARGETS, quantisable
 from pflx.engines import Bundle, Engine, OrtEngine, OutputError, PflxError, check_feeds
 from pflx.runtime import Listener, SpeakerFile, open_speaker
 from pflx.runtime.bundle_engines import CALL_SIZES
+from pflx.runtime.speaker.extractors import LANDMARKS
 
 PORTRAIT = MEDIA / "portrait_astronaut_256.png"
 OPTIONS = RecordOptions(limit=3, threads=1)
@@ -54,6 +57,19 @@ def engines(bundle: Bundle) -> Iterator[dict[str, Engine]]:
             for graph, info in bundle.manifest.graphs.items()
         }
         yield opened
+
+
+def test_nothing_is_recorded_or_quantised_of_a_graph_whose_weights_come_with_the_call(tmp_path: Path) -> None:
+    bundle = personal_bundle(tmp_path / "tiny.pflx")
+    clip = open_speaker(MEDIA / "webcam_cap12_12s.mp4").limited(5.0)
+    feeds = record(
+        bundle, [clip], PORTRAIT, tmp_path / "feeds", options=OPTIONS, extractors={"coefficients": LANDMARKS}
+    )
+    feeds.require_match(bundle)
+    without_it = {"perfrdiff_condition", "perfrdiff_denoise"}
+    assert {name for name in feeds.index.graphs if name.startswith("perfrdiff")} == without_it
+    quantised = quantisable(bundle.manifest, TARGETS["openvino"])
+    assert {name for name in quantised if name.startswith("perfrdiff")} == without_it
 
 
 def test_every_graph_has_feeds_that_it_takes(bundle: Bundle, feeds: Feeds) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -33,6 +34,7 @@ from pflx.cli.support.options import Crop
 from pflx.engines.bundle.driver import find_gpus
 from pflx.runtime import bundle_engines, open_speaker
 from pflx.runtime.evaluation import read_predictions
+from pflx.runtime.media.mark import SOURCE_TYPE
 from pflx.runtime.media.video_writer import VideoWriter
 
 FRAMES = 30
@@ -95,6 +97,18 @@ def decoded(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
     chunks = list(clip.chunks())
     sound = np.concatenate([chunk.audio for chunk in chunks])
     return np.concatenate([chunk.video for chunk in chunks]), sound if clip.has_audio else np.zeros(0, np.float32)
+
+
+def test_the_video_says_what_made_it_and_on_its_pictures_where_wanted(scene: Scene) -> None:
+    clip = scene.clip()
+    scene.run(clip)
+    plain = decoded(scene.output)[0].astype(int)
+    with av.open(str(scene.output)) as container:
+        assert SOURCE_TYPE in container.metadata["comment"]
+    scene.run(clip, "--badge")
+    labelled = decoded(scene.output)[0].astype(int)
+    ground = np.array([30, 30, 30])
+    assert np.abs(labelled[:, 8:18, 8:12] - ground).mean() < np.abs(plain[:, 8:18, 8:12] - ground).mean() - 20
 
 
 def test_the_video_shows_the_reaction_frame_by_frame_with_the_speakers_sound(scene: Scene) -> None:

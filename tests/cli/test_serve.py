@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +16,13 @@ import uvicorn
 from PIL import Image
 from support.commands import Outcome, pflx, refusal
 from support.fakes import open_fake, portrait_of, write_fake_bundle
+from support.persons.tiny_bundle import made_up_person
+from support.serve.logs import logging_kept
 
 from pflx.runtime import Listener, bundle_engines
+from pflx.runtime.cluster import site as site_module
+from pflx.runtime.cluster.site import Site, SiteSettings
+from pflx.runtime.persons import write_person
 from pflx.runtime.serve import TurnServer
 from pflx.runtime.serve import app as app_module
 from pflx.runtime.serve.guard import Guard
@@ -116,6 +124,19 @@ def test_what_it_is_told_reaches_the_server(scene: Scene) -> None:
     assert (told.lookahead, told.playout_ms, told.ice_servers) == (3, 60, ("stun:stun.example:3478",))
 
 
+def test_how_it_ends_what_it_is_called_and_what_its_pictures_say_is_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scene.serve(options=("--drain", "30", "--badge")).code == 0
+    assert (scene.settings.drain_s, scene.settings.replica) == (30, None)
+    assert [listener.chain.badge for listener in scene.closed] == [True]
+    monkeypatch.setenv("PFLX_REPLICA", "blue")
+    assert scene.serve().code == 0
+    assert (scene.settings.drain_s, scene.settings.replica) == (0, "blue")
+    assert not scene.closed[-1].chain.badge
+    assert "--drain" in scene.refuse("--drain", "-1", code=2)
+
+
 def test_proxies_and_the_address_before_them_are_told(scene: Scene) -> None:
     proxies = ("--trusted-proxy", "127.0.0.1", "--trusted-proxy", "10.0.0.0/8")
     outcome = scene.serve(options=(*proxies, "--public-url", "https://me.example", "--token", TOKEN))
@@ -211,7 +232,7 @@ def test_what_cannot_be_served_is_refused(scene: Scene, tmp_path: Path) -> None:
     assert "Give --turn turn:me.example with --turn-secret FILE" in scene.refuse("--ice-server", "turn:me.example")
 
 
-@pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn", "websockets"])
+@pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn", "websockets", "prometheus_client"])
 def test_a_missing_package_is_named_with_what_installs_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
@@ -231,12 +252,10 @@ def test_bundles_of_one_name_are_told_apart() -> None:
     [
         (("--replicas", "1:8"), "--replicas is for servers on a Ray cluster. Give --ray, too."),
         (("--gpus-per-replica", "1"), "--gpus-per-replica is for servers on a Ray cluster. Give --ray, too."),
-        (("--drain", "60"), "--drain is for servers on a Ray cluster. Give --ray, too."),
         (("--ray", "node7"), "ray is 'node7'; give the cluster's HOST:PORT, 'auto' for the one that this machine"),
         (("--ray", "--replicas", "many"), "--replicas is 'many'; give the fewest and the most servers, such as 1:8."),
         (("--ray", "--replicas", "4:2"), "--replicas is 4:2; give the fewest and the most servers, such as 1:8."),
         (("--ray", "--gpus-per-replica", "2.5"), "--gpus-per-replica is 2.5; give 0, a share of one such as 0.5"),
-        (("--ray", "--drain=-1"), "--drain is -1; give seconds, such as 120."),
         (("--ray", "--gpus-per-replica", "1"), "Servers with 1 GPUs cannot run on cpu. Give --device cuda with"),
         (("--ray", "--port", "0"), "Behind --ray it takes no free port by itself: give --port."),
     ],
@@ -257,3 +276,39 @@ def test_without_it_nothing_of_clusters_is_loaded(scene: Scene) -> None:
     before = {*sys.modules}
     assert scene.serve().code == 0
     assert not [name for name in {*sys.modules} - before if name.split(".")[0] == "ray"]
+
+
+class Replaced:
+    """A site that runs until another one takes its place, at once."""
+
+    def wait(self, until: Callable[[], bool]) -> bool:
+        return False
+
+
+def test_what_it_is_told_reaches_the_servers_of_a_cluster(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[Site, str]] = []
+
+    @contextmanager
+    def running(site: Site, address: str) -> Iterator[Replaced]:
+        begun.append((site, address))
+        yield Replaced()
+
+    monkeypatch.setattr(site_module, "running", running)
+    person = made_up_person(1, "Ada")
+    write_person(person, scene.folder / "ada.person")
+    given = ("--ray", "--port", "8000", "--person", str(scene.folder / "ada.person"), "--badge", "--drain", "7")
+    outcome = scene.serve(options=(*given, "--replica", "blue"))
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines() == [
+        "Serving at http://127.0.0.1:8000 (Ctrl-C ends it)",
+        "Another site was begun in the place of this one, which ends when its visitors leave.",
+    ]
+    ((site, address),) = begun
+    assert (address, site.settings.port, site.settings.replica) == ("local", 8000, "blue")
+    assert (site.site.drain_s, site.site.in_json) == (7, False)
+    assert [each.badge for each in site.listeners.values()] == [True]
+    assert [(each.name, each.sha256) for each in site.persons] == [("Ada", person.sha256)]
+    with logging_kept():
+        outcome = scene.serve(options=("--ray", "--port", "8000", "--log", "json"))
+    assert [json.loads(line)["event"] for line in outcome.out.splitlines()] == ["server.started", "server.replaced"]
+    assert begun[1][0].site == SiteSettings(in_json=True)

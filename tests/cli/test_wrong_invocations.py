@@ -30,8 +30,8 @@ MISTYPED = {
     "calibrate recrod": "pflx calibrate has no command 'recrod'. Did you mean `pflx calibrate record`?",
     "calibrate lookahaed": "pflx calibrate has no command 'lookahaed'. Did you mean `pflx calibrate lookahead`?",
     "-v": (
-        "pflx needs a command: demo, export, build, inspect, push, run, batch, collect, live, serve, bench-latency, "
-        "crop, evaluate, doctor or calibrate."
+        "pflx needs a command: demo, export, build, inspect, push, person, run, batch, collect, live, serve, "
+        "bench-latency, crop, evaluate, doctor or calibrate."
     ),
     "--verison": "pflx has no option --verison. Did you mean --version?",
     "-x": "pflx has no option -x. See `pflx --help`.",
@@ -313,7 +313,7 @@ def test_a_shell_that_completes_is_told_verbs_options_and_kinds(monkeypatch: pyt
     monkeypatch.setenv("_PFLX_COMPLETE", "complete_bash")
     for typed, expected in (
         ("pflx ben", {"bench-latency"}),
-        ("pflx calibrate ", {"record", "fp16", "int8", "lookahead", "foresight", "posnet"}),
+        ("pflx calibrate ", {"record", "fp16", "bf16", "int8", "lookahead", "foresight", "posnet"}),
         ("pflx run --side", {"--side-by-side"}),
         ("pflx export --kind per", {"perfrdiff"}),
     ):

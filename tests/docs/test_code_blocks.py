@@ -13,26 +13,31 @@ from unittest.mock import Mock, create_autospec
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from support.fakes import ONE_FACE, fake_listener
 from support.media.clips import PictureTrack, greys, write_tracks
 from support.media.noted import NotedFaces, write_noted
-from support.places import ROOT, python_blocks
+from support.persons.tiny_bundle import made_up_person, personal_bundle
+from support.places import MEDIA, ROOT, python_blocks
 
 from pflx.engines.gpu.device import Device
 from pflx.runtime import EngineSettings, Listener, ListenerFrame, LiveSettings, open_speaker
-from pflx.runtime.builtin import builtin_bundle
+from pflx.runtime.builtin import DEMO, builtin_bundle
 from pflx.runtime.bundle_engines import open_engine
 from pflx.runtime.dataset import crop
 from pflx.runtime.dataset.crop_record import read_record
 from pflx.runtime.media.video_writer import VideoWriter
+from pflx.runtime.persons import write_person
 
 RUN_HERE = {
     "cropping.md": 2,
     "datasets.md": 1,
     "features.md": 1,
     "gpu.md": 2,
+    "honest_use.md": 1,
     "inputs.md": 1,
     "live.md": 1,
+    "persons.md": 1,
     "warp.md": 1,
 }
 RUN_ELSEWHERE = {
@@ -72,6 +77,15 @@ def test_a_clip_is_read_as_the_page_on_inputs_does(
     ]
 
 
+def test_a_picture_is_marked_as_the_page_on_honest_use_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tracks(tmp_path / "speaker.mp4", PictureTrack(greys(30, (48, 96))))
+    shutil.copy(MEDIA / "portrait_astronaut_256.png", tmp_path / "me.png")
+    found = ran(blocks("honest_use.md")[0], {})
+    assert "compositeWithTrainedAlgorithmicMedia" in Image.open(tmp_path / "listener.webp").info["xmp"].decode()
+    np.testing.assert_array_equal(found["frame"].image[8, 24:28].max(axis=1) < 120, True)  # the label's ground
+
+
 def test_a_clip_is_cropped_as_the_page_on_cropping_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +113,18 @@ def test_clips_are_cropped_by_the_released_detector(tmp_path: Path, monkeypatch:
     assert found.boxes == ((60.0, 40.0, 100.0, 110.0),) * 2
     grey, scale, neighbours = cascade.detectMultiScale.call_args.args
     assert (grey.shape, scale, neighbours) == ((280, 320), 1.1, 6)
+
+
+def test_a_listener_is_two_persons_as_the_page_on_persons_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    personal_bundle(tmp_path / "me.pflx")
+    shutil.copy(DEMO / "portrait.png", tmp_path / "me.png")
+    persons = [made_up_person(seed, name) for seed, name in enumerate(("ada", "bob"))]
+    for person in persons:
+        write_person(person, tmp_path / f"{person.name}.person")
+    found = ran(blocks("persons.md")[0], {})
+    for stream, person in zip((found["hers"], found["his"]), persons, strict=True):
+        assert stream.snapshot()["person"].tobytes().hex() == person.sha256
 
 
 def test_the_fitted_extractor_scales_and_passes_on_that_there_is_no_face() -> None:

@@ -63,6 +63,7 @@ def rows_of(table: str) -> list[dict[str, str]]:
     return list(csv.DictReader(StringIO(text.getvalue())))
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs_and_its_tables_have_the_columns_that_it_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

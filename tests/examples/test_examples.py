@@ -72,7 +72,7 @@ def test_the_bundle_document_lists_every_tensor_of_every_graph() -> None:
     rows = re.findall(r"^\| `(\w+)`(.*)$", (ROOT / "docs/bundle.md").read_text(), re.MULTILINE)
     assert [name for name, _ in rows] == list(described)
     for name, row in rows:
-        named = set(re.findall(r"`(\w+)`", row))
+        named = set(re.findall(r"`([\w.]+)`", row))
         if "the three above" in row:
             named |= described["pirender_portrait"].outputs.keys()
         assert named == {*described[name].inputs, *described[name].outputs}

@@ -27,6 +27,7 @@ def plain(path: Path) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
+@pytest.mark.slow
 def test_exporting_it_again_gives_the_same_graphs(tmp_path: Path) -> None:
     shipped, again = builtin_bundle(), make(tmp_path / "again.pflx")
     assert [*again.manifest.graphs] == [*shipped.manifest.graphs]

@@ -167,7 +167,7 @@ def test_a_picture_is_moved_by_engines_that_are_opened_for_a_stream(graphs: Grap
     }
     shown, wanted = row(-6, 4, 2), row(8, -5, 3)
     wanted[:52] = 0
-    moved = PictureMover(engines).move(picture.portrait, shown[52:], wanted[52:], geometry[None])
+    moved = PictureMover(engines, SIZE).move(picture.portrait, shown[52:], wanted[52:], geometry[None])
     assert levels(np.asarray(moved), plain_warp.render(one_layer(picture.portrait), geometry, wanted, shown[52:])) <= 1
 
 

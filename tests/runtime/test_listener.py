@@ -261,7 +261,8 @@ def test_a_bundle_is_opened_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert len(list(listener.react(clip))) == 53
     assert sorted(name for name, _ in opened) == sorted(f"{graph}.fp32.onnx" for graph in fake_engines())
     assert all(
-        options == {"threads": 3, "sizes": {**CALL_SIZES, "side": SIZE, "half": SIZE // 2}} for _, options in opened
+        options == {"threads": 3, "sizes": {**CALL_SIZES, "side": SIZE, "half": SIZE // 2}, "pooled": False}
+        for _, options in opened
     )
     with pytest.raises(BundleError, match="no fp16 variant; it has fp32"):
         Listener.open(bundle, portrait_of(), engines=EngineSettings(precision="fp16"))
@@ -270,7 +271,7 @@ def test_a_bundle_is_opened_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_was_opened_is_closed_when_the_rest_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engines: list[FakeEngine] = []
 
-    refused = ["posnet"]
+    refused = ["pirender_portrait"]
 
     def open_most(path: Path, **_: object) -> FakeEngine:
         if path.name.split(".")[0] in refused:

@@ -56,7 +56,9 @@ def all_recipes() -> dict[str, Recipe]:
     from pflx.export.generators import reactface
     from pflx.export.recipes import pirender_recipes, posnet_recipe, warp_recipes
 
-    others = (untrained_generator(kind, 0, ExportSettings())[0] for kind in FAMILIES if kind != "reactface")
+    settings = {"perfrdiff": ExportSettings(persons=True)}
+    kinds = (kind for kind in FAMILIES if kind != "reactface")
+    others = (untrained_generator(kind, 0, settings.get(kind, ExportSettings()))[0] for kind in kinds)
     recipes = (recipe for parts in others for recipe in parts.recipes)
     graphs = (*reactface.recipes(8), *recipes, posnet_recipe(8), *pirender_recipes(256), *warp_recipes())
     return {recipe.graph: recipe for recipe in graphs}

@@ -62,5 +62,15 @@ def moving_picture(name: str, count: int, side: int, seed: int = 1) -> Pixels:
     return frames
 
 
+def coefficient_track(name: str, count: int, seed: int = 1) -> npt.NDArray[np.float32]:
+    """Slow waves and a little noise, float32 [count, 58]: the personal clips of the PerFRDiff fixture."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(f"coeffs:{name}".encode())])))
+    frame, track, row = np.arange(count)[:, None], np.zeros((count, 58)), (1, 58)
+    for _ in range(4):
+        height, speed, phase = (rng.uniform(*limits, row) for limits in ((0.1, 0.6), (0.02, 0.35), (0, 2 * np.pi)))
+        track += height * np.sin(speed * frame + phase)
+    return (track + rng.uniform(-0.3, 0.3, row) + 0.02 * rng.standard_normal((count, 58))).astype(np.float32)
+
+
 def _drawn(rng: np.random.Generator, limits: Sequence[tuple[float, float]]) -> list[float]:
     return [float(rng.uniform(low, high)) for low, high in limits]

@@ -213,6 +213,18 @@ def clips() -> Reader:
     return Reader(".mp4", [good], read, 0.15)
 
 
+def persons() -> Reader:
+    """Files of persons."""
+    from support.persons.tiny_bundle import made_up_person
+
+    from pflx.runtime.persons import read_person, write_person
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "it.person"
+        write_person(made_up_person(0), path)
+        return Reader(".person", [path.read_bytes()], read_person)
+
+
 def readers() -> list[tuple[str, Reader]]:
     """Every reader by name."""
     manifests, policies = documents()
@@ -226,6 +238,7 @@ def readers() -> list[tuple[str, Reader]]:
         ("indices of feeds", indices),
         ("arrays of feeds", arrays),
         ("pictures", pictures()),
+        ("persons", persons()),
         ("clips", clips()),
     ]
 

@@ -17,7 +17,7 @@ from pflx.runtime.bench.measure.environment import describe_frequency
 from pflx.runtime.bench.measure.stub import StubDetector, StubExtractor, stub_engines
 from pflx.runtime.bench.measure.stub_shapes import stub_manifest
 from pflx.runtime.bench.report.report import STUB_EXTRACTOR, Environment, Mode, Report, Setup
-from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings
+from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, precision_of
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.generators import GeneratorOptions, default_sources, make_generator
@@ -188,7 +188,7 @@ def make_report(
 
 
 def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Setup:
-    precision = plan.engines.precision or manifest.precision
+    precision = precision_of(manifest, plan.engines)
     named = _named(plan, manifest.generator.name)
     generator = make_generator(manifest.generator, stub_engines(manifest), plan.options)
     steps = max(generator.steps, default=None)
@@ -210,6 +210,7 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         steps=steps,
         solver=None if steps is None else plan.options.solver or "ddim",
         history=_history(plan, manifest),
+        person=None if plan.options.person is None else plan.options.person.name,
         sample_rate_hz=manifest.sample_rate_hz,
         extractors={
             need: source_name(named[need]) if need in named else STUB_EXTRACTOR

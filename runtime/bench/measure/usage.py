@@ -11,7 +11,7 @@ from pflx.engines import Array, Engine, Manifest, TensorSpec
 from pflx.runtime.bench.measure.stub import stub_engines
 from pflx.runtime.bundle_engines import call_sizes
 from pflx.runtime.frames.timing import FPS
-from pflx.runtime.generators import Generator, GeneratorOptions, SpeakerWindow, make_generator
+from pflx.runtime.generators import Generator, GeneratorOptions, SpeakerWindow, generator_of
 from pflx.runtime.generators.speaker_window import blank_window
 
 _FEWEST_STEPS = 4  # the first ones are not like the later ones
@@ -42,10 +42,10 @@ def graph_uses(manifest: Manifest, samples: int, options: GeneratorOptions | Non
         options: what is chosen of the generator.
 
     Raises:
-        FeedError: an option that the generator does not take.
+        FeedError, PersonError: an option that the generator does not take.
     """
     counting = {name: _Counting(engine) for name, engine in stub_engines(manifest).items()}
-    generator = make_generator(manifest.generator, counting, options)
+    generator = generator_of(manifest, counting, options)
     uses = _steady_uses(generator, counting, samples, blank_window(generator, manifest.sample_rate_hz))
     sizes = {**call_sizes(manifest), "samples": samples}
     joins = 0 if generator.is_joined else 1

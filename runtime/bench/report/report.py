@@ -97,6 +97,7 @@ class Setup(_Record, frozen=True, kw_only=True):
         steps: denoising steps of a segment; None for a generator that does not choose them.
         solver: what takes them.
         history: past frames that a generator with a growing history looks back on, 0 for all; None for the others.
+        person: whose weights the generator has; None for its own.
         sample_rate_hz: of the speaker's sound.
         extractors: need of the generator that the speaker's pictures do not give by themselves, to what gave it.
         fps: frames per second of media time.
@@ -128,6 +129,7 @@ class Setup(_Record, frozen=True, kw_only=True):
     steps: int | None = None
     solver: str | None = None
     history: int | None = None
+    person: str | None = None
     sample_rate_hz: int
     extractors: dict[str, str] = {}
     fps: int

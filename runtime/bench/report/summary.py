@@ -169,6 +169,8 @@ def _choices(setup: Setup) -> Iterator[str]:
         yield f"{count(setup.steps, 'denoising step')} of {setup.solver}"
     if setup.history is not None:
         yield f"history of {count(setup.history, 'frame')}" if setup.history else "history without a bound"
+    if setup.person is not None:
+        yield f"as {setup.person}"
     yield from (f"{need} from {given}" for need, given in setup.extractors.items())
 
 

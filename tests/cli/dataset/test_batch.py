@@ -30,7 +30,7 @@ ANSWER = "pflx: Stopping after the rows that run; once more stops at once. The s
 STOPPED = "pflx: Stopped. Nothing half-written was left."
 N_ROWS = 8
 
-with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+with_ray = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")]
 
 
 @pytest.fixture(scope="module")

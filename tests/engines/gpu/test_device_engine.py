@@ -16,7 +16,7 @@ from pflx.engines import Array, Engine, FakeEngine, ShapeError, TensorSpec
 from pflx.engines.gpu.array import DeviceArray
 from pflx.engines.gpu.device import Device
 from pflx.engines.gpu.device_engine import Arrays, DeviceEngine
-from pflx.engines.graphs.protocol import DeviceLostError, DeviceMemoryError, EngineError, FeedError, run_loop
+from pflx.engines.graphs.protocol import DeviceLostError, DeviceMemoryError, EngineError, FeedError, placed, run_loop
 
 F32 = np.dtype(np.float32)
 INPUTS = {
@@ -74,6 +74,24 @@ def test_every_call_is_right_new_captured_and_replayed(bench: Bench) -> None:
         bench.check(feeds_of(seed=seed))
     assert (bench.engine.captures, bench.engine.replays) == (1, 5)
     assert bench.cuda.calls["launch"] == 5
+
+
+def test_weights_that_were_placed_take_turns_in_one_captured_call(bench: Bench) -> None:
+    """Two persons and nobody: whose weights a captured call read last changes nothing for the next."""
+    owns = [placed(bench.engine, {"y": feeds_of(seed=seed)["y"]}) for seed in (1, 2, 3)]
+    assert all(isinstance(own["y"], DeviceArray) for own in owns)
+    x = {name: value for name, value in feeds_of(seed=9).items() if name != "y"}
+    for person in (0, 0, 1, 2, 2, 1, 0):
+        bench.check({**x, **owns[person]})
+    assert (bench.engine.captures, bench.engine.replays) == (1, 6)
+    steps = [{"gain": np.full(1, 0.5, np.float32)}] * 3
+    for person in (1, 0, 0):
+        own = owns[person]
+        looped = run_loop(bench.engine, {"x": feeds_of()["x"], **own}, {"x": "sum"}, steps)
+        expected = feeds_of()["x"]
+        for _ in range(3):
+            expected = expected * np.float32(0.5) + np.asarray(own["y"])
+        np.testing.assert_array_equal(np.asarray(looped["sum"]), expected)
 
 
 def test_no_call_waits_for_the_gpu(bench: Bench) -> None:

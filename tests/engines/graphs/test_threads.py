@@ -64,3 +64,9 @@ def test_a_library_counts_for_itself_where_all_cores_are_ours(monkeypatch: pytes
     monkeypatch.setattr(os, "cpu_count", usable_cores)
     assert library_threads(None) is None
     assert session_options(None, {}, "all").intra_op_num_threads == 0
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_memory_of_a_call_is_kept_as_asked(pooled: bool) -> None:
+    assert session_options(None, {}, "all").enable_cpu_mem_arena
+    assert session_options(None, {}, "all", pooled=pooled).enable_cpu_mem_arena is pooled

@@ -31,7 +31,11 @@ PLAIN = ExportSettings()
 NOT_NEEDED = {
     "perfrdiff_prior": ("null_s_latent_embed", (1, 1, 512)),
     "perfrdiff_latent": ("coeff_reg.0.weight", (512, 25)),
-    "perfrdiff_person": ("embed_layer.weight", (512, 58)),
+}
+# Likewise of those that make persons, with its option.
+FOR_PERSONS = {
+    "perfrdiff_person": ("embed_layer.weight", (512, 58), "--person-encoder"),
+    "perfrdiff_modifier": ("shared_layers.0.weight", (16, 512), "--modifier"),
 }
 
 
@@ -49,6 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "posnet": untrained("posnet", 0),
     }
     contents |= {part: {key: torch.zeros(shape)} for part, (key, shape) in NOT_NEEDED.items()}
+    contents |= {part: {key: torch.zeros(shape)} for part, (key, shape, _) in FOR_PERSONS.items()}
     for name, content in contents.items():
         torch.save(content, folder / f"{name}.pth")
     return {name: folder / f"{name}.pth" for name in contents}
@@ -105,6 +110,13 @@ def test_one_part_twice_is_refused(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize("part", NOT_NEEDED)
 def test_a_part_that_never_reaches_the_reaction_is_told_so(files: dict[str, Path], part: str) -> None:
     with pytest.raises(WrongComponentError, match="it never reaches the reaction, leave it out") as caught:
+        load(files["perfrdiff"], files[part])
+    assert str(caught.value).startswith(f"--generator {files[part]} holds PerFRDiff's ")
+
+
+@pytest.mark.parametrize("part", FOR_PERSONS)
+def test_what_makes_persons_is_told_where_to_go(files: dict[str, Path], part: str) -> None:
+    with pytest.raises(WrongComponentError, match=f": pass it to {FOR_PERSONS[part][2]} of pflx person") as caught:
         load(files["perfrdiff"], files[part])
     assert str(caught.value).startswith(f"--generator {files[part]} holds PerFRDiff's ")
 

@@ -181,6 +181,7 @@ def test_numbers_within_a_factor_of_two_of_the_end_fail(tmp_path: Path) -> None:
     exported(tmp_path / "below", scaled(weights, factor / 2)).require_range()
 
 
+@pytest.mark.slow
 def test_the_command_refuses_it_and_writes_nothing(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

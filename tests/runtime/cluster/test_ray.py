@@ -55,6 +55,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.slow
 @with_ray
 def test_twenty_clips_are_made_as_without_ray_though_its_actors_are_killed(
     home: Path, temporary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
@@ -87,6 +88,7 @@ def test_twenty_clips_are_made_as_without_ray_though_its_actors_are_killed(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @with_ray
 def test_a_cluster_that_is_there_is_used_and_stays(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -103,6 +105,7 @@ def test_a_cluster_that_is_there_is_used_and_stays(home: Path, tmp_path: Path, m
     assert files_of(tmp_path / "out") == files_of(tmp_path / "alone")
 
 
+@pytest.mark.slow
 @with_ray
 def test_an_address_that_nobody_answers_is_told(tmp_path: Path) -> None:
     with socket.socket() as unheard:
@@ -112,6 +115,7 @@ def test_an_address_that_nobody_answers_is_told(tmp_path: Path) -> None:
             list(react_dataset([ROW], tmp_path / "out", ray=address))
 
 
+@pytest.mark.slow
 @with_ray
 @pytest.mark.parametrize(
     ("reply", "why"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "what is there is no Ray"), (b"", "timed out")]
@@ -135,12 +139,14 @@ def _answer(server: socket.socket, reply: bytes, taken: list[socket.socket]) -> 
         taken[0].sendall(reply)
 
 
+@pytest.mark.slow
 @with_ray
 def test_without_a_cluster_auto_finds_none(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"No Ray cluster answers: .* Check `ray status`"):
         list(react_dataset([ROW], tmp_path / "out", ray="auto"))
 
 
+@pytest.mark.slow
 @with_ray
 def test_without_it_ray_is_not_even_loaded(tmp_path: Path) -> None:
     rows = manifest_of(tmp_path / "rows.csv", some_rows(2))

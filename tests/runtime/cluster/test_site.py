@@ -8,12 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from support.serve.chromium import chromium, find_chromium
 from support.serve.recordings import fake_devices
 from support.serve.scene import is_red, told_last
@@ -77,6 +79,37 @@ def test_two_visitors_have_a_server_each_and_a_third_is_told_that_it_is_full(pla
         assert third.connection.iceGatheringState == "new"  # nothing was offered
         for visitor in (one, other, third):
             await visitor.leave()
+
+    asyncio.run(act())
+
+
+def by_replica(place: Grounds, metric: str) -> dict[str, float]:
+    """What Ray puts out for Prometheus, by the server that it is of."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(place.exported()):
+        for sample in family.samples:
+            if sample.name == f"ray_pflx_serve_{metric}":
+                replica = sample.labels["replica"]
+                found[replica] = found.get(replica, 0.0) + sample.value
+    return found
+
+
+def test_ray_puts_out_the_figures_of_each_server(place: Grounds) -> None:
+    async def act() -> None:
+        visitor = await place.seated()
+        await shown(visitor, 50)
+        deadline = time.monotonic() + 60
+        while sorted(by_replica(place, "sessions").values()) != [0, 1]:
+            assert time.monotonic() < deadline, place.exported()
+            await asyncio.sleep(1)
+        (own,) = (replica for replica, count in by_replica(place, "sessions").items() if count)
+        assert own.startswith("blue-")
+        assert by_replica(place, "sessions_limit")[own] == 1
+        assert by_replica(place, "joins_total")[own] >= 1
+        while by_replica(place, "frames_total").get(own, 0) < 50:
+            assert time.monotonic() < deadline, place.exported()
+            await asyncio.sleep(1)
+        await visitor.leave()
 
     asyncio.run(act())
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
-import numpy as np
 import pytest
+from support.persons.tiny_bundle import made_up_person
+from support.places import MEDIA
 
 from pflx.runtime.cluster.site import Site, SiteSettings
+from pflx.runtime.rendering.portrait import load_whole
 from pflx.runtime.serve import ServeError, ServeSettings
 from pflx.runtime.serve.settings import ServedListener
 
-PORTRAIT = np.zeros((8, 8, 3), np.uint8)
+PORTRAIT = load_whole(MEDIA / "portrait_astronaut_256.png")
 
 
 def site(device: str = "cpu", gpus: float = 0.0, **settings: Any) -> Site:
@@ -64,3 +67,14 @@ def test_what_other_processes_cannot_do_is_refused(given: dict[str, Any], said: 
 
 def test_a_site_on_gpus_has_a_share_for_each_server() -> None:
     assert site(device="cuda", gpus=0.5).site.gpus == 0.5
+
+
+def test_a_server_elsewhere_is_begun_with_all_that_the_command_was_given() -> None:
+    persons = [made_up_person(1, "Ada")]
+    listeners = {"one": ServedListener(None, PORTRAIT, badge=True)}
+    sent = Site(listeners, {"one": PORTRAIT}, ServeSettings(replica="blue"), SiteSettings(in_json=True), persons)
+    got = pickle.loads(pickle.dumps(sent))
+    assert (got.settings, got.site) == (sent.settings, sent.site)
+    assert [(each.name, each.sha256) for each in got.persons] == [("Ada", persons[0].sha256)]
+    with got.listeners["one"].open() as listener:
+        assert listener.chain.badge

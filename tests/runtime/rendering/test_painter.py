@@ -92,3 +92,33 @@ def test_with_an_opencv_that_looks_up_by_32nds_the_graph_makes_the_pictures(monk
         features = listener.chain.portraits[0]
         assert not isinstance(features, renderers.CanvasFeatures)
         assert rendered(listener, np.zeros((27, 58), np.float32)).shape == (1, 256, 256, 3)
+
+
+@needs_exact
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_that_is_moved_is_painted_too(both: Mapping[Any, tuple[Listener, Listener]], size: int) -> None:
+    pictures, rng = [], np.random.default_rng(0)
+    shown, wanted = (np.asarray(rng.uniform(-0.2, 0.2, 6), np.float32) for _ in range(2))
+    picture = rendered(both[PORTRAITS[1], size][0], np.zeros((27, 58), np.float32))[0]
+    geometry = both[PORTRAITS[1], size][0].chain.portraits[0]["geometry"]
+    for paints, listener in zip((True, False), both[PORTRAITS[1], size], strict=True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(renderers, "looks_up_exactly", lambda paints=paints: paints)
+            roles = listener.manifest.renderer.graphs
+            engines = {role: listener._engines[graph] for role, graph in roles.items() if graph in listener._engines}
+            pictures.append(np.array(renderers.PictureMover(engines, size).move(picture, shown, wanted, geometry)))
+    painted, whole = pictures
+    assert painted.shape == whole.shape == (size, size, 3)
+    apart = np.abs(painted.astype(np.int16) - whole)
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 1e-3
+    assert (np.abs(painted.astype(np.int16) - picture) > 8).mean() > 0.05
+
+
+@needs_exact
+def test_of_the_two_graphs_that_make_the_same_pictures_one_is_opened(
+    both: Mapping[Any, tuple[Listener, Listener]],
+) -> None:
+    painted, whole = (set(listener._engines) for listener in both[PORTRAITS[0], 256])
+    assert painted == {"posnet", "warp_portrait", "warp_field"}
+    assert whole == {"posnet", "warp_portrait", "warp_frame"}

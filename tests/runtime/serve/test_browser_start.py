@@ -177,7 +177,7 @@ def test_ones_own_session_of_before_does_not_keep_one_out(window: Window, monkey
 def test_the_address_keeps_the_settings(window: Window) -> None:
     with window.page("#samples=2&playout=150&portrait=green&nonsense=1&lookahead=99") as page:
         wish = "import('/scripts/state.js').then(({ state }) => state.wish)"
-        expected: dict[str, Any] = {"listener": 0, "samples": 2, "lookahead": 5, "playout_ms": 150}
+        expected: dict[str, Any] = {"listener": 0, "samples": 2, "lookahead": 5, "playout_ms": 150, "person": 0}
         assert page.run(wish) == expected
         assert page.run("document.querySelector('#portraits :checked').getAttribute('aria-label')") == "green"
         page.click("go")

@@ -180,7 +180,8 @@ def test_the_page_is_told_what_there_is_to_choose_from() -> None:
         choices = (await here.browser.ask("GET", "/api/choices")).json
         assert [each["name"] for each in choices["listeners"]] == ["fake-0", "fake-1"]
         assert [each["untrained"] for each in choices["listeners"]] == [True, False]
-        assert choices["wish"] == {"listener": 0, "samples": 1, "lookahead": 2, "playout_ms": 100}
+        assert [each["persons"] for each in choices["listeners"]] == [[], []]
+        assert choices["wish"] == {"listener": 0, "samples": 1, "lookahead": 2, "playout_ms": 100, "person": 0}
         visitor = here.visitor()
         assert (await visitor.begin(None)).ok["wish"] == choices["wish"]
         assert visitor.begun["ice_servers"] == []

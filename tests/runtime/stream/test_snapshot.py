@@ -125,7 +125,7 @@ def test_what_is_no_snapshot_is_refused() -> None:
         ({"samples": "two"}, "'samples' is no array of numbers"),
         ({"samples": np.array([None])}, "'samples' is no array of numbers"),
         (snapshot | {"counts": np.array([1])}, "its checksum is of something else: it was changed or damaged since"),
-        (snapshot | {"schema": np.array([1])}, "it is of schema [1], this pflx reads 3"),
+        (snapshot | {"schema": np.array([1])}, "it is of schema [1], this pflx reads 4"),
         (resealed(snapshot, portraits=np.zeros((1, 31), np.uint8)), "the hashes of its portraits are none"),
         (resealed(snapshot, portraits=np.zeros((0, 32), np.uint8)), "the hashes of its portraits are none"),
         (resealed(snapshot, counts=np.array([1])), "its counts are none"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from support.places import MEDIA
 from support.serve.serve_client import PORT, PORTRAITS, WISH, Browser, Visitor, serving
 from support.serve.serve_listener import SIDE
 
-from pflx.runtime import Listener
+from pflx.runtime import Listener, Person
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.serve import ServeSettings
 from pflx.runtime.serve.keeping import Keeper
@@ -50,12 +50,16 @@ class Scene:
 async def scene(
     *listeners: Listener,
     portraits: Mapping[str, UInt8Array] = PORTRAITS,
+    persons: Sequence[Person] = (),
     keeper: Keeper | None = None,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
     """A server with these listeners; its visitors leave at the end."""
     given = ServeSettings(**{"port": PORT, "max_load": 10, **settings})
-    async with serving(*listeners, settings=given, portraits=portraits, keeper=keeper) as (browser, lobby):
+    async with serving(*listeners, settings=given, portraits=portraits, persons=persons, keeper=keeper) as (
+        browser,
+        lobby,
+    ):
         here = Scene(browser, lobby)
         try:
             yield here

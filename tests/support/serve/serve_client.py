@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,7 +20,7 @@ from PIL import Image
 from support.fakes import SIZE, fake_listener, frames_of, portrait_of
 from support.serve.lines import AppLine, Line, Reply
 
-from pflx.runtime import Listener
+from pflx.runtime import Listener, Person
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.serve.app import SESSION, make_app
 from pflx.runtime.serve.guard import Guard
@@ -237,12 +237,13 @@ async def serving(
     *listeners: Listener,
     settings: ServeSettings | None = None,
     portraits: Mapping[str, UInt8Array] = PORTRAITS,
+    persons: Sequence[Person] = (),
     keeper: Keeper | None = None,
     **limits: Any,
 ) -> AsyncIterator[tuple[Browser, Lobby]]:
     """A server without a network, and what a page would ask it with."""
     named = {f"fake-{number}": listener for number, listener in enumerate(listeners or (fake_listener(),))}
-    lobby = Lobby(named, portraits, settings or ServeSettings(port=PORT), keeper)
+    lobby = Lobby(named, portraits, settings or ServeSettings(port=PORT), persons, keeper)
     try:
         yield Browser(make_app(lobby, PORT, **limits)), lobby
     finally:

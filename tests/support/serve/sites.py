@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -59,6 +60,14 @@ class Grounds:
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.site.settings.port}"
 
+    def exported(self) -> str:
+        """What Ray has on this machine for Prometheus."""
+        import ray
+
+        (node,) = ray.nodes()
+        with urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=60) as answer:
+            return str(answer.read().decode())
+
     async def line(self) -> Line:
         """A web socket of a page."""
         return await NetLine.connected(self.origin.replace("http", "ws"), self.origin)
@@ -86,7 +95,7 @@ class Grounds:
 @contextmanager
 def grounds(**settings: Any) -> Iterator[Grounds]:
     """Two servers with one place each, on a Ray of four logical CPUs, of a user who never had one."""
-    place = ServeSettings(port=_free_port(), max_sessions=1, max_load=10)
+    place = ServeSettings(port=_free_port(), max_sessions=1, max_load=10, replica="blue")
     listeners = {"nodding": NoddingServed(None, PORTRAITS["grey"])}
     site = Site(listeners, PORTRAITS, place, SiteSettings(**{"replicas": (2, 2), "drain_s": 30.0, **settings}))
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:

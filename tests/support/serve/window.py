@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,7 +19,7 @@ from support.places import MEDIA
 from support.serve.chromium import Chromium, Page, wait_for
 from support.serve.serve_listener import SIDE, nodding_listener
 
-from pflx.runtime import Listener
+from pflx.runtime import Listener, Person
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.rendering.portrait import load_whole
 from pflx.runtime.serve.app import listen, make_app, make_server
@@ -43,10 +43,11 @@ class Server:
         self,
         listener: Callable[[], Listener] = lambda: nodding_listener(PORTRAIT),
         portraits: Mapping[str, UInt8Array] = PORTRAITS,
+        persons: Sequence[Person] = (),
         **settings: Any,
     ) -> None:
         self.settings = ServeSettings(**{"port": 0, "max_load": 10, **settings})
-        self._open, self._portraits = listener, portraits
+        self._open, self._portraits, self._persons = listener, portraits, persons
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -75,7 +76,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         with listen(self.settings) as socket, self._open() as listener:
             port = socket.getsockname()[1]
-            self.lobby = Lobby({"nodding": listener}, self._portraits, self.settings)
+            self.lobby = Lobby({"nodding": listener}, self._portraits, self.settings, self._persons)
             self._server = make_server(make_app(self.lobby, port))
             self.url = f"http://localhost:{port}/"
             self._ready.set()

@@ -16,6 +16,7 @@ export function readAddress() {
     playout_ms: within("playout", limits.playout_ms),
   };
   if (wish.listener < 0) delete wish.listener;
+  wish.person = 1 + listeners[wish.listener ?? state.choices.wish.listener].persons.indexOf(given.get("person"));
   if (!wish.samples) delete wish.samples;
   for (const name of ["lookahead", "playout_ms"]) if (wish[name] === undefined) delete wish[name];
   state.wish = { ...state.choices.wish, ...wish };
@@ -33,6 +34,7 @@ export function writeAddress() {
   put("samples", wish.samples, choices.wish.samples);
   put("lookahead", wish.lookahead, choices.wish.lookahead);
   put("playout", wish.playout_ms, choices.wish.playout_ms);
+  if (wish.person) told.set("person", choices.listeners[wish.listener].persons[wish.person - 1]);
   if (portrait && !gallery[portrait].file) told.set("portrait", gallery[portrait].name);
   if (state.voiceOnly) told.set("voice", "");
   if (state.relayOnly) told.set("relay", "");

@@ -5,6 +5,7 @@ import { state } from "./state.js";
 import { addEvent } from "./strip.js";
 
 const CHART_S = 60;
+const UNFED_MS = 500;
 const RUNGS = {
   FULL: "in full", FEWER_STEPS: "with fewer denoising steps", HALF_RATE: "one for two frames", HOLD: "not now: the last once more",
   WARPED: "by moving the head of the last",
@@ -22,7 +23,9 @@ export function panel(mine, message) {
   here.reaction = figures.reaction_ms;
   $("reaction").textContent = ms(figures.reaction_ms);
   $("reaction-p95").textContent = ms(figures.reaction_p95_ms);
-  $("age").textContent = ms(figures.age_ms);
+  const unfed = message.unfed_ms > UNFED_MS; // then it goes on with a speaker who sits still
+  $("age").textContent = unfed ? `nothing came of you for ${seconds(message.unfed_ms)}` : ms(figures.age_ms);
+  $("age").classList.toggle("warn", unfed);
   $("missed").textContent = `${figures.missed ?? "–"} of ${figures.frames}; ${message.missed} since you began`;
   const late = figures.missed > 0;
   $("missed-more").textContent = late ? `${figures.missed} of ${figures.frames} late` : "none late";

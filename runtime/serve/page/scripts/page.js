@@ -25,6 +25,7 @@ $("record").onclick = toggleRecording;
 $("full-screen").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : $("view").requestFullscreen());
 document.addEventListener("fullscreenchange", () => label("full-screen", document.fullscreenElement ? "Smaller" : "Enlarge"));
 $("choice").onchange = () => choose({ listener: Number($("choice").value) });
+$("person").onchange = () => choose({ person: Number($("person").value) });
 $("samples-options").onchange = ({ target }) => choose({ samples: Number(target.value) });
 $("lookahead").oninput = $("playout").oninput = labelDials;
 $("lookahead").onchange = () => choose({ lookahead: Number($("lookahead").value) });

@@ -28,6 +28,9 @@ export function build() {
 function reflect() {
   const { wish } = state, listener = state.choices.listeners[wish.listener];
   $("choice").value = wish.listener;
+  $("person").replaceChildren(...["Nobody in particular", ...listener.persons].map((name, n) => new Option(name, n)));
+  $("person").value = wish.person;
+  $("person-field").hidden = !listener.persons.length;
   for (const radio of document.getElementsByName("samples")) radio.checked = Number(radio.value) === wish.samples;
   $("lookahead").max = listener.lookahead;
   $("lookahead").disabled = !listener.lookahead;
@@ -55,6 +58,7 @@ export function label() {
 let tuning = 0;
 export function choose(change) {
   const cut = change.listener !== undefined && change.listener !== state.wish.listener;
+  if (change.listener !== undefined) change = { person: 0, ...change }; // another listener takes other persons
   state.wish = { ...state.wish, ...change };
   reflect();
   writeAddress();

@@ -1,0 +1,1 @@
+"""`pflx person`, in a room of its own."""

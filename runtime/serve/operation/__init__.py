@@ -1,0 +1,1 @@
+"""For whoever runs a server: its counters, its log, and how it ends."""
