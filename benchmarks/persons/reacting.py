@@ -60,13 +60,12 @@ def exported(folder: Path) -> Path:
 def made_up(bundle: Bundle, seed: int) -> Person:
     """A person of a bundle, whose weights are nobody's and seeded numbers."""
     rng = np.random.default_rng(seed)
-    graph = bundle.manifest.graphs[bundle.manifest.generator.graphs["personal"]]
     generic = nobodys_weights(bundle)
     return Person(
         name=f"person {seed}",
         style=rng.standard_normal(512, np.float32),
         weights={
-            name: generic[name] + np.float32(SHIFT) * rng.standard_normal(graph.inputs[name].shape, np.float32)
+            name: generic[name] + np.float32(SHIFT) * rng.standard_normal(generic[name].shape, np.float32)
             for name in generic
         },
         denoiser=next(each.sha256 for each in bundle.manifest.provenance if each.slot == "generator"),

@@ -14,7 +14,7 @@ import torch
 from support.export.personal_weights import denoiser_weights, modifier_weights
 from support.golden_arrays import golden
 
-from pflx.engines import Array, OrtEngine
+from pflx.engines import Array, OrtEngine, TensorSpec
 from pflx.engines.building.build import build_engine
 from pflx.engines.bundle.engine_passport import Profile
 from pflx.export import untrained
@@ -121,7 +121,7 @@ def test_the_graph_takes_the_weights_as_a_checkpoint_has_them(
     own = {name: spec for name, spec in engines["personal"].inputs.items() if name not in engines["denoise"].inputs}
     assert list(own) == list(PerFRDiffPersonal.EDITED)
     for name, spec in own.items():
-        assert (spec.shape, spec.dtype) == (tuple(network.state_dict()[name].shape), np.float32)
+        assert spec == TensorSpec(tuple(network.state_dict()[name].shape), np.dtype(np.float32))
     recipe, module = parts.recipes[2], parts.modules()["perfrdiff_personal"]
     check_graph(recipe, graph_errors(module, engines["personal"], recipe, recipe.size_sets))
 
