@@ -141,7 +141,8 @@ async def no_frame_is_lost(visitor: Visitor, before: dict[str, int]) -> None:
     await shown(visitor, before["frame"] + 50)
     now, samples = told_last(visitor), visitor.begun["wish"]["samples"]
     frames, emitted, dropped = (now[name] - before[name] for name in ("frame", "emitted", "dropped"))
-    assert frames == pytest.approx((emitted + dropped) / samples, abs=2)
+    # A clock that was started anew, on a machine that stood still, leaves moments out that nobody counts.
+    assert frames == pytest.approx((emitted + dropped) / samples, abs=2, rel=0.05)
     assert emitted > dropped
     assert visitor.line is not None
     assert visitor.line.closed is None

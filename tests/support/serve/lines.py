@@ -100,7 +100,7 @@ class AppLine(Line):
             "server": ("127.0.0.1", 8000),
             "subprotocols": [],
         }
-        self._run = asyncio.ensure_future(app(scope, self._said.get, self._take))  # type: ignore[arg-type]
+        self._run = asyncio.ensure_future(app(scope, self._said.get, self._take))
 
     async def send(self, message: str | bytes) -> None:
         kind = "text" if isinstance(message, str) else "bytes"
