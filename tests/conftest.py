@@ -20,6 +20,9 @@ _EXPORTING = (
 )
 """They use `support.exported_generators`."""
 
+_WHOLE_NETWORKS = (*_EXPORTING, "tests/export/persons/", "tests/export/test_perfrdiff", "tests/export/test_warp.py")
+"""Exported, or computed at the size that they are published in."""
+
 _PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "onnxscript")
 
 
@@ -37,12 +40,12 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole exports are slow. One file that needs the exported bundle comes first, the others last.
+    """Tests of whole networks are slow. One file that needs the exported bundle comes first, the others last.
 
     So nobody waits while it is made.
     """
     for item in items:
-        if "exported" in getattr(item, "fixturenames", ()) or _exports(item.nodeid):
+        if "exported" in getattr(item, "fixturenames", ()) or item.nodeid.startswith(_WHOLE_NETWORKS):
             item.add_marker(pytest.mark.slow)
     needy = {item.path for item in items if "exported" in getattr(item, "fixturenames", ())}
     first = min(needy, default=None)

@@ -80,11 +80,22 @@ FIGURES = (
         lambda found: ratios(found["costs"]["256 px, painted to by the graph alone"]),
     ),
     Figure(
-        "live sessions of it with the backchannel listener that two cores keep, speakers seen / heard alone",
+        "live sessions of it with the backchannel listener that two cores keep for 12 s, speakers seen / heard alone",
         "sessions_cpu",
         lambda found: f"{_most_kept(found, 'seen', 'here')} / {_most_kept(found, 'heard', 'here')}",
         lambda found: (
             f"{_most_kept(found, 'seen', 'there')} / {_most_kept(found, 'heard', 'there')}, one at a time before"
+        ),
+    ),
+    Figure(
+        "the same for 60 s, at an hour when all was a sixth slower: kept of 4, 6, 8 / of 8, 12, 20; missed with 8",
+        "sessions_minute",
+        lambda found: "{} / {}; {:.1%} / {:.1%}".format(
+            *(_most_kept(found, speaker, "here") for speaker in ("seen", "heard")),
+            *(
+                next(row["missed"] for row in found[speaker]["here"] if row["sessions"] == 8)
+                for speaker in ("seen", "heard")
+            ),
         ),
     ),
     Figure(

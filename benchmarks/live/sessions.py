@@ -3,6 +3,7 @@
     PYTHONPATH=benchmarks python benchmarks/live/sessions.py CLIP PORTRAIT [--sessions 2 4 8] [--voices 10 20]
 
     ... --against FOLDER     the same of another checkout, in turns
+    ... --seconds 60 --name sessions_minute
 
 CLIP is the speaker of every session. With --voices, they are heard and not seen. A number is kept as in `pflx
 bench-latency --mode sessions`: at most 0.1 % of all frames missed, and no segment that takes longer than it lasts.
@@ -80,13 +81,14 @@ def main() -> None:
     parser.add_argument("--voices", type=int, nargs="*", default=[10, 20])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--against", type=Path, metavar="FOLDER")
+    parser.add_argument("--name", default="sessions_cpu", help="of the JSON")
     given = parser.parse_args()
     checkouts = {"here": Path(__file__).resolve().parents[2]}
     if given.against:
         checkouts["there"] = given.against.resolve()
     command = "PYTHONPATH=benchmarks python benchmarks/live/sessions.py CLIP PORTRAIT"
     content: dict[str, Any] = {
-        "command": command + (" --against FOLDER" if given.against else ""),
+        "command": f"{command} --seconds {given.seconds:g}" + (" --against FOLDER" if given.against else ""),
         "machine": report.machine(1),
         "clip": given.clip.name,
         "seconds": given.seconds,
@@ -104,7 +106,7 @@ def main() -> None:
                     portrait = given.portrait.resolve()
                     rows[name].append(measure(checkouts[name], clip, portrait, sessions, given.seconds))
             content[speaker] = rows
-    report.write("sessions_cpu", content)
+    report.write(given.name, content)
 
 
 if __name__ == "__main__":

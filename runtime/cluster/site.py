@@ -34,6 +34,8 @@ _FILLED = 0.7
 """Share of its places that is taken on average when another server is begun."""
 _LEAST_CPUS = 4
 """That a Ray of one's own deals out, whatever the machine has: Ray Serve does not start with fewer."""
+_SURGE_PERCENT = 25
+"""Servers of a new version that are begun before old ones drain, of all: one at least."""
 _LOOK_S = 1.0
 _RANGE = re.compile(r"(\d{1,4})(?::(\d{1,4}))?")
 
@@ -178,6 +180,7 @@ def application(site: Site) -> Any:
         max_ongoing_requests=places + _OTHERS,
         graceful_shutdown_timeout_s=site.site.drain_s,
         graceful_shutdown_wait_loop_s=_LOOK_S,
+        max_surge_percent=_SURGE_PERCENT,
         ray_actor_options={"num_cpus": site.site.cpus, "num_gpus": site.site.gpus},
         **count,
     )

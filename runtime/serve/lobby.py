@@ -310,7 +310,7 @@ class Lobby:
         fits = (
             kept.bundle == self._identities[peer.wished.listener]
             and kept.wish is not None
-            and all(kept.wish[name] == getattr(peer.wished, name) for name in _OF_MOTION)
+            and all(kept.wish.get(name) == getattr(peer.wished, name) for name in _OF_MOTION)
         )
         peer.go_on_from(kept.snapshot if fits else None, shown if picture is not None else None, picture)
 

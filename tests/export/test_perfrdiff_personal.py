@@ -196,7 +196,7 @@ def test_a_person_in_half_precision_stays_near(
     recipe, path = parts.recipes[2], tmp_path / "half.onnx"
     trace(parts.modules()[recipe.graph], recipe, path, precision="fp16")
     assert path.stat().st_size < 38e6
-    feeds = dict[str, Array](recipe.example(1, {"samples": 1}) | persons[0])
+    feeds: dict[str, Array] = {**recipe.example(1, {"samples": 1}), **persons[0]}
     made, expected = OrtEngine(path, threads=1).run(feeds), engines["personal"].run(feeds)
     for name, value in expected.items():
         assert np.abs(made[name] - value).max() < 0.02

@@ -45,7 +45,7 @@ def reaction(folder: Path, person: str | None) -> Array:
     done = pflx("run", CLIP, *options, *LOOK, "--duration", 2, *given)
     assert done.code == 0, done.err
     with np.load(output) as arrays:
-        return np.asarray(arrays["coefficients"])[0]
+        return np.asarray(arrays["coefficients"][0])
 
 
 def test_run_reacts_with_the_weights_of_the_person(folder: Path) -> None:

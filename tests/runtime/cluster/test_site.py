@@ -201,6 +201,7 @@ def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace
         assert server(visitor) in old
         await no_frame_is_lost(visitor, before)
         await other.leave()
+        await drained
         newcomer = await place.seated()
         assert server(newcomer) not in old
         await newcomer.leave()
@@ -209,7 +210,6 @@ def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace
         assert (came_back.id, came_back.begun["wish"]) == (visitor.id, DIALS)
         assert server(came_back) not in old
         await came_back.leave()
-        await drained
         await until(lambda: len(processes("ServeReplica:")) == 1, 60)
         assert place.begun.is_replaced
 

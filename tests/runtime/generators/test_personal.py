@@ -40,7 +40,7 @@ class FromTrack:
     size = 58
 
     def extract(self, picture: Array, frame: int) -> Array:
-        return TRACK[frame]
+        return np.asarray(TRACK[frame])
 
 
 KNOWN = SpeakerSettings(extractors={"coefficients": FromTrack()})

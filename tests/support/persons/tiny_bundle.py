@@ -17,6 +17,7 @@ from support.tiny_graphs import parsed
 
 from pflx.engines import Bundle, GraphInfo, Provenance, SmootherInfo, TensorSpec, write_manifest
 from pflx.runtime.builtin import builtin_path
+from pflx.runtime.frames.arrays import Float32Array
 from pflx.runtime.persons import Person
 
 DENOISER = "0d" * 32
@@ -82,12 +83,12 @@ def made_up_person(seed: int, name: str = "", **changed: Any) -> Person:
     return Person(name=name or f"person {seed}", **{**facts, **changed})
 
 
-def own_part(person: Person | None) -> np.ndarray[Any, np.dtype[np.float32]]:
+def own_part(person: Person | None) -> Float32Array:
     """float32 [58], the part of a person in every prediction; of nobody for None."""
     if person is None:
         return np.full(58, 0.04, np.float32)
     head, pose, first, second = (person.weights[name] for name in SHAPES)
-    return np.concatenate((head, pose)).sum(axis=1) * (first @ second).mean() * np.float32(0.01)
+    return np.asarray(np.concatenate((head, pose)).sum(axis=1) * (first @ second).mean() * 0.01, np.float32)
 
 
 def personal_bundle(folder: Path, *, persons: bool = True) -> Bundle:
