@@ -90,7 +90,8 @@ def overlapped(generator: Generator, speaker: dict[str, Array], hop: int, seed: 
     samples = len(speaker["audio"]) // frames
     noise = np.random.default_rng(seed).standard_normal((1, generator.noise_size)).astype(np.float32)
     start, seconds = generator.start(1), []
-    shown, motions = np.zeros((frames, 58), np.float32), {}
+    shown = np.zeros((frames, 58), np.float32)
+    motions: dict[int, Array] = {}
     for end in range(window, frames + 1, hop):
         begin = end - window
         state: State = {

@@ -51,8 +51,8 @@ class JsonLines(logging.Formatter):
         }
         if session := getattr(record, "session", ""):
             line["session"] = session
-        if hasattr(record, "facts"):
-            line |= record.facts
+        if (facts := getattr(record, "facts", None)) is not None:
+            line |= facts
         else:
             line["logger"] = record.name
             if record.name.partition(".")[0] == "pflx":

@@ -51,7 +51,7 @@ def written(path: Path, *, generated: bool) -> list[UInt8Array]:
     with VideoWriter(path, (64, 48), generated=generated, threads=1) as writer:
         writer.write(pictures)
     with av.open(str(path)) as container:
-        return [picture.to_ndarray(format="rgb24") for picture in container.decode(video=0)]
+        return [np.asarray(picture.to_ndarray(format="rgb24"), np.uint8) for picture in container.decode(video=0)]
 
 
 def test_the_word_is_one_of_iptcs() -> None:

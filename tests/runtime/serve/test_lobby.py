@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,7 +215,8 @@ def test_a_session_is_known_to_its_own_page_only() -> None:
     async def act(here: Scene) -> None:
         visitor = await here.seated()
         stranger = here.visitor()
-        for kind, more in (("offer", {"sdp": ""}), ("tune", {"wish": WISH}), ("leave", {})):
+        asked: list[tuple[str, dict[str, Any]]] = [("offer", {"sdp": ""}), ("tune", {"wish": WISH}), ("leave", {})]
+        for kind, more in asked:
             stranger.line = await here.browser.line()
             assert (await stranger.ask(kind, **more)).kind == "gone"
         assert list(here.lobby.peers) == [visitor.id]

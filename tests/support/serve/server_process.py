@@ -38,6 +38,11 @@ class ServerProcess:
     lines: Queue[str] = field(default_factory=Queue)
     url: str = ""
 
+    def read(self) -> None:
+        """Take in what it writes, until it has ended."""
+        for line in self.process.stdout or ():
+            self.lines.put(line)
+
     def wait_for(self, event: str) -> dict[str, Any]:
         """The next of such events; those before it are dropped."""
         while (line := json.loads(self.lines.get(timeout=60)))["event"] != event:
@@ -67,7 +72,7 @@ def server_process(*options: str) -> Iterator[ServerProcess]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         server = ServerProcess(process)
         assert process.stdout is not None
-        reader = Thread(target=lambda: [server.lines.put(line) for line in process.stdout or ()])
+        reader = Thread(target=server.read)
         reader.start()
         try:
             server.url = f"http://127.0.0.1:{server.wait_for('server.started')['port']}"

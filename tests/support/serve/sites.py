@@ -64,7 +64,7 @@ class Grounds:
         """What Ray has on this machine for Prometheus."""
         import ray
 
-        (node,) = ray.nodes()
+        (node,) = ray.nodes()  # type: ignore[no-untyped-call]
         with urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=60) as answer:
             return str(answer.read().decode())
 
@@ -81,8 +81,9 @@ class Grounds:
         """A visitor who tries again, as a page does, until they are let in and see something."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
+                visitor = Visitor(self)
                 try:
-                    visitor, reply = await self.come(wish, **more)
+                    reply = await visitor.come(wish, **more)
                 except (OSError, WebSocketException):  # while there is no server
                     reply = Reply(kind="closed")
                 if not reply.kind:

@@ -68,8 +68,10 @@ def test_frames_are_those_of_all_sessions_also_of_such_as_have_ended() -> None:
         visitor = await here.seated(pictures=20)
         (peer,) = here.lobby.peers.values()
         first = peer.session
+        assert first is not None
         await visitor.ask("tune", wish=WISH | {"samples": 2})
         second = peer.session
+        assert second is not None
         await until(lambda: second.stats.emitted > 40)
         await visitor.ask("leave")
         assert first is not second
