@@ -138,11 +138,7 @@ def personal_bundle(folder: Path, *, persons: bool = True) -> Bundle:
 
 def _written(folder: Path, name: str, text: str, precision: str) -> GraphInfo:
     model = parsed(name, text)
-<<<<<<< HEAD
-    called: dict[str, str] = dict(zip(("w0", "w1", "w2", "w3"), SHAPES, strict=True))
-=======
     called = {f"w{place}": tensor for place, tensor in enumerate(SHAPES)}
->>>>>>> w_pr
     for value in model.graph.input:
         value.name = called.get(value.name, value.name)
     for node in model.graph.node:
