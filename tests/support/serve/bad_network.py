@@ -49,7 +49,7 @@ class _Way(asyncio.DatagramProtocol):
         self.target: tuple[str, int] | None = None
         self.out: _Way | None = None
         self._weather, self._random, self._free_at = weather, random.Random(seed), 0.0
-        self.is_cut, self.too_many = False, 0
+        self.is_cut = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -60,7 +60,6 @@ class _Way(asyncio.DatagramProtocol):
             return
         if weather.kbit_per_s is not None:
             if self._free_at - now > _LONGEST_QUEUE_S:
-                self.too_many += 1
                 return
             self._free_at = max(now, self._free_at) + len(data) * 8 / (weather.kbit_per_s * 1000)
         at = max(now, self._free_at) + weather.delay_s + self._random.uniform(-1, 1) * weather.jitter_s
@@ -99,11 +98,6 @@ class BadNetwork:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
-
-    @property
-    def too_many(self) -> int:
-        """Packets to the visitor that did not fit through."""
-        return self._down.too_many
 
     def cut_uplink(self) -> None:
         """From now on nothing of the visitor's reaches the server."""

@@ -46,7 +46,6 @@ def weathered(seconds: float, *listeners: Listener, outage_s: float = 0.0, **wea
                 skews_ms.append(peer.session.stats.av_offset_ms)
             assert visitor.longest_freeze_s(begun) < LONGEST_FREEZE_S
             assert max(map(abs, skews_ms)) < LARGEST_SKEW_MS
-            assert (network.too_many > 20) == ("kbit_per_s" in weather)
             # The panel: what was shown and sent is what the visitor's side saw come, but for what was under way.
             network.weather.is_down = False
             panels = len([message for message in visitor.told if message["type"] == "panel"])
@@ -74,7 +73,7 @@ def test_nothing_comes_through_for_two_seconds() -> None:
 
 
 def test_little_comes_through() -> None:
-    weathered(7, fake_listener(), kbit_per_s=300)  # noise, for which no rate is enough
+    weathered(7, fake_listener(), kbit_per_s=300)
 
 
 def test_the_panel_says_that_nothing_comes_of_the_visitor() -> None:

@@ -28,12 +28,12 @@ async def seated(server: ServerProcess) -> Visitor:
     return visitor
 
 
-async def hung_up_on(visitor: Visitor) -> None:
-    """The server has closed the web socket as one that is to be started anew, of which the page says so."""
+async def told_of_the_end(visitor: Visitor) -> None:
+    """The server has said why it ends before it has closed the web socket."""
     assert visitor.line is not None
     line = visitor.line
     await until(lambda: line.closed is not None)
-    assert line.closed == 1012
+    assert (visitor.told[-1]["type"], visitor.told[-1]["reason"]) == ("ended", "The server stops.")
 
 
 def test_at_sigterm_nobody_new_comes_in_and_who_is_there_may_stay_until_they_leave() -> None:
@@ -64,7 +64,7 @@ def test_who_stays_longer_than_they_may_is_told_that_it_ends() -> None:
         visitor = await seated(server)
         server.process.send_signal(signal.SIGTERM)
         begun = time.monotonic()
-        await hung_up_on(visitor)
+        await told_of_the_end(visitor)
         assert time.monotonic() - begun >= 1
         assert server.wait_for("session.ended")["reason"] == "The server stops."
         await visitor.leave()
@@ -82,7 +82,7 @@ def test_it_ends_at_once_without_drain_and_at_a_second_signal(options: tuple[str
         if options:
             server.wait_for("server.draining")
             server.process.send_signal(signal.SIGTERM)
-        await hung_up_on(visitor)
+        await told_of_the_end(visitor)
         assert server.wait_for("session.ended")["reason"] == "The server stops."
         await visitor.leave()
 
