@@ -11,7 +11,7 @@ from support.persons.tiny_bundle import made_up_person, personal_bundle
 from support.serve.chromium import wait_for
 from support.serve.scene import PORTRAIT, Scene, play
 from support.serve.serve_client import WISH, loopback_only  # noqa: F401
-from support.serve.serve_listener import nodding_listener
+from support.serve.serve_listener import SIDE, nodding_listener
 from support.serve.window import IS_LIVE, Server, Window
 
 from pflx.runtime import Listener, PersonError, SpeakerSettings
@@ -38,7 +38,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(bundle: Path) -> Listener:
-    return Listener.open(bundle, PORTRAIT, speaker=SpeakerSettings(extractors={"coefficients": LANDMARKS}))
+    speaker = SpeakerSettings(extractors={"coefficients": LANDMARKS})
+    return Listener.open(bundle, PORTRAIT, size=SIDE, speaker=speaker)  # small: the test is not of how quick it is
 
 
 @pytest.fixture
