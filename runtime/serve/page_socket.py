@@ -43,7 +43,7 @@ BEGIN_S = 20.0
 
 _MOST_WAITING = 4  # messages for a slow network, from which on figures are left out
 _LOST = (RuntimeError, WebSocketDisconnect)  # what sending to who has gone raises
-_NORMAL, _RESTARTS = 1000, 1012  # RFC 6455, section 7.4.1, and IANA's registry; with the second uvicorn ends all
+_NORMAL = 1000  # RFC 6455, section 7.4.1
 
 
 class _Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="begin"):
@@ -101,7 +101,6 @@ class PageSocket:
         self._news = asyncio.Event()
         self._answering = asyncio.Lock()
         self._hanging_up: asyncio.Future[None] | None = None
-        self._why = ""
 
     async def run(self) -> None:
         """Listen and answer until either side has ended it; then everything of the session is freed."""
@@ -115,7 +114,7 @@ class PageSocket:
             await asyncio.gather(*sides, return_exceptions=True)
             async with self._answering:  # what was asked last may have been for a place
                 if self._peer is not None:
-                    await self._peer.close(self._why)
+                    await self._peer.close()
 
     def say(self, message: Mapping[str, Any] | None) -> None:
         """Send something, without waiting; None closes the socket after all that was said before."""
@@ -158,7 +157,6 @@ class PageSocket:
             except _LOST:
                 return None
             if came["type"] == "websocket.disconnect":
-                self._why = "The server stops." if came.get("code") == _RESTARTS else ""
                 return None
             # What is begun is done, though the page goes meanwhile: it leaves nothing half made.
             await asyncio.shield(asyncio.ensure_future(self._take(came)))
