@@ -34,7 +34,7 @@ PORTRAITS: Mapping[str, UInt8Array] = {
     "fake": portrait_of(),
     "red": np.full((SIZE, SIZE, 3), (220, 20, 20), np.uint8),
 }
-WISH = {"listener": 0, "samples": 1, "lookahead": 0, "playout_ms": 100}
+WISH = {"listener": 0, "samples": 1, "lookahead": 0, "playout_ms": 100, "person": 0}
 
 
 @pytest.fixture(autouse=True, scope="module")
