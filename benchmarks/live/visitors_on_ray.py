@@ -132,7 +132,7 @@ async def measure(place: Grounds, sessions: int, seconds: float, media: tuple[li
 
 def frame_of(visitor: Visitor) -> int:
     """Number of the frame that was shown last; -1 before the first."""
-    return [-1, *(told["frame"] for told in visitor.told if told.get("frame") is not None)][-1]
+    return [-1, *(int(told["frame"]) for told in visitor.told if told.get("frame") is not None)][-1]
 
 
 async def killed(place: Grounds, media: tuple[list[Any], list[Any]]) -> dict[str, Any]:
