@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pflx.cli.calibrate.variant import target_of
 from pflx.cli.support.console import print_line, print_untrained, progress_bar
 from pflx.cli.support.options import BundleArgument, Threads
 from pflx.cli.support.options import Feeds as FeedsOption
-from pflx.cli.support.paths import check_apart, check_output
+from pflx.cli.support.paths import check_output
 from pflx.engines import Bundle
 
 
@@ -35,17 +35,10 @@ def bf16(
     from pflx.calibration.precision.bf16 import PRECISION, calibrate_bf16, report_lines
     from pflx.calibration.precision.variants import add_variant
     from pflx.calibration.reports import save_report
-    from pflx.engines.bundle.writer import check_target
 
     check_output(json, ".json")
-    target = output or bundle
-    into_another = os.path.realpath(target) != os.path.realpath(bundle)
-    check_apart(
-        reads={"BUNDLE": bundle, "--feeds": feeds},
-        writes={"--output": target if into_another else None, "--json": json},
-    )
+    target = target_of(bundle, feeds, output, overwrite=overwrite, json=json)
     opened = Bundle.open(bundle)
-    check_target(target.absolute(), overwrite or output is None)
     recorded = Feeds.open(feeds)
     with progress_bar() as report:
         found = calibrate_bf16(opened, recorded, bound=Bound(psnr_db=psnr), threads=threads, progress=report)
