@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -134,7 +135,6 @@ class SiteServer:
 
     def __serve_build_asgi_app__(self) -> Any:
         """The application, by the name under which Ray Serve looks for it."""
-        import ray
         from ray import serve
         from ray.util import metrics as ray_metrics
 
@@ -142,7 +142,7 @@ class SiteServer:
         from pflx.runtime.serve.app import make_app
         from pflx.runtime.serve.lobby import Lobby
 
-        site, keeper = self._site, VaultActor(ray, f"{NAME}-vault")
+        site, keeper = self._site, _vault()
         names = filter(None, (site.settings.replica, serve.get_replica_context().replica_tag))
         settings = replace(site.settings, replica="-".join(names))  # what all are called does not tell them apart
         lobby = Lobby(self._listeners, site.portraits, settings, site.persons, keeper)
@@ -192,17 +192,18 @@ class RunningSite:
 
     Args:
         serve: Ray Serve's module.
+        name: of `begin`.
     """
 
-    def __init__(self, serve: Any) -> None:
-        self._serve = serve
-        self._deployed_at = self._status().last_deployed_time_s
+    def __init__(self, serve: Any, name: str) -> None:
+        self._serve, self._name, self._vault = serve, name, _vault()
 
     @property
     def is_replaced(self) -> bool:
         """Whether somebody else has begun another site in its place, or ended it."""
-        status = self._status()
-        return status is None or status.last_deployed_time_s != self._deployed_at
+        if NAME not in self._serve.status().applications:
+            return True
+        return self._vault.site() not in (None, self._name)  # Ray Serve itself does not tell one from the next
 
     def wait(self, until: Callable[[], bool]) -> bool:
         """Wait until something is so; False if the site was replaced before that."""
@@ -216,9 +217,6 @@ class RunningSite:
         """Take nobody new, and end when the last visitor has left, or the time for that is over."""
         if not self.is_replaced:
             self._serve.delete(NAME)
-
-    def _status(self) -> Any:
-        return self._serve.status().applications.get(NAME)
 
 
 @contextmanager
@@ -241,8 +239,7 @@ def running(site: Site, address: str) -> Iterator[RunningSite]:
         options = {"host": site.settings.host, "port": site.settings.port}
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(proxy_location="EveryNode", http_options=options)
-        begin(serve, site)
-        begun = RunningSite(serve)
+        begun = RunningSite(serve, begin(serve, site))
         yield begun
         begun.end()
     finally:
@@ -251,8 +248,11 @@ def running(site: Site, address: str) -> Iterator[RunningSite]:
         session.close()
 
 
-def begin(serve: Any, site: Site) -> None:
+def begin(serve: Any, site: Site) -> str:
     """Begin a site, or put it in the place of the one there is.
+
+    Returns:
+        A name that no other site has.
 
     Raises:
         ClusterError: it does not start.
@@ -265,6 +265,15 @@ def begin(serve: Any, site: Site) -> None:
         status = serve.status().applications.get(NAME)
         why = [] if status is None else [each.message for each in status.deployments.values() if each.message]
         raise ClusterError(f"The site does not start: {_cause(why) or first_line(error)}") from error
+    name = secrets.token_hex(8)
+    _vault().begin(name)
+    return name
+
+
+def _vault() -> VaultActor:
+    import ray
+
+    return VaultActor(ray, f"{NAME}-vault")
 
 
 def _cause(messages: Sequence[str]) -> str:

@@ -44,6 +44,15 @@ class Vault:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._site: str | None = None
+
+    def begin(self, site: str) -> None:
+        """A site was begun, in the place of any other."""
+        self._site = site
+
+    def site(self) -> str | None:
+        """The one that was begun last; None if nobody has said so since this process began."""
+        return self._site
 
     def claim(self, id: str) -> Claim:
         """Take a session over. Of one that is not known, epoch 0, for which nothing is remembered."""
@@ -92,6 +101,7 @@ class VaultActor:
 
     def __init__(self, ray: Any, name: str) -> None:
         options = {"name": name, "get_if_exists": True, "lifetime": "detached", "max_restarts": -1, "num_cpus": 0}
+        self._ray = ray
         self._actor = ray.remote(Vault).options(**options).remote()
         self._is_lost = False
 
@@ -108,6 +118,22 @@ class VaultActor:
     async def forget(self, id: str, epoch: int) -> None:
         """See `Keeper`."""
         await self._answered(self._actor.forget.remote(id, epoch), None)
+
+    def begin(self, site: str) -> None:
+        """See `Vault`; waits until it is so, or the vault is away."""
+        self._waited_for(self._actor.begin.remote(site))
+
+    def site(self) -> str | None:
+        """See `Vault`; None where the vault is away."""
+        site: str | None = self._waited_for(self._actor.site.remote())
+        return site
+
+    def _waited_for(self, answer: Any) -> Any:
+        try:
+            return self._ray.get(answer, timeout=_ANSWER_S)
+        except Exception as error:  # as below
+            log.info("The vault does not answer: %s", type(error).__name__)
+            return None
 
     async def _answered(self, answer: Any, otherwise: Any) -> Any:
         try:

@@ -19,6 +19,14 @@ class Hands:
         return self.now
 
 
+def test_it_knows_the_site_that_was_begun_last() -> None:
+    vault = Vault()
+    assert vault.site() is None
+    for name in ("one", "two"):
+        vault.begin(name)
+    assert vault.site() == "two"
+
+
 def test_of_a_session_that_nobody_has_kept_nothing_is_known() -> None:
     vault = Vault()
     assert vault.claim("a") == Claim(0, None)
