@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -179,7 +178,7 @@ def open_engine(
     gpu: Device | None,
     settings: EngineSettings = AS_IT_IS,
     *,
-    read: Callable[[], bytes] | None = None,
+    content: bytes | None = None,
 ) -> Engine:
     """Open one graph; see `open_engines`.
 
@@ -188,7 +187,7 @@ def open_engine(
         graph: its name.
         gpu: of `open_device`.
         settings: how it is run.
-        read: gives what `Bundle.read_graph` does, where that was read ahead; None reads it there.
+        content: what `Bundle.read_graph` gives, where it was read ahead; None reads it. On a GPU it is read there.
     """
     library, threads = settings.library, threads_of(bundle, graph, settings)
     precision = precision_of(bundle.manifest, settings)
@@ -196,7 +195,7 @@ def open_engine(
     if gpu is None:
         path, info = bundle.graph_path(graph, precision), bundle.manifest.graphs[graph]
         sizes = call_sizes(bundle.manifest)
-        read = read or partial(bundle.read_graph, graph, precision)
+        read = partial(bundle.read_graph, graph, precision) if content is None else partial(bytes, content)
         if library != "openvino":
             return OrtEngine(
                 path, threads=threads, sizes=sizes, read=read, pooled=not _is_light(bundle, graph, settings)
@@ -323,16 +322,12 @@ def _open_on_cpu(bundle: Bundle, settings: EngineSettings, engines: dict[str, En
     precision = precision_of(bundle.manifest, settings)
     graphs = sorted(graphs_on_cpu(bundle.manifest), key=lambda graph: _bytes(bundle.manifest, graph, precision))
     with ThreadPoolExecutor(1, "pflx-read") as reader:
-        ahead = deque(reader.submit(bundle.read_graph, graph, precision) for graph in graphs[:1])
-        for graph, following in zip_longest(graphs, graphs[1:]):
-            content = ahead.popleft().result()
-            if following is not None:
-                ahead.append(reader.submit(bundle.read_graph, following, precision))
-            engines[graph] = open_engine(bundle, graph, None, settings, read=partial(_same, content))
-
-
-def _same(content: bytes) -> bytes:
-    return content
+        following = iter(graphs)
+        ahead = [reader.submit(bundle.read_graph, graph, precision) for graph in islice(following, 1)]
+        for graph in graphs:
+            content = ahead.pop().result()
+            ahead += [reader.submit(bundle.read_graph, each, precision) for each in islice(following, 1)]
+            engines[graph] = open_engine(bundle, graph, None, settings, content=content)
 
 
 def _bytes(manifest: Manifest, graph: str, precision: str) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from live.visitors import SETTLE_S, Clip, blocks, joins, pictures
 from report import machine, write
 from support.serve.scene import told_last
 from support.serve.serve_client import WISH, Visitor, until
-from support.serve.sites import Grounds, kill, processes, server_of
+from support.serve.sites import Grounds, free_port, kill, processes, server_of
 from websockets.exceptions import WebSocketException
 
 from pflx.runtime import Listener
@@ -57,9 +56,7 @@ class Loopback(ServedListener):
 @contextmanager
 def site(places: int) -> Iterator[Grounds]:
     """Two servers with so many places each, on a Ray of a user who never had one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     picture = load_picture(DEMO / "portrait.png")
     settings = ServeSettings(port=port, max_sessions=places, max_load=10)
     described = Site(

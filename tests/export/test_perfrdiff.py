@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from support.export.one_thread import one_thread as one_thread
 from support.golden_arrays import golden
 from torch import Tensor, nn
 
@@ -48,15 +49,6 @@ def tensor(array: npt.NDArray[Any]) -> Tensor:
 def error(got: Tensor | Array, expected: npt.NDArray[np.float32]) -> float:
     assert tuple(got.shape) == expected.shape
     return float(np.abs(np.asarray(got) - expected).max())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other make these tests slow on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

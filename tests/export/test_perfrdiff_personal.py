@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from support.export.one_thread import one_thread as one_thread
 from support.export.personal_weights import denoiser_weights, modifier_weights
 from support.golden_arrays import golden
 
@@ -30,15 +31,6 @@ from pflx.runtime.generators.perfrdiff import PerFRDiffGenerator
 
 Weights = dict[str, npt.NDArray[np.float32]]
 FEED_FORWARD = ("decoder.layers.6.linear1.weight", "decoder.layers.6.linear2.weight")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other make these tests slow on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.commands import pflx
 from support.fakes import ONE_FACE, portrait_of, write_fake_bundle
 
+from pflx.calibration.precision.inference import has_bf16
 from pflx.engines import (
     Admission,
     BackendMissingError,
@@ -41,8 +42,7 @@ from pflx.runtime.bundle_engines import open_engine
 if find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)
 
-has_bf16 = bool({"avx512_bf16", "amx_bf16"} & set(cpu_features()))
-needs_bf16 = pytest.mark.skipif(not has_bf16, reason="this CPU does not compute in bf16")
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this CPU does not compute in bf16")
 
 F32 = np.dtype(np.float32)
 INPUTS = {"features": TensorSpec(("N", 8, "H", 16), F32)}

@@ -96,7 +96,7 @@ class Grounds:
 @contextmanager
 def grounds(**settings: Any) -> Iterator[Grounds]:
     """Two servers with one place each, on a Ray of four logical CPUs, of a user who never had one."""
-    place = ServeSettings(port=_free_port(), max_sessions=1, max_load=10, replica="blue")
+    place = ServeSettings(port=free_port(), max_sessions=1, max_load=10, replica="blue")
     listeners = {"nodding": NoddingServed(None, PORTRAITS["grey"])}
     site = Site(listeners, PORTRAITS, place, SiteSettings(**{"replicas": (2, 2), "drain_s": 30.0, **settings}))
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
@@ -141,7 +141,8 @@ def kill(process: psutil.Process) -> None:
     os.kill(process.pid, signal.SIGKILL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
