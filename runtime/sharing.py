@@ -40,6 +40,7 @@ class Sharing:
 
     def add(self, session: LiveSession) -> None:
         """Count a session, as long as somebody holds it."""
+        _keep_opencv_to_one_thread()
         with self._lock:
             self._sessions.add(session)
 
@@ -71,3 +72,15 @@ class Sharing:
 
     def _set_clock(self, clock: LiveClock) -> None:
         self.turn, self.looking = Turn(clock, self.places), Turn(clock)
+
+
+def _keep_opencv_to_one_thread() -> None:
+    """For this process, unless the application has chosen a number for itself.
+
+    Sessions keep all cores busy, and a picture of 256 pixels is too little work to be divided: OpenCV's other threads
+    would take the cores from the sessions, and cost a quarter of their time.
+    """
+    import cv2
+
+    if cv2.getNumThreads() == cv2.getNumberOfCPUs():
+        cv2.setNumThreads(1)

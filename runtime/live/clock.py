@@ -59,6 +59,10 @@ class Monitor(Protocol):
         """Wake all that wait; RuntimeError when the monitor is not held."""
         ...
 
+    def another(self) -> Monitor:
+        """Another condition of the same lock: whoever waits on one is not woken by `notify` on the other."""
+        ...
+
 
 class LiveClock(Protocol):
     """The time, and all that passes it."""
@@ -103,20 +107,24 @@ class SystemClock(LiveClock):
 
 
 class _SystemMonitor(Monitor):
-    def __init__(self) -> None:
-        self._condition = threading.Condition(threading.Lock())
+    def __init__(self, lock: threading.Lock | None = None) -> None:
+        self._lock = lock or threading.Lock()
+        self._condition = threading.Condition(self._lock)
 
     def __enter__(self) -> None:
-        self._condition.acquire()
+        self._lock.acquire()
 
     def __exit__(self, *exc: object) -> None:
-        self._condition.release()
+        self._lock.release()
 
     def wait(self, until: int | None = None) -> None:
         self._condition.wait(None if until is None else max(0, until - time.perf_counter_ns()) / NS_PER_S)
 
     def notify(self) -> None:
         self._condition.notify_all()
+
+    def another(self) -> Monitor:
+        return _SystemMonitor(self._lock)
 
 
 class _SystemThread(Thread):
@@ -357,54 +365,65 @@ class _Baton:
         me.turn.acquire(blocking=not runs)
 
 
-class _VirtualMonitor(Monitor):
+class _VirtualLock:
     def __init__(self, baton: _Baton) -> None:
         self._baton = baton
-        self._holder: _Seat | None = None
+        self.holder: _Seat | None = None
         self._entering: dict[_Seat, None] = {}  # in order of coming
+
+    def take(self) -> None:
+        me = self._baton.me()
+        if self.holder is me:
+            raise ClockError(f"Thread '{me.name}' holds this monitor already: it cannot be taken twice.")
+        while self.holder is not None:
+            self._entering[me] = None
+            try:
+                self._baton.park(f"for a monitor that '{self.holder.name}' holds")
+            finally:
+                self._entering.pop(me, None)
+        self.holder = me
+
+    def give_back(self) -> None:
+        self.holder = None
+        self._baton.wake(self._entering)
+
+
+class _VirtualMonitor(Monitor):
+    def __init__(self, baton: _Baton, lock: _VirtualLock | None = None) -> None:
+        self._baton, self._lock = baton, lock or _VirtualLock(baton)
         self._waiting: dict[_Seat, None] = {}
 
     def __enter__(self) -> None:
-        me = self._baton.me()
-        if self._holder is me:
-            raise ClockError(f"Thread '{me.name}' holds this monitor already: it cannot be taken twice.")
-        while self._holder is not None:
-            self._entering[me] = None
-            try:
-                self._baton.park(f"for a monitor that '{self._holder.name}' holds")
-            finally:
-                self._entering.pop(me, None)
-        self._holder = me
+        self._lock.take()
 
     def __exit__(self, *exc: object) -> None:
         # A wait that broke off while it took the monitor again leaves it with another thread.
-        if self._holder is self._baton.me():
-            self._give_back()
+        if self._lock.holder is self._baton.me():
+            self._lock.give_back()
 
     def wait(self, until: int | None = None) -> None:
         me = self._require_held("wait")
-        self._give_back()
+        self._lock.give_back()
         self._waiting[me] = None
         try:
             self._baton.park("for a notify", until)
         finally:
             self._waiting.pop(me, None)
-            self.__enter__()
+            self._lock.take()
 
     def notify(self) -> None:
         self._require_held("notify")
         self._baton.wake(self._waiting)
         self._waiting.clear()
 
+    def another(self) -> Monitor:
+        return _VirtualMonitor(self._baton, self._lock)
+
     def _require_held(self, what: str) -> _Seat:
         me = self._baton.me()
-        if self._holder is not me:
+        if self._lock.holder is not me:
             raise ClockError(f"Thread '{me.name}' calls {what}() without the monitor: take it by 'with' first.")
         return me
-
-    def _give_back(self) -> None:
-        self._holder = None
-        self._baton.wake(self._entering)
 
 
 class _VirtualThread(Thread):

@@ -76,9 +76,10 @@ class LiveSession(Steered):
         hop = chain.generator.hop
         self.settings, self.samples = settings, samples
         self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * FRAME_MS
-        self._chain, self._source, self._turn = chain, source, turn
-        self._clock = turn.clock
+        self._chain, self._source, self._turn, self._clock = chain, source, turn, turn.clock
         self._monitor = self._clock.monitor()
+        # Readers that wait for an item's time, and whoever waits for the end, are not woken by all that goes on.
+        self._pacing, self._ending = self._monitor.another(), self._monitor.another()
         self._timeline = Timeline(
             live=source.live, first=stream.next_frame, sample_rate_hz=chain.speaker.sample_rate_hz
         )
@@ -196,7 +197,7 @@ class LiveSession(Steered):
             while self._failure is None and any(name.startswith(("player", "sink")) for name in self._busy):
                 if until is not None and self._clock() >= until:
                     return False
-                self._monitor.wait(until)
+                self._ending.wait(until)
         self.check()
         return True
 
@@ -257,6 +258,8 @@ class LiveSession(Steered):
             with self._monitor:
                 self._advance()
                 self._timeline.observe(track, item, self._clock())
+                if self._open_tracks > 1:
+                    self._pacing.notify()  # a leap in one track changes when the items of others begin
             if not self._take_in(track, item.copied()):
                 return
         with self._monitor:
@@ -269,7 +272,7 @@ class LiveSession(Steered):
         """Add an item as soon as it is its time; False when the session stops."""
         with self._monitor:
             while not self._stopping and not self._source.live and self._clock() < self._timeline.due(track, item):
-                self._monitor.wait(self._timeline.due(track, item))
+                self._pacing.wait(self._timeline.due(track, item))
             if self._stopping:
                 return False
             self._timeline.add(track, item, self._clock())
@@ -416,9 +419,13 @@ class LiveSession(Steered):
             self._fail(stage, error)
         with self._monitor:
             self._busy.discard(name)
-            self._monitor.notify()
+            self._wake_all()
         if name == "player":
             self._stop()
+
+    def _wake_all(self) -> None:
+        for condition in (self._monitor, self._pacing, self._ending):
+            condition.notify()
 
     def _fail(self, stage: str, error: BaseException) -> None:
         """Stop because of an error, of which the first is told, or because nobody watches."""
@@ -431,6 +438,7 @@ class LiveSession(Steered):
         with self._monitor:
             self._stopping = True
             self._audience.end(self._failure)
+            self._wake_all()
         try:
             self._source.close()
         except Exception as error:  # the session ends all the same

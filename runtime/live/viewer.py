@@ -45,7 +45,7 @@ class Viewer:
         stale_ns: int,
         sample: int | None = None,
     ) -> None:
-        self._clock, self._monitor, self._queue = clock, monitor, queue
+        self._clock, self._monitor, self._queue = clock, monitor.another(), queue
         self._block_ns, self._stale_ns, self._sample = block_ns, stale_ns, sample
         self._wakers: list[Callable[[], None]] = []
         self._ended = False

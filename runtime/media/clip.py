@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,8 +166,17 @@ class SpeakerFile:
         tracks = ((self.path, self.video), (speech.path, speech.audio))
         streams = {track.kind: DecodedStream(path, track, threads=self.threads) for path, track in tracks if track}
         heard = streams.get("audio")
-        sound = SampleTrack(sound_blocks(heard, speech.origin_s, self.sample_rate_hz) if heard else iter(()))
-        pictures = islice(self._pictures(streams.get("video")), self.max_frames)
+        blocks = sound_blocks(heard, speech.origin_s, self.sample_rate_hz) if heard else iter(())
+        if self.video:
+            size = (self.width, self.height)
+            pictures = shown_pictures(streams["video"], self.origin_s, size, square=self.square_pixels)
+        elif self.dub and self.audio:
+            own = DecodedStream(self.path, self.audio, quiet=True)
+            pictures = self._black_pictures(sound_blocks(own, self.origin_s, self.sample_rate_hz))
+        else:
+            blocks, same = tee(blocks)
+            pictures = self._black_pictures(same)
+        sound, pictures = SampleTrack(blocks), islice(pictures, self.max_frames)
         per_frame = samples_per_frame(self.sample_rate_hz)
         shown = 0
         while (video := _stacked(pictures, count)) is not None:
@@ -175,18 +184,11 @@ class SpeakerFile:
             yield SpeakerChunk(video, samples, shown / FPS, sum(each.skipped for each in streams.values()))
             shown += len(video)
 
-    def _pictures(self, stream: DecodedStream | None) -> Iterator[UInt8Array]:
-        if stream is None:
-            return self._black_pictures()
-        return shown_pictures(stream, self.origin_s, (self.width, self.height), square=self.square_pixels)
-
-    def _black_pictures(self) -> Iterator[UInt8Array]:
-        """One for each frame of sound that the clip has."""
-        assert self.audio is not None
+    def _black_pictures(self, heard: Iterator[Float32Array]) -> Iterator[UInt8Array]:
+        """One for each frame of sound."""
         black = np.zeros((self.height, self.width, 3), np.uint8)
-        heard = DecodedStream(self.path, self.audio, quiet=True)
         missing = 0
-        for block in sound_blocks(heard, self.origin_s, self.sample_rate_hz):
+        for block in heard:
             missing += len(block)
             while missing > 0:
                 yield black

@@ -283,3 +283,19 @@ def test_a_bundle_without_networks_serves_one_session_a_core(
     bundle, settings = builtin_bundle(), EngineSettings(threads=threads)
     assert {threads_of(bundle, graph, settings) for graph in bundle.manifest.graphs} == {threads or 1}
     assert sessions_at_once(bundle, None, settings) == expected
+
+
+@pytest.mark.parametrize(("chosen", "then"), [(None, 1), (3, 3)])
+def test_opencv_keeps_to_one_thread_unless_the_application_chose_a_number(chosen: int | None, then: int) -> None:
+    """A session that has its frames made in several threads takes the cores from the others."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(cv2.getNumberOfCPUs() if chosen is None else chosen)
+        with fake_listener() as listener, listener.live(speaker(8), clock=VirtualClock(START)) as session:
+            for _ in session:
+                pass
+        assert cv2.getNumThreads() == then
+    finally:
+        cv2.setNumThreads(before)

@@ -178,6 +178,33 @@ def test_wait_and_notify_ask_for_the_monitor(make_clock: MakeClock) -> None:
 
 
 @CLOCKS
+def test_of_two_conditions_of_one_lock_each_wakes_its_own(make_clock: MakeClock) -> None:
+    clock, log = make_clock(), list[str]()
+    news = clock.monitor()
+    conditions = {"news": news, "end": news.another()}
+    told = dict.fromkeys(conditions, False)
+
+    def wait(name: str) -> None:
+        with conditions[name]:
+            while not told[name]:
+                conditions[name].wait()
+                log.append(f"{name} woke")
+
+    threads = {name: clock.start(partial(wait, name), name) for name in conditions}
+    clock.sleep(20 * MS)
+    for name in ("end", "news"):
+        for _ in range(3):
+            with conditions["news"]:  # the lock of both
+                log.append(f"tell {name}")
+                told[name] = True
+                conditions[name].notify()
+            clock.sleep(20 * MS)
+        assert threads[name].join()
+    told_only = ["tell end"] * 2, ["tell news"] * 2
+    assert log == ["tell end", "end woke", *told_only[0], "tell news", "news woke", *told_only[1]]
+
+
+@CLOCKS
 def test_an_error_in_a_thread_is_reported_and_ends_only_that_thread(
     make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
