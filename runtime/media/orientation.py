@@ -12,7 +12,8 @@ from pflx.runtime.media.decoding.colours import to_rgb
 
 if TYPE_CHECKING:
     import av
-    from av.video.reformatter import VideoReformatter
+
+    from pflx.runtime.media.decoding.converter import Converter
 
 _WIDEST_PIXEL = 4  # what is stated beyond is a mistake of the file
 _AS_GOOD_AS_SQUARE = 0.005  # of 1080 lines that is 5; many files state 1.0007 and the like, and mean 1
@@ -44,7 +45,7 @@ def square_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[in
 
 
 def upright(
-    frame: av.VideoFrame, size: tuple[int, int], turn: tuple[bool, bool, bool], reformatter: VideoReformatter
+    frame: av.VideoFrame, size: tuple[int, int], turn: tuple[bool, bool, bool], converter: Converter
 ) -> UInt8Array:
     """The picture as uint8 [H, W, 3] RGB, as a player would show it.
 
@@ -52,10 +53,10 @@ def upright(
         frame: as it was decoded.
         size: width and height to give it before it is turned.
         turn: see `orientation_of`.
-        reformatter: does the work.
+        converter: does the work.
     """
     transpose, mirror, flip = turn
-    rgb = to_rgb(frame, size, reformatter)
+    rgb = to_rgb(frame, size, converter)
     rgb = rgb.swapaxes(0, 1) if transpose else rgb
     rgb = rgb[:, ::-1] if mirror else rgb
     return rgb[::-1] if flip else rgb

@@ -13,6 +13,7 @@ import numpy as np
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.media.decoder import LONGEST_GAP_S, TIME_TOLERANCE_S, DecodedStream, stamp_s
+from pflx.runtime.media.decoding.converter import Converter
 from pflx.runtime.media.decoding.fields import whole_pictures
 from pflx.runtime.media.orientation import orientation_of, square_size, upright
 
@@ -92,17 +93,15 @@ def shown_pictures(
         size: width and height, upright; pictures of another shape are fitted into it.
         square: make pixels square that are not.
     """
-    from av.video.reformatter import VideoReformatter
-
     # One converter for all, and one look at the side data: asking a frame for either makes a reference cycle with it,
     # and hundreds of whole pictures would wait for Python's garbage collector.
-    reformatter, turn = VideoReformatter(), None
+    converter, turn = Converter(), None
     shown: av.VideoFrame | None = None
     rgb = np.zeros((0, 0, 3), np.uint8)
     for frame, own_size in _by_slot(whole_pictures(_placed(stream, _PictureClock(origin_s), square))):
         turn = turn or orientation_of(frame)
         if frame is not shown:
-            shown, rgb = frame, fit_picture(upright(frame, own_size, turn, reformatter), size)
+            shown, rgb = frame, fit_picture(upright(frame, own_size, turn, converter), size)
         yield rgb
 
 

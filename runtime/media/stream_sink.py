@@ -14,6 +14,7 @@ from pflx.engines import FeedError
 from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS
+from pflx.runtime.media.decoding.converter import Converter
 from pflx.runtime.media.errors import MediaError
 from pflx.runtime.media.mark import COMMENT
 
@@ -59,6 +60,7 @@ class StreamSink:
         self._container: OutputContainer | None = None
         self._video: Any = None
         self._audio: Any = None
+        self._converter = Converter()
         self._first = self._last = self._heard = 0
         self._skipped = 0  # pictures that a leap of the clock left out of the stream's time
         self._closed = False
@@ -126,7 +128,7 @@ class StreamSink:
         even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         picture.pts, picture.time_base = place, Fraction(1, FPS)
-        self._container.mux(self._video.encode(picture))
+        self._container.mux(self._video.encode(self._converter.convert(picture, format="yuv420p")))
         if self._audio is not None:
             for block in self._silent_until((place + 1) * _RATE_HZ // FPS):
                 self._container.mux(self._audio.encode(block))

@@ -13,6 +13,7 @@ import numpy as np
 from pflx.engines.files.writer import Replacement
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 from pflx.runtime.frames.timing import FPS, SAMPLE_RATE_HZ
+from pflx.runtime.media.decoding.converter import Converter
 from pflx.runtime.media.errors import MediaError
 from pflx.runtime.media.mark import COMMENT, append_xmp
 from pflx.runtime.media.sound import silence
@@ -70,10 +71,8 @@ class VideoWriter:
         generated: bool = False,
         threads: int | None = None,
     ) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self._path = Path(path)
-        self._to_yuv = VideoReformatter()  # one for all: making its tables takes as long as a picture
+        self._converter = Converter()
         self._size, self._rate_hz = size, sample_rate_hz
         self._frames = self._samples = 0
         self._generated = generated
@@ -115,7 +114,7 @@ class VideoWriter:
         even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
         for image in even:
             given = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = self._to_yuv.reformat(given, format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
+            frame = self._converter.convert(given, format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
             frame.pts = self._frames
             self._frames += 1
             self._mux(self._video, frame)

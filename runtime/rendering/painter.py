@@ -124,17 +124,14 @@ class Painter:
         Returns:
             uint8 [K, S, S, 3] RGB.
         """
-        painted = [
-            self._painted(canvas, self._field.run({**feeds, "points": self._points, "frames": frame}))
-            for frame in frames[:, None]
-        ]
-        return np.stack(painted)
+        found = self._field.run({**feeds, "points": self._points, "frames": frames})
+        moved = zip(np.asarray(found["maps"])[0], np.asarray(found["closed"])[0], strict=True)
+        return np.stack([self._painted(canvas, maps, closed) for maps, closed in moved])
 
-    def _painted(self, canvas: Canvas, found: Mapping[str, Array]) -> UInt8Array:
+    def _painted(self, canvas: Canvas, maps: Float32Array, closed: Float32Array) -> UInt8Array:
         """As few calls as it takes: between any two, threads of other sessions may take the interpreter."""
         import cv2
 
-        maps, closed = np.asarray(found["maps"])[0, 0], np.asarray(found["closed"])[0, 0]
         at = cv2.scaleAdd(self._enlarged(maps[:2]), self._size / 2, self._at)
         lidded = _with_lids(canvas, closed)
         person = cv2.remap(lidded, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]

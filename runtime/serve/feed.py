@@ -83,7 +83,7 @@ def _on_clock(clock: MediaClock, frame: av.VideoFrame | av.AudioFrame, length_s:
 def _planes(frame: av.VideoFrame) -> UInt8Array:
     """The bytes of Y, U and V without the padding of their rows. RGB would keep the event loop for longer."""
     if frame.format.name != "yuv420p":
-        frame = frame.reformat(format="yuv420p")
+        frame = frame.reformat(format="yuv420p", threads=1)
     rows = [
         np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in frame.planes

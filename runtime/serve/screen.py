@@ -15,8 +15,11 @@ from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.frames.event import Event
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import NS_PER_S
+from pflx.runtime.media.decoding.converter import Converter
 
 _RATE_HZ = 90_000  # of time stamps of video in RTP
+_ENCODED = "yuv420p"
+"""What encoders take. aiortc would convert every picture with threads that begin and end with it."""
 
 
 class ListenerTrack(MediaStreamTrack):
@@ -40,7 +43,8 @@ class ListenerTrack(MediaStreamTrack):
         self.dropped = self.sent = 0
         self._runs_in = loop
         self._lock = threading.Lock()
-        self._newest: tuple[UInt8Array, int] | None = None
+        self._newest: VideoFrame | None = None
+        self._converter = Converter()
         self._news = asyncio.Event()
         self._first: int | None = None
         self._pts = -1
@@ -52,9 +56,11 @@ class ListenerTrack(MediaStreamTrack):
             image: uint8 [H, W, 3] RGB, which stays as it is.
             deadline: when it is due, ns on a clock that only grows.
         """
+        frame = self._converter.convert(VideoFrame.from_ndarray(image, format="rgb24"), format=_ENCODED)
         with self._lock:
+            frame.pts, frame.time_base = self._stamp(deadline), Fraction(1, _RATE_HZ)
             self.dropped += self._newest is not None
-            self._newest = image, deadline
+            self._newest = frame
         if not self._runs_in.is_closed():
             self._runs_in.call_soon_threadsafe(self._news.set)
 
@@ -64,15 +70,12 @@ class ListenerTrack(MediaStreamTrack):
         Raises:
             MediaStreamError: the track was stopped.
         """
-        while (taken := self._take()) is None:
+        while (frame := self._take()) is None:
             if self.readyState != "live":
                 raise MediaStreamError
             self._news.clear()
             await self._news.wait()
-        image, deadline = taken
         self.sent += 1
-        frame = VideoFrame.from_ndarray(image, format="rgb24")
-        frame.pts, frame.time_base = self._stamp(deadline), Fraction(1, _RATE_HZ)
         return frame
 
     def stop(self) -> None:
@@ -80,7 +83,7 @@ class ListenerTrack(MediaStreamTrack):
         super().stop()
         self._news.set()
 
-    def _take(self) -> tuple[UInt8Array, int] | None:
+    def _take(self) -> VideoFrame | None:
         with self._lock:
             taken, self._newest = self._newest, None
         return taken

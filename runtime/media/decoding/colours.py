@@ -11,7 +11,8 @@ from pflx.runtime.frames.arrays import Float32Array, UInt8Array
 
 if TYPE_CHECKING:
     import av
-    from av.video.reformatter import VideoReformatter
+
+    from pflx.runtime.media.decoding.converter import Converter
 
 REFERENCE_WHITE_NITS = 203.0
 """What white is in HDR, where it is 255 in SDR. Source: ITU-R BT.2408."""
@@ -49,7 +50,7 @@ def unread_colours(frame: av.VideoFrame) -> str | None:
     return _UNREAD_TRANSFERS.get(int(frame.color_trc)) or _UNREAD_MATRICES.get(int(frame.colorspace))
 
 
-def to_rgb(frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter) -> UInt8Array:
+def to_rgb(frame: av.VideoFrame, size: tuple[int, int], converter: Converter) -> UInt8Array:
     """A decoded picture as uint8 [H, W, 3] RGB of `size` (width, height), for a display of BT.709.
 
     HLG and PQ are shown as a display of 1000 cd/m² shows them, scaled so that reference white is white; what is
@@ -62,9 +63,9 @@ def to_rgb(frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReform
     same_size = size == (frame.width, frame.height)
     scaled: dict[str, Any] = {} if same_size else {"width": size[0], "height": size[1], "interpolation": "BICUBIC"}
     if transfer in (_PQ, _HLG) or primaries in _XY.keys() - {_BT709}:
-        deep = reformatter.reformat(frame, format="rgb48le", **scaled)
+        deep = converter.convert(frame, format="rgb48le", **scaled)
         return _shown(np.asarray(deep.to_ndarray(), np.uint16), transfer, primaries)
-    return np.asarray(reformatter.reformat(frame, format="rgb24", **scaled).to_ndarray(), np.uint8)
+    return np.asarray(converter.convert(frame, format="rgb24", **scaled).to_ndarray(), np.uint8)
 
 
 def _shown(picture: np.ndarray[Any, np.dtype[np.uint16]], transfer: int, primaries: int) -> UInt8Array:

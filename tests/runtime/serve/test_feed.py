@@ -14,6 +14,7 @@ from support.live.live_sessions import run, speaker
 from support.live.pushing import BEGIN, Hand, everything, patient
 
 from pflx.runtime import Ledger, ListenerFrame, PushSource, Rung, Timed
+from pflx.runtime.frames.arrays import UInt8Array
 from pflx.runtime.latency.percentiles import figures
 from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.panel import SPAN_S, Panel, panel_figures
@@ -36,6 +37,11 @@ def picture(number: int, fps: int = 25) -> av.VideoFrame:
     frame = av.VideoFrame.from_ndarray(frames_of(1, size=(64, 48), seed=number)[0], format="rgb24")
     frame.pts, frame.time_base = number * 90_000 // fps, Fraction(1, 90_000)
     return frame
+
+
+def as_encoded(image: UInt8Array) -> UInt8Array:
+    """The planes that an encoder is given of RGB."""
+    return np.asarray(av.VideoFrame.from_ndarray(image, format="rgb24").to_ndarray(format="yuv420p"), np.uint8)
 
 
 def fed(*, pictures: int = 0, blocks: int = 0, delay_ms: list[int] | None = None) -> list[Timed]:
@@ -119,7 +125,7 @@ def test_only_the_newest_picture_waits_for_the_encoder() -> None:
             track.offer(pictures[number], (10 + number) * 40 * MS)
         assert track.dropped == 4
         shown = await track.recv()
-        np.testing.assert_array_equal(shown.to_ndarray(format="rgb24"), pictures[4])
+        np.testing.assert_array_equal(shown.to_ndarray(), as_encoded(pictures[4]))
         assert track.sent == 1
 
     asyncio.run(watch())
@@ -159,7 +165,7 @@ def test_samples_of_one_moment_are_shown_together_side_by_side() -> None:
         shown = await track.recv()
         assert (shown.width, shown.height) == (3 * SIZE, SIZE)
         expected = np.concatenate([frame.image for frame in frames[3:6]], axis=1)
-        np.testing.assert_array_equal(shown.to_ndarray(format="rgb24"), expected)
+        np.testing.assert_array_equal(shown.to_ndarray(), as_encoded(expected))
         assert track.dropped == 1
 
     asyncio.run(watch())
