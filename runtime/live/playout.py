@@ -101,6 +101,11 @@ class Playout:
         due = self._queue.peek()
         return None if due is None else due.deadline + self._stale_ns
 
+    def is_due(self, now: int) -> bool:
+        """Whether the oldest slot is due."""
+        due = self._queue.peek()
+        return due is not None and due.deadline <= now
+
     def is_short(self, now: int) -> bool:
         """Whether the oldest slot is due and not all of it is rendered."""
         due = self._queue.peek()

@@ -78,8 +78,8 @@ class LiveSession(Steered):
         self.algorithmic_delay_ms = delay_frames(chain.generator, chain.lookahead) * FRAME_MS
         self._chain, self._source, self._turn, self._clock = chain, source, turn, turn.clock
         self._monitor = self._clock.monitor()
-        # Readers that wait for an item's time, and whoever waits for the end, are not woken by all that goes on.
-        self._pacing, self._ending = self._monitor.another(), self._monitor.another()
+        # The player waits on the monitor itself; nobody is woken for what another waits for.
+        self._pacing, self._feeding, self._ending = (self._monitor.another() for _ in range(3))
         self._timeline = Timeline(
             live=source.live, first=stream.next_frame, sample_rate_hz=chain.speaker.sample_rate_hz
         )
@@ -102,10 +102,9 @@ class LiveSession(Steered):
             crowded=crowded,
         )
         self._tally, self._av_offset_ns = Tally(record, _PATIENCE * samples, settings.stale_ms, self._costs), 0
-        super().__init__(self._monitor, Commands(self._monitor, turn), stream)
-        self._open_tracks = 0
+        super().__init__(self._monitor, Commands(self._feeding, turn), stream)
+        self._open_tracks, self._stopping = 0, False
         self._busy: set[str] = set()  # names of the threads that still work
-        self._stopping = False
         self._failure: SessionError | None = None
         self._threads: list[Thread] = []
 
@@ -178,7 +177,7 @@ class LiveSession(Steered):
         for place, (name, stage, act) in enumerate(work):
             try:
                 self._threads.append(self._clock.start(partial(self._run, name, stage, act), f"pflx-{name}"))
-            except Exception as error:  # the machine has no thread left
+            except Exception as error:  # no thread is left
                 self._busy.difference_update(missing for missing, _, _ in work[place:])
                 self._fail("start", error)
                 self.check()
@@ -258,8 +257,7 @@ class LiveSession(Steered):
             with self._monitor:
                 self._advance()
                 self._timeline.observe(track, item, self._clock())
-                if self._open_tracks > 1:
-                    self._pacing.notify()  # a leap in one track changes when the items of others begin
+                self._pacing.notify()  # a leap in one track changes when the items of others begin
             if not self._take_in(track, item.copied()):
                 return
         with self._monitor:
@@ -281,14 +279,15 @@ class LiveSession(Steered):
 
     def _advance(self) -> None:
         """Hand complete slots on. Called with the monitor held."""
-        news = False
-        for slot in self._timeline.ready(self._clock()):
+        idle, slots = self._playout.next_look() is None, [*self._timeline.ready(self._clock())]
+        for slot in slots:
             self._av_offset_ns = slot.av_offset_ns
             self._speaker.put(slot)
             self._tally.drop(self._playout.expect(slot))
-            news = True
-        if news or not self._open_tracks:
-            self._monitor.notify()
+        if slots or not self._open_tracks:
+            self._feeding.notify()
+            if idle:
+                self._monitor.notify()
 
     # Worker
 
@@ -316,7 +315,7 @@ class LiveSession(Steered):
                 if not self._open_tracks:
                     return None
                 if not self._commands:
-                    self._monitor.wait(self._timeline.next_look())
+                    self._feeding.wait(self._timeline.next_look())
 
     def _drop_stale(self) -> None:
         """Leave out input of which nothing could be shown in time; the newest segment always gets its try."""
@@ -352,7 +351,8 @@ class LiveSession(Steered):
             late = self._clock() - self._deadlines.of(frame.ledger.frame)
             fresh = late <= self.settings.stale_ns
             self._playout.deliver(frame, fresh=fresh)
-            self._monitor.notify()
+            if self._playout.is_due(self._clock()):
+                self._monitor.notify()
         if not fresh:
             self._tally.warn_once("A frame came %d ms late and is not shown", late / NS_PER_MS)
 
@@ -360,6 +360,7 @@ class LiveSession(Steered):
         with self._monitor:
             self._speaker.clear()
             self._playout.forget()
+            self._monitor.notify()
         self._stream.flush()
 
     # Player
@@ -424,7 +425,7 @@ class LiveSession(Steered):
             self._stop()
 
     def _wake_all(self) -> None:
-        for condition in (self._monitor, self._pacing, self._ending):
+        for condition in (self._monitor, self._pacing, self._feeding, self._ending):
             condition.notify()
 
     def _fail(self, stage: str, error: BaseException) -> None:
