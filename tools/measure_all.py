@@ -44,6 +44,7 @@ STEPS: dict[str, Words] = {
     "webrtc": ("webrtc.py",),
     "sessions": ("live/sessions.py", CLIPS[1], PORTRAIT),
     "visitors": ("live/visitors.py",),
+    "browser": ("live/browser.py",),
     "visitors_on_ray": ("live/visitors_on_ray.py",),
     "start": ("live/start.py", CLIPS[1], PORTRAIT),
     "baselines": ("baselines.py", CLIPS[0]),
