@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.places import MEDIA, ROOT
+from support.serve.chromium import find_chromium
 
 from pflx.export.checkpoints import read_in_parts
 from pflx.export.persons import Hypernetwork
@@ -43,6 +44,18 @@ def test_visitors_of_a_server_are_measured() -> None:
         assert 0 < row["frames"] <= 25 * 2 * 2 * row["sessions"]
         assert 0 < row["join_ms"]["p50"] <= row["join_ms"]["p95"]
         assert row["sessions_per_core"] == pytest.approx(1 / row["cpu_s_per_session_s"], rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed (or name one by PFLX_CHROMIUM)")
+def test_a_visitor_in_a_browser_is_measured() -> None:
+    code = (
+        f"import json, pathlib; from live import browser; print(json.dumps(browser.visit(pathlib.Path('{ROOT}'), 3)))"
+    )
+    found = json.loads(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks")).splitlines()[-1])
+    assert 0 <= found["missed"] <= found["frames"] <= 25 * 6
+    assert 0 < found["shown_per_s"] <= 50
+    assert found["server_cpu_ms_per_frame"] > 0
 
 
 def test_a_full_split_is_evaluated_figure_by_figure(tmp_path: Path) -> None:

@@ -19,16 +19,13 @@ from typing import Any
 from unittest.mock import patch
 
 import report
-from visitors import TESTS, counted
+from live.visitors import counted
+from support.serve.chromium import chromium, find_chromium
+from support.serve.recordings import fake_devices
+from support.serve.server_process import server_process
+from support.serve.window import IS_LIVE
 
 from pflx.runtime.bench.measure.environment import commit_of
-
-sys.path.append(str(TESTS))
-
-from support.serve.chromium import chromium, find_chromium  # noqa: E402
-from support.serve.recordings import fake_devices  # noqa: E402
-from support.serve.server_process import server_process  # noqa: E402
-from support.serve.window import IS_LIVE  # noqa: E402
 
 _SETTLE_S = 3.0
 _SHOWN = "document.getElementById('listener').getVideoPlaybackQuality().totalVideoFrames"
