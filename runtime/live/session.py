@@ -83,8 +83,7 @@ class LiveSession(Steered):
         self._timeline = Timeline(
             live=source.live, first=stream.next_frame, sample_rate_hz=chain.speaker.sample_rate_hz
         )
-        self._speaker = speaker_queue(hop)
-        self._frames = frame_queue(self.declared_delay_ms, settings)
+        self._speaker, self._frames = speaker_queue(hop), frame_queue(self.declared_delay_ms, settings)
         self._audience = Audience(self._clock, self._monitor, settings, samples, sinks)
         delay_ns = round((self.declared_delay_ms - FRAME_MS) * NS_PER_MS)
         self._playout = Playout(
@@ -413,10 +412,10 @@ class LiveSession(Steered):
         return self._timeline.next_slot
 
     def _run(self, name: str, stage: str, work: Callable[[], None]) -> None:
-        """The whole of a thread."""
+        """The whole of a thread, whose failure is handed to the caller's."""
         try:
             work()
-        except BaseException as error:  # handed to the caller's thread
+        except BaseException as error:
             self._fail(stage, error)
         with self._monitor:
             self._busy.discard(name)

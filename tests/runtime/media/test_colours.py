@@ -1,4 +1,4 @@
-"""HLG, PQ and wide gamuts are shown as the SDR picture that they were made of."""
+"""HLG, PQ and wide gamuts are shown as the SDR picture that they were made of; how pictures are converted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.video.reformatter import VideoReformatter
 from support.media.clips import PictureTrack, likeness_db, read, scene, write_tracks
 
 from pflx.runtime.media.clip import open_speaker
+from pflx.runtime.media.decoding.converter import Converter
 
 BT709, BT2020, P3 = 1, 9, 12
 PQ, HLG, LINEAR = 16, 18, 8
@@ -108,3 +110,41 @@ def test_a_curve_that_is_not_undone_is_said_once(tmp_path: Path, caplog: pytest.
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: its colours (linear light) are taken as they are stored."
     ]
+
+
+def noise(width: int, height: int) -> av.VideoFrame:
+    rng = np.random.default_rng(0)
+    return av.VideoFrame.from_ndarray(rng.integers(0, 256, (height, width, 3), np.uint8), format="rgb24")
+
+
+@pytest.mark.parametrize(("size", "threads"), [((256, 256), 1), ((1280, 720), 1), ((1920, 1080), 0)])
+@pytest.mark.parametrize("wanted", [{"format": "yuv420p"}, {"format": "gray", "width": 64, "height": 48}])
+def test_the_picture_is_ffmpegs_and_a_small_one_is_not_shared_out(
+    size: tuple[int, int], threads: int, wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, converter, given = noise(*size), Converter(), []
+    real = converter._reformatter
+
+    class Watched:
+        def reformat(self, frame: av.VideoFrame, **options: Any) -> av.VideoFrame:
+            given.append(options["threads"])
+            return real.reformat(frame, **options)
+
+    monkeypatch.setattr(converter, "_reformatter", Watched())
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            converter.convert(frame, **wanted).to_ndarray(), VideoReformatter().reformat(frame, **wanted).to_ndarray()
+        )
+    assert given == [threads] * 2
+
+
+def test_one_that_becomes_large_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    converter, given = Converter(), []
+    monkeypatch.setattr(converter, "_reformatter", type("", (), {"reformat": lambda self, f, **o: given.append(o)})())
+    converter.convert(noise(64, 64), width=4096, height=2160)
+    assert given == [{"threads": 0, "width": 4096, "height": 2160}]
+
+
+def test_what_is_as_it_is_wanted_stays_itself() -> None:
+    frame = noise(64, 48)
+    assert Converter().convert(frame, format="rgb24") is frame
