@@ -102,7 +102,7 @@ Emotion = Annotated[
 
 
 PersonFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Of `pflx person`: whose weights the generator has.")
+    Path | None, typer.Option(metavar="FILE", help="Of `pflx person make`: whose weights the generator has.")
 ]
 
 

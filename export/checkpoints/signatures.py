@@ -62,7 +62,7 @@ SIGNATURES: Mapping[str, Signature] = {
         "coeff_reg.0.weight", "PerFRDiff's embedder of emotion", "", shape=(512, 25), fix=_NOT_NEEDED
     ),
     "perfrdiff_person": Signature(
-        "embed_layer.weight", "PerFRDiff's encoder of persons", "--person-encoder", verb="person"
+        "embed_layer.weight", "PerFRDiff's encoder of persons", "--person-encoder", verb="person make"
     ),
     "react2026_modifier": Signature(
         "hypernet.shared_layers.0.weight",
@@ -73,7 +73,7 @@ SIGNATURES: Mapping[str, Signature] = {
         keys=frozenset(f"hypernet.{key}" for key in _MODIFIER_KEYS),
     ),
     "perfrdiff_modifier": Signature(
-        "shared_layers.0.weight", "PerFRDiff's hypernetwork", "--modifier", verb="person", keys=_MODIFIER_KEYS
+        "shared_layers.0.weight", "PerFRDiff's hypernetwork", "--modifier", verb="person make", keys=_MODIFIER_KEYS
     ),
 }
 """By the names that `load_model` takes, and of parts of PerFRDiff that no bundle holds."""

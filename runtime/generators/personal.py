@@ -42,7 +42,7 @@ class Persons:
         if person.denoiser != made_of:
             raise PersonError(
                 f"{person.name} was made for the denoiser of SHA-256 {person.denoiser[:12]}…, the bundle's is "
-                f"{f'{made_of[:12]}…' if made_of else 'made up'}. Make the person again for this one: pflx person"
+                f"{f'{made_of[:12]}…' if made_of else 'made up'}. Make the person again for this one: pflx person make"
             )
         wanted = {tensor: spec.shape for tensor, spec in self._generator.edited.items()}
         found = {tensor: value.shape for tensor, value in person.weights.items()}
@@ -50,7 +50,7 @@ class Persons:
             if wanted.get(tensor) != found.get(tensor):
                 raise PersonError(
                     f"{person.name} has {tensor[:80]!r} as {_told(found.get(tensor))}, the bundle edits it as "
-                    f"{_told(wanted.get(tensor))}. Make the person again: pflx person"
+                    f"{_told(wanted.get(tensor))}. Make the person again: pflx person make"
                 )
 
     def generator(self, person: Person | None) -> Generator:

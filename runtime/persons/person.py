@@ -27,7 +27,7 @@ MOST_FRAMES = 999
 _STYLE = "style"
 _MOST_TENSORS, _MOST_AXES, _LONGEST_TEXT = 64, 4, 200
 _HASH = re.compile(r"[0-9a-f]{64}")
-_AGAIN = "Make it again: pflx person"
+_AGAIN = "Make it again: pflx person make"
 
 
 class PersonError(PflxError, ValueError):

@@ -1,4 +1,4 @@
-"""`--person` of the verbs that react: whose weights came out, and what is said where it cannot be."""
+"""`--person` of the verbs that react: whose weights came out, what is said where it cannot be; `pflx person show`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from support.commands import pflx, refusal
-from support.persons.tiny_bundle import made_up_person, own_part, personal_bundle
+from support.persons.tiny_bundle import DENOISER, made_up_person, own_part, personal_bundle
 from support.places import MEDIA
 
 from pflx.engines import Array
@@ -115,3 +115,14 @@ def test_a_data_set_remembers_whose_reactions_it_holds(folder: Path, tmp_path: P
     other = pflx(*given, "--person", folder / "bob.person")
     assert (other.code, "was made with options" in other.err) == (1, True)
     assert BOB.sha256 in other.err
+
+
+def test_show_tells_whom_a_file_is_of_and_for_which_denoiser(folder: Path) -> None:
+    done = pflx("person", "show", folder / "ada.person")
+    assert (done.code, done.err) == (0, "")
+    assert f"person        Ada, SHA-256 {ADA.sha256}\n" in done.out
+    assert "seen in       750 frames of clip.npy\n" in done.out
+    assert f"denoiser      SHA-256 {DENOISER}\n" in done.out
+    assert f"hypernetwork  SHA-256 {'f' * 64}, mode shift\n" in done.out
+    assert "style [512], decoder.layers.6.linear1.weight [3, 2]" in done.out
+    assert "is no such file, or cut off" in refusal("person", "show", CLIP)

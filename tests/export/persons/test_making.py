@@ -124,7 +124,7 @@ def test_the_command_makes_the_published_person(
 ) -> None:
     target = tmp_path / "ada.person"
     networks = ("--person-encoder", files["encoder"], "--modifier", files["modifier"])
-    outcome = pflx("person", bundle, "--coefficients", clip, *networks, "-o", target)
+    outcome = pflx("person", "make", bundle, "--coefficients", clip, *networks, "-o", target)
     assert outcome.code == 0, outcome.err
     assert "ada, of 750 frames of listener750.npy." in outcome.out
     assert "personal data" in outcome.out
@@ -205,12 +205,12 @@ def live_coefficients(path: Path, manifest: Manifest) -> Array:
 def test_clips_that_show_no_listener_are_refused(bundle: Path, files: dict[str, Path], tmp_path: Path) -> None:
     networks = ("--person-encoder", files["encoder"], "--modifier", files["modifier"], "-o", tmp_path / "me.person")
     short = MEDIA / "podium_speech_8s.mp4"
-    assert "has 219 frames of a listener, 8.8 s" in refusal("person", bundle, "--clip", short, *networks)
+    assert "has 219 frames of a listener, 8.8 s" in refusal("person", "make", bundle, "--clip", short, *networks)
     sound = MEDIA / "dialogue_19s.flac"
-    assert "holds sound alone" in refusal("person", bundle, "--clip", sound, *networks)
+    assert "holds sound alone" in refusal("person", "make", bundle, "--clip", sound, *networks)
     both = ("--clip", short, "--coefficients", recorded(tmp_path, 750))
-    assert "holds coefficients already. Leave out --clip" in refusal("person", bundle, *both, *networks)
-    assert "nobody to make a person of" in refusal("person", bundle, *networks)
+    assert "holds coefficients already. Leave out --clip" in refusal("person", "make", bundle, *both, *networks)
+    assert "nobody to make a person of" in refusal("person", "make", bundle, *networks)
     assert not (tmp_path / "me.person").exists()
 
 
@@ -279,7 +279,7 @@ def test_folded_into_an_export_it_gives_the_published_call(
     bundle: Path, files: dict[str, Path], clip: Path, tmp_path: Path
 ) -> None:
     outcome = pflx(
-        *("person", bundle, "--coefficients", clip, "--person-encoder", files["encoder"]),
+        *("person", "make", bundle, "--coefficients", clip, "--person-encoder", files["encoder"]),
         *("--modifier", files["modifier"], "-o", tmp_path / "ada.person"),
     )
     assert outcome.code == 0, outcome.err
@@ -304,7 +304,7 @@ def test_a_person_of_another_denoiser_is_not_folded(
     bundle: Path, files: dict[str, Path], clip: Path, tmp_path: Path
 ) -> None:
     networks = ("--person-encoder", files["encoder"], "--modifier", files["modifier"])
-    assert pflx("person", bundle, "--coefficients", clip, *networks, "-o", tmp_path / "a.person").code == 0
+    assert pflx("person", "make", bundle, "--coefficients", clip, *networks, "-o", tmp_path / "a.person").code == 0
     other = save(tmp_path / "other.pth", {**denoiser_weights("render"), "decoder.norm.bias": np.zeros(512, np.float32)})
     made_for = re.escape(f"was made for the denoiser with SHA-256 {sha256(files['denoiser'])[:12]}…")
     with pytest.raises(ComponentError, match=f"{made_for}.*other.pth is another one"):

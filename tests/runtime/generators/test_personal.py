@@ -213,7 +213,7 @@ def test_a_person_of_another_denoiser_or_of_other_weights_is_refused(
     for act in asked:
         with pytest.raises(PersonError, match=re.escape(said)) as caught:
             act(person)
-        assert "pflx person" in str(caught.value)
+        assert "pflx person make" in str(caught.value)
 
 
 def test_a_bundle_without_a_graph_for_persons_opens_and_says_what_to_do(tmp_path: Path, listener: Listener) -> None:
