@@ -93,12 +93,13 @@ def detect_component(state_dict: Mapping[str, object]) -> str:
     )
 
 
-def load_component(path: Path | str, expected: str, **config: int) -> tuple[nn.Module, Checkpoint]:
+def load_component(path: Path | str, expected: str, tell: Tell = silent, **config: int) -> tuple[nn.Module, Checkpoint]:
     """Return the network in a checkpoint that has to hold `expected`, and what was read.
 
     Args:
         path: the file.
         expected: a name that `load_model` takes.
+        tell: told how much of the file was looked at.
         config: options of `load_model`.
 
     Raises:
@@ -106,7 +107,7 @@ def load_component(path: Path | str, expected: str, **config: int) -> tuple[nn.M
         WrongComponentError: the file holds another network.
         StateDictError: its keys or shapes do not fit.
     """
-    checkpoint = read_checkpoint(path, [expected])
+    checkpoint = read_checkpoint(path, [expected], tell)
     if (found := _detect(checkpoint)) != expected:
         raise _wrong_component(path, SIGNATURES[expected].slot, SIGNATURES[expected].noun, found)
     checkpoint = checkpoint_for(expected, checkpoint)

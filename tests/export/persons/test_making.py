@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import msgspec
 import numpy as np
+import onnx
 import psutil
 import pytest
 import torch
@@ -22,6 +23,7 @@ from support.export.personal_weights import (
 )
 from support.golden_arrays import coefficient_track, golden
 from support.lagging import Windowed
+from support.persons.step_graphs import step_graphs
 from support.places import MEDIA
 from support.sample_bundle import fill_bundle
 
@@ -85,7 +87,15 @@ def bundle(files: dict[str, Path], generic: dict[str, torch.Tensor], tmp_path_fa
     folder = tmp_path_factory.mktemp("bundle") / "me.pflx"
     folder.mkdir()
     write_generic(folder, generic)
-    return sealed(folder, fill_bundle(folder), sha256(files["denoiser"]), RENDER_NOTE)
+    return sealed(folder, with_steps(folder, generic), sha256(files["denoiser"]), RENDER_NOTE)
+
+
+def with_steps(folder: Path, generic: dict[str, torch.Tensor]) -> Manifest:
+    manifest = fill_bundle(folder)
+    steps = step_graphs(folder, {key: value.numpy() for key, value in generic.items()})
+    roles = {name.removeprefix("perfrdiff_"): name for name in steps}
+    generator = msgspec.structs.replace(manifest.generator, graphs={**manifest.generator.graphs, **roles})
+    return msgspec.structs.replace(manifest, generator=generator, graphs={**manifest.graphs, **steps})
 
 
 def sealed(folder: Path, manifest: Manifest, digest: str, note: str) -> Path:
@@ -138,6 +148,32 @@ def test_the_command_makes_the_published_person(
     assert person.denoiser == sha256(files["denoiser"])
     assert (person.encoder, person.hypernetwork) == (sha256(files["encoder"]), sha256(files["modifier"]))
     assert (person.name, person.mode, person.frames, person.source) == ("ada", "shift", 750, "listener750.npy")
+
+
+@pytest.mark.parametrize("spoilt", ["first", "second"])
+def test_a_person_whose_graph_and_denoiser_disagree_is_not_written(
+    files: dict[str, Path], clip: Path, generic: dict[str, torch.Tensor], tmp_path: Path, spoilt: str
+) -> None:
+    """A graph for persons that reads a matrix of theirs wrongly: half of what it says."""
+    folder = tmp_path / "me.pflx"
+    folder.mkdir()
+    write_generic(folder, generic)
+    manifest = with_steps(folder, generic)
+    path = folder / "graphs/perfrdiff_personal.fp32.onnx"
+    model = onnx.load(path)
+    node = next(node for node in model.graph.node if node.output[0] == spoilt)
+    model.graph.node.remove(node)
+    node.output[0] = "whole"
+    half = onnx.helper.make_tensor("half", onnx.TensorProto.FLOAT, (), [0.5])
+    model.graph.initializer.append(half)
+    for place, each in enumerate((node, onnx.helper.make_node("Mul", ["whole", "half"], [spoilt]))):
+        model.graph.node.insert(place, each)
+    onnx.save_model(model, path)
+    sealed(folder, manifest, sha256(files["denoiser"]), RENDER_NOTE)
+    networks = ("--person-encoder", files["encoder"], "--modifier", files["modifier"])
+    said = refusal("person", "make", folder, "--coefficients", clip, *networks, "-o", tmp_path / "ada.person")
+    assert re.search(r"with this person's weights, 'next' is 0\.\d+ away from the denoiser that has them inside", said)
+    assert not (tmp_path / "ada.person").exists()
 
 
 def test_modes_are_those_of_the_file() -> None:
