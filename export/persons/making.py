@@ -119,6 +119,11 @@ def make_person(
             "coefficients to render, and so is in no bundle. Pass PerFRDiffRender's hypernetwork."
         )
     style = style_of(cast(PersonEncoder, encoder), listening.coefficients)
+    if not style.isfinite().all():
+        raise PersonalisationError(
+            f"The style of {listening.source} is not finite. Check its coefficients, the largest of which is "
+            f"{np.abs(listening.coefficients).max():.3g}, and the numbers of {networks.encoder}."
+        )
     edits = edited_weights(
         hypernetwork,
         style,

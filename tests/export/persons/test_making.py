@@ -286,6 +286,16 @@ def test_other_hypernetworks_are_refused(bundle: Path, files: dict[str, Path], c
     assert person.sha256 == made(bundle, files, clip).sha256
 
 
+def test_a_style_that_is_no_number_is_told_before_anything_is_edited(
+    bundle: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = coefficient_track("person0", 750)
+    rows[100, 3] = 1e30
+    np.save(tmp_path / "huge.npy", rows)
+    with pytest.raises(PersonalisationError, match=r"style of huge\.npy is not finite.*largest of which is 1e\+30"):
+        made(bundle, files, tmp_path / "huge.npy")
+
+
 def test_a_file_that_cannot_be_read_in_parts_is_refused(tmp_path: Path) -> None:
     weights = {key: torch.from_numpy(value) for key, value in modifier_weights("render").items()}
     torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
