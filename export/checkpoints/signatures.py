@@ -68,7 +68,7 @@ SIGNATURES: Mapping[str, Signature] = {
         "hypernet.shared_layers.0.weight",
         "the hypernetwork of REACT 2026's PerFRDiff",
         "",
-        fix="it edits a denoiser that yields emotion and no coefficients to render, pass PerFRDiffRender's",
+        fix="it makes layers in an order of its own, for a denoiser that yields emotion, pass PerFRDiffRender's",
         variant_of="perfrdiff_modifier",
         keys=frozenset(f"hypernet.{key}" for key in _MODIFIER_KEYS),
     ),

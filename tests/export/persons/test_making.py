@@ -50,11 +50,12 @@ MEAN_FACE = np.linspace(-0.4, 0.5, 58).astype(np.float32)
 EDITED = ("to_3dmm_expr.weight", "to_3dmm_pos.weight", *(f"decoder.layers.6.linear{n}.weight" for n in (1, 2)))
 
 
-def save(path: Path, arrays: dict[str, Any], *, momentum: bool = False) -> Path:
+def save(path: Path, arrays: dict[str, Any], *, momentum: bool = False, **beside: Any) -> Path:
     """As the public training code saves a network; with `momentum`, the optimiser's numbers beside it."""
     state_dict = {key: torch.from_numpy(value) for key, value in arrays.items()}
     state = {n: {"momentum_buffer": torch.zeros_like(value)} for n, value in enumerate(state_dict.values()) if momentum}
-    torch.save({"state_dict": state_dict, "optimizer": {"state": state, "param_groups": [{"lr": 0.001}]}}, path)
+    optimizer = {"state": state, "param_groups": [{"lr": 0.001}]}
+    torch.save({"state_dict": state_dict, "optimizer": optimizer, **beside}, path)
     return path
 
 
@@ -268,18 +269,27 @@ def test_bundles_of_other_denoisers_are_refused(
 
 
 def test_other_hypernetworks_are_refused(bundle: Path, files: dict[str, Path], clip: Path, tmp_path: Path) -> None:
-    def said(arrays: dict[str, Any]) -> str:
-        path = save(tmp_path / "other.pth", arrays)
+    def said(arrays: dict[str, Any], **beside: Any) -> str:
+        path = save(tmp_path / "other.pth", arrays, **beside)
         with pytest.raises((PersonalisationError, WrongComponentError)) as caught:
             made(bundle, {**files, "modifier": path}, clip)
         return str(caught.value)
 
     assert "edits the original PerFRDiff's denoiser, which yields emotion" in said(modifier_weights("v1"))
     nested = {f"hypernet.{key}": value for key, value in modifier_weights("v1").items()}
-    assert "holds the hypernetwork of REACT 2026's PerFRDiff, not PerFRDiff's hypernetwork: it edits a" in said(nested)
-    assert "holds PerFRDiff's encoder of persons, not PerFRDiff's hypernetwork: pass it to --person-encoder" in said(
-        encoder_weights()
-    )
+    others = {
+        "personality_encoder.1.weight": np.ones((128, 5), np.float32),
+        "eeg_head.0.weight": np.ones((3, 512), np.float32),
+    }
+    react = "the hypernetwork of REACT 2026's PerFRDiff, not PerFRDiff's hypernetwork"
+    assert f"{react}: it makes layers in an order of its own" in said(nested)
+    assert react in said(nested | others, epoch=3, personal_condition_mode="3dmm_personality", train_eeg=False)
+    # Its bare keys look like the published ones, and layers of one size may lie in another order.
+    assert react in said(modifier_weights("render"), personal_condition_mode="3dmm_only")
+    encoder = "holds PerFRDiff's encoder of persons, not PerFRDiff's hypernetwork: pass it to --person-encoder."
+    assert encoder in said(encoder_weights())
+    denoiser = "holds PerFRDiffRender's denoiser, not PerFRDiff's hypernetwork: pass it to --generator of pflx export."
+    assert denoiser in said(denoiser_weights("render"))
     wrapped = {f"module.{key}": value for key, value in modifier_weights("render").items()}
     save(tmp_path / "other.pth", wrapped)
     person = made(bundle, {**files, "modifier": tmp_path / "other.pth"}, clip)
