@@ -63,11 +63,16 @@ def command(verb: str, folder: Path, bundle: str) -> list[str | Path]:
             return ["run", CLIP, "-p", PORTRAIT, "-b", place, "-o", folder / "no.mp4", *LOOK]
         case "bench-latency":
             return ["bench-latency", place, "--duration", "1", *LOOK]
+        case "batch":
+            clips = folder / "clips"
+            clips.mkdir(exist_ok=True)
+            (clips / "one.mp4").write_bytes(CLIP.read_bytes())
+            return ["batch", clips, "-b", place, "-o", folder / "never", *LOOK]
         case _:
             return ["serve", place, "--port", "0"]
 
 
-@pytest.mark.parametrize("verb", ["run", "bench-latency", "serve"])
+@pytest.mark.parametrize("verb", ["run", "batch", "bench-latency", "serve"])
 def test_a_person_that_the_bundle_cannot_take_is_refused_in_one_line(folder: Path, verb: str) -> None:
     said = refusal(*command(verb, folder, "old.pflx"), "--person", folder / "ada.person")
     assert "Ada is a person, and the bundle was exported without a graph for persons" in said
