@@ -23,11 +23,11 @@ from pflx.cli import (
     export,
     inspect,
     live,
+    persons,
     push,
     run,
     serve,
 )
-from pflx.cli.persons.person import person
 from pflx.cli.support.console import drop_output, prepare_streams, print_error, print_line
 from pflx.cli.support.signals import Stop, stoppable
 from pflx.cli.support.usage import App, CommandLineError, ParserError
@@ -45,7 +45,6 @@ app.command("export")(export.export)
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
 app.command("push")(push.push)
-app.command("person")(person)
 app.command("run")(run.run)
 app.command("batch")(batch.batch)
 app.command("collect")(collect.collect)
@@ -54,8 +53,9 @@ app.command("serve")(serve.serve)
 app.command("bench-latency")(bench_latency.bench_latency)
 app.command("crop")(crop.crop)
 app.command("evaluate")(evaluate.evaluate)
-app.add_typer(calibrate.app, name="calibrate")
 app.command("doctor")(doctor.doctor)
+app.add_typer(persons.app, name="person")
+app.add_typer(calibrate.app, name="calibrate")
 
 
 def _tell_version(asked: bool) -> None:

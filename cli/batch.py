@@ -103,6 +103,7 @@ def batch(
         device=engines.device,
         engines=engines.settings(),
         options=denoising.chosen(),
+        person=denoising.person,
         chain=chain.chosen(),
         extractors=known.sources(),
     )

@@ -156,6 +156,7 @@ def bench_latency(
         seed=seed,
         extractors=known.sources(),
         options=denoising.chosen(),
+        person=denoising.person,
         stub=stub,
         command=command,
     )
@@ -180,7 +181,7 @@ def _check_inputs(plan: Plan, manifest: Manifest | None) -> None:
     if plan.speaker is not None:
         open_speaker(plan.speaker)
     described = manifest or read_manifest(plan)
-    generator_of(described, stub_engines(described), plan.options)
+    generator_of(described, stub_engines(described), plan.options, plan.person)
     for need, given in plan.extractors.items():
         open_extractor(given, need, described.mean_face.values)
     if manifest is None or plan.bundle is None:

@@ -139,7 +139,7 @@ def export(
         Kind | None, typer.Option(help="Which generator --untrained makes up, reactface unless given; or backchannel.")
     ] = None,
     person: Annotated[
-        Path | None, typer.Option(help="Of `pflx person`: a bundle of that person alone, whose weights it holds.")
+        Path | None, typer.Option(help="Of `pflx person make`: a bundle of that person alone, whose weights it holds.")
     ] = None,
     precision: Annotated[
         Precision, typer.Option(help="fp16 adds FP16 graphs and uses them by default.")

@@ -53,7 +53,7 @@ def live(
     engines: EngineOptions,
 ) -> None:
     """React to the webcam in a window, until q is pressed or the window closed."""
-    from pflx.runtime import GeneratorOptions, Listener, LiveSettings, StopWatching, read_person
+    from pflx.runtime import Listener, LiveSettings, StopWatching
     from pflx.runtime.frames.timing import FPS
     from pflx.runtime.stream.chain import any_seed
 
@@ -75,7 +75,7 @@ def live(
                 foresight=foresight,
                 speaker=known.settings(),
                 badge=badge,
-                options=GeneratorOptions(person=None if person is None else read_person(person)),
+                person=person,
             )
         )
         print_untrained(listener.manifest)

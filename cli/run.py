@@ -100,6 +100,7 @@ def run(
                 foresight=foresight,
                 speaker=known.settings(),
                 options=denoising.chosen(),
+                person=denoising.person,
                 chain=chain.chosen(),
                 badge=badge,
             )

@@ -46,7 +46,7 @@ _Portraits = Annotated[
 ]
 _Persons = Annotated[
     list[Path] | None,
-    typer.Option("--person", metavar="FILE", help="Of `pflx person`, or several: visitors choose one, or nobody."),
+    typer.Option("--person", metavar="FILE", help="Of `pflx person make`, or several: visitors choose one, or nobody."),
 ]
 _Host = Annotated[str, typer.Option(help="Address to listen at; anything but loopback needs a token.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]

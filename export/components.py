@@ -195,7 +195,7 @@ def _fold(path: Path, files: dict[str, Checkpoint]) -> Provenance:
         raise ComponentError(
             f"{path} was made for the denoiser with SHA-256 {person.denoiser[:12]}…, and "
             f"{' and '.join(str(checkpoint.path) for checkpoint in files.values())} is another one. Make the person "
-            "for this one: pflx person."
+            "for this one: pflx person make."
         )
     weights = files[part].state_dict
     for key, value in person.weights.items():

@@ -8,18 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from pflx.engines import Array, Bundle, Engine, FeedError, Manifest
+from pflx.engines import Array, Bundle, Engine, Manifest
 from pflx.engines.gpu.device import Device
 from pflx.runtime.beside_loop import beside_loop
 from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, close_engines, open_bundle, sessions_at_once
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_lookahead
 from pflx.runtime.frames.foresight import Foresight
-from pflx.runtime.frames.ledger import Ledger, Rung
+from pflx.runtime.frames.ledger import Ledger
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.timing import FPS, Clock
 from pflx.runtime.generators import Generator, GeneratorOptions, Persons, make_generator
@@ -31,7 +30,7 @@ from pflx.runtime.live.settings import PROMPT, LiveSettings
 from pflx.runtime.media.clip import SpeakerFile, speaker_for
 from pflx.runtime.media.sinks import Shown, as_sinks
 from pflx.runtime.media.sources import Source, Timed, as_source
-from pflx.runtime.persons import Person
+from pflx.runtime.persons import Whom, read_person
 from pflx.runtime.rendering.renderers import NoPictures, Portrait, make_renderer, several_portraits
 from pflx.runtime.sharing import Sharing
 from pflx.runtime.speaker.clip_region import clip_region
@@ -61,6 +60,7 @@ class Listener:
         foresight: of `pflx calibrate foresight`, or its file: foretells frames that were not waited for.
         speaker: what is known of every speaker.
         options: what is chosen of the generator.
+        person: whose weights the generator has, or the file of `pflx person make`; None for nobody in particular.
         chain: what is left out of the published chain, or exchanged.
         badge: whether pictures get a label in a corner that says "AI".
         clock: stamps the ledgers, monotonic, in ns.
@@ -83,6 +83,7 @@ class Listener:
         foresight: Foresight | str | Path | None = None,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
+        person: Whom | None = None,
         chain: ChainSettings = PUBLISHED,
         badge: bool = False,
         clock: Clock = time.perf_counter_ns,
@@ -93,7 +94,7 @@ class Listener:
         check_lookahead(lookahead)
         self.manifest, self._engines, self._gpu = manifest, engines, gpu
         self.persons = Persons(manifest, make_generator(manifest.generator, engines, options))
-        generator = self.persons.generator(options.person if options else None)
+        generator = self.persons.generator(person)
         chosen = chain.on(manifest)
         check_history(generator, manifest.generator.name, chosen)
         self._known, self._speakers = speaker, SpeakerSide(manifest, speaker, chosen.crop)
@@ -128,6 +129,7 @@ class Listener:
         foresight: Foresight | str | Path | None = None,
         speaker: SpeakerSettings = UNKNOWN,
         options: GeneratorOptions | None = None,
+        person: Whom | None = None,
         chain: ChainSettings = PUBLISHED,
         badge: bool = False,
         render: bool = True,
@@ -145,19 +147,21 @@ class Listener:
             foresight: see the class.
             speaker: see the class.
             options: see the class.
+            person: see the class.
             chain: see the class.
             badge: see the class.
             render: see the class.
 
         Raises:
-            BundleError, HubError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError: what
-                cannot be opened.
+            BundleError, HubError, DeviceError, EngineError, PassportError, BackendMissingError, PortraitError,
+                PersonError: what cannot be opened.
         """
+        whom = None if person is None else read_person(person)  # what is no person is told before engines are opened
+        shown = partial(cls, portrait=portrait, lookahead=lookahead, foresight=foresight, badge=badge, render=render)
+        made = partial(shown, speaker=speaker, options=options, person=whom, chain=chain)
         opened, found, gpu = open_bundle(bundle, renderer, size, device, engines, render=render)
-        chosen = partial(cls, lookahead=lookahead, foresight=foresight, speaker=speaker, options=options, chain=chain)
         try:
-            at_once = sessions_at_once(opened, gpu, engines)
-            return chosen(opened.manifest, found, portrait, badge=badge, gpu=gpu, render=render, at_once=at_once)
+            return made(opened.manifest, found, gpu=gpu, at_once=sessions_at_once(opened, gpu, engines))
         except BaseException:
             close_engines(found, gpu)
             raise
@@ -211,7 +215,7 @@ class Listener:
         samples: int = 1,
         seed: int | Noise = 0,
         speaker: SpeakerSettings = UNKNOWN,
-        person: Person | None = None,
+        person: Whom | None = None,
         audio: bool = True,
         start_s: float = 0.0,
         render: bool = True,
@@ -222,7 +226,7 @@ class Listener:
             samples: M parallel reactions.
             seed: of their noise, or what makes the noise.
             speaker: what is known of this one, in place of what the listener was told.
-            person: whose weights the generator has; None leaves it as the listener was opened.
+            person: whose weights the generator has, or its file; None leaves it as the listener was opened.
             audio: False for a speaker without sound.
             start_s: time of the first frame on the speaker's media clock.
             render: False makes the same coefficients alone: images are empty, and frames come with their segment.
@@ -241,7 +245,7 @@ class Listener:
         *,
         seed: int | Noise | None = None,
         speaker: SpeakerSettings = UNKNOWN,
-        person: Person | None = None,
+        person: Whom | None = None,
         portrait: Portrait | None = None,
     ) -> Stream:
         """A stream that goes on where `Stream.snapshot` was taken, here or in another process.
@@ -294,7 +298,7 @@ class Listener:
         samples: int = 1,
         seed: int | Noise = 0,
         speaker: SpeakerSettings = UNKNOWN,
-        person: Person | None = None,
+        person: Whom | None = None,
         portrait: Portrait | None = None,
         render: bool = True,
     ) -> Iterator[ListenerFrame]:
@@ -351,7 +355,7 @@ class Listener:
         samples: int = 1,
         seed: int | Noise | None = None,
         speaker: SpeakerSettings = UNKNOWN,
-        person: Person | None = None,
+        person: Whom | None = None,
         snapshot: Mapping[str, Array] | None = None,
         record: Callable[[Ledger], None] | None = None,
         clock: LiveClock | None = None,
@@ -381,14 +385,10 @@ class Listener:
             StreamError: the snapshot is of something else.
             NeedError, PersonError: see `stream`.
         """
-        if settings.floor is Rung.WARPED and not self._chain.renderer.has_mover:
-            raise FeedError("floor is Rung.WARPED, and the bundle has no preview to move pictures with; give another.")
         sharing = self._sharing
         sharing.run_on(clock)
         clip = speaker_for(source, self.manifest) if isinstance(source, str | Path | SpeakerFile) else None
-        chain = replace(self._session_chain(speaker, person, clip, alone=True), clock=sharing.turn.clock)
-        if settings.lookahead is not None:
-            chain = replace(chain, lookahead=min(settings.lookahead, chain.renderer.radius))
+        chain = settings.on(self._session_chain(speaker, person, clip, alone=True), sharing.turn.clock)
         track = FaceTrack(region=speaker.region or self._known.region)
         stream = Stream(chain, samples=samples, noise=as_noise(chosen_seed(seed, snapshot)), track=track)
         if snapshot is not None:
@@ -426,7 +426,7 @@ class Listener:
         return "video" in self.generator.needs
 
     def _session_chain(
-        self, speaker: SpeakerSettings, person: Person | None, clip: SpeakerFile | None = None, *, alone: bool = False
+        self, speaker: SpeakerSettings, person: Whom | None, clip: SpeakerFile | None = None, *, alone: bool = False
     ) -> Chain:
         """The chain of one session, of one clip if that is known, in which the generator gets all that it needs.
 
@@ -446,5 +446,5 @@ class Listener:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -1,4 +1,4 @@
-"""What it costs to add a person: time and memory of `pflx person` with a hypernetwork as large as the published.
+"""What it costs to add a person: time and memory of `pflx person make` with a hypernetwork as large as the published.
 
 Linux only: it reads /proc. Its files, 18 GB while they are written and 9 GB after, are deleted at the end.
 
@@ -97,7 +97,7 @@ def measured(*words: str | Path, threads: int) -> dict[str, float]:
 
 
 def adding(work: Path, threads: int) -> dict[str, Any]:
-    """Seconds and memory of `pflx person`, and the sizes of what it reads and writes."""
+    """Seconds and memory of `pflx person make`, and the sizes of what it reads and writes."""
     bundle, encoder, modifier, person = (work / name for name in ("me.pflx", "encoder.pth", "modifier.pth", "a.person"))
     torch.save({"state_dict": untrained("perfrdiff_person", 0)}, encoder)
     if not bundle.exists():
@@ -109,7 +109,7 @@ def adding(work: Path, threads: int) -> dict[str, Any]:
     try:
         count, size = hypernetwork(modifier), modifier.stat().st_size
         forget(modifier)
-        words = ("person", bundle, "--coefficients", work / "listener.npy", "--person-encoder", encoder)
+        words = ("person", "make", bundle, "--coefficients", work / "listener.npy", "--person-encoder", encoder)
         runs = {
             how: measured(*words, "--modifier", modifier, "-o", person, threads=threads) for how in ("disk", "memory")
         }

@@ -14,6 +14,7 @@ given them.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import sys
 import tempfile
@@ -190,6 +191,12 @@ def times(listener: Listener, person: Person, rounds: int) -> dict[str, Any]:
     return found
 
 
+def forget_freed() -> None:
+    """Give back what was freed, where the C library can: else the first persons take memory that is counted already."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def adding(listener: Listener, folder: Path, persons: Sequence[Person]) -> dict[str, Any]:
     """What a person more takes in a process that has the bundle open: its file read, its weights placed."""
     paths = [folder / f"{number}.person" for number in range(len(persons))]
@@ -198,6 +205,7 @@ def adding(listener: Listener, folder: Path, persons: Sequence[Person]) -> dict[
     megabytes = paths[0].stat().st_size / 1e6
     process, kept, read_s, made_s = psutil.Process(), list[Generator](), list[float](), list[float]()
     gc.collect()
+    forget_freed()
     before = process.memory_info().rss
     for path in paths:
         begun = time.perf_counter()
@@ -207,6 +215,7 @@ def adding(listener: Listener, folder: Path, persons: Sequence[Person]) -> dict[
         made_s.append(time.perf_counter() - read)
         read_s.append(read - begun)
     gc.collect()
+    forget_freed()
     after = process.memory_info().rss
     assert all(isinstance(each, Personal) and each.person for each in kept)
     return {

@@ -102,7 +102,7 @@ Emotion = Annotated[
 
 
 PersonFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Of `pflx person`: whose weights the generator has.")
+    Path | None, typer.Option(metavar="FILE", help="Of `pflx person make`: whose weights the generator has.")
 ]
 
 
@@ -154,7 +154,7 @@ class SpeakerOptions:
 
 @dataclass(frozen=True)
 class DenoisingOptions:
-    """What is chosen of a generator; see `GeneratorOptions`."""
+    """What is chosen of a generator, see `GeneratorOptions`; and whose weights it has."""
 
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; what fewer of them change is told.")] = None
     solver: Annotated[Solver | None, typer.Option(help="Of the denoising steps.")] = None
@@ -168,16 +168,11 @@ class DenoisingOptions:
         return {"--person": self.person}
 
     def chosen(self) -> GeneratorOptions:
-        """As the runtime takes them.
-
-        Raises:
-            PersonError: the person cannot be read.
-        """
-        from pflx.runtime import GeneratorOptions, read_person
+        """As the runtime takes them, but for the person."""
+        from pflx.runtime import GeneratorOptions
 
         solver = None if self.solver is None else _SOLVERS[self.solver]
-        person = None if self.person is None else read_person(self.person)
-        return GeneratorOptions(steps=self.steps, solver=solver, history=self.history, person=person)
+        return GeneratorOptions(steps=self.steps, solver=solver, history=self.history)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def read_tensors(
     except _UnfitError as found:
         raise error(f"{place} {found}.") from found
     except OSError as failure:
-        raise error(f"{place} cannot be read: {failure.strerror or failure}.") from failure
+        why = "is a folder" if place.is_dir() else f"cannot be read ({failure.strerror or failure})"
+        raise error(f"{place} {why}. Check the path.") from failure
 
 
 def _read(stream: IO[bytes], size: int) -> tuple[dict[str, Array], dict[str, str]]:

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from pflx.export.checkpoints.files import Tell, map_again, read_file, silent
 from pflx.export.checkpoints.nests import STATISTICS, find_weights
-from pflx.export.checkpoints.signatures import SIGNATURES
+from pflx.export.checkpoints.signatures import SIGNATURES, Signature
 from pflx.export.checkpoints.tensors import check_tensors
 from pflx.export.errors import StateDictError, UnknownComponentError, WrongComponentError
 from pflx.export.models import PerFRDiffRender, load_model, unused_keys
 
 RENDER_NOTE = "PerFRDiffRender's denoiser: to_3dmm_feat split into to_3dmm_expr and to_3dmm_pos"
 """What the record of a bundle says of a denoiser with one head."""
+_REACT_2026 = "personal_condition_mode"
+"""What lies beside the weights in files of REACT 2026, whose hypernetworks may have the keys of PerFRDiff's, but make
+layers in an order of their own."""
 _SHOWN_KEYS = 3
 _WITH_STATISTICS = ("belfusion", "belfusion_vae")
 _GENERATOR = tuple(name for name, signature in SIGNATURES.items() if signature.slot == "--generator")
@@ -35,6 +38,7 @@ class Checkpoint:
         nesting: the entry that held the weights, such as "state_dict"; empty if they were at the top.
         notes: what was chosen, set aside or renamed on the way, for the record.
         places: every entry of the file that holds named tensors, in words.
+        entries: what the file has at its top.
     """
 
     path: Path
@@ -43,6 +47,7 @@ class Checkpoint:
     nesting: str
     notes: tuple[str, ...]
     places: tuple[str, ...] = ()
+    entries: frozenset[str] = frozenset()
 
 
 def read_checkpoint(
@@ -69,7 +74,8 @@ def read_checkpoint(
     content = read_file(path, tell, in_parts=in_parts)
     found = find_weights(path, content.value, wanted)
     check_tensors(path, found.weights, found.expected)
-    return Checkpoint(path, content.sha256, found.weights, found.nesting, (*content.notes, *found.notes), found.places)
+    notes, entries = (*content.notes, *found.notes), frozenset(map(str, cast(Mapping[object, object], content.value)))
+    return Checkpoint(path, content.sha256, found.weights, found.nesting, notes, found.places, entries)
 
 
 def detect_component(state_dict: Mapping[str, object]) -> str:
@@ -93,12 +99,13 @@ def detect_component(state_dict: Mapping[str, object]) -> str:
     )
 
 
-def load_component(path: Path | str, expected: str, **config: int) -> tuple[nn.Module, Checkpoint]:
+def load_component(path: Path | str, expected: str, tell: Tell = silent, **config: int) -> tuple[nn.Module, Checkpoint]:
     """Return the network in a checkpoint that has to hold `expected`, and what was read.
 
     Args:
         path: the file.
         expected: a name that `load_model` takes.
+        tell: told how much of the file was looked at.
         config: options of `load_model`.
 
     Raises:
@@ -106,9 +113,9 @@ def load_component(path: Path | str, expected: str, **config: int) -> tuple[nn.M
         WrongComponentError: the file holds another network.
         StateDictError: its keys or shapes do not fit.
     """
-    checkpoint = read_checkpoint(path, [expected])
+    checkpoint = read_checkpoint(path, [expected], tell)
     if (found := _detect(checkpoint)) != expected:
-        raise _wrong_component(path, SIGNATURES[expected].slot, SIGNATURES[expected].noun, found)
+        raise _wrong_component(path, SIGNATURES[expected], found)
     checkpoint = checkpoint_for(expected, checkpoint)
     return load_network(expected, checkpoint.state_dict, [checkpoint.path], **config), checkpoint
 
@@ -156,7 +163,7 @@ def generator_part(checkpoint: Checkpoint) -> str:
     """
     found = _detect(checkpoint)
     if SIGNATURES[found].slot != "--generator":
-        raise _wrong_component(checkpoint.path, "--generator", "what the generator of a bundle is made of", found)
+        raise _wrong_component(checkpoint.path, Signature("", "what the generator of a bundle is made of"), found)
     return found
 
 
@@ -213,13 +220,15 @@ def read_in_parts(path: Path | str, expected: str, tell: Tell = silent) -> tuple
     """
     checkpoint = read_checkpoint(path, [expected], tell, in_parts=True)
     if (found := _detect(checkpoint)) != expected:
-        raise _wrong_component(path, SIGNATURES[expected].slot, SIGNATURES[expected].noun, found)
+        raise _wrong_component(path, SIGNATURES[expected], found)
     return RowReader(checkpoint, expected), checkpoint
 
 
 def _detect(checkpoint: Checkpoint) -> str:
     try:
-        return detect_component(checkpoint.state_dict)
+        found = detect_component(checkpoint.state_dict)
+        is_react = found == "perfrdiff_modifier" and _REACT_2026 in checkpoint.entries
+        return "react2026_modifier" if is_react else found
     except UnknownComponentError as error:
         raise UnknownComponentError(
             f"{checkpoint.path}: {error} It holds {'; '.join(checkpoint.places[:_SHOWN_KEYS])}. Where the weights are "
@@ -228,9 +237,9 @@ def _detect(checkpoint: Checkpoint) -> str:
         ) from None
 
 
-def _wrong_component(path: Path | str, slot: str, wanted: str, found: str) -> WrongComponentError:
+def _wrong_component(path: Path | str, wanted: Signature, found: str) -> WrongComponentError:
     got = SIGNATURES[found]
     fix = got.fix or "pass one with the other number of coefficients"
-    if got.slot not in ("", slot):
-        fix = f"pass it to {got.slot}{'' if got.verb == 'export' else f' of pflx {got.verb}'}"
-    return WrongComponentError(f"{slot} {path} holds {got.noun}, not {wanted}: {fix}.")
+    if got.slot not in ("", wanted.slot):
+        fix = f"pass it to {got.slot}{'' if got.verb == wanted.verb else f' of pflx {got.verb}'}"
+    return WrongComponentError(f"{wanted.slot} {path} holds {got.noun}, not {wanted.noun}: {fix}.")

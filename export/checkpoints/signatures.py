@@ -62,18 +62,18 @@ SIGNATURES: Mapping[str, Signature] = {
         "coeff_reg.0.weight", "PerFRDiff's embedder of emotion", "", shape=(512, 25), fix=_NOT_NEEDED
     ),
     "perfrdiff_person": Signature(
-        "embed_layer.weight", "PerFRDiff's encoder of persons", "--person-encoder", verb="person"
+        "embed_layer.weight", "PerFRDiff's encoder of persons", "--person-encoder", verb="person make"
     ),
     "react2026_modifier": Signature(
         "hypernet.shared_layers.0.weight",
         "the hypernetwork of REACT 2026's PerFRDiff",
         "",
-        fix="it edits a denoiser that yields emotion and no coefficients to render, pass PerFRDiffRender's",
+        fix="it makes layers in an order of its own, for a denoiser that yields emotion, pass PerFRDiffRender's",
         variant_of="perfrdiff_modifier",
         keys=frozenset(f"hypernet.{key}" for key in _MODIFIER_KEYS),
     ),
     "perfrdiff_modifier": Signature(
-        "shared_layers.0.weight", "PerFRDiff's hypernetwork", "--modifier", verb="person", keys=_MODIFIER_KEYS
+        "shared_layers.0.weight", "PerFRDiff's hypernetwork", "--modifier", verb="person make", keys=_MODIFIER_KEYS
     ),
 }
 """By the names that `load_model` takes, and of parts of PerFRDiff that no bundle holds."""

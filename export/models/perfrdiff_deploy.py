@@ -91,8 +91,8 @@ class PerFRDiffCondition(nn.Module):
         return keys.permute(3, 0, 1, 4, 5, 2).contiguous(), values.permute(3, 0, 1, 4, 2, 5).contiguous()
 
 
-class _Denoising(nn.Module):
-    """What a step computes, whoever gives the weights of the head and of the last layer's feed-forward part."""
+class PerFRDiffDenoise(nn.Module):
+    """The exported graph of a step: prediction, guidance, clamp and the sampler's update."""
 
     time_keys: Tensor
     time_values: Tensor
@@ -121,7 +121,7 @@ class _Denoising(nn.Module):
         self.register_buffer("self_mask", causal_mask().clamp_min(MASKED))
         self.register_buffer("memory_mask", memory_mask(WINDOW if use_past_frames else 0).clamp_min(MASKED))
 
-    def _denoised(
+    def forward(
         self,
         x: Tensor,
         previous: Tensor,
@@ -129,11 +129,26 @@ class _Denoising(nn.Module):
         update: Tensor,
         keys: Tensor,
         values: Tensor,
-        shift: Tensor | None,
+        shift: Tensor | None = None,
         head: Tensor | None = None,
         last: Own | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `PerFRDiffDenoise.forward`; `head` and `last` take the place of the weights that are its own."""
+        """Denoise once.
+
+        Args:
+            x: float32 [M, 50, 58], noisy coefficients.
+            previous: float32 [M, 50, 58], the prediction of the step before; any where its weight is 0.
+            step: int64 [1], row of the timesteps 980, 960, … 0.
+            update: float32 [3], weights of the new prediction, of `x` and of `previous` in the next x.
+            keys: float32 [7, 2, 1 or M, 8, 64, S], of the condition.
+            values: float32 [7, 2, 1 or M, 8, S, 64], of the condition.
+            shift: float32 [M, 50, 58], of a condition with past frames.
+            head: float32 [58, 512], in the place of its own.
+            last: float32, in the place of those of the last layer.
+
+        Returns:
+            The next x, float32 [M, 50, 58], and the prediction, float32 [M, 50, 58] in [-1, 1].
+        """
         dtype = self.head.weight.dtype
         layer_keys, layer_values = self._memory(step, keys.to(dtype), values.to(dtype))
         frames = x.transpose(0, 1).reshape(-1, COEFFICIENTS).to(dtype)
@@ -167,37 +182,7 @@ class _Denoising(nn.Module):
         return F.linear(mixed, weight, self.head.bias.float()).transpose(0, 1)
 
 
-class PerFRDiffDenoise(_Denoising):
-    """The exported graph of a step: prediction, guidance, clamp and the sampler's update."""
-
-    def forward(
-        self,
-        x: Tensor,
-        previous: Tensor,
-        step: Tensor,
-        update: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        shift: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Denoise once.
-
-        Args:
-            x: float32 [M, 50, 58], noisy coefficients.
-            previous: float32 [M, 50, 58], the prediction of the step before; any where its weight is 0.
-            step: int64 [1], row of the timesteps 980, 960, … 0.
-            update: float32 [3], weights of the new prediction, of `x` and of `previous` in the next x.
-            keys: float32 [7, 2, 1 or M, 8, 64, S], of the condition.
-            values: float32 [7, 2, 1 or M, 8, S, 64], of the condition.
-            shift: float32 [M, 50, 58], of a condition with past frames.
-
-        Returns:
-            The next x, float32 [M, 50, 58], and the prediction, float32 [M, 50, 58] in [-1, 1].
-        """
-        return self._denoised(x, previous, step, update, keys, values, shift)
-
-
-class PerFRDiffPersonal(_Denoising):
+class PerFRDiffPersonal(nn.Module):
     """The same step with the weights that a person has of its own as inputs: one graph for all persons."""
 
     fusion: Tensor
@@ -212,7 +197,8 @@ class PerFRDiffPersonal(_Denoising):
 
     def __init__(self, network: PerFRDiff, *, use_past_frames: bool = False) -> None:
         """See `PerFRDiffDenoise`."""
-        super().__init__(network, use_past_frames=use_past_frames)
+        super().__init__()
+        self.denoise = PerFRDiffDenoise(network, use_past_frames=use_past_frames)
         self.register_buffer("fusion", network.pos_fusion.weight[:, :POSE].detach().clone())
 
     def forward(
@@ -231,7 +217,10 @@ class PerFRDiffPersonal(_Denoising):
     ) -> tuple[Tensor, Tensor]:
         """Denoise once; see `PerFRDiffDenoise.forward`. After the values: float32, as `EDITED` has them."""
         head = torch.cat((expression, self.fusion @ pose))
-        return self._denoised(x, previous, step, update, keys, values, shift, head, (linear1, linear2))
+        made: tuple[Tensor, Tensor] = self.denoise(
+            x, previous, step, update, keys, values, shift, head, (linear1, linear2)
+        )
+        return made
 
 
 class _Layer(nn.Module):

@@ -112,7 +112,13 @@ class Hypernetwork:
         return LAYOUTS[self.layout]
 
     def shared(self, style: Tensor) -> Tensor:
-        """What all branches read: float32 [width], of a style float32 [512]."""
+        """What all branches read: float32 [width], of a style float32 [512].
+
+        Raises:
+            PersonalisationError: a style of another shape, such as those of several persons at once.
+        """
+        if style.shape != (DIM,):
+            raise PersonalisationError(f"A hypernetwork reads the style of one person, [{DIM}], got {[*style.shape]}.")
         hidden = style
         for layer in (0, 1):
             weight, bias = (self._whole(f"shared_layers.{layer}.{leaf}") for leaf in ("weight", "bias"))
@@ -139,6 +145,9 @@ class Hypernetwork:
         Args:
             style: float32 [512], one person's.
             tell: told numbers made, and in all.
+
+        Raises:
+            PersonalisationError: see `shared`.
         """
         shared, done, total = self.shared(style), 0, sum(branch.size for branch in self.branches)
         block = max(1, BLOCK_BYTES // (4 * max(1, self._width)))

@@ -17,6 +17,7 @@ from pflx.export.checkpoints import load_component, read_in_parts
 from pflx.export.errors import PersonalisationError
 from pflx.export.models import PersonEncoder
 from pflx.export.persons.denoiser import denoiser_of
+from pflx.export.persons.gate import check_person
 from pflx.export.persons.hypernetwork import Hypernetwork, Mode, edited
 from pflx.export.persons.listening import Listening
 from pflx.runtime.frames.arrays import Float32Array
@@ -105,10 +106,11 @@ def make_person(
     Raises:
         PersonalisationError: the networks are none of which a person can be made for this bundle.
         CheckpointError, StateDictError, WrongComponentError: a file is not what it should be.
+        ParityError: the bundle's graphs do not agree on this person; see `check_person`.
         PersonError: the name cannot be shown.
     """
     denoiser = denoiser_of(bundle)
-    encoder, encoder_read = load_component(networks.encoder, "perfrdiff_person")
+    encoder, encoder_read = load_component(networks.encoder, "perfrdiff_person", tell)
     weights, read = read_in_parts(networks.hypernetwork, "perfrdiff_modifier", tell)
     hypernetwork = Hypernetwork(weights, str(networks.hypernetwork))
     if hypernetwork.layout != "render":
@@ -117,6 +119,11 @@ def make_person(
             "coefficients to render, and so is in no bundle. Pass PerFRDiffRender's hypernetwork."
         )
     style = style_of(cast(PersonEncoder, encoder), listening.coefficients)
+    if not style.isfinite().all():
+        raise PersonalisationError(
+            f"The style of {listening.source} is not finite. Check its coefficients, the largest of which is "
+            f"{np.abs(listening.coefficients).max():.3g}, and the numbers of {networks.encoder}."
+        )
     edits = edited_weights(
         hypernetwork,
         style,
@@ -124,6 +131,8 @@ def make_person(
         networks.mode,
         lambda done, total: tell("editing weights (numbers in millions)", done // 10**6, -(-total // 10**6)),
     )
+    tell("holding the person against the denoiser", 0, 1)
+    check_person(bundle, {key: value.numpy() for key, value in denoiser.weights.items()}, edits)
     return Person(
         name=name,
         style=style.numpy(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from pflx.runtime.dataset.row_task import Places, made_rows
 from pflx.runtime.dataset.rows import Row, RowError, check_rows, shard_of
 from pflx.runtime.dataset.seal import DatasetSettings, Seal, difference, read_seal, settings_seal
 from pflx.runtime.frames.coefficients import check_lookahead
+from pflx.runtime.persons import read_person
 
 _SCHEMA = 1
 
@@ -106,6 +107,7 @@ def react_dataset(
         SealError: the folder holds rows that were made otherwise, or of other rows.
         OutputError: the folder cannot be written, or is of something else.
         BundleError, HubError: there is no such bundle.
+        PersonError: the person cannot be read.
         BackendMissingError: Ray is asked for and not installed.
         ClusterError, WorkerError: later, by the results: nobody answers at the address; workers cannot work.
     """
@@ -115,7 +117,8 @@ def react_dataset(
     places = Places(workers, ray)
     _check_settings(settings, places)
     opened = bundle if isinstance(bundle, Bundle) else builtin_bundle() if bundle is None else Bundle.open(bundle)
-    settings = places.shared_among(settings)
+    person = None if settings.person is None else read_person(settings.person)
+    settings = places.shared_among(replace(settings, person=person))
     seal = settings_seal(opened, settings)
     place = Path(folder)
     job = Job(

@@ -102,6 +102,7 @@ class RowMaker:
             lookahead=settings.lookahead,
             speaker=SpeakerSettings(extractors=settings.extractors),
             options=settings.options,
+            person=settings.person,
             chain=settings.chain,
             render=settings.video,
         )

@@ -18,6 +18,7 @@ from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings
 from pflx.runtime.dataset.rows import Row
 from pflx.runtime.frames.coefficients import WINDOW_RADIUS
 from pflx.runtime.generators import GeneratorOptions
+from pflx.runtime.persons import Whom, read_person
 from pflx.runtime.stream.chain import PUBLISHED, ChainSettings
 
 SEAL = "seal"
@@ -41,6 +42,7 @@ class DatasetSettings:
         device: see `Listener.open`.
         engines: see `Listener.open`.
         options: see `Listener.open`.
+        person: see `Listener.open`.
         chain: see `Listener.open`.
         extractors: what gives the speakers' `coefficients` or `emotion` where a row names no file of them; what
             `open_extractor` takes.
@@ -55,6 +57,7 @@ class DatasetSettings:
     device: str = "cpu"
     engines: EngineSettings = AS_IT_IS
     options: GeneratorOptions = field(default_factory=GeneratorOptions)
+    person: Whom | None = None
     chain: ChainSettings = PUBLISHED
     extractors: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,6 +75,7 @@ def settings_seal(bundle: Bundle, settings: DatasetSettings) -> Seal:
         "precision": engines.precision or bundle.manifest.precision,
         "device": settings.device.partition(":")[0],
         "options": {name: str(value) for name, value in sorted(settings.options.given.items())},
+        "person": None if settings.person is None else str(read_person(settings.person)),
         **asdict(settings.chain.on(bundle.manifest)),
         "extractors": dict(sorted(settings.extractors.items())),
         "pictures": {"lookahead": settings.lookahead, "renderer": settings.renderer} if settings.video else None,

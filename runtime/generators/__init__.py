@@ -13,6 +13,7 @@ from pflx.runtime.generators.personal import Persons
 from pflx.runtime.generators.protocol import Generator, GeneratorOptions, Reaction, SpeakerWindow, State, reach
 from pflx.runtime.generators.reactface import ReactFaceGenerator
 from pflx.runtime.generators.transvae import TransVAEGenerator
+from pflx.runtime.persons import Whom
 
 __all__ = [
     "Generator",
@@ -100,7 +101,10 @@ def make_generator(
 
 
 def generator_of(
-    manifest: Manifest, engines: Mapping[str, Engine], options: GeneratorOptions | None = None
+    manifest: Manifest,
+    engines: Mapping[str, Engine],
+    options: GeneratorOptions | None = None,
+    person: Whom | None = None,
 ) -> Generator:
     """The generator of a bundle, with the weights of the person that was chosen.
 
@@ -108,10 +112,10 @@ def generator_of(
         manifest: of the bundle.
         engines: by graph name.
         options: what the user chose.
+        person: one, or a person's file; None for nobody.
 
     Raises:
         BundleError, FeedError: see `make_generator`.
         PersonError: the bundle does not take the person.
     """
-    generator = make_generator(manifest.generator, engines, options)
-    return Persons(manifest, generator).generator(options.person if options else None)
+    return Persons(manifest, make_generator(manifest.generator, engines, options)).generator(person)

@@ -51,7 +51,7 @@ class PerFRDiffGenerator:
     Source: PFLPosNet 6c274a2, `TransformerDenoiser_v5`, config/pos/pos.yaml in test mode.
     """
 
-    options: frozenset[str] = frozenset({"steps", "solver", "person"})
+    options: frozenset[str] = frozenset({"steps", "solver"})
     needs: tuple[str, ...] = ("coefficients", "mfcc")
     is_joined = False
 

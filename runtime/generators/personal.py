@@ -6,7 +6,7 @@ from weakref import WeakValueDictionary
 
 from pflx.engines import Manifest
 from pflx.runtime.generators.protocol import Generator, Personal
-from pflx.runtime.persons import Person, PersonError
+from pflx.runtime.persons import PersonError, Whom, read_person
 
 _SLOT = "generator"
 """Of the provenance that tells which checkpoint a generator's weights came from."""
@@ -24,12 +24,13 @@ class Persons:
         self._manifest, self._generator = manifest, generator
         self._made: WeakValueDictionary[str, Generator] = WeakValueDictionary()
 
-    def check(self, person: Person) -> None:
-        """Check that a person is one of this bundle.
+    def check(self, person: Whom) -> None:
+        """Check that a person, or the person of a file, is one of this bundle.
 
         Raises:
-            PersonError: the bundle takes no persons, or this one was made for another denoiser.
+            PersonError: the bundle takes no persons, this one was made for another denoiser, or its file is none.
         """
+        person = read_person(person)
         name = self._manifest.generator.name
         if not isinstance(self._generator, Personal):
             raise PersonError(f"{person.name} is a person, and {name} takes none; perfrdiff does. Leave it out.")
@@ -42,7 +43,7 @@ class Persons:
         if person.denoiser != made_of:
             raise PersonError(
                 f"{person.name} was made for the denoiser of SHA-256 {person.denoiser[:12]}…, the bundle's is "
-                f"{f'{made_of[:12]}…' if made_of else 'made up'}. Make the person again for this one: pflx person"
+                f"{f'{made_of[:12]}…' if made_of else 'made up'}. Make the person again for this one: pflx person make"
             )
         wanted = {tensor: spec.shape for tensor, spec in self._generator.edited.items()}
         found = {tensor: value.shape for tensor, value in person.weights.items()}
@@ -50,11 +51,11 @@ class Persons:
             if wanted.get(tensor) != found.get(tensor):
                 raise PersonError(
                     f"{person.name} has {tensor[:80]!r} as {_told(found.get(tensor))}, the bundle edits it as "
-                    f"{_told(wanted.get(tensor))}. Make the person again: pflx person"
+                    f"{_told(wanted.get(tensor))}. Make the person again: pflx person make"
                 )
 
-    def generator(self, person: Person | None) -> Generator:
-        """The bundle's generator with the weights of a person; its own for None.
+    def generator(self, person: Whom | None) -> Generator:
+        """The bundle's generator with the weights of a person, or of the person of a file; its own for None.
 
         Raises:
             PersonError: see `check`.
@@ -62,6 +63,7 @@ class Persons:
         """
         if person is None:
             return self._generator
+        person = read_person(person)
         self.check(person)
         assert isinstance(self._generator, Personal)
         made = self._made.get(person.sha256)

@@ -10,7 +10,6 @@ import numpy as np
 
 from pflx.engines import Array, Engine, TensorSpec
 from pflx.runtime.frames.event import NO_EVENTS, Events
-from pflx.runtime.persons import Person
 
 State: TypeAlias = Mapping[str, Array]
 """Recurrent state: named arrays that go into a step and come out of it, never changed in place."""
@@ -246,13 +245,11 @@ class GeneratorOptions:
         steps: denoising steps; fewer are quicker, and differ from the trained sampler's result.
         solver: `ddim`, which the paper uses, or `dpm++` (DPM-Solver++ 2M), which needs fewer steps.
         history: past frames that a generator with a growing history looks back on; 0 for all.
-        person: whose weights it has.
     """
 
     steps: int | None = None
     solver: Literal["ddim", "dpm++"] | None = None
     history: int | None = None
-    person: Person | None = None
 
     @property
     def given(self) -> dict[str, Any]:

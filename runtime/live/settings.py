@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pflx.engines import FeedError
 from pflx.runtime.frames.coefficients import check_lookahead
 from pflx.runtime.frames.ledger import Rung
-from pflx.runtime.frames.timing import NS_PER_MS
+from pflx.runtime.frames.timing import NS_PER_MS, Clock
 from pflx.runtime.live.queues import Policy
+from pflx.runtime.stream.chain import Chain
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,17 @@ class LiveSettings:
     def block_ns(self) -> int:
         """`block_ms` in ns."""
         return round(self.block_ms * NS_PER_MS)
+
+    def on(self, chain: Chain, clock: Clock) -> Chain:
+        """The stages of a session that keeps time so, on a clock.
+
+        Raises:
+            FeedError: they do not reach down to the floor.
+        """
+        if self.floor is Rung.WARPED and not chain.renderer.has_mover:
+            raise FeedError("floor is Rung.WARPED, and the bundle has no preview to move pictures with; give another.")
+        lookahead = chain.lookahead if self.lookahead is None else min(self.lookahead, chain.renderer.radius)
+        return replace(chain, clock=clock, lookahead=lookahead)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

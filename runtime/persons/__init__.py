@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pflx.runtime.persons.person import Person, PersonError, read_person, write_person
+from pflx.runtime.persons.person import Person, PersonError, Whom, read_person, write_person
 
-__all__ = ["Person", "PersonError", "read_person", "write_person"]
+__all__ = ["Person", "PersonError", "Whom", "read_person", "write_person"]

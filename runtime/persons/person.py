@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -27,7 +27,7 @@ MOST_FRAMES = 999
 _STYLE = "style"
 _MOST_TENSORS, _MOST_AXES, _LONGEST_TEXT = 64, 4, 200
 _HASH = re.compile(r"[0-9a-f]{64}")
-_AGAIN = "Make it again: pflx person"
+_AGAIN = "Make it again: pflx person make"
 
 
 class PersonError(PflxError, ValueError):
@@ -131,12 +131,18 @@ def write_person(person: Person, path: str | Path) -> None:
     write_tensors(path, tensors, {**texts, "sha256": _digest(tensors, texts)})
 
 
-def read_person(path: str | Path) -> Person:
-    """Read what `write_person` wrote.
+Whom: TypeAlias = Person | str | Path
+"""A person, or its file."""
+
+
+def read_person(path: Whom) -> Person:
+    """Read what `write_person` wrote; a person that was read already is given back.
 
     Raises:
         PersonError: the file is not there, is of another kind or version, or was changed or damaged since.
     """
+    if isinstance(path, Person):
+        return path
     tensors, texts = read_tensors(path, PersonError, PersonMissingError)
     version, seal = texts.get("format"), texts.pop("sha256", None)
     if version is None or seal is None or _STYLE not in tensors:

@@ -46,7 +46,8 @@ READS = {
     ),
     "collect": ("FOLDER",),
     "export": ("--generator", "--posnet", "--renderer", "--mean-face", "--policy", "--person"),
-    "person": ("BUNDLE", "--person-encoder", "--modifier", "--clip", "--coefficients"),
+    "person make": ("BUNDLE", "--person-encoder", "--modifier", "--clip", "--coefficients"),
+    "person show": ("PERSON",),
     "crop": ("CLIPS",),
     "evaluate": (
         "PREDICTIONS",
@@ -77,7 +78,7 @@ WRITES = {
     "batch": {"--output": ""},
     "collect": {"--output": ".npz"},
     "export": {"--output": ".pflx"},
-    "person": {"--output": ".person"},
+    "person make": {"--output": ".person"},
     "crop": {"--output": ""},
     "evaluate": {"--plot": ".png", "--json": ".json", "--output": ".md", "--vbench-folder": ""},
     "bench-latency": {"--json": ".json", "--html": ".html", "--trace": ".json"},

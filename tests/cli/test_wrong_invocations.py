@@ -29,9 +29,12 @@ MISTYPED = {
     "inspcet me.pflx": "pflx has no command 'inspcet'. Did you mean `pflx inspect`?",
     "calibrate recrod": "pflx calibrate has no command 'recrod'. Did you mean `pflx calibrate record`?",
     "calibrate lookahaed": "pflx calibrate has no command 'lookahaed'. Did you mean `pflx calibrate lookahead`?",
+    "person mak": "pflx person has no command 'mak'. Did you mean `pflx person make`?",
+    "person me.pflx --clip me.mp4 -o me.person": "pflx person has no command 'me.pflx'. It has make and show.",
+    "persn make": "pflx has no command 'persn'. Did you mean `pflx person`?",
     "-v": (
-        "pflx needs a command: demo, export, build, inspect, push, person, run, batch, collect, live, serve, "
-        "bench-latency, crop, evaluate, doctor or calibrate."
+        "pflx needs a command: demo, export, build, inspect, push, run, batch, collect, live, serve, "
+        "bench-latency, crop, evaluate, doctor, person or calibrate."
     ),
     "--verison": "pflx has no option --verison. Did you mean --version?",
     "-x": "pflx has no option -x. See `pflx --help`.",
@@ -147,6 +150,14 @@ MISTYPED = {
     "bench-latency me.png -p me.pflx": (
         "BUNDLE me.png and --portrait me.pflx are swapped. Give me.pflx --portrait me.png"
     ),
+    "person make me.pflx --clip me.mp4 -o me.person": (
+        "pflx person make needs --person-encoder and --modifier. For example: pflx person make me.pflx --clip me.mp4 "
+        "--person-encoder encoder.pth --modifier modifier.pth -o me.person"
+    ),
+    "person make me.pflx --clip me.mp4 --person-encoder a --modifier b -o me.person --mode offest": (
+        "--mode is 'offest'; give shift, offset or weight. Did you mean offset?"
+    ),
+    "person show": "pflx person show needs PERSON. For example: pflx person show me.person",
     "crop clips": "pflx crop needs --output. For example: pflx crop clips -o crops",
     "crop clips -o crops --pfl floting": (
         "--pfl is 'floting'; give release, paper or floating. Did you mean floating?"
@@ -232,6 +243,10 @@ IMPOSSIBLE = {
     "export -o me.pflx": "me.pflx exists. Give another name, or replace it with --overwrite.",
     "export -o text.pflx --overwrite": "text.pflx is no bundle, and is not replaced. Remove it, or give another name.",
     "export -o new.pflx --mean-face none.npy": "Mean face none.npy does not exist. Give a .npy file, zero or upright.",
+    "person show none.person": "none.person does not exist. Check the path.",
+    "person make me.pflx --clip me.mp4 --person-encoder a --modifier b -o me.txt": (
+        "me.txt does not end in .person. Try me.person."
+    ),
     "bench-latency --stub --sessions 3..2": "--sessions is '3..2'; write the fewest and the most, like 1..8.",
     "bench-latency --compare none.json --stub": (
         "none.json does not exist. Make one: pflx bench-latency BUNDLE --json none.json"
@@ -314,6 +329,7 @@ def test_a_shell_that_completes_is_told_verbs_options_and_kinds(monkeypatch: pyt
     for typed, expected in (
         ("pflx ben", {"bench-latency"}),
         ("pflx calibrate ", {"record", "fp16", "bf16", "int8", "lookahead", "foresight", "posnet"}),
+        ("pflx person ", {"make", "show"}),
         ("pflx run --side", {"--side-by-side"}),
         ("pflx export --kind per", {"perfrdiff"}),
     ):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from support.export.one_thread import one_thread as one_thread
 from support.export.personal_weights import denoiser_weights, modifier_weights
 from support.golden_arrays import golden
 
-from pflx.engines import Array, OrtEngine, TensorSpec
+from pflx.engines import Array, Bundle, OrtEngine, TensorSpec
 from pflx.engines.building.build import build_engine
 from pflx.engines.bundle.engine_passport import Profile
 from pflx.export import untrained
@@ -23,7 +25,8 @@ from pflx.export.chain import last_frames
 from pflx.export.generators import FAMILIES, ExportSettings
 from pflx.export.generators.perfrdiff import PerFRDiffParts
 from pflx.export.models import PerFRDiff, PerFRDiffPersonal, load_model
-from pflx.export.parity import check_graph, graph_errors
+from pflx.export.parity import ParityError, check_graph, graph_errors
+from pflx.export.persons.gate import check_person
 from pflx.export.trace import trace
 from pflx.runtime.generators import GeneratorOptions, SpeakerWindow, reach
 from pflx.runtime.generators.diffusion import TIMESTEPS
@@ -130,6 +133,26 @@ def test_a_call_gives_the_published_numbers_of_a_person(
             made = engines["personal"].run({"x": x, "previous": x, **step, **memory, **persons[person]})
             expected = case[f"p{person}_t{t}_cfg"][item : item + 1].clip(-1, 1)
             assert np.abs(made["clean"] - expected).max() <= 1e-4
+
+
+def bundle_of(parts: PerFRDiffParts, graphs: dict[str, Path]) -> Bundle:
+    """What of a bundle of these graphs counts for the gate."""
+    named = {parts.info.graphs[role]: path for role, path in graphs.items()}
+    infos = {each.graph: SimpleNamespace(inputs=each.inputs, files={"fp32": ""}) for each in parts.recipes}
+    manifest = SimpleNamespace(generator=parts.info, graphs=infos)
+    return cast(Bundle, SimpleNamespace(manifest=manifest, graph_path=lambda name, _: named[name]))
+
+
+def test_every_person_is_held_against_the_exported_denoiser_with_its_weights_inside(
+    parts: PerFRDiffParts, graphs: dict[str, Path], network: PerFRDiff, persons: list[Weights]
+) -> None:
+    bundle = bundle_of(parts, graphs)
+    generic = {key: network.state_dict()[key].numpy() for key in PerFRDiffPersonal.EDITED}
+    for person in persons:
+        assert check_person(bundle, generic, person) <= 2e-5
+    other = generic | {FEED_FORWARD[1]: generic[FEED_FORWARD[1]] + 1}
+    with pytest.raises(ParityError, match=rf"denoise holds no {re.escape(FEED_FORWARD[1])} as persons"):
+        check_person(bundle, other, persons[0])
 
 
 def windows_of(generator: PerFRDiffGenerator, case: Mapping[str, Any]) -> list[SpeakerWindow]:

@@ -51,7 +51,7 @@ def run_engines(plan: Plan, progress: Callable[[int, int], None] | None = None) 
     """
     environment = describe_environment(plan.device)
     manifest = read_manifest(plan)
-    uses = graph_uses(manifest, plan.samples, plan.options)
+    uses = graph_uses(manifest, plan.samples, plan.options, plan.person)
     measured = []
     with ExitStack() as stack:
         gpu = None if plan.stub else open_device(plan.device, plan.engines.library)

@@ -24,6 +24,7 @@ from pflx.runtime.generators import GeneratorOptions, default_sources, make_gene
 from pflx.runtime.listener import Listener
 from pflx.runtime.live.clock import LiveClock, VirtualClock
 from pflx.runtime.live.settings import LiveSettings
+from pflx.runtime.persons import Whom, read_person
 from pflx.runtime.rendering.renderers import reach
 from pflx.runtime.speaker.extractor import SIZES, Extractor
 from pflx.runtime.speaker.extractors import source_name
@@ -57,6 +58,7 @@ class Plan:
         extractors: need of the generator to what gives it, as `open_extractor` takes it; a need that is not named is
             met by what the generator makes do with, or else by a function of the picture that costs nothing.
         options: what is chosen of the generator.
+        person: whose weights it has, or their file; None for nobody in particular.
         stub: networks that cost next to nothing, in the shapes of the bundle's; what is left is the runtime's own cost.
         command: the command line, as the report tells it.
 
@@ -77,6 +79,7 @@ class Plan:
     seed: int = 0
     extractors: Mapping[str, str] = field(default_factory=dict)
     options: GeneratorOptions = field(default_factory=GeneratorOptions)
+    person: Whom | None = None
     stub: bool = False
     command: str = "pflx bench-latency"
 
@@ -133,6 +136,7 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
             lookahead=plan.lookahead,
             speaker=SpeakerSettings(extractors=extractors),
             options=plan.options,
+            person=plan.person,
         )
     return Listener(
         manifest,
@@ -141,6 +145,7 @@ def open_listener(plan: Plan, clock: LiveClock, *, costs: Mapping[str, int] | No
         lookahead=plan.lookahead,
         speaker=SpeakerSettings(extractors=extractors, detector=StubDetector()),
         options=plan.options,
+        person=plan.person,
         clock=clock,
     )
 
@@ -210,7 +215,7 @@ def _setup(plan: Plan, manifest: Manifest, source: str, *, virtual: bool) -> Set
         steps=steps,
         solver=None if steps is None else plan.options.solver or "ddim",
         history=_history(plan, manifest),
-        person=None if plan.options.person is None else plan.options.person.name,
+        person=None if plan.person is None else read_person(plan.person).name,
         sample_rate_hz=manifest.sample_rate_hz,
         extractors={
             need: source_name(named[need]) if need in named else STUB_EXTRACTOR

@@ -13,6 +13,7 @@ from pflx.runtime.bundle_engines import call_sizes
 from pflx.runtime.frames.timing import FPS
 from pflx.runtime.generators import Generator, GeneratorOptions, SpeakerWindow, generator_of
 from pflx.runtime.generators.speaker_window import blank_window
+from pflx.runtime.persons import Whom
 
 _FEWEST_STEPS = 4  # the first ones are not like the later ones
 _LONGEST_S = 10  # of speaker frames, for a history that never stops growing
@@ -31,7 +32,9 @@ class Use:
     sizes: Mapping[str, int]
 
 
-def graph_uses(manifest: Manifest, samples: int, options: GeneratorOptions | None = None) -> dict[str, Use]:
+def graph_uses(
+    manifest: Manifest, samples: int, options: GeneratorOptions | None = None, person: Whom | None = None
+) -> dict[str, Use]:
     """The use of every graph of a bundle, once a session is under way.
 
     A generator is run until two steps in a row ask for the same, or for 10 s of the speaker.
@@ -40,12 +43,13 @@ def graph_uses(manifest: Manifest, samples: int, options: GeneratorOptions | Non
         manifest: of the bundle.
         samples: reactions at once.
         options: what is chosen of the generator.
+        person: whose weights it has.
 
     Raises:
-        FeedError, PersonError: an option that the generator does not take.
+        FeedError, PersonError: an option that the generator does not take; a person that it does not.
     """
     counting = {name: _Counting(engine) for name, engine in stub_engines(manifest).items()}
-    generator = generator_of(manifest, counting, options)
+    generator = generator_of(manifest, counting, options, person)
     uses = _steady_uses(generator, counting, samples, blank_window(generator, manifest.sample_rate_hz))
     sizes = {**call_sizes(manifest), "samples": samples}
     joins = 0 if generator.is_joined else 1

@@ -1,4 +1,4 @@
-"""`--person` of the verbs that react: whose weights came out, and what is said where it cannot be."""
+"""`--person` of the verbs that react: whose weights came out, what is said where it cannot be; `pflx person show`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from support.commands import pflx, refusal
-from support.persons.tiny_bundle import made_up_person, own_part, personal_bundle
+from support.persons.tiny_bundle import DENOISER, made_up_person, own_part, personal_bundle
 from support.places import MEDIA
 
 from pflx.engines import Array
-from pflx.runtime import GeneratorOptions, Listener, PersonError
+from pflx.runtime import Listener, PersonError
 from pflx.runtime.builtin import DEMO
 from pflx.runtime.dataset.seal import read_seal
-from pflx.runtime.persons import write_person
+from pflx.runtime.persons import read_person, write_person
 
 CLIP = MEDIA / "webcam_cap12_12s.mp4"
 PORTRAIT = DEMO / "portrait.png"
@@ -63,11 +63,16 @@ def command(verb: str, folder: Path, bundle: str) -> list[str | Path]:
             return ["run", CLIP, "-p", PORTRAIT, "-b", place, "-o", folder / "no.mp4", *LOOK]
         case "bench-latency":
             return ["bench-latency", place, "--duration", "1", *LOOK]
+        case "batch":
+            clips = folder / "clips"
+            clips.mkdir(exist_ok=True)
+            (clips / "one.mp4").write_bytes(CLIP.read_bytes())
+            return ["batch", clips, "-b", place, "-o", folder / "never", *LOOK]
         case _:
             return ["serve", place, "--port", "0"]
 
 
-@pytest.mark.parametrize("verb", ["run", "bench-latency", "serve"])
+@pytest.mark.parametrize("verb", ["run", "batch", "bench-latency", "serve"])
 def test_a_person_that_the_bundle_cannot_take_is_refused_in_one_line(folder: Path, verb: str) -> None:
     said = refusal(*command(verb, folder, "old.pflx"), "--person", folder / "ada.person")
     assert "Ada is a person, and the bundle was exported without a graph for persons" in said
@@ -79,9 +84,8 @@ def test_a_person_that_the_bundle_cannot_take_is_refused_in_one_line(folder: Pat
 
 
 def test_live_opens_the_listener_as_the_person(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_fake(*given: Any, options: GeneratorOptions, **_: Any) -> Listener:
-        assert options.person is not None
-        raise PersonError(f"It would be {options.person}.")
+    def open_fake(*given: Any, person: Path, **_: Any) -> Listener:
+        raise PersonError(f"It would be {read_person(person)}.")
 
     monkeypatch.setattr(Listener, "open", open_fake)
     monkeypatch.setattr("pflx.runtime.WindowSink", Mock())
@@ -109,9 +113,19 @@ def test_a_data_set_remembers_whose_reactions_it_holds(folder: Path, tmp_path: P
     assert pflx(*given, "--person", folder / "ada.person").code == 0
     seal = read_seal(tmp_path / "out" / "one.npz")
     assert seal is not None
-    assert seal["options"] == {"person": str(ADA)}
+    assert seal["person"] == str(ADA)
     again = pflx(*given, "--person", folder / "ada.person")
     assert "had 1 already" in again.out
     other = pflx(*given, "--person", folder / "bob.person")
-    assert (other.code, "was made with options" in other.err) == (1, True)
-    assert BOB.sha256 in other.err
+    assert (other.code, f"was made with person {ADA}, not {BOB}" in other.err) == (1, True)
+
+
+def test_show_tells_whom_a_file_is_of_and_for_which_denoiser(folder: Path) -> None:
+    done = pflx("person", "show", folder / "ada.person")
+    assert (done.code, done.err) == (0, "")
+    assert f"person        Ada, SHA-256 {ADA.sha256}\n" in done.out
+    assert "seen in       750 frames of clip.npy\n" in done.out
+    assert f"denoiser      SHA-256 {DENOISER}\n" in done.out
+    assert f"hypernetwork  SHA-256 {'f' * 64}, mode shift\n" in done.out
+    assert "style [512], decoder.layers.6.linear1.weight [3, 2]" in done.out
+    assert "is no such file, or cut off" in refusal("person", "show", CLIP)

@@ -116,7 +116,7 @@ def test_a_part_that_never_reaches_the_reaction_is_told_so(files: dict[str, Path
 
 @pytest.mark.parametrize("part", FOR_PERSONS)
 def test_what_makes_persons_is_told_where_to_go(files: dict[str, Path], part: str) -> None:
-    with pytest.raises(WrongComponentError, match=f": pass it to {FOR_PERSONS[part][2]} of pflx person") as caught:
+    with pytest.raises(WrongComponentError, match=f": pass it to {FOR_PERSONS[part][2]} of pflx person make") as caught:
         load(files["perfrdiff"], files[part])
     assert str(caught.value).startswith(f"--generator {files[part]} holds PerFRDiff's ")
 

@@ -256,3 +256,9 @@ def test_edits_that_are_not_numbers_or_fit_nothing_are_refused() -> None:
         edited_weights(hypernetwork("render"), torch.full((512,), torch.inf), weights, "shift")
     with pytest.raises(PersonalisationError, match=r"edits to_3dmm_expr\.weight \[52, 512\], the denoiser lacks it"):
         edited_weights(hypernetwork("render"), style("render", 0), generic("v1").state_dict(), "shift")
+
+
+@pytest.mark.parametrize("shape", [(2, 512), (1, 512), (511,)])
+def test_a_hypernetwork_edits_for_one_person_at_a_time(shape: tuple[int, ...]) -> None:
+    with pytest.raises(PersonalisationError, match=r"reads the style of one person, \[512\], got \["):
+        next(hypernetwork("render").edits(torch.zeros(shape)))

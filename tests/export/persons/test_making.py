@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import msgspec
 import numpy as np
+import onnx
 import psutil
 import pytest
 import torch
@@ -22,6 +23,7 @@ from support.export.personal_weights import (
 )
 from support.golden_arrays import coefficient_track, golden
 from support.lagging import Windowed
+from support.persons.step_graphs import step_graphs
 from support.places import MEDIA
 from support.sample_bundle import fill_bundle
 
@@ -48,11 +50,12 @@ MEAN_FACE = np.linspace(-0.4, 0.5, 58).astype(np.float32)
 EDITED = ("to_3dmm_expr.weight", "to_3dmm_pos.weight", *(f"decoder.layers.6.linear{n}.weight" for n in (1, 2)))
 
 
-def save(path: Path, arrays: dict[str, Any], *, momentum: bool = False) -> Path:
+def save(path: Path, arrays: dict[str, Any], *, momentum: bool = False, **beside: Any) -> Path:
     """As the public training code saves a network; with `momentum`, the optimiser's numbers beside it."""
     state_dict = {key: torch.from_numpy(value) for key, value in arrays.items()}
     state = {n: {"momentum_buffer": torch.zeros_like(value)} for n, value in enumerate(state_dict.values()) if momentum}
-    torch.save({"state_dict": state_dict, "optimizer": {"state": state, "param_groups": [{"lr": 0.001}]}}, path)
+    optimizer = {"state": state, "param_groups": [{"lr": 0.001}]}
+    torch.save({"state_dict": state_dict, "optimizer": optimizer, **beside}, path)
     return path
 
 
@@ -85,7 +88,15 @@ def bundle(files: dict[str, Path], generic: dict[str, torch.Tensor], tmp_path_fa
     folder = tmp_path_factory.mktemp("bundle") / "me.pflx"
     folder.mkdir()
     write_generic(folder, generic)
-    return sealed(folder, fill_bundle(folder), sha256(files["denoiser"]), RENDER_NOTE)
+    return sealed(folder, with_steps(folder, generic), sha256(files["denoiser"]), RENDER_NOTE)
+
+
+def with_steps(folder: Path, generic: dict[str, torch.Tensor]) -> Manifest:
+    manifest = fill_bundle(folder)
+    steps = step_graphs(folder, {key: value.numpy() for key, value in generic.items()})
+    roles = {name.removeprefix("perfrdiff_"): name for name in steps}
+    generator = msgspec.structs.replace(manifest.generator, graphs={**manifest.generator.graphs, **roles})
+    return msgspec.structs.replace(manifest, generator=generator, graphs={**manifest.graphs, **steps})
 
 
 def sealed(folder: Path, manifest: Manifest, digest: str, note: str) -> Path:
@@ -124,7 +135,7 @@ def test_the_command_makes_the_published_person(
 ) -> None:
     target = tmp_path / "ada.person"
     networks = ("--person-encoder", files["encoder"], "--modifier", files["modifier"])
-    outcome = pflx("person", bundle, "--coefficients", clip, *networks, "-o", target)
+    outcome = pflx("person", "make", bundle, "--coefficients", clip, *networks, "-o", target)
     assert outcome.code == 0, outcome.err
     assert "ada, of 750 frames of listener750.npy." in outcome.out
     assert "personal data" in outcome.out
@@ -138,6 +149,32 @@ def test_the_command_makes_the_published_person(
     assert person.denoiser == sha256(files["denoiser"])
     assert (person.encoder, person.hypernetwork) == (sha256(files["encoder"]), sha256(files["modifier"]))
     assert (person.name, person.mode, person.frames, person.source) == ("ada", "shift", 750, "listener750.npy")
+
+
+@pytest.mark.parametrize("spoilt", ["first", "second"])
+def test_a_person_whose_graph_and_denoiser_disagree_is_not_written(
+    files: dict[str, Path], clip: Path, generic: dict[str, torch.Tensor], tmp_path: Path, spoilt: str
+) -> None:
+    """A graph for persons that reads a matrix of theirs wrongly: half of what it says."""
+    folder = tmp_path / "me.pflx"
+    folder.mkdir()
+    write_generic(folder, generic)
+    manifest = with_steps(folder, generic)
+    path = folder / "graphs/perfrdiff_personal.fp32.onnx"
+    model = onnx.load(path)
+    node = next(node for node in model.graph.node if node.output[0] == spoilt)
+    model.graph.node.remove(node)
+    node.output[0] = "whole"
+    half = onnx.helper.make_tensor("half", onnx.TensorProto.FLOAT, (), [0.5])
+    model.graph.initializer.append(half)
+    for place, each in enumerate((node, onnx.helper.make_node("Mul", ["whole", "half"], [spoilt]))):
+        model.graph.node.insert(place, each)
+    onnx.save_model(model, path)
+    sealed(folder, manifest, sha256(files["denoiser"]), RENDER_NOTE)
+    networks = ("--person-encoder", files["encoder"], "--modifier", files["modifier"])
+    said = refusal("person", "make", folder, "--coefficients", clip, *networks, "-o", tmp_path / "ada.person")
+    assert re.search(r"with this person's weights, 'next' is 0\.\d+ away from the denoiser that has them inside", said)
+    assert not (tmp_path / "ada.person").exists()
 
 
 def test_modes_are_those_of_the_file() -> None:
@@ -205,12 +242,12 @@ def live_coefficients(path: Path, manifest: Manifest) -> Array:
 def test_clips_that_show_no_listener_are_refused(bundle: Path, files: dict[str, Path], tmp_path: Path) -> None:
     networks = ("--person-encoder", files["encoder"], "--modifier", files["modifier"], "-o", tmp_path / "me.person")
     short = MEDIA / "podium_speech_8s.mp4"
-    assert "has 219 frames of a listener, 8.8 s" in refusal("person", bundle, "--clip", short, *networks)
+    assert "has 219 frames of a listener, 8.8 s" in refusal("person", "make", bundle, "--clip", short, *networks)
     sound = MEDIA / "dialogue_19s.flac"
-    assert "holds sound alone" in refusal("person", bundle, "--clip", sound, *networks)
+    assert "holds sound alone" in refusal("person", "make", bundle, "--clip", sound, *networks)
     both = ("--clip", short, "--coefficients", recorded(tmp_path, 750))
-    assert "holds coefficients already. Leave out --clip" in refusal("person", bundle, *both, *networks)
-    assert "nobody to make a person of" in refusal("person", bundle, *networks)
+    assert "holds coefficients already. Leave out --clip" in refusal("person", "make", bundle, *both, *networks)
+    assert "nobody to make a person of" in refusal("person", "make", bundle, *networks)
     assert not (tmp_path / "me.person").exists()
 
 
@@ -232,22 +269,41 @@ def test_bundles_of_other_denoisers_are_refused(
 
 
 def test_other_hypernetworks_are_refused(bundle: Path, files: dict[str, Path], clip: Path, tmp_path: Path) -> None:
-    def said(arrays: dict[str, Any]) -> str:
-        path = save(tmp_path / "other.pth", arrays)
+    def said(arrays: dict[str, Any], **beside: Any) -> str:
+        path = save(tmp_path / "other.pth", arrays, **beside)
         with pytest.raises((PersonalisationError, WrongComponentError)) as caught:
             made(bundle, {**files, "modifier": path}, clip)
         return str(caught.value)
 
     assert "edits the original PerFRDiff's denoiser, which yields emotion" in said(modifier_weights("v1"))
     nested = {f"hypernet.{key}": value for key, value in modifier_weights("v1").items()}
-    assert "holds the hypernetwork of REACT 2026's PerFRDiff, not PerFRDiff's hypernetwork: it edits a" in said(nested)
-    assert "holds PerFRDiff's encoder of persons, not PerFRDiff's hypernetwork: pass it to --person-encoder" in said(
-        encoder_weights()
-    )
+    others = {
+        "personality_encoder.1.weight": np.ones((128, 5), np.float32),
+        "eeg_head.0.weight": np.ones((3, 512), np.float32),
+    }
+    react = "the hypernetwork of REACT 2026's PerFRDiff, not PerFRDiff's hypernetwork"
+    assert f"{react}: it makes layers in an order of its own" in said(nested)
+    assert react in said(nested | others, epoch=3, personal_condition_mode="3dmm_personality", train_eeg=False)
+    # Its bare keys look like the published ones, and layers of one size may lie in another order.
+    assert react in said(modifier_weights("render"), personal_condition_mode="3dmm_only")
+    encoder = "holds PerFRDiff's encoder of persons, not PerFRDiff's hypernetwork: pass it to --person-encoder."
+    assert encoder in said(encoder_weights())
+    denoiser = "holds PerFRDiffRender's denoiser, not PerFRDiff's hypernetwork: pass it to --generator of pflx export."
+    assert denoiser in said(denoiser_weights("render"))
     wrapped = {f"module.{key}": value for key, value in modifier_weights("render").items()}
     save(tmp_path / "other.pth", wrapped)
     person = made(bundle, {**files, "modifier": tmp_path / "other.pth"}, clip)
     assert person.sha256 == made(bundle, files, clip).sha256
+
+
+def test_a_style_that_is_no_number_is_told_before_anything_is_edited(
+    bundle: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = coefficient_track("person0", 750)
+    rows[100, 3] = 1e30
+    np.save(tmp_path / "huge.npy", rows)
+    with pytest.raises(PersonalisationError, match=r"style of huge\.npy is not finite.*largest of which is 1e\+30"):
+        made(bundle, files, tmp_path / "huge.npy")
 
 
 def test_a_file_that_cannot_be_read_in_parts_is_refused(tmp_path: Path) -> None:
@@ -279,7 +335,7 @@ def test_folded_into_an_export_it_gives_the_published_call(
     bundle: Path, files: dict[str, Path], clip: Path, tmp_path: Path
 ) -> None:
     outcome = pflx(
-        *("person", bundle, "--coefficients", clip, "--person-encoder", files["encoder"]),
+        *("person", "make", bundle, "--coefficients", clip, "--person-encoder", files["encoder"]),
         *("--modifier", files["modifier"], "-o", tmp_path / "ada.person"),
     )
     assert outcome.code == 0, outcome.err
@@ -304,7 +360,7 @@ def test_a_person_of_another_denoiser_is_not_folded(
     bundle: Path, files: dict[str, Path], clip: Path, tmp_path: Path
 ) -> None:
     networks = ("--person-encoder", files["encoder"], "--modifier", files["modifier"])
-    assert pflx("person", bundle, "--coefficients", clip, *networks, "-o", tmp_path / "a.person").code == 0
+    assert pflx("person", "make", bundle, "--coefficients", clip, *networks, "-o", tmp_path / "a.person").code == 0
     other = save(tmp_path / "other.pth", {**denoiser_weights("render"), "decoder.norm.bias": np.zeros(512, np.float32)})
     made_for = re.escape(f"was made for the denoiser with SHA-256 {sha256(files['denoiser'])[:12]}…")
     with pytest.raises(ComponentError, match=f"{made_for}.*other.pth is another one"):

@@ -46,6 +46,16 @@ def test_clips_of_any_length_have_the_published_style(
     assert float(abs(style.numpy() - case[f"proj_{frames}"][0]).max()) <= 1e-5
 
 
+def test_clips_of_several_persons_in_one_batch_have_the_styles_that_they_have_alone(
+    encoder: PersonEncoder, case: dict[str, Any]
+) -> None:
+    clips = [torch.from_numpy(coefficient_track(f"person{person}", 750)) for person in (1, 0, 1)]
+    with torch.inference_mode():
+        _, styles = encoder(torch.stack(clips))
+    for style, person in zip(styles, (1, 0, 1), strict=True):
+        assert float(abs(style.numpy() - case["proj"][person]).max()) <= 1e-5
+
+
 @pytest.mark.parametrize("shape", [(1, 1000, 58), (1, 0, 58), (1, 750, 25), (750, 58)])
 def test_what_it_cannot_read_is_refused(encoder: PersonEncoder, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"reads \[B, 1 to 999, 58\], got \["):

@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 from support.persons.tiny_bundle import SHAPES, made_up_person, own_part, personal_bundle
 
-from pflx.engines import Array, FeedError
+from pflx.engines import Array
 from pflx.runtime import (
     EngineSettings,
-    GeneratorOptions,
     Listener,
     ListenerFrame,
+    NullSink,
     Person,
     PersonError,
+    PushSource,
     SpeakerSettings,
     StreamError,
 )
 from pflx.runtime.builtin import DEMO
 from pflx.runtime.generators.diffusion import updates
 from pflx.runtime.generators.protocol import Personal
+from pflx.runtime.persons import write_person
 
 ADA, BOB = made_up_person(1, "Ada"), made_up_person(2, "Bob")
 RNG = np.random.default_rng(0)
@@ -140,13 +142,27 @@ def test_streams_of_two_persons_and_nobody_go_on_side_by_side(listener: Listener
     assert np.corrcoef(apart, own)[0, 1] > 0.999
 
 
-def test_a_listener_may_be_opened_as_a_person(bundle: Path, listener: Listener) -> None:
-    options = GeneratorOptions(person=ADA)
-    with Listener.open(bundle, DEMO / "portrait.png", render=False, options=options) as opened:
+@pytest.mark.parametrize("is_file", [False, True], ids=["read", "a file"])
+def test_a_listener_opened_as_a_person_is_it_in_all_sessions_that_name_no_other(
+    bundle: Path, listener: Listener, tmp_path: Path, is_file: bool
+) -> None:
+    ada, bob = (written(person, tmp_path) if is_file else person for person in (ADA, BOB))
+    with Listener.open(bundle, DEMO / "portrait.png", render=False, person=ada) as opened:
         made = coefficients(opened.stream(speaker=KNOWN))
-        other = coefficients(opened.stream(speaker=KNOWN, person=BOB))
+        other = coefficients(opened.stream(speaker=KNOWN, person=bob))
+        for person, expected in ((None, ADA), (bob, BOB)):
+            with opened.live(PushSource(opened.sample_rate_hz), NullSink(), speaker=KNOWN, person=person) as session:
+                assert session.snapshot()["person"].tobytes().hex() == expected.sha256
+        resumed = opened.resume(opened.stream(speaker=KNOWN).snapshot(), speaker=KNOWN)
+        assert resumed.snapshot()["person"].tobytes().hex() == ADA.sha256
     np.testing.assert_array_equal(made, coefficients(listener.stream(speaker=KNOWN, person=ADA)))
     np.testing.assert_array_equal(other, coefficients(listener.stream(speaker=KNOWN, person=BOB)))
+
+
+def written(person: Person, folder: Path) -> Path:
+    path = folder / f"{person.name}.person"
+    write_person(person, path)
+    return path
 
 
 @pytest.mark.parametrize("person", [None, ADA])
@@ -213,7 +229,7 @@ def test_a_person_of_another_denoiser_or_of_other_weights_is_refused(
     for act in asked:
         with pytest.raises(PersonError, match=re.escape(said)) as caught:
             act(person)
-        assert "pflx person" in str(caught.value)
+        assert "pflx person make" in str(caught.value)
 
 
 def test_a_bundle_without_a_graph_for_persons_opens_and_says_what_to_do(tmp_path: Path, listener: Listener) -> None:
@@ -231,8 +247,8 @@ def test_a_generator_without_persons_says_so() -> None:
     said = "Ada is a person, and backchannel takes none"
     with Listener.open(None, DEMO / "portrait.png", render=False) as opened, pytest.raises(PersonError, match=said):
         opened.stream(person=ADA)
-    with pytest.raises(FeedError, match="backchannel takes no person; only perfrdiff does"):
-        Listener.open(None, DEMO / "portrait.png", render=False, options=GeneratorOptions(person=ADA))
+    with pytest.raises(PersonError, match=said):
+        Listener.open(None, DEMO / "portrait.png", render=False, person=ADA)
 
 
 def test_the_bundle_names_what_it_edits(listener: Listener) -> None:

@@ -153,7 +153,7 @@ def test_a_file_that_is_missing_a_folder_or_too_large_is_refused(
 ) -> None:
     with pytest.raises(PersonError, match=r"none.person does not exist\. Check the path"):
         read_person(tmp_path / "none.person")
-    with pytest.raises(PersonError, match="cannot be read"):
+    with pytest.raises(PersonError, match=r"is a folder\. Check the path"):
         read_person(tmp_path)
     content = written(tmp_path)
     monkeypatch.setattr(tensor_file, "LARGEST", len(content) - 1)

@@ -1,4 +1,4 @@
-"""`pflx person`: a clip of a listener → the file of a person."""
+"""`pflx person make`: a clip of a listener → the file of a person."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UsageError(PflxError, ValueError):
     """Options that do not go together."""
 
 
-def person(
+def make(
     bundle: BundleArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, NAME.person.")],
     person_encoder: Annotated[Path, typer.Option(help="Checkpoint of PerFRDiff's person encoder.")],
