@@ -12,6 +12,8 @@ import typer
 from pflx.cli.export import UsageError
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.options import (
+    FRAME_S,
+    MOST_PLAYOUT_MS,
     AnySeed,
     Badge,
     EngineOptions,
@@ -40,14 +42,16 @@ def live(
     no_camera: Annotated[bool, typer.Option("--no-camera", help="Listen to the microphone alone.")] = False,
     microphone: Annotated[str | None, typer.Option(help="Name of the microphone, or 'none'. [default]")] = None,
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
-    playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
+    playout: Annotated[
+        float, typer.Option(metavar="MS", min=0, max=MOST_PLAYOUT_MS, help="Time to work in, on top of the delay.")
+    ] = 100,
     lookahead: Lookahead = 0,
     foresight: Foresight = None,
     person: PersonFile = None,
     size: Size = None,
     badge: Badge = False,
     seed: AnySeed = None,
-    duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
+    duration: Annotated[float | None, typer.Option(metavar="S", min=FRAME_S, help="Stop after S seconds.")] = None,
     *,
     known: SpeakerOptions,
     engines: EngineOptions,

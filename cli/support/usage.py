@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any, cast, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
@@ -61,6 +63,9 @@ _READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion", "coeff
 _ALONE = {"--ray": "local"}
 """What an option means that may stand without its value."""
 
+_NARROW = 60
+"""Columns of a terminal, at least, for help in boxes."""
+
 _BUNDLES = ("bundle", "bundles")
 """Parameters that also take an address on the hub."""
 
@@ -80,7 +85,20 @@ class App(typer.Typer):
         return super().command(name, cls=_Verb, **settings)
 
 
-class _Verb(TyperCommand):
+class _Helped:
+    """Shows its help as plain text where boxes leave no room for the names of options."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        columns = get_terminal_size().columns
+        if columns < _NARROW:
+            self.rich_markup_mode = None
+            formatter.width = columns - 2
+            formatter.write_dl = partial(formatter.write_dl, col_max=columns // 3)
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+class _Verb(_Helped, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what is wrong, and leave the rest to Typer."""
         args = [*_completed(args)]
@@ -91,7 +109,7 @@ class _Verb(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-class _Verbs(TyperGroup):
+class _Verbs(_Helped, TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Show what there is if nothing is asked for."""
         if ctx.resilient_parsing:
@@ -106,10 +124,19 @@ class _Verbs(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the verb, or the one that was meant."""
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
-            meant = _close(args[0], [*self.commands, *_below(self)])
+            meant = _meant(self, ctx, args[0])
             fix = f"Did you mean `{ctx.command_path} {meant}`?" if meant else f"It has {_either(self.commands, 'and')}."
             raise CommandLineError(f"{ctx.command_path} has no command '{args[0]}'. {fix}")
         return super().resolve_command(ctx, args)
+
+
+def _meant(group: TyperGroup, ctx: Any, word: str) -> str:
+    """What a word stands for that is no verb: a verb, one of a group below, or an option; empty if none is near."""
+    known = {name: name for name in group.commands}
+    known |= {part: name for name in group.commands for part in name.split("-") if part not in known}
+    known |= {verb: verb for verb in _below(group)}
+    options = {option.lstrip("-"): option for param in group.get_params(ctx) for option in param.opts}
+    return options.get(word) or known.get(_close(word, [*known]), "")
 
 
 def _completed(args: Sequence[str]) -> Iterator[str]:
@@ -154,7 +181,7 @@ def _told(command: Any, ctx: Any, error: Any) -> str:
 
 def _check(verb: Any, path: str, given: Mapping[str, Any], extra: Sequence[str]) -> None:
     """Refuse values that cannot be meant, what is in the wrong place, what is missing, and what is too much."""
-    takes = _takes(verb)
+    takes = taken_by(verb)
     typed = {param.name: [*_words(given.get(param.name))] for param in verb.params}
     for param in verb.params:
         for value in typed[param.name]:
@@ -220,7 +247,7 @@ class _Takes:
         return number if self.least is None else f"{number}, {self.least:g} or more"
 
 
-def _takes(verb: Any) -> dict[str, _Takes]:
+def taken_by(verb: Any) -> dict[str, _Takes]:
     """What the parameters of a verb take, by name, read where Typer reads it."""
     parameters = inspect.signature(verb.callback, eval_str=True).parameters
     found: dict[str, _Takes] = {}
