@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
@@ -102,7 +103,7 @@ def _window(portrait: Path) -> WindowSink:
     except BackendMissingError as error:
         raise UsageError(
             "pflx live shows the listener in a window, and there is no library for windows. Install one: pip install "
-            f"'pflx[window]'. Or look at it in the browser: pflx serve -p {portrait}"
+            f"'pflx[window]'. Or look at it in the browser: pflx serve -p {shlex.quote(str(portrait))}"
         ) from error
 
 

@@ -9,6 +9,7 @@ import inspect
 import math
 import mimetypes
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -281,8 +282,8 @@ def _check_places(verb: Any, typed: Mapping[str, list[str]], extra: Sequence[str
     bundle, portrait = params.get("bundle") or params.get("bundles"), params.get("portrait")
     if bundle is None or portrait is None:
         return
-    pictures = [each for each in typed[bundle.name] if _is_picture(each)]
-    bundles = [each for each in typed["portrait"] if _is_bundle(each)]
+    pictures = [shlex.quote(each) for each in typed[bundle.name] if _is_picture(each)]
+    bundles = [shlex.quote(each) for each in typed["portrait"] if _is_bundle(each)]
     as_bundle = "--bundle {}" if bundle.param_type_name == "option" else "{}"
     if pictures and bundles:
         fix = f"Give {as_bundle.format(bundles[0])} --portrait {pictures[0]}"
@@ -296,7 +297,7 @@ def _check_places(verb: Any, typed: Mapping[str, list[str]], extra: Sequence[str
         raise CommandLineError(f"--portrait is {bundles[0]}, a bundle. {fix}")
     for each in extra:
         if _is_picture(each) or _is_bundle(each):
-            place = f"--portrait {each}" if _is_picture(each) else as_bundle.format(each)
+            place = f"--portrait {shlex.quote(each)}" if _is_picture(each) else as_bundle.format(shlex.quote(each))
             raise CommandLineError(f"'{each}' stands where nothing does. Give it as {place}")
 
 

@@ -315,6 +315,11 @@ def verbs(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 MAY_BE_BELOW_NOTHING = {"--mfcc-range"}
 
 
+def test_advice_is_a_command_that_works_whatever_the_name_of_the_file() -> None:
+    swapped = refusal("run", "speaker.mp4", "-b", "my face.png", "-p", "my own.pflx", code=2)
+    assert swapped.endswith("are swapped. Give --bundle 'my own.pflx' --portrait 'my face.png'")
+
+
 def numeric_options() -> Iterator[tuple[str, str]]:
     """Verb and option, of each option that takes a number."""
     for name, verb in verbs(typer.main.get_command(app)):
