@@ -86,20 +86,21 @@ class App(typer.Typer):
         return super().command(name, cls=_Verb, **settings)
 
 
-class _Helped:
-    """Shows its help as plain text where boxes leave no room for the names of options."""
+def _fit_help(verb: Any, formatter: Any) -> None:
+    """Let help be plain text where boxes leave no room for the names of options."""
+    columns = get_terminal_size().columns
+    if columns < _NARROW:
+        verb.rich_markup_mode = None
+        formatter.width = columns - 2
+        formatter.write_dl = partial(formatter.write_dl, col_max=columns // 3)
 
+
+class _Verb(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
-        columns = get_terminal_size().columns
-        if columns < _NARROW:
-            self.rich_markup_mode = None
-            formatter.width = columns - 2
-            formatter.write_dl = partial(formatter.write_dl, col_max=columns // 3)
-        super().format_help(ctx, formatter)  # type: ignore[misc]
+        _fit_help(self, formatter)
+        super().format_help(ctx, formatter)
 
-
-class _Verb(_Helped, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what is wrong, and leave the rest to Typer."""
         args = [*_completed(args)]
@@ -110,7 +111,12 @@ class _Verb(_Helped, TyperCommand):
         return super().parse_args(ctx, args)
 
 
-class _Verbs(_Helped, TyperGroup):
+class _Verbs(TyperGroup):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        _fit_help(self, formatter)
+        super().format_help(ctx, formatter)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Show what there is if nothing is asked for."""
         if ctx.resilient_parsing:
