@@ -15,7 +15,6 @@ from pflx.cli.export import Kind
 from pflx.cli.support.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.support.options import (
     BUNDLE,
-    FRAME_S,
     MOST_PLAYOUT_MS,
     MOST_SAMPLES,
     DenoisingOptions,
@@ -77,7 +76,7 @@ _Duration = Annotated[
     float | None,
     typer.Option(
         metavar="S",
-        min=FRAME_S,
+        min=0.01,
         max=604_800,
         help="By default 60 s; single-stream 30, engine 10 a graph, sessions 30, soak 1800.",
     ),

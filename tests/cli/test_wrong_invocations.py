@@ -164,7 +164,7 @@ MISTYPED = {
     ),
     "crop clips -o crops --window 1000000000": "--window is '1000000000'; give a whole number from 1 to 8192.",
     "crop clips -o crops --duration -1": "--duration is '-1'; give a number, 0.04 or more.",
-    "bench-latency --stub --duration 1e9": "--duration is '1e9'; give a number from 0.04 to 604800.",
+    "bench-latency --stub --duration 1e9": "--duration is '1e9'; give a number from 0.01 to 604800.",
     "live -p me.png --playout 1e9": "--playout is '1e9'; give a number from 0 to 10000.",
     "serve -p me.png --max-load 0": "--max-load is '0'; give a number, 0.01 or more.",
     "calibrate posnet run.npz --slide 8 -o a.safetensors --momentum -1": (
