@@ -11,6 +11,8 @@ import typer
 
 from pflx.cli.support.console import err, print_error, print_line, print_untrained, progress_bar
 from pflx.cli.support.options import (
+    FRAME_S,
+    MOST_SAMPLES,
     ChainOptions,
     DenoisingOptions,
     EngineOptions,
@@ -48,10 +50,12 @@ def batch(
     portrait: Annotated[
         Path | None, typer.Option("--portrait", "-p", help="Of listeners whose row has none; for --video.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Reactions to each speaker.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Reactions to each speaker.")] = 1,
     seed: Seed = 0,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Render, too; or coefficients alone.")] = False,
-    duration: Annotated[float | None, typer.Option(metavar="S", help="Only S seconds of each clip.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(metavar="S", min=FRAME_S, help="Only S seconds of each clip.")
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes, each with its share of the cores. [1; with --ray as many as fit]"),

@@ -15,6 +15,8 @@ from pflx.cli.export import Kind
 from pflx.cli.support.console import command_line, print_line, print_untrained, progress_bar
 from pflx.cli.support.options import (
     BUNDLE,
+    MOST_PLAYOUT_MS,
+    MOST_SAMPLES,
     DenoisingOptions,
     EngineOptions,
     Lookahead,
@@ -72,10 +74,17 @@ _Mode = Annotated[Mode, typer.Option(help="How to measure: realtime is what a pe
 _Sessions = Annotated[str, typer.Option(metavar="N..M", help="Of mode sessions: how many at once to try.")]
 _Duration = Annotated[
     float | None,
-    typer.Option(metavar="S", help="By default 60 s; single-stream 30, engine 10 a graph, sessions 30, soak 1800."),
+    typer.Option(
+        metavar="S",
+        min=0.01,
+        max=604_800,
+        help="By default 60 s; single-stream 30, engine 10 a graph, sessions 30, soak 1800.",
+    ),
 ]
-_Samples = Annotated[int, typer.Option(min=1, help="Reactions at once.")]
-_Playout = Annotated[float, typer.Option(min=0, help="Time to work in, on top of the algorithmic delay.")]
+_Samples = Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Reactions at once.")]
+_Playout = Annotated[
+    float, typer.Option(min=0, max=MOST_PLAYOUT_MS, help="Time to work in, on top of the algorithmic delay.")
+]
 _Floor = Annotated[Floor, typer.Option(help="Lowest rung of the ladder; with full, frames come late instead.")]
 _Stale = Annotated[float, typer.Option(min=0, help="How late a frame may come at all.")]
 _Stub = Annotated[bool, typer.Option("--stub", help="Networks that cost nothing, with or without a bundle.")]

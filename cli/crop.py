@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pflx.cli.support.console import err, print_line, progress_bar
+from pflx.cli.support.options import FRAME_S
 from pflx.cli.support.paths import check_apart
 from pflx.engines.graphs.threads import most_threads, usable_cores
 
@@ -33,9 +34,11 @@ def crop(
     pfl: Annotated[
         Pfl, typer.Option(help="The released code's square, the paper's formula, or the nose in the middle.")
     ] = Pfl.RELEASE,
-    size: Annotated[int, typer.Option(min=16, help="Side of the videos, in pixels.")] = 256,
-    window: Annotated[int, typer.Option(min=1, help="Side of what is cropped, in pixels of the clip.")] = 256,
-    duration: Annotated[float | None, typer.Option(metavar="S", help="Only the first S seconds of each clip.")] = None,
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the videos, in pixels.")] = 256,
+    window: Annotated[int, typer.Option(min=1, max=8192, help="Side of what is cropped, in pixels of the clip.")] = 256,
+    duration: Annotated[
+        float | None, typer.Option(metavar="S", min=FRAME_S, help="Only the first S seconds of each clip.")
+    ] = None,
     stored_pixels: Annotated[
         bool, typer.Option("--stored-pixels", help="Take pixels that are not square as stored, as OpenCV does.")
     ] = False,

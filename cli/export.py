@@ -149,7 +149,10 @@ def export(
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Also build TensorRT engines, on this machine.")] = Engine.NONE,
     size: Annotated[
-        int, typer.Option(help="Side of a picture: 256 or 224; any multiple of 4 where the portrait is warped.")
+        int,
+        typer.Option(
+            min=64, max=1024, help="Side of a picture: 256 or 224; any multiple of 4 where the portrait is warped."
+        ),
     ] = 256,
     pfl: Annotated[PflMode, typer.Option(help="Arithmetic of the training crops.")] = PflMode.RELEASE,
     stored_pixels: Annotated[

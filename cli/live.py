@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,8 @@ import typer
 from pflx.cli.export import UsageError
 from pflx.cli.support.console import print_line, print_untrained
 from pflx.cli.support.options import (
+    FRAME_S,
+    MOST_PLAYOUT_MS,
     AnySeed,
     Badge,
     EngineOptions,
@@ -40,14 +43,16 @@ def live(
     no_camera: Annotated[bool, typer.Option("--no-camera", help="Listen to the microphone alone.")] = False,
     microphone: Annotated[str | None, typer.Option(help="Name of the microphone, or 'none'. [default]")] = None,
     speaker: Annotated[Path | None, typer.Option(help="A clip at its own pace, in the place of the camera.")] = None,
-    playout: Annotated[float, typer.Option(metavar="MS", min=0, help="Time to work in, on top of the delay.")] = 100,
+    playout: Annotated[
+        float, typer.Option(metavar="MS", min=0, max=MOST_PLAYOUT_MS, help="Time to work in, on top of the delay.")
+    ] = 100,
     lookahead: Lookahead = 0,
     foresight: Foresight = None,
     person: PersonFile = None,
     size: Size = None,
     badge: Badge = False,
     seed: AnySeed = None,
-    duration: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after S seconds.")] = None,
+    duration: Annotated[float | None, typer.Option(metavar="S", min=FRAME_S, help="Stop after S seconds.")] = None,
     *,
     known: SpeakerOptions,
     engines: EngineOptions,
@@ -98,7 +103,7 @@ def _window(portrait: Path) -> WindowSink:
     except BackendMissingError as error:
         raise UsageError(
             "pflx live shows the listener in a window, and there is no library for windows. Install one: pip install "
-            f"'pflx[window]'. Or look at it in the browser: pflx serve -p {portrait}"
+            f"'pflx[window]'. Or look at it in the browser: pflx serve -p {shlex.quote(str(portrait))}"
         ) from error
 
 

@@ -11,6 +11,8 @@ import typer
 
 from pflx.cli.support.console import print_line, print_untrained, progress_bar
 from pflx.cli.support.options import (
+    FRAME_S,
+    MOST_SAMPLES,
     Badge,
     ChainOptions,
     DenoisingOptions,
@@ -40,11 +42,15 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Video to write, .mp4. [SPEAKER.listener.mp4, here]")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Reactions to make; more than one are numbered.")] = 1,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MOST_SAMPLES, help="Reactions to make; more than one are numbered.")
+    ] = 1,
     lookahead: Lookahead = 13,
     foresight: Foresight = None,
     seed: Seed = 0,
-    duration: Annotated[float | None, typer.Option(metavar="S", help="Stop after S seconds of the clip.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(metavar="S", min=FRAME_S, help="Stop after S seconds of the clip.")
+    ] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Speaker and all reactions in one video.")
     ] = False,

@@ -65,7 +65,9 @@ _Origins = Annotated[
 _Certificate = Annotated[Path | None, typer.Option(help="For https: certificate, PEM.")]
 _Key = Annotated[Path | None, typer.Option(help="For https: its key, PEM.")]
 _MaxSessions = Annotated[int, typer.Option(min=1, help="Visitors at once.")]
-_MaxLoad = Annotated[float, typer.Option(help="Share of their time that the engines may be busy with all visitors.")]
+_MaxLoad = Annotated[
+    float, typer.Option(min=0.01, help="Share of their time that the engines may be busy with all visitors.")
+]
 _MaxSamples = Annotated[int, typer.Option(min=1, max=4, help="Listeners side by side that may be asked for.")]
 _Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for before rendering, at first.")]
 _Playout = Annotated[float, typer.Option(min=0, max=1000, help="Time to work in, at first.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -349,7 +350,7 @@ def _context(
     if passport is None:
         raise BundleError(
             f"{bundle.path} has no {library} engine of graph '{graph}' in {precision}. "
-            f"Build it: pflx build {bundle.path} --engine {library}"
+            f"Build it: pflx build {shlex.quote(str(bundle.path))} --engine {library}"
             f"{f' --precision {precision}' if precision != bundle.manifest.precision else ''}"
         )
     source = bundle.source(graph, precision)

@@ -393,7 +393,7 @@ class Listener:
         stream = Stream(chain, samples=samples, noise=as_noise(chosen_seed(seed, snapshot)), track=track)
         if snapshot is not None:
             stream.go_on_from(snapshot)
-        feed, sinks = as_source(clip or source, self.sample_rate_hz), as_sinks(sink)
+        feed, sinks = as_source(clip or source, self.sample_rate_hz), as_sinks(sink, clip or source)
         session = LiveSession(
             chain, stream, feed, sinks, sharing.turn, settings, samples, record, lambda: sharing.is_crowded
         )

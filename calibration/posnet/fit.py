@@ -34,6 +34,7 @@ MIN_SLIDE = 4
 
 _HELD_DRAWS = 1024
 _START_DRAWS = 8192
+_WIDEST = 8192
 _WARM_UP = 0.05  # of all steps, until the learning rate is there
 
 
@@ -82,8 +83,13 @@ class FitOptions:
         for name, limit in limits.items():
             if getattr(self, name) < limit:
                 raise CalibrationError(f"{name} is {getattr(self, name)}; the least is {limit}.")
-        if not self.lr > 0:
-            raise CalibrationError(f"The learning rate is {self.lr:g}. Give one above 0.")
+        if self.hidden > _WIDEST:
+            raise CalibrationError(f"hidden is {self.hidden}; the most is {_WIDEST}.")
+        if not 0 < self.lr <= 1:
+            raise CalibrationError(f"The learning rate is {self.lr:g}. Give one above 0, and 1 at most.")
+        for name in ("momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise CalibrationError(f"{name} is {getattr(self, name):g}. Give 0 or more, and less than 1.")
         if not 0 <= self.pulled <= 1:
             raise CalibrationError(f"The pull is {self.pulled:g}. Give a share, 0 to 1.")
 

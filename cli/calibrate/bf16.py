@@ -21,7 +21,7 @@ def bf16(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Bundle to write; by default BUNDLE gets the variant.")
     ] = None,
-    psnr: Annotated[float, typer.Option(help="Of the worst picture against FP32, dB.")] = 38.0,
+    psnr: Annotated[float, typer.Option(min=0, max=100, help="Of the worst picture against FP32, dB.")] = 38.0,
     json: Annotated[Path | None, typer.Option(help="Also write the report, .json.")] = None,
     threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle at --output.")] = False,

@@ -21,9 +21,11 @@ def fp16(
     output: Annotated[Path, typer.Option("--output", "-o", help="Policy to write, .json.")],
     report: Annotated[Path | None, typer.Option(help="Also write all that was tried, .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw it, .png.")] = None,
-    psnr: Annotated[float, typer.Option(help="Asked of the worst picture, dB.")] = 45.0,
+    psnr: Annotated[float, typer.Option(min=0, max=100, help="Asked of the worst picture, dB.")] = 45.0,
     ssim: Annotated[float, typer.Option(min=0, max=1, help="Structural similarity asked of the worst picture.")] = 0.95,
-    head: Annotated[float, typer.Option(min=0, help="Largest difference of an angle of the head, degrees.")] = 0.5,
+    head: Annotated[
+        float, typer.Option(min=0, max=180, help="Largest difference of an angle of the head, degrees.")
+    ] = 0.5,
     trials: Annotated[int, typer.Option(min=2, help="Candidates per graph, at most.")] = 24,
     curve: Annotated[int, typer.Option(min=0, help="Candidates per graph, at least.")] = 6,
     pictures: Annotated[int, typer.Option(min=2, help="Rendered of each held-out take.")] = 6,

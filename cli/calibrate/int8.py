@@ -33,7 +33,7 @@ def int8(
     engine: Annotated[
         Int8Engine | None, typer.Option(help="What is to run it; by default openvino, if it is installed.")
     ] = None,
-    psnr: Annotated[float, typer.Option(help="Of the worst picture against FP32, dB.")] = 38.0,
+    psnr: Annotated[float, typer.Option(min=0, max=100, help="Of the worst picture against FP32, dB.")] = 38.0,
     json: Annotated[Path | None, typer.Option(help="Also write the report, .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw quality against INT8, .png.")] = None,
     threads: Threads = None,

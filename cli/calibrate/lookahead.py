@@ -22,7 +22,9 @@ def lookahead(
     plot: Annotated[Path | None, typer.Option(help="Also draw it, .png.")] = None,
     foresight: Foresight = None,
     precision: Precision = None,
-    psnr: Annotated[float, typer.Option(help="Of the worst picture, dB, for the look-ahead that is named.")] = 38.0,
+    psnr: Annotated[
+        float, typer.Option(min=0, max=100, help="Of the worst picture, dB, for the look-ahead that is named.")
+    ] = 38.0,
     threads: Threads = None,
 ) -> None:
     """Show how pictures and seams improve with the renderer's look-ahead, and what delay that adds."""

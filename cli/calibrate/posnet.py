@@ -48,27 +48,33 @@ def posnet(
             "25 fps, [T, 6] or [T, 58], .npy or .npz."
         ),
     ],
-    slide: Annotated[int, typer.Option(help="Frames of a segment: the generator's hop.")],
+    slide: Annotated[int, typer.Option(min=4, help="Frames of a segment: the generator's hop.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights for `pflx export --posnet`, .safetensors.")],
     objective: Annotated[Terms, typer.Option(help="Terms of the paper, or of its released code.")] = Terms.PAPER,
     reconstruction: Annotated[
-        float | None, typer.Option(help="Weight of the reconstruction; by default 1e5 with adam, 1 with sgd.")
+        float | None, typer.Option(min=0, help="Weight of the reconstruction; by default 1e5 with adam, 1 with sgd.")
     ] = None,
     start: Annotated[
         Start, typer.Option(help="The best linear answer, or random weights as published.")
     ] = Start.SOLVED,
     optimizer: Annotated[Optimizer, typer.Option(help="sgd as published.")] = Optimizer.ADAM,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; by default 3e-4 of adam, 1e-3 of sgd.")] = None,
-    momentum: Annotated[float, typer.Option(help="Of sgd; 0.9 in the released code.")] = 0.0,
-    weight_decay: Annotated[float, typer.Option(help="1e-4 in the released code.")] = 0.0,
+    lr: Annotated[
+        float | None, typer.Option(min=1e-9, max=1, help="Learning rate; by default 3e-4 of adam, 1e-3 of sgd.")
+    ] = None,
+    momentum: Annotated[float, typer.Option(min=0, max=0.999, help="Of sgd; 0.9 in the released code.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(min=0, max=0.999, help="1e-4 in the released code.")] = 0.0,
     steps: Annotated[int, typer.Option(min=0, help="At most.")] = 2000,
     patience: Annotated[int, typer.Option(min=1, help="Looks at what is held out, one each 100 steps.")] = 20,
-    hidden: Annotated[int, typer.Option(help="Width of the layers; 512 in the published network.")] = 256,
+    hidden: Annotated[
+        int, typer.Option(min=1, max=8192, help="Width of the layers; 512 in the published network.")
+    ] = 256,
     jump: Annotated[
-        float, typer.Option(help="Of tracks: size of the jumps put in, in standard deviations of the pose.")
+        float,
+        typer.Option(min=0, max=100, help="Of tracks: size of the jumps put in, in standard deviations of the pose."),
     ] = 0.5,
     pull: Annotated[
-        float | None, typer.Option(help="How far a segment goes back to where the generator was; 0.25 for a second.")
+        float | None,
+        typer.Option(min=0, max=1, help="How far a segment goes back to where the generator was; 0.25 for a second."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, draws and jumps.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Also write all figures, .json.")] = None,

@@ -21,7 +21,7 @@ class ClusterOptions:
 
     ray: Annotated[str | None, typer.Option(metavar="[ADDRESS]", help=_RAY)] = None
     replicas: Annotated[str | None, typer.Option(metavar="LEAST:MOST", help=f"{_REPLICAS} [1:1]")] = None
-    gpus_per_replica: Annotated[float | None, typer.Option(metavar="N", help=_GPUS)] = None
+    gpus_per_replica: Annotated[float | None, typer.Option(metavar="N", min=0, help=_GPUS)] = None
 
     def settings(self, device: str, drain: float | None, in_json: bool) -> SiteSettings | None:
         """How the site runs; None without --ray.

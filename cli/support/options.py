@@ -80,6 +80,12 @@ Lookahead = Annotated[int, typer.Option(min=0, max=13, help="Frames waited for b
 Foresight = Annotated[
     Path | None, typer.Option(help="Of `pflx calibrate foresight`: foretells the frames that are not waited for.")
 ]
+MOST_SAMPLES = 100
+"""That of `pflx.runtime.frames.coefficients`, which would take its time to import."""
+MOST_PLAYOUT_MS = 10_000
+"""That of `LiveSettings`."""
+FRAME_S = 0.04
+"""Of a clip or a session, the shortest that there is."""
 Seed = Annotated[int, typer.Option(min=0, help="Of the reactions.")]
 AnySeed = Annotated[int | None, typer.Option(min=0, help="Of the reactions. Without: another one in each session.")]
 RendererChoice = Annotated[
@@ -88,7 +94,10 @@ RendererChoice = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        metavar="PX", help="Side of a picture: any multiple of 4 where the portrait is warped. [the bundle's]"
+        metavar="PX",
+        min=64,
+        max=1024,
+        help="Side of a picture: any multiple of 4 where the portrait is warped. [the bundle's]",
     ),
 ]
 Badge = Annotated[bool, typer.Option("--badge", help="Label the pictures: AI, in a corner.")]

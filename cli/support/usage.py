@@ -9,12 +9,15 @@ import inspect
 import math
 import mimetypes
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any, cast, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
@@ -62,6 +65,9 @@ _READ_AS_FILES = {"mean_face", "speaker_coefficients", "speaker_emotion", "coeff
 _ALONE = {"--ray": "local"}
 """What an option means that may stand without its value."""
 
+_NARROW = 60
+"""Columns of a terminal, at least, for help in boxes."""
+
 _BUNDLES = ("bundle", "bundles")
 """Parameters that also take an address on the hub."""
 
@@ -81,7 +87,21 @@ class App(typer.Typer):
         return super().command(name, cls=_Verb, **settings)
 
 
+def _fit_help(verb: Any, formatter: Any) -> None:
+    """Let help be plain text where boxes leave no room for the names of options."""
+    columns = get_terminal_size().columns
+    if columns < _NARROW:
+        verb.rich_markup_mode = None
+        formatter.width = columns - 2
+        formatter.write_dl = partial(formatter.write_dl, col_max=columns // 3)
+
+
 class _Verb(TyperCommand):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        _fit_help(self, formatter)
+        super().format_help(ctx, formatter)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what is wrong, and leave the rest to Typer."""
         args = [*_completed(args)]
@@ -93,6 +113,11 @@ class _Verb(TyperCommand):
 
 
 class _Verbs(TyperGroup):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        _fit_help(self, formatter)
+        super().format_help(ctx, formatter)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Show what there is if nothing is asked for."""
         if ctx.resilient_parsing:
@@ -107,10 +132,19 @@ class _Verbs(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the verb, or the one that was meant."""
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
-            meant = _close(args[0], [*self.commands, *_below(self)])
+            meant = _meant(self, ctx, args[0])
             fix = f"Did you mean `{ctx.command_path} {meant}`?" if meant else f"It has {_either(self.commands, 'and')}."
             raise CommandLineError(f"{ctx.command_path} has no command '{args[0]}'. {fix}")
         return super().resolve_command(ctx, args)
+
+
+def _meant(group: TyperGroup, ctx: Any, word: str) -> str:
+    """What a word stands for that is no verb: a verb, one of a group below, or an option; empty if none is near."""
+    known = {name: name for name in group.commands}
+    known |= {part: name for name in group.commands for part in name.split("-") if part not in known}
+    known |= {verb: verb for verb in _below(group)}
+    options = {option.lstrip("-"): option for param in group.get_params(ctx) for option in param.opts}
+    return options.get(word) or known.get(_close(word, [*known]), "")
 
 
 def _completed(args: Sequence[str]) -> Iterator[str]:
@@ -155,7 +189,7 @@ def _told(command: Any, ctx: Any, error: Any) -> str:
 
 def _check(verb: Any, path: str, given: Mapping[str, Any], extra: Sequence[str]) -> None:
     """Refuse values that cannot be meant, what is in the wrong place, what is missing, and what is too much."""
-    takes = _takes(verb)
+    takes = taken_by(verb)
     typed = {param.name: [*_words(given.get(param.name))] for param in verb.params}
     for param in verb.params:
         for value in typed[param.name]:
@@ -221,7 +255,7 @@ class _Takes:
         return number if self.least is None else f"{number}, {self.least:g} or more"
 
 
-def _takes(verb: Any) -> dict[str, _Takes]:
+def taken_by(verb: Any) -> dict[str, _Takes]:
     """What the parameters of a verb take, by name, read where Typer reads it."""
     parameters = inspect.signature(verb.callback, eval_str=True).parameters
     found: dict[str, _Takes] = {}
@@ -255,8 +289,8 @@ def _check_places(verb: Any, typed: Mapping[str, list[str]], extra: Sequence[str
     bundle, portrait = params.get("bundle") or params.get("bundles"), params.get("portrait")
     if bundle is None or portrait is None:
         return
-    pictures = [each for each in typed[bundle.name] if _is_picture(each)]
-    bundles = [each for each in typed["portrait"] if _is_bundle(each)]
+    pictures = [shlex.quote(each) for each in typed[bundle.name] if _is_picture(each)]
+    bundles = [shlex.quote(each) for each in typed["portrait"] if _is_bundle(each)]
     as_bundle = "--bundle {}" if bundle.param_type_name == "option" else "{}"
     if pictures and bundles:
         fix = f"Give {as_bundle.format(bundles[0])} --portrait {pictures[0]}"
@@ -270,7 +304,7 @@ def _check_places(verb: Any, typed: Mapping[str, list[str]], extra: Sequence[str
         raise CommandLineError(f"--portrait is {bundles[0]}, a bundle. {fix}")
     for each in extra:
         if _is_picture(each) or _is_bundle(each):
-            place = f"--portrait {each}" if _is_picture(each) else as_bundle.format(each)
+            place = f"--portrait {shlex.quote(each)}" if _is_picture(each) else as_bundle.format(shlex.quote(each))
             raise CommandLineError(f"'{each}' stands where nothing does. Give it as {place}")
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from pflx.engines.files.read_errors import UnfitError, told_of
 from pflx.engines.graphs.protocol import PflxError
 
 LARGEST_UNPACKED = 1 << 30
@@ -19,10 +20,6 @@ _LARGEST_TABLE = 1 << 28
 _ARRAY, _ARCHIVE = b"\x93NUMPY", b"PK"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 """Version 3 differs in names of fields, which plain numbers have not."""
-
-
-class _UnfitError(ValueError):
-    """What a file is instead; the message fits behind its name and a comma."""
 
 
 def read_arrays(
@@ -42,42 +39,42 @@ def read_arrays(
         error: the file is not there, holds something else, is damaged, or would take more memory than it should.
     """
     place = Path(path)
-    try:
-        with place.open("rb") as stream:
-            begin = stream.read(len(_ARRAY))
-            stream.seek(0)
-            size = os.fstat(stream.fileno()).st_size
-            if begin == _ARRAY:
-                return {"": _array(stream, size)}
-            if begin.startswith(_ARCHIVE):
-                return _archive(stream)
-            if place.suffix.lower() == ".csv":
-                return {"": _table(stream, size)}
-        raise _UnfitError("is no .npy, .npz or .csv of numbers. Save it with numpy.save or numpy.savez")
-    except FileNotFoundError as failure:
-        raise (missing or error)(f"{place} does not exist. Check the path.") from failure
-    except _UnfitError as found:
-        raise error(f"{place} {found}.") from found
-    except OSError as failure:
-        raise error(f"{place} cannot be read: {failure.strerror or failure}.") from failure
-    except MemoryError as failure:
-        raise error(f"{place} does not fit into memory. Give it in parts, or as float32.") from failure
-    except Exception as failure:  # what readers raise at damaged bytes is of many kinds
-        reason = str(failure).strip().partition("\n")[0].rstrip(".") or type(failure).__name__
-        raise error(f"{place} is damaged, or no file of numbers ({reason}). Write it again.") from failure
+    with told_of(place, error, missing), place.open("rb") as stream:
+        try:
+            return _arrays(stream, is_table=place.suffix.lower() == ".csv")
+        except (UnfitError, OSError):
+            raise
+        except MemoryError as failure:
+            raise UnfitError("does not fit into memory. Give it in parts, or as float32") from failure
+        except Exception as failure:  # what readers raise at damaged bytes is of many kinds
+            reason = str(failure).strip().partition("\n")[0].rstrip(".") or type(failure).__name__
+            raise UnfitError(f"is damaged, or no file of numbers ({reason}). Write it again") from failure
+
+
+def _arrays(stream: IO[bytes], *, is_table: bool) -> dict[str, npt.NDArray[Any]]:
+    begin = stream.read(len(_ARRAY))
+    stream.seek(0)
+    size = os.fstat(stream.fileno()).st_size
+    if begin == _ARRAY:
+        return {"": _array(stream, size)}
+    if begin.startswith(_ARCHIVE):
+        return _archive(stream)
+    if is_table:
+        return {"": _table(stream, size)}
+    raise UnfitError("is no .npy, .npz or .csv of numbers. Save it with numpy.save or numpy.savez")
 
 
 def _array(stream: IO[bytes], size: int) -> npt.NDArray[Any]:
     """One array, checked against the bytes that are there before it is read."""
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
-        raise _UnfitError(f"is of format {version[0]}.{version[1]}, which plain numbers are not. Save float32")
+        raise UnfitError(f"is of format {version[0]}.{version[1]}, which plain numbers are not. Save float32")
     shape, _, dtype = _HEADERS[version](stream)
     if dtype.hasobject or dtype.fields is not None:
-        raise _UnfitError(f"holds {dtype}, no numbers. Save float32")
+        raise UnfitError(f"holds {dtype}, no numbers. Save float32")
     wanted, there = math.prod(map(int, shape)) * dtype.itemsize, size - stream.tell()
     if wanted > there or min(shape, default=0) < 0:
-        raise _UnfitError(f"says {list(shape)} of {dtype}, {wanted:,} bytes, and holds {there:,}. Write it again")
+        raise UnfitError(f"says {list(shape)} of {dtype}, {wanted:,} bytes, and holds {there:,}. Write it again")
     stream.seek(0)
     return np.asarray(np.load(stream, allow_pickle=False))
 
@@ -87,10 +84,10 @@ def _archive(stream: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
         members = archive.infolist()
         names = [member.filename.removesuffix(".npy") for member in members]
         if len({*names}) < len(names):
-            raise _UnfitError("holds two arrays of one name. Write it again")
+            raise UnfitError("holds two arrays of one name. Write it again")
         unpacked = sum(member.file_size for member in members if member.compress_type != zipfile.ZIP_STORED)
         if unpacked > LARGEST_UNPACKED:
-            raise _UnfitError(
+            raise UnfitError(
                 f"unpacks to {unpacked:,} bytes, more than {LARGEST_UNPACKED:,}. Save it with numpy.savez, uncompressed"
             )
         arrays = {}
@@ -103,18 +100,18 @@ def _archive(stream: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
 def _table(stream: IO[bytes], size: int) -> npt.NDArray[np.float64]:
     """Rows of numbers; a first line that is none is one of names."""
     if size > _LARGEST_TABLE:
-        raise _UnfitError(f"has {size:,} bytes, more than a table should. Save it with numpy.save")
+        raise UnfitError(f"has {size:,} bytes, more than a table should. Save it with numpy.save")
     lines = [line for line in stream.read().decode("utf-8-sig").splitlines() if line.strip()]
     named = bool(lines) and not all(map(_is_number, lines[0].split(",")))
     rows = [[*map(_number, line.split(","))] for line in lines[named:]]
     if len({*map(len, rows)}) > 1:
-        raise _UnfitError(f"has rows of {min(map(len, rows))} to {max(map(len, rows))} numbers. Give all as many")
+        raise UnfitError(f"has rows of {min(map(len, rows))} to {max(map(len, rows))} numbers. Give all as many")
     return np.array(rows, np.float64)
 
 
 def _number(cell: str) -> float:
     if not _is_number(cell):
-        raise _UnfitError(f"has {cell.strip()[:30]!r} among its numbers. Write numbers only, parted by commas")
+        raise UnfitError(f"has {cell.strip()[:30]!r} among its numbers. Write numbers only, parted by commas")
     return float(cell)
 
 

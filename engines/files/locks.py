@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
 from pflx.engines.graphs.protocol import PflxError
 
 if sys.platform != "win32":
     import fcntl
+
+
+log = logging.getLogger(__name__)
+
+TELL_AFTER_S = 3.0
+"""How long a lock is waited for in silence."""
 
 
 class GoneError(PflxError, FileNotFoundError):
@@ -44,7 +52,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             yield wait
             return
         try:
-            held = _flock(handle, wait)
+            held = _flock(handle, path, wait)
             if not held or _is_at(handle, path):
                 yield held
                 return
@@ -64,7 +72,7 @@ def lock(handle: int, path: Path) -> bool:
     """
     if sys.platform == "win32":
         return True
-    _flock(handle, wait=True)
+    _flock(handle, path, wait=True)
     try:
         return _is_at(handle, path)
     except GoneError:
@@ -80,14 +88,29 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-def _flock(handle: int, wait: bool) -> bool:
+def _flock(handle: int, path: Path, wait: bool) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                return False
+            with _told_of_waiting(path):
+                fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError:
         return wait  # a file system without locks
     return True
+
+
+@contextmanager
+def _told_of_waiting(path: Path) -> Iterator[None]:
+    teller = Timer(TELL_AFTER_S, log.warning, ("%s is locked by another process. Waiting until it is done.", path))
+    teller.daemon = True
+    teller.start()
+    try:
+        yield
+    finally:
+        teller.cancel()
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 import msgspec
 import numpy as np
 
+from pflx.engines.files.read_errors import UnfitError, told_of
 from pflx.engines.files.writer import write_whole
 from pflx.engines.graphs.protocol import Array, PflxError
 
@@ -34,10 +35,6 @@ class _Place(msgspec.Struct, forbid_unknown_fields=True):
     dtype: Literal["F32"]
     shape: list[int]
     data_offsets: tuple[int, int]
-
-
-class _UnfitError(ValueError):
-    """What a file is instead; the message fits behind its name."""
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Array], texts: Mapping[str, str]) -> None:
@@ -80,30 +77,22 @@ def read_tensors(
         error: the file is not there, is of another kind, larger than 64 MiB, or damaged.
     """
     place = Path(path)
-    try:
-        with place.open("rb") as stream:
-            return _read(stream, os.fstat(stream.fileno()).st_size)
-    except FileNotFoundError as failure:
-        raise (missing or error)(f"{place} does not exist. Check the path.") from failure
-    except _UnfitError as found:
-        raise error(f"{place} {found}.") from found
-    except OSError as failure:
-        why = "is a folder" if place.is_dir() else f"cannot be read ({failure.strerror or failure})"
-        raise error(f"{place} {why}. Check the path.") from failure
+    with told_of(place, error, missing), place.open("rb") as stream:
+        return _read(stream, os.fstat(stream.fileno()).st_size)
 
 
 def _read(stream: IO[bytes], size: int) -> tuple[dict[str, Array], dict[str, str]]:
     length = int.from_bytes(stream.read(_LENGTH), "little")
     if size > LARGEST:
-        raise _UnfitError(f"has {size:,} bytes, more than the {LARGEST:,} that are read. Check the path")
+        raise UnfitError(f"has {size:,} bytes, more than the {LARGEST:,} that are read. Check the path")
     if not 2 <= length <= min(_LARGEST_HEADER, size - _LENGTH):
-        raise _UnfitError("is no such file, or cut off: it begins with no header. Make or copy it again")
+        raise UnfitError("is no such file, or cut off: it begins with no header. Make or copy it again")
     try:
         header = msgspec.json.decode(stream.read(length), type=dict[str, msgspec.Raw])
         texts = msgspec.json.decode(header.pop(_TEXTS, msgspec.Raw(b"{}")), type=dict[str, str])
         places = {name: msgspec.json.decode(raw, type=_Place) for name, raw in header.items()}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as failure:
-        raise _UnfitError(f"has a header that is none ({str(failure).rstrip('.')}). Make or copy it again") from failure
+        raise UnfitError(f"has a header that is none ({str(failure).rstrip('.')}). Make or copy it again") from failure
     _require_exact(places, size - _LENGTH - length)
     content = stream.read(size)
     return {name: _tensor(content, place) for name, place in places.items()}, texts
@@ -115,10 +104,10 @@ def _require_exact(places: Mapping[str, _Place], held: int) -> None:
     for name, place in sorted(places.items(), key=lambda pair: pair[1].data_offsets):
         start, stop = place.data_offsets
         if min(place.shape, default=0) < 0 or start != at or stop - start != math.prod(place.shape) * _FLOAT.itemsize:
-            raise _UnfitError(f"says {place.shape} of {name[:80]!r} at bytes {start} to {stop}. Make or copy it again")
+            raise UnfitError(f"says {place.shape} of {name[:80]!r} at bytes {start} to {stop}. Make or copy it again")
         at = stop
     if at != held:
-        raise _UnfitError(f"says {at:,} bytes of tensors, and holds {held:,}. Make or copy it again")
+        raise UnfitError(f"says {at:,} bytes of tensors, and holds {held:,}. Make or copy it again")
 
 
 def _tensor(content: bytes, place: _Place) -> Array:

@@ -101,7 +101,7 @@ class _Candidate:
 
     @property
     def is_average(self) -> bool:
-        return _AVERAGED.search(_CAMEL.sub("_", self.name).lower()) is not None
+        return _is_average(self.name)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -115,6 +115,10 @@ class _Candidate:
             for key, value in self.place.tensors.items()
             if key.startswith(self.prefix) and spelled[key].startswith(begin)
         }
+
+
+def _is_average(name: str) -> bool:
+    return _AVERAGED.search(_CAMEL.sub("_", name).lower()) is not None
 
 
 def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
@@ -132,7 +136,10 @@ def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
         raise CheckpointError(path, f"holds a {type(content).__name__}, not a state dict of named tensors")
     places = list(_places(path, content))
     if not places:
-        raise CheckpointError(path, f"holds no named tensors; it holds {_listed(map(str, content)) or 'nothing'}")
+        unnamed = "".join(f"; {each}" for each in _unnamed_averages(content))
+        raise CheckpointError(
+            path, f"holds no named tensors; it holds {_listed(map(str, content)) or 'nothing'}{unnamed}"
+        )
     candidates = [candidate for place in places for candidate in _candidates(place)]
     described = tuple(map(str, places))
     if not candidates:
@@ -146,6 +153,8 @@ def find_weights(path: Path, content: object, wanted: Collection[str]) -> Found:
     if rivals:
         kind = "an average of weights, " if best.is_average else ""
         notes.insert(0, f"took {best.name}, {kind}and not {_listed(one.name for one in rivals)}")
+    if not best.is_average:
+        notes += _unnamed_averages(content)
     if best.prefix:
         notes.append(f"'{best.prefix}' removed from keys")
     if others := len(best.place.tensors) - len(weights):
@@ -170,6 +179,19 @@ def _places(path: Path, content: Mapping[object, object]) -> Iterator[_Place]:
             if id(value) not in seen and len(waiting) < _MOST_PLACES:
                 seen.add(id(value))
                 waiting.append(((*entry, str(key)), (*levels, value)))
+
+
+def _unnamed_averages(content: Mapping[object, object], above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Averages of weights that are lists, as some training code keeps them: which number is whose, they do not say."""
+    for key, value in content.items():
+        name = ".".join((*above, str(key)))
+        if isinstance(value, Mapping) and len(above) < _DEEPEST:
+            yield from _unnamed_averages(value, (*above, str(key)))
+        elif _is_average(name) and isinstance(value, list | tuple) and any(isinstance(each, Tensor) for each in value):
+            yield (
+                f"{name} is an average of weights without their names, and was not taken; to have it, copy it into the "
+                "network and save that: torch.save(model.state_dict(), path)"
+            )
 
 
 def _place(entry: tuple[str, ...], levels: tuple[Mapping[object, object], ...]) -> _Place | None:

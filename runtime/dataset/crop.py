@@ -32,6 +32,9 @@ from pflx.runtime.speaker.pfl import (
 SEVERAL_SHARE = 0.1
 """From this share of frames with more than one face on, the clip counts as one of several faces."""
 
+MOST_WINDOW, MOST_SIZE = 8192, 4096
+"""Sides in pixels; larger ones are larger than clips are, and take gigabytes."""
+
 _AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 """Of those that AAC holds, the multiples of 25. Source: ISO/IEC 14496-3, table 1.18."""
 
@@ -66,10 +69,10 @@ class CropSettings:
     def __post_init__(self) -> None:
         if self.pfl not in get_args(CropMode):
             raise CropError(f"pfl is '{self.pfl}'; give one of {', '.join(get_args(CropMode))}.")
-        if self.window < 1 or self.size < 16 or self.padding < 0:
-            raise CropError(
-                f"window is {self.window}, size {self.size} and padding {self.padding}; give at least 1, 16 and 0."
-            )
+        limits = {"window": (1, MOST_WINDOW), "size": (16, MOST_SIZE), "padding": (0, MOST_WINDOW)}
+        for name, (least, most) in limits.items():
+            if not least <= getattr(self, name) <= most:
+                raise CropError(f"{name} is {getattr(self, name)}; give {least} to {most} pixels.")
 
 
 RELEASED = CropSettings()
@@ -156,8 +159,11 @@ class ClipCrop:
             progress: called with the number of frames written so far.
 
         Raises:
+            CropError: it is the clip itself.
             MediaError: the clip cannot be read any more, or the file not be written.
         """
+        if Path(path).exists() and Path(path).samefile(self.clip.path):
+            raise CropError(f"{path} is the clip that is cropped, which would be replaced. Choose another place.")
         clip = self.clip.at_rate(_sound_rate(self.clip))
         sized = ClipCrop(clip, self.settings, self.boxes, self.faces, self.regions)
         size, done = (self.settings.size, self.settings.size), 0

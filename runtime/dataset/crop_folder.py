@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,16 +27,11 @@ from pflx.runtime.dataset.crop_record import (
     row_of,
     write_record,
 )
-from pflx.runtime.media.clip import open_speaker
+from pflx.runtime.media.clip import CLIPS, open_speaker
 from pflx.runtime.speaker.faces import BlazeFace, FaceDetector
 
 Progress: TypeAlias = Callable[[str, float, float | None], None]
 """What is being done, clips done and what is done of those that are under way, clips in all."""
-
-CLIPS = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
-)
-"""What names of clips in a folder end in; a clip that is named itself may be called anything."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +161,12 @@ def crop_clips(
         What came of each clip, in the order of `clips`.
 
     Raises:
-        CropError: no clip, two that would become one video, or other settings than those of the folder.
+        CropError: no clip, two that would become one video, no duration, or other settings than the folder's.
         WorkerError: a worker cannot begin.
         OutputError: the folder cannot be written, or holds something else.
     """
+    if duration_s is not None and not 0 < duration_s < math.inf:
+        raise CropError(f"A clip cannot be cut to {duration_s} s. Give a number above 0.")
     place = Path(folder)
     jobs = crop_jobs(clips, place)
     opens = detector or BlazeFace

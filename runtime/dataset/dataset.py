@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pflx.engines import Bundle, FeedError
+from pflx.engines import Bundle, FeedError, PflxError
 from pflx.engines.files.writer import OutputError, OutputExistsError, write_whole
 from pflx.runtime.builtin import builtin_bundle
 from pflx.runtime.cluster.ray_session import check_address, require_ray
@@ -17,7 +18,7 @@ from pflx.runtime.dataset.maker import INDEX, Job
 from pflx.runtime.dataset.row_task import Places, made_rows
 from pflx.runtime.dataset.rows import Row, RowError, check_rows, shard_of
 from pflx.runtime.dataset.seal import DatasetSettings, Seal, difference, read_seal, settings_seal
-from pflx.runtime.frames.coefficients import check_lookahead
+from pflx.runtime.frames.coefficients import check_lookahead, check_samples
 from pflx.runtime.persons import read_person
 
 _SCHEMA = 1
@@ -132,9 +133,10 @@ def react_dataset(
         raise FeedError(f"Row '{bare.id}' has no portrait, and pictures are wanted. Give one for all rows, or for it.")
     _check_folder(place, rows, redo)
     there = [row for row in mine if _is_there(job, row, redo)]
+    new = [path for path in (place / INDEX, place) if not path.exists()]
     _make_folder(place)
     write_whole(place / INDEX, _encoded(rows, seal))
-    return _results(job, mine, there, places, should_stop)
+    return _results(job, mine, there, places, should_stop, new)
 
 
 def read_index(folder: Path) -> Index:
@@ -160,7 +162,12 @@ def read_index(folder: Path) -> Index:
 
 
 def _results(
-    job: Job, rows: Sequence[Row], there: Sequence[Row], places: Places, should_stop: Callable[[], bool]
+    job: Job,
+    rows: Sequence[Row],
+    there: Sequence[Row],
+    places: Places,
+    should_stop: Callable[[], bool],
+    new: Sequence[Path],
 ) -> Generator[RowResult, None, None]:
     known = {row.id for row in there}
     for done, row in enumerate(there, 1):
@@ -169,8 +176,22 @@ def _results(
     if not missing or should_stop():
         return
     made = made_rows(job, missing, places, should_stop)
-    for done, (row, error) in enumerate(made, len(there) + 1):
-        yield RowResult(row, "failed" if error else "made", job.place(row), error, done, len(rows))
+    with _taken_back(job.folder, new):
+        for done, (row, error) in enumerate(made, len(there) + 1):
+            yield RowResult(row, "failed" if error else "made", job.place(row), error, done, len(rows))
+
+
+@contextmanager
+def _taken_back(folder: Path, new: Sequence[Path]) -> Iterator[None]:
+    """After an error before the first row, nothing stays of a folder that was begun: neither index nor folder."""
+    try:
+        yield
+    except PflxError:
+        with suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [INDEX]:
+                for path in new:
+                    path.rmdir() if path.is_dir() else path.unlink()
+        raise
 
 
 def _is_there(job: Job, row: Row, redo: bool) -> bool:
@@ -188,9 +209,8 @@ def _is_there(job: Job, row: Row, redo: bool) -> bool:
 
 
 def _check_settings(settings: DatasetSettings, places: Places) -> None:
-    for name, value in (("samples", settings.samples), ("workers", places.workers)):
-        if value is not None and value < 1:
-            raise FeedError(f"{name} is {value}; give 1 or more.")
+    check_samples(settings.samples)
+    places.check()
     check_lookahead(settings.lookahead)
     if settings.seed < 0:
         raise FeedError(f"seed is {settings.seed}; take 0 or more.")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
-from pflx.engines import Bundle, OutputError
+from pflx.engines import Bundle, FeedError, OutputError
 from pflx.engines.files.writer import clear_leftovers
-from pflx.engines.graphs.threads import usable_cores
+from pflx.engines.graphs.threads import most_threads, usable_cores
 from pflx.runtime.builtin import builtin_bundle, builtin_path
 from pflx.runtime.cluster.crew import Crew, Tell, WorkerError
 from pflx.runtime.cluster.pool import Lost, in_turn, shared_out
@@ -32,6 +32,17 @@ class Places:
 
     workers: int | None
     ray: str | None
+
+    def check(self) -> None:
+        """Refuse no workers, and more than this machine has a use for.
+
+        Raises:
+            FeedError: they are out of range.
+        """
+        if self.workers is None or (self.workers >= 1 and self.ray not in (None, LOCAL)):
+            return
+        if not 1 <= self.workers <= most_threads():
+            raise FeedError(f"workers is {self.workers}; give 1 to {most_threads()} on this machine.")
 
     def shared_among(self, settings: DatasetSettings) -> DatasetSettings:
         """The same, with the cores that a worker has of its machine."""

@@ -117,7 +117,7 @@ def _draw_row(axes: Axes, lines: Mapping[str, Array], evaluation: Evaluation, le
                 float(border / fps), color=_SEAM, linewidth=0.8 if len(borders) < 40 else 0.4, label=label, zorder=1
             )
     for name, values in lines.items():
-        style = _GENERATED if name == WITHOUT_POSNET else _SHOWN
+        style = _GENERATED if name == WITHOUT_POSNET and len(lines) > 1 else _SHOWN  # broad to be seen behind another
         axes.plot((np.arange(len(values)) + 0.5) / fps, values, label=name, **style)
     axes.grid(axis="y", color=_PALE, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -13,6 +13,19 @@ POSE = slice(52, COEFFICIENTS)
 WINDOW_RADIUS = 13
 """Coefficient frames that a renderer may read on each side of a frame. Source: PIRender, semantic radius."""
 
+MOST_SAMPLES = 100
+"""Reactions to one speaker at once. The challenge asks for 10."""
+
+
+def check_samples(samples: int) -> None:
+    """Refuse to make no reaction, or more than can be meant.
+
+    Raises:
+        FeedError: it is out of range.
+    """
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise FeedError(f"samples is {samples}; give 1 to {MOST_SAMPLES} reactions.")
+
 
 def check_lookahead(lookahead: int) -> None:
     """Refuse to wait for more coefficient frames than a renderer reads, or fewer than none.

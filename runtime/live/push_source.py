@@ -25,7 +25,7 @@ from pflx.runtime.stream.inbox import check_sound
 
 _PAUSE_NS = NS_PER_S // 5  # sound without a stamp that comes later than this after the last had a pause before it
 _APART_S = 0.02  # stamps within it are jitter: the sound is unbroken
-_HASTE = 1.25  # more than bursts of a network make of it ...
+_SLOTH, _HASTE = 0.75, 1.25  # less, and more, than a network makes of it ...
 _LOOK_NS = 3 * NS_PER_S  # ... over so long
 _RATES_HZ = (4_000, 768_000)
 _MOST_CHANNELS = 64
@@ -288,7 +288,7 @@ class PushSource:
         return self._stamped.at(start_s) / NS_PER_S
 
     def _tell_of_haste(self, rate_hz: int) -> None:
-        if not self._warned and self._arriving.haste > _HASTE:
+        if not self._warned and not _SLOTH < self._arriving.haste < _HASTE:
             self._warned = True
             log.warning(
                 "%s: sound comes %.1f times as fast as time passes, by its rate of %d Hz. Give put_audio its right "
@@ -337,7 +337,8 @@ class _Arrivals:
 
     def __init__(self) -> None:
         self.haste = 1.0
-        self._since = self._came_ns = 0
+        self._since = self._came_ns = self._last = 0
+        self._paused = False
         self._clock = MediaClock(live=True)
         self._end_s = 0.0  # of all that came, pauses included
         self._begun = False
@@ -353,13 +354,16 @@ class _Arrivals:
         return self._clock.at(start_s) / NS_PER_S
 
     def _measure(self, length_ns: int, now: int) -> None:
+        last, self._last = self._last, now
         if not self._begun:
             self._since = now
             return
+        self._paused |= now - last > _PAUSE_NS + length_ns
         self._came_ns += length_ns
         if now - self._since >= _LOOK_NS:
-            self.haste = self._came_ns / (now - self._since)
-            self._since, self._came_ns = now, 0
+            haste = self._came_ns / (now - self._since)
+            self.haste = max(1.0, haste) if self._paused else haste
+            self._since, self._came_ns, self._paused = now, 0, False
 
 
 class _Run:

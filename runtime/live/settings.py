@@ -11,6 +11,9 @@ from pflx.runtime.frames.timing import NS_PER_MS, Clock
 from pflx.runtime.live.queues import Policy
 from pflx.runtime.stream.chain import Chain
 
+_LONGEST_PLAYOUT_MS = 10_000
+"""All frames of this time wait in memory, and nobody talks to whoever is further behind."""
+
 
 @dataclass(frozen=True)
 class LiveSettings:
@@ -67,6 +70,8 @@ class LiveSettings:
         for name in ("playout_ms", "stale_ms", "queue_ms", "block_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise FeedError(f"{name} is {getattr(self, name)}; give 0 or more milliseconds.")
+        if self.playout_ms > _LONGEST_PLAYOUT_MS:
+            raise FeedError(f"playout_ms is {self.playout_ms}; give {_LONGEST_PLAYOUT_MS} milliseconds at most.")
         if self.lookahead is not None:
             check_lookahead(self.lookahead)
         for name, kind in (("floor", Rung), ("policy", Policy)):

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv", ".3gp"}
-"""Suffixes of files in a folder that are taken for clips."""
+CLIPS = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
+)
+"""What names of clips in a folder end in; a clip that is named itself may be called anything."""
 _CHUNK_BYTES = 32 << 20
 """Of the pictures of a chunk, at most, if it has more than one: 36 of 640x480, 5 of 1920x1080, 1 of 3840x2160."""
 _FACELESS = (64, 64)

@@ -42,17 +42,24 @@ Shown: TypeAlias = Sink | Callable[[ListenerFrame], object] | str | Path
 """What may be given for a sink: an object, a function, or the path of an .mp4."""
 
 
-def as_sinks(given: Shown | Sequence[Shown] | None) -> list[Sink]:
+def as_sinks(given: Shown | Sequence[Shown] | None, source: object = None) -> list[Sink]:
     """The sinks that were meant: none, one, or several.
 
+    Args:
+        given: what the user gave.
+        source: that the session reads; a file is not written over it.
+
     Raises:
-        FeedError: one of them is none.
+        FeedError: one of them is none, or would write what is read.
         MediaError: a file cannot be written.
     """
-    if isinstance(given, list | tuple):
-        return [sink for one in given if (sink := as_sink(one)) is not None]
-    sink = as_sink(cast("Shown | None", given))
-    return [] if sink is None else [sink]
+    several = given if isinstance(given, list | tuple) else [cast("Shown | None", given)]
+    sinks = [sink for one in several if (sink := as_sink(one)) is not None]
+    read = getattr(source, "path", None)
+    for path in (getattr(sink, "path", None) for sink in sinks):
+        if isinstance(read, Path) and isinstance(path, Path) and path.exists() and path.samefile(read):
+            raise FeedError(f"The sink {path} is {read}, the clip that the session reads. Choose another place for it.")
+    return sinks
 
 
 def as_sink(given: Sink | Callable[[ListenerFrame], object] | str | Path | None) -> Sink | None:
@@ -113,18 +120,21 @@ class VideoFileSink:
         path: where to; the suffix must be .mp4.
         sample: which of the reactions; the others are passed over.
 
+    Attributes:
+        path: where to.
+
     Raises:
         MediaError: it cannot be written there.
     """
 
     def __init__(self, path: str | Path, *, sample: int = 0) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._sample = sample
         self._writer: VideoWriter | None = None
         self._number = 0
         self._picture: UInt8Array | None = None
         self._closed = False
-        _check_place(self._path)
+        _check_place(self.path)
 
     def show(self, frame: ListenerFrame) -> None:
         """Write the frame, and before it what is missing.
@@ -133,13 +143,13 @@ class VideoFileSink:
             MediaError: the disk is full or gone, the size changed, or the sink is closed.
         """
         if self._closed:
-            raise MediaError(f"{self._path} is finished. Open another sink for more frames.")
+            raise MediaError(f"{self.path} is finished. Open another sink for more frames.")
         if frame.sample != self._sample:
             return
         image, number = frame.image, frame.ledger.frame
         if self._writer is None or self._picture is None:
             height, width = image.shape[:2]
-            self._writer = VideoWriter(self._path, size=(width, height), generated=True)
+            self._writer = VideoWriter(self.path, size=(width, height), generated=True)
             self._number = number - 1
         elif number - self._number <= _LONGEST_GAP:
             for _ in range(self._number + 1, number):
@@ -159,7 +169,7 @@ class VideoFileSink:
         if self._writer is not None:
             self._writer.__exit__(None if error is None else type(error), error, None)
         elif error is None:
-            raise MediaError(f"{self._path} was not written: there was no frame for it.")
+            raise MediaError(f"{self.path} was not written: there was no frame for it.")
 
 
 class _Looked(Exception):  # noqa: N818 - no error

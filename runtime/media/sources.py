@@ -141,6 +141,11 @@ class FileSource:
         self._closed = False
 
     @property
+    def path(self) -> Path:
+        """Of the clip."""
+        return self.clip.path
+
+    @property
     def sample_rate_hz(self) -> int:
         """See the class."""
         return self.clip.sample_rate_hz

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 _H264_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "h264_nvenc")
+_LONGEST_SIDE = 16_384
+"""In pixels. Source: x264, `validate_parameters`."""
 _BT709, _LIMITED = 1, 1
 """Primaries, transfer and matrix; and range. Source: ITU-T H.273, tables 2 to 4; FFmpeg, AVCOL_RANGE_MPEG."""
 
@@ -56,8 +58,8 @@ class VideoWriter:
             bytes depend on it.
 
     Raises:
-        MediaError: another suffix, no such folder, not writable, no space, or no H.264 encoder in PyAV; also
-            when the block ends and no frame was written.
+        MediaError: another suffix, a side of more than 16384 pixels, no such folder, not writable, no space, or no
+            H.264 encoder in PyAV; also when the block ends and no frame was written.
     """
 
     def __init__(
@@ -78,6 +80,11 @@ class VideoWriter:
         self._generated = generated
         if self._path.suffix.lower() != ".mp4":
             raise MediaError(f"{self._path} has the suffix '{self._path.suffix}'. pflx writes .mp4 files.")
+        if max(size) > _LONGEST_SIDE:
+            raise MediaError(
+                f"{self._path} would have pictures of {size[0]} x {size[1]} pixels, and {_LONGEST_SIDE} is the longest "
+                "side. Make fewer or smaller ones side by side."
+            )
         if not self._path.parent.is_dir():
             raise MediaError(f"There is no folder {self._path.parent}. Make it, or choose another place.")
         if self._path.is_dir():

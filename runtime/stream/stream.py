@@ -14,6 +14,7 @@ import numpy as np
 from pflx.engines import Array, FeedError, PflxError
 from pflx.engines.gpu.placement import Fetching
 from pflx.runtime.frames.arrays import Float32Array, UInt8Array
+from pflx.runtime.frames.coefficients import check_samples
 from pflx.runtime.frames.listener_frame import ListenerFrame
 from pflx.runtime.frames.pace import UNHURRIED, Pace
 from pflx.runtime.frames.turns import CueName, TurnName, as_role, check_cue
@@ -81,8 +82,7 @@ class Stream:
         audio: bool = True,
         start_s: float = 0.0,
     ) -> None:
-        if samples < 1:
-            raise FeedError(f"samples is {samples}; a stream makes at least 1 reaction.")
+        check_samples(samples)
         self._chain = chain
         self._samples = samples
         self._seed = noise.seed if isinstance(noise, SeededNoise) else None

@@ -14,6 +14,7 @@ from support.places import MEDIA
 
 from pflx.calibration.errors import CalibrationError
 from pflx.calibration.feeds.feeds import INDEX, ArrayStore, FeedIndex, FeedInfo, GraphFeeds, encode_index
+from pflx.calibration.posnet.fit import FitOptions
 from pflx.calibration.posnet.motion import previous_pose, read_motion
 from pflx.engines import Array
 from pflx.export import load_component
@@ -78,15 +79,42 @@ def test_the_papers_way_can_be_asked_for(work: Path) -> None:
     ("arguments", "said"),
     [
         ((TRACK, "--slide", "50", "-o", "a.safetensors"), "to fit segments of 50 it takes 1500. Give a longer motion."),
-        ((TRACK, "--slide", "2", "-o", "a.safetensors"), "slide is 2; the least is 4"),
         ((TRACK, "--slide", "8", "-o", "a.pth"), "a.pth does not end in .safetensors. Try a.safetensors."),
-        ((TRACK, "--slide", "8", "--pull", "2", "-o", "a.safetensors"), "The pull is 2"),
         (("none.npy", "--slide", "8", "-o", "a.safetensors"), "none.npy does not exist. Check the path."),
     ],
 )
 def test_what_cannot_be_fitted_is_one_clear_line(work: Path, arguments: tuple[Any, ...], said: str) -> None:
     assert said in refusal("calibrate", "posnet", *arguments)
     assert list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--slide", "2"), "--slide is '2'; give a whole number, 4 or more."),
+        (("--slide", "8", "--pull", "2"), "--pull is '2'; give a number from 0 to 1."),
+    ],
+)
+def test_a_number_that_nothing_is_fitted_with_is_refused(work: Path, arguments: tuple[str, ...], said: str) -> None:
+    refused = refusal("calibrate", "posnet", TRACK, *arguments, "-o", "a.safetensors", code=2)
+    assert refused == f"pflx: {said}"
+    assert list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"slide": 2}, "slide is 2; the least is 4"),
+        ({"pull": 2.0}, "The pull is 2"),
+        ({"hidden": 10**9}, "hidden is 1000000000; the most is 8192"),
+        ({"lr": 2.0}, "The learning rate is 2"),
+        ({"momentum": 1.0}, "momentum is 1"),
+        ({"weight_decay": -1.0}, "weight_decay is -1"),
+    ],
+)
+def test_so_it_is_in_python(setting: dict[str, Any], said: str) -> None:
+    with pytest.raises(CalibrationError, match=said):
+        FitOptions(**{"slide": 8, **setting})
 
 
 def recorded(folder: Path, segments: Array, last_poses: Array) -> Path:

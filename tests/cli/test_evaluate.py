@@ -186,6 +186,16 @@ def test_the_plot_shows_both_tracks_and_the_seams(tmp_path: Path, hop: int) -> N
         assert row.get_ylabel().endswith(unit)
 
 
+@pytest.mark.parametrize("posnet", [True, False])
+def test_a_line_is_broad_only_where_another_lies_over_it(tmp_path: Path, posnet: bool) -> None:
+    pose = np.zeros((1, 50, 58))
+    pose[..., 52:] = np.linspace(0, 1, 50)[None, :, None]
+    content = {"coefficients": pose, "generated_pose": pose[..., 52:], "posnet": np.array(posnet)}
+    inputs = Inputs(predictions=read_predictions(of_run(tmp_path / "run.npz", **content)))
+    lines = [line for line in draw_pose(inputs, evaluate(inputs)).axes[0].lines if np.ptp(np.asarray(line.get_xdata()))]
+    assert [line.get_linewidth() > 2 for line in lines] == ([False, True] if posnet else [False])
+
+
 @pytest.mark.parametrize("turn", [-np.pi, 0, np.pi])
 def test_the_pitch_is_drawn_about_0_whichever_way_the_head_is_turned(tmp_path: Path, turn: float) -> None:
     nod = np.zeros((1, 50, 58))

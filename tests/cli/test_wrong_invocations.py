@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from support.fakes import portrait_of, write_fake_bundle
 
 from pflx import __version__
 from pflx.cli import app
-from pflx.cli.support.usage import EXAMPLES
+from pflx.cli.support import options
+from pflx.cli.support.usage import EXAMPLES, CommandLineError, taken_by
+from pflx.engines import FeedError
 from pflx.engines.graphs.threads import most_threads
+from pflx.runtime import LiveSettings
+from pflx.runtime.frames.coefficients import MOST_SAMPLES
 from pflx.runtime.media.video_writer import VideoWriter
 
 MISTYPED = {
@@ -32,6 +38,13 @@ MISTYPED = {
     "person mak": "pflx person has no command 'mak'. Did you mean `pflx person make`?",
     "person me.pflx --clip me.mp4 -o me.person": "pflx person has no command 'me.pflx'. It has make and show.",
     "persn make": "pflx has no command 'persn'. Did you mean `pflx person`?",
+    "bnech me.pflx": "pflx has no command 'bnech'. Did you mean `pflx bench-latency`?",
+    "persno me.pflx": "pflx has no command 'persno'. Did you mean `pflx person`?",
+    "crpo clips": "pflx has no command 'crpo'. Did you mean `pflx crop`?",
+    "psuh me.pflx": "pflx has no command 'psuh'. Did you mean `pflx push`?",
+    "clollect reactions": "pflx has no command 'clollect'. Did you mean `pflx collect`?",
+    "version": "pflx has no command 'version'. Did you mean `pflx --version`?",
+    "help": "pflx has no command 'help'. Did you mean `pflx --help`?",
     "-v": (
         "pflx needs a command: demo, export, build, inspect, push, run, batch, collect, live, serve, "
         "bench-latency, crop, evaluate, doctor, person or calibrate."
@@ -56,9 +69,11 @@ MISTYPED = {
     "run speaker.mp4 -p me.png --portriat me.png": "pflx run has no option --portriat. Did you mean --portrait?",
     "run speaker.mp4 -p me.png --lookahead 14": "--lookahead is '14'; give a whole number from 0 to 13.",
     "run speaker.mp4 -p me.png --lookahead -1": "--lookahead is '-1'; give a whole number from 0 to 13.",
-    "run speaker.mp4 -p me.png --samples 0": "--samples is '0'; give a whole number, 1 or more.",
-    "run speaker.mp4 -p me.png --samples two": "--samples is 'two'; give a whole number, 1 or more.",
-    "run speaker.mp4 -p me.png --samples 1.5": "--samples is '1.5'; give a whole number, 1 or more.",
+    "run speaker.mp4 -p me.png --samples 0": "--samples is '0'; give a whole number from 1 to 100.",
+    "run speaker.mp4 -p me.png --samples two": "--samples is 'two'; give a whole number from 1 to 100.",
+    "run speaker.mp4 -p me.png --samples 1.5": "--samples is '1.5'; give a whole number from 1 to 100.",
+    "run speaker.mp4 -p me.png --samples 1000000000": ("--samples is '1000000000'; give a whole number from 1 to 100."),
+    "run speaker.mp4 -p me.png --duration 0": "--duration is '0'; give a number, 0.04 or more.",
     "run speaker.mp4 -p me.png --seed -1": "--seed is '-1'; give a whole number, 0 or more.",
     "run speaker.mp4 -p me.png --threads 0": "--threads is '0'; give a whole number from 1 to {most}.",
     "run speaker.mp4 -p me.png --threads 100000": "--threads is '100000'; give a whole number from 1 to {most}.",
@@ -77,7 +92,7 @@ MISTYPED = {
         "pflx run has no option --without-posent. Did you mean --without-posnet?"
     ),
     "batch clips -o out --crop nose": "--crop is 'nose'; give pfl, release, paper or floating.",
-    "run speaker.mp4 -p me.png --duration inf": "--duration is 'inf'; give a number.",
+    "run speaker.mp4 -p me.png --duration inf": "--duration is 'inf'; give a number, 0.04 or more.",
     "run speaker.mp4 -p me.png --side-by-side=yes": "--side-by-side takes no value. See `pflx run --help`.",
     "run https://me.example/speaker.mp4 -p me.png": (
         "SPEAKER is https://me.example/speaker.mp4, an address; pflx reads files. Download it, and give the path."
@@ -112,8 +127,8 @@ MISTYPED = {
     "live me.png": "BUNDLE is me.png, a picture. Give it as --portrait me.png",
     "live me.pflx": "pflx live needs --portrait. For example: pflx live -p me.png",
     "live me.png -p me.pflx": "BUNDLE me.png and --portrait me.pflx are swapped. Give me.pflx --portrait me.png",
-    "live -p me.png --playout -5": "--playout is '-5'; give a number, 0 or more.",
-    "live -p me.png --duration nan": "--duration is 'nan'; give a number, 0 or more.",
+    "live -p me.png --playout -5": "--playout is '-5'; give a number from 0 to 10000.",
+    "live -p me.png --duration nan": "--duration is 'nan'; give a number, 0.04 or more.",
     "serve -p me.pflx": "--portrait is me.pflx, a bundle. Give it without -p, and a picture as --portrait.",
     "serve -p me.png --port 70000": "--port is '70000'; give a whole number from 0 to 65535.",
     "serve -p me.png --port http": "--port is 'http'; give a whole number from 0 to 65535.",
@@ -130,7 +145,7 @@ MISTYPED = {
     "export -o new.pflx --window 0": "--window is '0'; give a whole number, 1 or more.",
     "export -o new.pflx --mfcc-range 1": "--mfcc-range needs 2 values. See `pflx export --help`.",
     "export -o new.pflx --mfcc-range 1 nan": "--mfcc-range is 'nan'; give a number.",
-    "export -o new.pflx --size big": "--size is 'big'; give a whole number.",
+    "export -o new.pflx --size big": "--size is 'big'; give a whole number from 64 to 1024.",
     "export -o new.pflx --mean-face https://me.example/mean_face.npy": (
         "--mean-face is https://me.example/mean_face.npy, an address; pflx reads files. Download it, and give the path."
     ),
@@ -146,7 +161,7 @@ MISTYPED = {
     "bench-latency --stub --floor ful": (
         "--floor is 'ful'; give full, fewer-steps, half-rate, warped or hold. Did you mean full?"
     ),
-    "bench-latency --stub --playout-ms nan": "--playout-ms is 'nan'; give a number, 0 or more.",
+    "bench-latency --stub --playout-ms nan": "--playout-ms is 'nan'; give a number from 0 to 10000.",
     "bench-latency me.png -p me.pflx": (
         "BUNDLE me.png and --portrait me.pflx are swapped. Give me.pflx --portrait me.png"
     ),
@@ -158,11 +173,19 @@ MISTYPED = {
         "--mode is 'offest'; give shift, offset or weight. Did you mean offset?"
     ),
     "person show": "pflx person show needs PERSON. For example: pflx person show me.person",
+    "crop clips -o crops --window 1000000000": "--window is '1000000000'; give a whole number from 1 to 8192.",
+    "crop clips -o crops --duration -1": "--duration is '-1'; give a number, 0.04 or more.",
+    "bench-latency --stub --duration 1e9": "--duration is '1e9'; give a number from 0.01 to 604800.",
+    "live -p me.png --playout 1e9": "--playout is '1e9'; give a number from 0 to 10000.",
+    "serve -p me.png --max-load 0": "--max-load is '0'; give a number, 0.01 or more.",
+    "calibrate posnet run.npz --slide 8 -o a.safetensors --momentum -1": (
+        "--momentum is '-1'; give a number from 0 to 0.999."
+    ),
     "crop clips": "pflx crop needs --output. For example: pflx crop clips -o crops",
     "crop clips -o crops --pfl floting": (
         "--pfl is 'floting'; give release, paper or floating. Did you mean floating?"
     ),
-    "crop clips -o crops --size 8": "--size is '8'; give a whole number, 16 or more.",
+    "crop clips -o crops --size 8": "--size is '8'; give a whole number from 16 to 4096.",
     "evaluate": "pflx evaluate needs PREDICTIONS. For example: pflx evaluate run.npz",
     "evaluate https://me.example/run.npz": (
         "PREDICTIONS is https://me.example/run.npz, an address; pflx reads files. Download it, and give the path."
@@ -201,7 +224,7 @@ MISTYPED = {
         "pflx calibrate posnet needs MOTION, --slide and --output. For example: pflx calibrate posnet "
         "run.npz --slide 8 -o posnet.safetensors"
     ),
-    "calibrate posnet run.npz --slide eight -o a.safetensors": "--slide is 'eight'; give a whole number.",
+    "calibrate posnet run.npz --slide eight -o a.safetensors": "--slide is 'eight'; give a whole number, 4 or more.",
     "calibrate posnet run.npz --slide 8 -o a.safetensors --optimizer adan": (
         "--optimizer is 'adan'; give adam or sgd. Did you mean adam?"
     ),
@@ -210,7 +233,7 @@ MISTYPED = {
 """Typed wrong: exit code 2, and nothing was opened."""
 
 IMPOSSIBLE = {
-    "run speaker.mp4 -p me.png --duration 0": "A clip cannot be cut to 0.0 s. Give a number above 0.",
+    "batch clips -o out --workers 100000": "workers is 100000; give 1 to {most} on this machine.",
     "run speaker.mp4 -p me.png --trace trace.txt": "trace.txt does not end in .json. Try trace.json.",
     "run none.mp4 -p me.png -o out.avi": "out.avi does not end in .mp4. Try out.mp4.",
     "run none.mp4 -p me.png -o none/out.mp4": "There is no folder none. Make it, or choose another place.",
@@ -274,6 +297,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text("words")
     (folder / "text.pflx").write_text("words")
     (folder / "folder").mkdir()
+    (folder / "clips").mkdir()
+    shutil.copy(folder / "speaker.mp4", folder / "clips")
     return folder
 
 
@@ -294,20 +319,72 @@ def test_the_table_has_at_least_sixty_rows() -> None:
     assert len(MISTYPED) + len(IMPOSSIBLE) >= 60
 
 
-def test_every_verb_has_an_example_that_would_be_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-    found = dict(verbs(typer.main.get_command(app)))
-    assert found.keys() == EXAMPLES.keys()
-    for name, verb in found.items():
-        verb.make_context(f"pflx {name}", EXAMPLES[name].split()).close()
-
-
 def verbs(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from verbs(command, f"{above}{name} ")
         else:
             yield f"{above}{name}", command
+
+
+MAY_BE_BELOW_NOTHING = {"--mfcc-range"}
+
+
+def test_advice_is_a_command_that_works_whatever_the_name_of_the_file() -> None:
+    swapped = refusal("run", "speaker.mp4", "-b", "my face.png", "-p", "my own.pflx", code=2)
+    assert swapped.endswith("are swapped. Give --bundle 'my own.pflx' --portrait 'my face.png'")
+
+
+def numeric_options() -> Iterator[tuple[str, str]]:
+    """Verb and option, of each option that takes a number."""
+    for name, verb in verbs(typer.main.get_command(app)):
+        takes = taken_by(verb)
+        for param in verb.params:
+            if param.param_type_name == "option" and param.name in takes and takes[param.name].kind in (int, float):
+                yield name, max(param.opts, key=len)
+
+
+@pytest.mark.parametrize(("name", "option"), [*numeric_options()])
+@pytest.mark.parametrize("value", ["-1", "nan"])
+def test_a_number_that_cannot_be_meant_is_refused_with_what_can(name: str, option: str, value: str) -> None:
+    if option in MAY_BE_BELOW_NOTHING:
+        return
+    verb, words = dict(verbs(typer.main.get_command(app)))[name], EXAMPLES[name].split()
+    if option in words:
+        del words[words.index(option) : words.index(option) + 2]
+    with pytest.raises(CommandLineError) as refused:
+        verb.make_context(f"pflx {name}", [*words, option, value])
+    assert re.fullmatch(rf"{option} is '{value}'; give a (whole )?number(,| from) \d.*", str(refused.value))
+
+
+def test_there_are_numbers_among_the_options() -> None:
+    assert {("run", "--samples"), ("serve", "--drain"), ("calibrate posnet", "--lr")} <= {*numeric_options()}
+
+
+def test_the_most_that_options_take_is_the_most_that_the_runtime_takes() -> None:
+    assert options.MOST_SAMPLES == MOST_SAMPLES
+    assert LiveSettings(playout_ms=options.MOST_PLAYOUT_MS)
+    with pytest.raises(FeedError, match="playout_ms is 10001; give 10000 milliseconds at most"):
+        LiveSettings(playout_ms=options.MOST_PLAYOUT_MS + 1)
+
+
+@pytest.mark.parametrize("verb", ["", "run", "serve", "bench-latency", "calibrate posnet"])
+def test_help_names_every_option_in_full_on_a_narrow_terminal(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = pflx(*verb.split(), "-h").out
+    app_itself = typer.main.get_command(app)
+    params = {"": app_itself, **dict(verbs(app_itself))}[verb].params
+    options = [option for param in params if param.param_type_name == "option" for option in param.opts]
+    assert [option for option in options if option not in shown] == []
+    assert [line for line in shown.splitlines() if len(line) > 40 and not line.strip().startswith("-")] == []
+
+
+def test_every_verb_has_an_example_that_would_be_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    found = dict(verbs(typer.main.get_command(app)))
+    assert found.keys() == EXAMPLES.keys()
+    for name, verb in found.items():
+        verb.make_context(f"pflx {name}", EXAMPLES[name].split()).close()
 
 
 def test_what_is_asked_of_pflx_itself_is_answered() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,21 @@ def test_every_result_says_what_made_it_when_where_and_of_which_code(path: Path)
     host = found.get("machine") or found.get("environment") or found["hardware"]
     versions = found.get("versions") or host.get("versions") or host["packages"]
     commands = [found["command"]] if "command" in found else [verb["command"] for verb in found["verbs"].values()]
-    assert all(commands)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*", found["created"])
+    assert commands
+    assert all(re.match(r"((\w+=\S+ )*(python|pflx) \S|by hand)", command) for command in commands)
+    assert datetime.fromisoformat(found["created"]).tzinfo is not None
     commits = [found["commit"]] if "commit" in found else list(found.get("commits", {}).values()) or [host["commit"]]
-    assert all(re.match(r"[0-9a-f]{7,}", commit) for commit in commits)
+    assert commits
+    assert all(re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", commit) for commit in commits)
     assert host.get("cpu") or host.get("gpu")
-    assert versions
+    assert all(re.match(r"\d+\.\d+", str(version)) for version in versions.values() if version is not None)
+    assert any(versions.values())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/results").glob("*.json")), ids=lambda path: path.stem)
+def test_no_result_names_a_path_of_the_machine_that_it_was_measured_on(path: Path) -> None:
+    words = re.findall(r"[^\s\"',;=()\[\]]+", path.read_text())
+    assert [word for word in words if re.match(r"(/|~/|[A-Z]:\\)\w", word)] == []
 
 
 def test_the_changelog_keeps_its_form() -> None:

@@ -18,7 +18,7 @@ from pflx.runtime.bench.measure.stub import StubDetector, StubExtractor, stub_en
 from pflx.runtime.bench.measure.stub_shapes import stub_manifest
 from pflx.runtime.bench.report.report import STUB_EXTRACTOR, Environment, Mode, Report, Setup
 from pflx.runtime.bundle_engines import AS_IT_IS, EngineSettings, precision_of
-from pflx.runtime.frames.coefficients import WINDOW_RADIUS
+from pflx.runtime.frames.coefficients import WINDOW_RADIUS, check_samples
 from pflx.runtime.frames.ledger import Rung
 from pflx.runtime.generators import GeneratorOptions, default_sources, make_generator
 from pflx.runtime.listener import Listener
@@ -32,6 +32,7 @@ from pflx.runtime.speaker.settings import SpeakerSettings
 
 _STUB_NAME = "stub"
 _HASH_DIGITS = 12
+_LONGEST_S = 604_800
 
 
 LATE_INSTEAD = LiveSettings(floor=Rung.FULL, stale_ms=5000.0)
@@ -89,10 +90,11 @@ class Plan:
             raise FeedError("There is no bundle to measure. Name one, or measure the runtime alone with stub networks.")
         if self.bundle is not None and self.kind is not None:
             raise FeedError(f"{self.bundle} has a generator of its own. Leave out the kind '{self.kind}'.")
-        if self.samples < 1 or self.seed < 0:
-            raise FeedError(f"samples is {self.samples} and seed is {self.seed}; take 1 and 0, or more.")
-        if not 0 < self.duration_s < float("inf"):
-            raise FeedError(f"duration is {self.duration_s} s; take more than 0.")
+        check_samples(self.samples)
+        if self.seed < 0:
+            raise FeedError(f"seed is {self.seed}; give 0 or more.")
+        if not 0 < self.duration_s <= _LONGEST_S:
+            raise FeedError(f"duration is {self.duration_s} s; give more than 0, and a week ({_LONGEST_S} s) at most.")
 
 
 def read_manifest(plan: Plan, *, verify: bool = True) -> Manifest:

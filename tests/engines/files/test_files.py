@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -300,3 +301,28 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
             assert (first, second) == (True, False)
         with locked(path, wait=False) as third:
             assert third
+
+
+def test_whoever_waits_for_a_lock_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pflx.engines.files.locks.TELL_AFTER_S", 0.05)
+    path = tmp_path / "manifest.json"
+    path.touch()
+    code = (
+        "import sys; from pathlib import Path; from pflx.engines.files.locks import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "held\n"
+        told = Event()
+        caplog.handler.addFilter(lambda record: told.set() or True)  # type: ignore[func-returns-value]
+        holder = other.stdin
+        Thread(target=lambda: told.wait(60) and holder.close()).start()
+        with locked(path) as held:
+            assert held
+    assert caplog.messages == [f"{path} is locked by another process. Waiting until it is done."]

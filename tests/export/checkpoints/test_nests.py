@@ -158,6 +158,17 @@ def test_an_average_of_a_part_is_left_and_said(tmp_path: Path, weights: Weights,
     assert found.notes[0] == "took model, and not ema"
 
 
+def test_an_average_without_names_is_said_and_not_taken(tmp_path: Path, weights: Weights, raw: Weights) -> None:
+    """As torch_ema keeps it: a list, in the order of the parameters."""
+    average = {"decay": 0.99, "shadow_params": [*raw.values()]}
+    found = read_checkpoint(save(tmp_path / "it.pth", {"model": weights, "ema": average}))
+    assert same(found.state_dict, weights)
+    said = "ema.shadow_params is an average of weights without their names, and was not taken"
+    assert len([note for note in found.notes if note.startswith(said)]) == 1
+    with pytest.raises(CheckpointError, match=said):
+        read_checkpoint(save(tmp_path / "alone.pth", {"ema": average}))
+
+
 def test_a_file_with_several_networks_serves_every_slot(tmp_path: Path, weights: Weights) -> None:
     mlp = untrained("belfusion_mlp", 0)
     path = save(tmp_path / "all.ckpt", {"state_dict": prefixed("posnet.", weights) | prefixed("generator.", mlp)})

@@ -184,3 +184,28 @@ def test_progress_counts_every_frame_of_both_readings(tmp_path: Path, mode: Crop
     crop = crop_clip(clip, CropSettings(mode, window=32), detector=NotedFaces([[[]] * 30]), progress=tell[0])
     crop.write(tmp_path / "crop.mp4", progress=tell[1])
     assert counts == [[*range(1, 31)], [25, 30]]
+
+
+def test_a_clip_is_not_written_over_by_its_own_crop(tmp_path: Path) -> None:
+    crop = cropped(tmp_path, [[FACE]])
+    before = crop.clip.path.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(crop.clip.path)
+    for path in (crop.clip.path, tmp_path / "link.mp4"):
+        with pytest.raises(CropError, match="is the clip that is cropped, which would be replaced"):
+            crop.write(path)
+    assert crop.clip.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"window": 0}, "window is 0; give 1 to 8192 pixels."),
+        ({"window": 10**9}, "window is 1000000000; give 1 to 8192 pixels."),
+        ({"size": 15}, "size is 15; give 16 to 4096 pixels."),
+        ({"size": 10**9}, "size is 1000000000; give 16 to 4096 pixels."),
+        ({"padding": -1}, "padding is -1; give 0 to 8192 pixels."),
+    ],
+)
+def test_a_size_that_no_picture_has_is_refused(settings: dict[str, int], said: str) -> None:
+    with pytest.raises(CropError, match=f"^{said}$"):
+        CropSettings(**settings)  # type: ignore[arg-type]

@@ -260,9 +260,11 @@ def test_it_stops_between_rows_when_asked(tmp_path: Path, made: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"workers": 0}, "workers is 0; give 1 or more."),
+        ({"workers": 0}, "workers is 0; give 1 to"),
+        ({"workers": 100_000}, "workers is 100000; give 1 to"),
+        ({"workers": 100_000, "ray": "local"}, "workers is 100000; give 1 to"),
         ({"shard": (2, 1)}, "Shard 2 of 1 is none."),
-        ({"settings": DatasetSettings(samples=0)}, "samples is 0; give 1 or more."),
+        ({"settings": DatasetSettings(samples=0)}, "samples is 0; give 1 to 100 reactions."),
         ({"settings": DatasetSettings(lookahead=14)}, "lookahead is 14; "),
         ({"settings": DatasetSettings(seed=-1)}, "seed is -1; take 0 or more."),
         ({"settings": DatasetSettings(duration_s=0.0)}, "A clip cannot be cut to 0.0 s."),
@@ -274,3 +276,24 @@ def test_a_setting_out_of_range_is_refused_before_any_work(
     with pytest.raises(FeedError, match=said):
         react_dataset(some_rows(1), tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_settings_that_the_bundle_does_not_take_leave_nothing_behind(tmp_path: Path, is_there: bool) -> None:
+    folder = tmp_path / "out"
+    if is_there:
+        folder.mkdir()
+    settings = replace(ONE_SECOND, chain=ChainSettings(generator_history="adjusted"))
+    with pytest.raises(FeedError, match="does not look back on what it made"):
+        list(react_dataset(some_rows(1), folder, settings=settings))
+    assert folder.is_dir() == is_there
+    assert [*tmp_path.rglob("*")] == [folder] * is_there
+
+
+def test_settings_that_the_bundle_does_not_take_leave_what_was_made(copied: Path) -> None:
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != INDEX}
+    settings = replace(ONE_SECOND, chain=ChainSettings(generator_history="adjusted"))
+    with pytest.raises(FeedError, match="does not look back on what it made"):
+        list(react_dataset(some_rows(4), copied, settings=settings, redo=True))
+    assert (copied / INDEX).is_file()
+    assert {path: path.read_bytes() for path in before} == before

@@ -227,9 +227,12 @@ def test_sound_that_arrives_unevenly_is_heard_without_gaps() -> None:
     np.testing.assert_allclose(sound_of_items(items)[200:47_000], tone(3.0, 16_000)[200:47_000], atol=0.005)
 
 
-@pytest.mark.parametrize(("has", "stated", "told"), [(48_000, 16_000, 1), (48_000, 48_000, 0), (44_100, 48_000, 0)])
+@pytest.mark.parametrize(
+    ("has", "stated", "times"),
+    [(48_000, 16_000, "3.0"), (16_000, 48_000, "0.3"), (48_000, 48_000, ""), (44_100, 48_000, "")],
+)
 def test_a_rate_that_cannot_be_is_told_of_once(
-    has: int, stated: int, told: int, caplog: pytest.LogCaptureFixture
+    has: int, stated: int, times: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     hand = Hand()
     source = PushSource(16_000, clock=hand, name="Ann")
@@ -239,9 +242,19 @@ def test_a_rate_that_cannot_be_is_told_of_once(
     said = [
         line
         for line in caplog.messages
-        if line.startswith("Ann: sound comes 3.0 times as fast as time passes, by its rate of 16000 Hz")
+        if line.startswith(f"Ann: sound comes {times} times as fast as time passes, by its rate of {stated} Hz")
     ]
-    assert len(said) == len(caplog.messages) == told
+    assert len(said) == len(caplog.messages) == bool(times)
+
+
+def test_a_speaker_who_is_pushed_only_while_it_speaks_has_the_right_rate(caplog: pytest.LogCaptureFixture) -> None:
+    hand = Hand()
+    source = PushSource(16_000, clock=hand)
+    for number in range(1000):
+        if number % 100 < 50:  # a second of speech, and one of nothing
+            hand.at(0.02 * (number + 1))
+            source.put_audio(np.zeros(320, np.int16), 16_000)
+    assert caplog.messages == []
 
 
 def test_a_pause_of_the_sound_is_a_pause() -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from support.media.frames import frame
 
 from pflx.engines import FeedError
-from pflx.runtime import ListenerFrame, MediaError, open_speaker
-from pflx.runtime.media.sinks import CallbackSink, NullSink, Sink, VideoFileSink, as_sink
+from pflx.runtime import FileSource, ListenerFrame, MediaError, open_speaker
+from pflx.runtime.media.sinks import CallbackSink, NullSink, Sink, VideoFileSink, as_sink, as_sinks
+from pflx.runtime.media.video_writer import VideoWriter
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -131,3 +132,18 @@ def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="48, 64"):
         sink.show(frame(1, size=(32, 32)))
     sink.close(RuntimeError())
+
+
+@pytest.mark.parametrize("given", [str, Path, VideoFileSink, lambda path: [print, path]])
+def test_a_session_does_not_write_over_the_clip_that_it_reads(given: Any, tmp_path: Path) -> None:
+    clip = tmp_path / "speaker.mp4"
+    with VideoWriter(clip, size=(64, 48)) as writer:
+        writer.write(np.zeros((5, 48, 64, 3), np.uint8))
+    (tmp_path / "link.mp4").hardlink_to(clip)
+    before = clip.read_bytes()
+    for source in (open_speaker(clip), FileSource(clip)):
+        for path in (clip, tmp_path / "link.mp4"):
+            with pytest.raises(FeedError, match=f"The sink {path} is {clip}, the clip that the session reads"):
+                as_sinks(given(path), source)
+    assert clip.read_bytes() == before
+    assert len(as_sinks(given(tmp_path / "other.mp4"), open_speaker(clip))) in (1, 2)

@@ -137,3 +137,12 @@ def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "out.mp4", (64, 48)) as writer,
     ):
         writer.write(pictures(1, (48, 64)))
+
+
+@pytest.mark.parametrize("size", [(16_388, 64), (64, 16_388)])
+def test_pictures_that_no_encoder_takes_are_refused_with_their_size(size: tuple[int, int], tmp_path: Path) -> None:
+    with pytest.raises(
+        MediaError, match=f"would have pictures of {size[0]} x {size[1]} pixels, and 16384 is the longest"
+    ):
+        VideoWriter(tmp_path / "out.mp4", size)
+    assert [*tmp_path.iterdir()] == []
