@@ -110,6 +110,10 @@ class BadNetwork:
         self._thread.join(10)
         self._loop.close()
 
+    def clear_up(self) -> None:
+        """From now on all comes through at once."""
+        vars(self.weather).update(vars(Weather()))
+
     def cut_uplink(self) -> None:
         """From now on nothing of the visitor's reaches the server."""
         self.up.is_cut = True
