@@ -98,7 +98,7 @@ class Grounds:
                     await visitor.see(1, PATIENCE_S)
                     return visitor
                 assert reply.kind in ("full", "closed"), reply
-                await asyncio.sleep(2.0 if reply.kind == "full" else 0.5)  # a place is asked for 30 times a minute at most
+                await asyncio.sleep(2.0 if reply.kind == "full" else 0.5)  # 30 a minute are let ask
 
 
 @contextmanager
