@@ -148,6 +148,7 @@ def test_a_server_is_killed_and_its_visitor_goes_on_with_portrait_dials_and_moti
 
 async def no_frame_is_lost(visitor: Visitor, frames: int = 50) -> None:
     """For so many more: each was shown, or given up by the session for lack of time, and each that was sent came."""
+    await shown(visitor, 1)
     samples, after = visitor.begun["wish"]["samples"], told_last(visitor)
 
     def is_accounted_for(told: dict[str, Any]) -> bool:
@@ -215,7 +216,6 @@ def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace
         old = {server(visitor), server(other)}
         assert len(old) == 2
         await shown(visitor, 60)
-        await shown(other, 1)
         drained = asyncio.ensure_future(place.change(replicas=(1, 1)))
         await until(lambda: {each.pid for each in processes("ServeReplica:")} - old, PATIENCE_S)
         await asyncio.gather(no_frame_is_lost(visitor), no_frame_is_lost(other))
