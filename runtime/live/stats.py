@@ -25,6 +25,8 @@ class SessionStats:
         dropped: never shown.
         held: for which an earlier picture, or one that came late, was shown.
         rungs: frames emitted by the name of their rung.
+        frame: number of the last one that was emitted; None before the first. It goes on where a snapshot was taken.
+            Of one sample, all frames up to it are emitted or dropped.
         repaired: coefficient frames that were not finite; the last good ones were held.
         reanchored: how often the media clock started anew.
         queues: all queues.
@@ -38,6 +40,7 @@ class SessionStats:
     dropped: int
     held: int
     rungs: dict[str, int]
+    frame: int | None
     repaired: int
     reanchored: int
     queues: list[QueueGauge]
@@ -65,6 +68,7 @@ class Tally:
     ) -> None:
         self.emitted = self.missed = self.dropped = self.age_ns = 0
         self.rungs: Counter[Rung] = Counter()
+        self.frame: int | None = None
         self._record, self._patience, self._stale_ms, self._cost_ns = record, patience, stale_ms, cost_ns
         self._warned = False
 
@@ -72,6 +76,7 @@ class Tally:
         """A frame is shown."""
         self.emitted += 1
         self.rungs[ledger.rung] += 1
+        self.frame = ledger.frame
         late = ledger.deadline is not None and (ledger.on_host or 0) > ledger.deadline
         self.missed += ledger.rung is not Rung.FULL or late
         if ledger.emitted is not None and ledger.newest is not None:
@@ -109,6 +114,7 @@ class Tally:
             dropped=self.dropped,
             held=self.rungs[Rung.HOLD],
             rungs={rung.name: self.rungs[rung] for rung in Rung},
+            frame=self.frame,
             repaired=repaired,
             reanchored=reanchored,
             queues=queues,

@@ -52,22 +52,16 @@ class Panel:
 
     Args:
         samples: of the session.
-
-    Attributes:
-        newest: number of the last frame that was shown; None before the first. It goes on where a snapshot was taken.
     """
 
     def __init__(self, samples: int) -> None:
         self._samples = samples
-        self.newest: int | None = None
         self._ledgers: deque[Ledger] = deque(maxlen=SPAN_S * FPS * samples)
         self._told = -1  # number of the last speaker frame whose reaction was given out
 
     def record(self, ledger: Ledger) -> None:
         """Take a ledger in; called by the session's threads."""
         self._ledgers.append(ledger)
-        if ledger.emitted is not None:
-            self.newest = ledger.frame
 
     def ledgers(self) -> list[Ledger]:
         """Those of the last ten seconds, in the order of their frames."""

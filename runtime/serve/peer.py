@@ -31,6 +31,7 @@ from pflx.runtime.persons import Person
 from pflx.runtime.serve.errors import GoneError
 from pflx.runtime.serve.feed import PeerFeed
 from pflx.runtime.serve.network.ice import ice_servers
+from pflx.runtime.serve.network.narrow import spare_the_line
 from pflx.runtime.serve.network.ports import reachable
 from pflx.runtime.serve.offer import OfferError, checked_offer
 from pflx.runtime.serve.operation.journal import tell
@@ -183,6 +184,7 @@ class Peer:
         self._connection.on("connectionstatechange", self._on_state)
         shown = self._connection.addTransceiver(self.screen, direction="sendrecv")
         shown.setCodecPreferences(_codecs())
+        spare_the_line(shown.sender)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         except Exception as error:  # whatever a parser makes of a stranger's text
@@ -361,7 +363,7 @@ class Peer:
             "missed": stats.missed,
             "emitted": stats.emitted,
             "dropped": stats.dropped,
-            "frame": self.panel.newest,
+            "frame": stats.frame,
             "waiting_ms": {queue.name: queue.waiting_ms for queue in stats.queues if queue.name != "viewer"},
             "cost_ms": stats.cost_ms,
             "unfed_ms": (time.perf_counter_ns() - self._feed.fed_at) / NS_PER_MS,

@@ -9,9 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -20,10 +25,11 @@ from support.serve.chromium import chromium, find_chromium
 from support.serve.recordings import fake_devices
 from support.serve.scene import is_red, told_last
 from support.serve.serve_client import WISH, Visitor, until
-from support.serve.sites import PATIENCE_S, Grounds, again, grounds, kill, processes, server_of
-from support.serve.window import IS_LIVE, STATE
+from support.serve.sites import PATIENCE_S, Grounds, grounds, kill, processes, server_of
+from support.serve.turn_server import find_turn_server, turn_server, without_a_way_but, without_ports
+from support.serve.window import IS_LIVE, SHOWN, STATE
 
-from pflx.runtime.cluster.site import begin, require_site
+from pflx.runtime.serve import TurnServer
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,6 +37,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None or find_spec("grpc") is None, reason="Ray Serve is not installed"),
 ]
 
+SECRET = "a secret shared with the relay"
 DIALS = WISH | {"samples": 2, "playout_ms": 160}
 
 
@@ -66,6 +73,11 @@ async def gone(visitor: Visitor) -> None:
 def server(visitor: Visitor) -> int:
     """The process that serves a visitor."""
     return server_of(visitor.connection.remoteDescription.sdp).pid
+
+
+def serving() -> set[int]:
+    """The processes of servers, those that drain included."""
+    return {each.pid for each in processes("ServeReplica:")}
 
 
 def test_two_visitors_have_a_server_each_and_a_third_is_told_that_it_is_full(place: Grounds) -> None:
@@ -114,36 +126,47 @@ def test_ray_puts_out_the_figures_of_each_server(place: Grounds) -> None:
     asyncio.run(act())
 
 
-def test_a_server_is_killed_and_its_visitor_goes_on_with_portrait_dials_and_motion(place: Grounds) -> None:
+def test_a_server_is_killed_and_its_visitor_goes_on_with_portrait_dials_and_motion(
+    place: Grounds, record_property: Callable[[str, object], None]
+) -> None:
     async def act() -> None:
         visitor, bystander = await place.seated(DIALS), await place.seated()
         assert not (await visitor.ask("portrait", number=1)).kind
         await shown(bystander, 1)
         await shown(visitor, 200)
-        before = told_last(bystander)
+        killed_at = time.monotonic()
         kill(server_of(visitor.connection.remoteDescription.sdp))
         await gone(visitor)
         came_back = await place.seated(None, replaces=visitor.id)
+        record_property("next_picture_s", round(time.monotonic() - killed_at, 2))
         assert (came_back.id, came_back.begun["epoch"]) == (visitor.id, visitor.begun["epoch"] + 1)
         assert came_back.begun["wish"] == DIALS
         assert is_red(came_back.pictures[0])
         await until(lambda: frame_of(came_back) >= 0)
         assert frames_of(came_back)[0] > 100  # which a motion that begins anew is not at for four seconds
-        await no_frame_is_lost(bystander, before)
+        await no_frame_is_lost(bystander)
         for each in (came_back, bystander):
             await each.leave()
 
     asyncio.run(act())
 
 
-async def no_frame_is_lost(visitor: Visitor, before: dict[str, int]) -> None:
-    """The session is the same, and each of its frames was shown, or given up by itself for lack of time."""
-    await shown(visitor, before["frame"] + 50)
-    now, samples = told_last(visitor), visitor.begun["wish"]["samples"]
-    frames, emitted, dropped = (now[name] - before[name] for name in ("frame", "emitted", "dropped"))
-    # A clock that was started anew, on a machine that stood still, leaves moments out that nobody counts.
-    assert frames == pytest.approx((emitted + dropped) / samples, abs=2, rel=0.05)
-    assert emitted > dropped
+async def no_frame_is_lost(visitor: Visitor, frames: int = 50) -> None:
+    """For so many more: each was shown, or given up by the session for lack of time, and each that was sent came."""
+    await shown(visitor, 1)
+    samples, after = visitor.begun["wish"]["samples"], told_last(visitor)
+
+    def is_accounted_for(told: dict[str, Any]) -> bool:
+        return bool((told["frame"] + 1) * samples == told["emitted"] + told["dropped"])
+
+    await shown(visitor, after["frame"] + frames)
+    told = len(visitor.told)
+    await until(lambda: any(each["type"] == "panel" and is_accounted_for(each) for each in visitor.told[told:]), 60)
+    now = told_last(visitor)
+    await until(lambda: len(visitor.pictures) >= now["emitted"] // samples - now["unsent"], 60)
+    stamps = [picture.pts or 0 for picture in visitor.pictures]
+    assert all(earlier < later for earlier, later in pairwise(stamps))
+    assert await visitor.lost_packets() == 0
     assert visitor.line is not None
     assert visitor.line.closed is None
 
@@ -153,7 +176,6 @@ def test_the_vault_is_killed_and_who_comes_back_begins_anew_while_others_go_on(p
         visitor, bystander = await place.seated(), await place.seated()
         await shown(bystander, 1)
         await shown(visitor, 100)
-        before = told_last(bystander)
         await visitor.leave()
         (vault,) = processes("Vault")
         kill(vault)
@@ -161,7 +183,7 @@ def test_the_vault_is_killed_and_who_comes_back_begins_anew_while_others_go_on(p
         assert came_back.id != visitor.id
         assert came_back.begun["epoch"] == 1
         await until(lambda: 0 <= frame_of(came_back) < 100)
-        await no_frame_is_lost(bystander, before)
+        await no_frame_is_lost(bystander)
         for each in (came_back, bystander):
             await each.leave()
         await until(lambda: {each.pid for each in processes("Vault")} - {vault.pid}, 60)
@@ -191,28 +213,100 @@ def test_a_page_in_a_browser_connects_again_by_itself_when_its_server_is_killed(
 
 
 def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace(place: Grounds) -> None:
+    """From two servers to one: nobody loses a frame before the grace is over, and who is elsewhere none then."""
+
     async def act() -> None:
-        old = {each.pid for each in processes("ServeReplica:")}
         visitor, other = await place.seated(DIALS), await place.seated()
+        old = {server(visitor), server(other)}
+        assert len(old) == 2
         await shown(visitor, 60)
-        before = told_last(visitor)
-        place.site = again(place.site, replicas=(1, 1))
-        drained = asyncio.ensure_future(asyncio.to_thread(begin, require_site(), place.site))
-        await until(lambda: {each.pid for each in processes("ServeReplica:")} - old, PATIENCE_S)
-        assert server(visitor) in old
-        await no_frame_is_lost(visitor, before)
+        drained = asyncio.ensure_future(place.change(replicas=(1, 1)))
+        await until(lambda: serving() - old, PATIENCE_S)
+        await asyncio.gather(no_frame_is_lost(visitor), no_frame_is_lost(other))
         await other.leave()
         await drained
         newcomer = await place.seated()
         assert server(newcomer) not in old
-        await newcomer.leave()
         await gone(visitor)
+        await no_frame_is_lost(newcomer)
+        await newcomer.leave()
         came_back = await place.seated(None, replaces=visitor.id)
         assert (came_back.id, came_back.begun["wish"]) == (visitor.id, DIALS)
         assert server(came_back) not in old
         await came_back.leave()
-        await until(lambda: len(processes("ServeReplica:")) == 1, 60)
+        await until(lambda: len(serving()) == 1, 60)
         assert place.begun.is_replaced
+
+    asyncio.run(act())
+
+
+@pytest.fixture(scope="module")
+def roomy(place: Grounds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grounds]:
+    """From here on two servers with two places each, and a relay where coturn is installed."""
+    with ExitStack() as stack:
+        if find_turn_server():
+            relay = turn_server(tmp_path_factory.mktemp("turn"), "use-auth-secret", f"static-auth-secret={SECRET}")
+            place.turn = stack.enter_context(relay)
+            turn = TurnServer((place.turn.url,), secret=SECRET)
+            place.site = replace(place.site, settings=replace(place.site.settings, turn=turn))
+        place.site = replace(place.site, settings=replace(place.site.settings, max_sessions=2))
+        old = serving()
+
+        async def act() -> None:
+            await place.change(replicas=(2, 2))
+            await until(lambda: len(serving()) == 2 and not serving() & old, PATIENCE_S)
+
+        asyncio.run(act())
+        yield place
+
+
+def test_four_visitors_see_and_a_fifth_with_a_browser_is_told_that_it_is_full_and_let_in_later(
+    roomy: Grounds, tmp_path: Path
+) -> None:
+    binary = find_chromium()
+    if binary is None:
+        pytest.skip("no Chromium is installed (or name one by PFLX_CHROMIUM)")
+    with chromium(binary, tmp_path / "profile", ["--allow-loopback-in-peer-connection", *fake_devices(tmp_path)]) as it:
+        page = it.new_page()
+        page.open(roomy.origin)
+        page.until("document.querySelector('#choice option')")
+
+        async def in_the_browser(act: Callable[..., None], *given: object) -> None:
+            await asyncio.to_thread(act, *given)  # while the others see
+
+        async def act() -> None:
+            visitors = [await roomy.seated() for _ in range(4)]
+            assert Counter(server(each) for each in visitors) == dict.fromkeys(map(server, visitors), 2)
+            await in_the_browser(page.click, "go")
+            await in_the_browser(page.until, f"{STATE} === 'full'", PATIENCE_S)
+            assert "All 2 places are taken." in await asyncio.to_thread(page.text, "notice-text")
+            await asyncio.gather(*map(no_frame_is_lost, visitors))
+            await visitors.pop().leave()
+            await in_the_browser(page.until, IS_LIVE, PATIENCE_S)
+            await in_the_browser(page.until, f"{SHOWN} > 50", PATIENCE_S)
+            await asyncio.gather(*map(no_frame_is_lost, visitors))
+            await in_the_browser(page.click, "go")
+            for visitor in visitors:
+                await visitor.leave()
+
+        asyncio.run(act())
+
+
+def test_a_visitor_sees_by_way_of_a_relay(roomy: Grounds) -> None:
+    """All that the visitor knows of the server is the address of its relay, and the server knows no way to them."""
+    turn = roomy.turn
+    if turn is None:
+        pytest.skip("coturn is not installed (apt-get install coturn)")
+
+    async def act() -> None:
+        before = turn.users()
+        visitor = Visitor(roomy)
+        answer = await visitor.offered(without_ports(await visitor.offer()))
+        assert not answer.kind, answer.message
+        await visitor.accept(without_a_way_but(answer.ok["sdp"], "relay"))
+        await visitor.see(50, PATIENCE_S)
+        assert turn.users() > before
+        await visitor.leave()
 
     asyncio.run(act())
 
@@ -237,4 +331,4 @@ def test_the_command_serves_the_listener_that_comes_with_pflx_until_it_is_asked_
             command.kill()
     assert command.returncode == 130
     assert "Nobody new is let in" in told
-    assert not processes("ServeReplica:")
+    assert not serving()

@@ -27,6 +27,7 @@ STATS = SessionStats(
     dropped=2,
     held=7,
     rungs={"FULL": 990, "FEWER_STEPS": 0, "HALF_RATE": 3, "HOLD": 7},
+    frame=1001,
     repaired=1,
     reanchored=4,
     queues=QUEUES,

@@ -41,7 +41,13 @@ class Weather:
 
 
 class _Way(asyncio.DatagramProtocol):
-    """Packets that come to one side's socket leave by the other's."""
+    """Packets that come to one side's socket leave by the other's.
+
+    Attributes:
+        came: bytes that were sent into it, those that never came out again included.
+        crowded_out: packets for which there was no room.
+        is_cut: whether nothing comes through this way.
+    """
 
     transport: asyncio.DatagramTransport
 
@@ -49,6 +55,7 @@ class _Way(asyncio.DatagramProtocol):
         self.target: tuple[str, int] | None = None
         self.out: _Way | None = None
         self._weather, self._random, self._free_at = weather, random.Random(seed), 0.0
+        self.came = self.crowded_out = 0
         self.is_cut = False
 
     def connection_made(self, transport: Any) -> None:
@@ -56,10 +63,12 @@ class _Way(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         weather, now = self._weather, time.monotonic()
+        self.came += len(data)
         if weather.is_down or self.is_cut or self._random.random() < weather.loss:
             return
         if weather.kbit_per_s is not None:
             if self._free_at - now > _LONGEST_QUEUE_S:
+                self.crowded_out += 1
                 return
             self._free_at = max(now, self._free_at) + len(data) * 8 / (weather.kbit_per_s * 1000)
         at = max(now, self._free_at) + weather.delay_s + self._random.uniform(-1, 1) * weather.jitter_s
@@ -76,41 +85,47 @@ class BadNetwork:
 
     Attributes:
         weather: of the moment.
+        up: the visitor's way to the server.
+        down: the server's way to the visitor.
     """
 
     def __init__(self) -> None:
         self.weather = Weather()
-        self._up, self._down = _Way(self.weather, 1), _Way(self.weather, 2)
-        self._up.out, self._down.out = self._down, self._up
+        self.up, self.down = _Way(self.weather, 1), _Way(self.weather, 2)
+        self.up.out, self.down.out = self.down, self.up
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 
     def __enter__(self) -> BadNetwork:
         self._thread.start()
-        for way in (self._up, self._down):
+        for way in (self.up, self.down):
             bound = self._loop.create_datagram_endpoint(lambda way=way: way, local_addr=("127.0.0.1", 0))  # type: ignore[misc]
             asyncio.run_coroutine_threadsafe(bound, self._loop).result(10)
         return self
 
     def __exit__(self, *failure: object) -> None:
-        for way in (self._up, self._down):
+        for way in (self.up, self.down):
             self._loop.call_soon_threadsafe(way.transport.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
 
+    def clear_up(self) -> None:
+        """From now on all comes through at once."""
+        vars(self.weather).update(vars(Weather()))
+
     def cut_uplink(self) -> None:
         """From now on nothing of the visitor's reaches the server."""
-        self._up.is_cut = True
+        self.up.is_cut = True
 
     def offered(self, sdp: str) -> str:
         """A visitor's offer as the server gets it: the relay stands in their place."""
-        sdp, self._down.target = _redirected(sdp, self._down.transport)
+        sdp, self.down.target = _redirected(sdp, self.down.transport)
         return sdp
 
     def answered(self, sdp: str) -> str:
         """The server's answer as the visitor gets it."""
-        sdp, self._up.target = _redirected(sdp, self._up.transport)
+        sdp, self.up.target = _redirected(sdp, self.up.transport)
         return sdp
 
 

@@ -210,6 +210,11 @@ class Visitor:
         """Wait until so many pictures have come."""
         await until(lambda: len(self.pictures) >= count, timeout_s)
 
+    async def lost_packets(self) -> int:
+        """Of what the server has sent, packets that did not come."""
+        report = await self.connection.getStats()
+        return sum(each.packetsLost for each in report.values() if each.type == "inbound-rtp")
+
     async def leave(self) -> None:
         await self.connection.close()
         if self.line is not None:

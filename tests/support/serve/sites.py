@@ -22,11 +22,12 @@ from support.serve.lines import Line, NetLine, Reply
 from support.serve.scene import GREY, RED, plain
 from support.serve.serve_client import WISH, Visitor
 from support.serve.serve_listener import nodding_listener
+from support.serve.turn_server import Turn
 from websockets.exceptions import WebSocketException
 
 from pflx.runtime import Listener
 from pflx.runtime.cluster.ray_session import LOCAL
-from pflx.runtime.cluster.site import RunningSite, Site, SiteSettings, running
+from pflx.runtime.cluster.site import RunningSite, Site, SiteSettings, begin, require_site, running
 from pflx.runtime.serve import ServeSettings
 from pflx.runtime.serve.settings import ServedListener
 
@@ -51,10 +52,12 @@ class Grounds:
     Attributes:
         site: as it was begun last.
         begun: see `running`.
+        turn: relay of its servers, where there is one.
     """
 
     site: Site
     begun: RunningSite
+    turn: Turn | None = None
 
     @property
     def origin(self) -> str:
@@ -67,6 +70,11 @@ class Grounds:
         (node,) = ray.nodes()  # type: ignore[no-untyped-call]
         with urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=60) as answer:
             return str(answer.read().decode())
+
+    async def change(self, **changed: Any) -> None:
+        """Put the same site with other settings of its own in its place; over when it is there."""
+        self.site = replace(self.site, site=replace(self.site.site, **changed))
+        await asyncio.to_thread(begin, require_site(), self.site)
 
     async def line(self) -> Line:
         """A web socket of a page."""
@@ -90,7 +98,7 @@ class Grounds:
                     await visitor.see(1, PATIENCE_S)
                     return visitor
                 assert reply.kind in ("full", "closed"), reply
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(2.0 if reply.kind == "full" else 0.5)  # 30 a minute are let ask
 
 
 @contextmanager
@@ -108,11 +116,6 @@ def grounds(**settings: Any) -> Iterator[Grounds]:
             patch.delenv(name)
         with running(site, LOCAL) as begun:
             yield Grounds(site, begun)
-
-
-def again(site: Site, **changed: Any) -> Site:
-    """The same site with other settings."""
-    return replace(site, site=replace(site.site, **changed))
 
 
 def processes(name: str) -> list[psutil.Process]:

@@ -44,10 +44,15 @@ class Turn:
         return set(re.findall(r"user <([^>]+)>: incoming packet ALLOCATE processed, success", self.log.read_text()))
 
 
+def find_turn_server() -> str | None:
+    """Where coturn is."""
+    return shutil.which("turnserver")
+
+
 @contextmanager
 def turn_server(folder: Path, *lets_in: str) -> Iterator[Turn]:
     """Coturn with these lines in its configuration; the test is skipped where it is not installed."""
-    program = shutil.which("turnserver")
+    program = find_turn_server()
     if program is None:
         pytest.skip("coturn is not installed (apt-get install coturn)")
     port = _free_port()
@@ -63,6 +68,17 @@ def turn_server(folder: Path, *lets_in: str) -> Iterator[Turn]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+def without_ports(offer: str) -> str:
+    """An offer that leads to nobody: no address of the visitor's own has a port that is listened at."""
+    return re.sub(r"(a=candidate:.* )\d+( typ host)", r"\g<1>9\2", offer)
+
+
+def without_a_way_but(sdp: str, kind: str) -> str:
+    """A description with addresses of one kind alone."""
+    lines = sdp.splitlines()
+    return "\r\n".join([line for line in lines if "a=candidate" not in line or f" typ {kind}" in line] + [""])
 
 
 def _free_port() -> int:

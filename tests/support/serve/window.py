@@ -34,6 +34,7 @@ PORTRAITS: Mapping[str, UInt8Array] = {
 }
 STATE = "document.getElementById('screen').dataset.state"
 IS_LIVE = f"{STATE} === 'live'"
+SHOWN = "document.getElementById('listener').getVideoPlaybackQuality().totalVideoFrames"
 
 
 class Server:

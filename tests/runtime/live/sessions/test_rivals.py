@@ -100,6 +100,7 @@ def test_a_model_five_times_too_slow_shows_pictures_that_do_not_grow_older(
     assert max(late) <= max(early) + render
     assert len(new) >= 60_000 / (generate + 8 * render) - 8
     assert result.last.emitted + result.last.dropped == 1500
+    assert result.last.frame == 1499
 
 
 @pytest.mark.parametrize("floor", [Rung.HOLD, Rung.FULL])
