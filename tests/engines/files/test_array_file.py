@@ -118,7 +118,7 @@ def test_other_tables_are_refused_in_one_line(tmp_path: Path, content: bytes, sa
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(NumbersMissingError, match="none does not exist"):
         read_arrays(tmp_path / "none", NumbersError, NumbersMissingError)
-    with pytest.raises(NumbersError, match="cannot be read: Is a directory"):
+    with pytest.raises(NumbersError, match=r"is a folder\. Check the path"):
         read_arrays(tmp_path, NumbersError)
 
 
