@@ -49,6 +49,8 @@ class SiteSettings:
         replicas: servers, at least and at most.
         cpus: of each.
         gpus: of each; a share of one where several servers use it.
+        busy_s: how long servers have to be too full before another is begun.
+        idle_s: how long they have to be too empty before one goes.
         drain_s: how long sessions of a server that is to go may stay on it.
         in_json: whether each server writes its log as lines of JSON on its stdout, which Ray keeps.
     """
@@ -56,6 +58,8 @@ class SiteSettings:
     replicas: tuple[int, int] = (1, 1)
     cpus: float = 1.0
     gpus: float = 0.0
+    busy_s: float = 30.0
+    idle_s: float = 600.0
     drain_s: float = 120.0
     in_json: bool = False
 
@@ -66,6 +70,8 @@ class SiteSettings:
             raise ServeError(f"--replicas is {least}:{most}; give the fewest and the most servers, such as 1:8.")
         if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus % 1):
             raise ServeError(f"--gpus-per-replica is {self.gpus:g}; give 0, a share of one such as 0.5, or whole ones.")
+        if not 0 < self.busy_s < math.inf or not 0 <= self.idle_s < math.inf:
+            raise ServeError(f"busy_s is {self.busy_s:g} and idle_s {self.idle_s:g}; give seconds, such as 30 and 600.")
         if not 0 <= self.drain_s < math.inf:
             raise ServeError(f"--drain is {self.drain_s:g}; give seconds, such as 120.")
 
@@ -173,8 +179,7 @@ def application(site: Site) -> Any:
     places = site.settings.max_sessions
     count: dict[str, Any] = {"num_replicas": least}
     if least < most:
-        wanted = max(1, math.floor(places * _FILLED))
-        count = {"autoscaling_config": {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": wanted}}
+        count = {"autoscaling_config": _scaling(site.site, places)}
     deployment = serve.deployment(serve.ingress()(SiteServer)).options(
         name=SiteServer.__name__,
         max_ongoing_requests=places + _OTHERS,
@@ -185,6 +190,20 @@ def application(site: Site) -> Any:
         **count,
     )
     return deployment.bind(site)
+
+
+def _scaling(site: SiteSettings, places: int) -> Mapping[str, float]:
+    """When Ray Serve begins servers and ends them; a web socket is a request that goes on."""
+    least, most = site.replicas
+    return {
+        "min_replicas": least,
+        "max_replicas": most,
+        "target_ongoing_requests": places * _FILLED,
+        "upscale_delay_s": site.busy_s,
+        "downscale_delay_s": site.idle_s,
+        "look_back_period_s": min(site.busy_s, 30.0),
+        "metrics_interval_s": min(site.busy_s / 3, 10.0),
+    }
 
 
 class RunningSite:

@@ -311,6 +311,47 @@ def test_a_visitor_sees_by_way_of_a_relay(roomy: Grounds) -> None:
     asyncio.run(act())
 
 
+def states() -> dict[str, int]:
+    """Servers by what Ray Serve does with them."""
+    import ray.serve
+
+    (deployment,) = ray.serve.status().applications["pflx"].deployments.values()
+    return {str(state): count for state, count in deployment.replica_states.items() if count}
+
+
+def test_servers_come_with_visitors_and_go_with_them_and_nobody_loses_a_frame(roomy: Grounds) -> None:
+    """With four places a server, of which 2.8 are to be taken: three visitors are too many for one, two are not."""
+    roomy.site = replace(roomy.site, settings=replace(roomy.site.settings, max_sessions=4))
+
+    async def act() -> None:
+        old = serving()
+        await roomy.change(replicas=(1, 2), busy_s=2.0, idle_s=4.0, drain_s=20.0)
+        await until(lambda: len(serving()) == 1 and not serving() & old, PATIENCE_S)
+        here = [await roomy.seated() for _ in range(3)]
+        (home,) = {server(each) for each in here}
+        await until(lambda: states() == {"RUNNING": 2}, PATIENCE_S)
+        there = await roomy.seated()
+        assert server(there) != home
+        stays = here.pop()
+        await asyncio.gather(*(each.leave() for each in here))
+        await until(lambda: states() == {"RUNNING": 1, "STOPPING": 1}, PATIENCE_S)
+        pair = {server(each): each for each in (stays, there)}
+        await asyncio.gather(*map(no_frame_is_lost, pair.values()))
+        await until(lambda: len(serving()) == 1, PATIENCE_S)
+        (left,) = serving()
+        kept = pair.pop(left)
+        (drained,) = pair.values()
+        await gone(drained)
+        assert frame_of(drained) > 20 * 25 * 0.9  # it was served until the grace was over
+        await no_frame_is_lost(kept)
+        came_back = await roomy.seated(None, replaces=drained.id)
+        assert (came_back.id, server(came_back)) == (drained.id, left)
+        for each in (kept, came_back):
+            await each.leave()
+
+    asyncio.run(act())
+
+
 def test_the_command_serves_the_listener_that_comes_with_pflx_until_it_is_asked_to_end(place: Grounds) -> None:
     import ray
 

@@ -41,6 +41,8 @@ def test_what_is_no_number_of_servers_is_refused(text: str) -> None:
         ({"gpus": -1.0}, "--gpus-per-replica is -1"),
         ({"gpus": 1.5}, "--gpus-per-replica is 1.5"),
         ({"gpus": float("nan")}, "--gpus-per-replica is nan"),
+        ({"busy_s": 0.0}, "busy_s is 0 and idle_s 600"),
+        ({"idle_s": -1.0}, "busy_s is 30 and idle_s -1"),
         ({"drain_s": -1.0}, "--drain is -1"),
         ({"drain_s": float("inf")}, "--drain is inf"),
     ],
