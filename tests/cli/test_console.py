@@ -52,7 +52,7 @@ def test_a_terminal_of_plain_letters_gets_plain_letters(tmp_path: Path, locale: 
     code, out, err = shell("pflx serve --help", tmp_path, COLUMNS="40", **locale)
     assert (code, err) == (0, "")
     assert out.isascii()
-    assert max(map(len, out.splitlines())) <= 40
+    assert not [line for line in out.splitlines() if len(line) > 40 >= max(map(len, line.split()))]
     code, _, err = shell("pflx inspect \"$(printf 'caf\\xc3\\xa9 90\\xc2\\xb0\\xff')\"", tmp_path, **locale)
     assert code == 1
     assert err.isascii()

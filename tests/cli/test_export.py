@@ -226,7 +226,7 @@ def test_a_mean_face_that_is_none_is_named(work: Path, posnet: Path) -> None:
         ("many.npz", "is 2 arrays, not 58 numbers"),
         ("text.npy", "is no .npy, .npz or .csv of numbers"),
         ("empty.npy", "is no .npy, .npz or .csv of numbers"),
-        (".", "cannot be read"),
+        (".", "is a folder"),
     ):
         line = refused(work, *checkpoints(posnet, posnet), "--mean-face", name)
         assert f"Mean face {name}" in line
