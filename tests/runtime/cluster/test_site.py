@@ -326,7 +326,7 @@ def test_servers_come_with_visitors_and_go_with_them_and_nobody_loses_a_frame(ro
     async def act() -> None:
         old = serving()
         await roomy.change(replicas=(1, 2), busy_s=2.0, idle_s=4.0, drain_s=20.0)
-        await until(lambda: len(serving()) == 1 and not serving() & old, PATIENCE_S)
+        await until(lambda: states() == {"RUNNING": 1} and not serving() & old, PATIENCE_S)
         here = [await roomy.seated() for _ in range(3)]
         (home,) = {server(each) for each in here}
         await until(lambda: states() == {"RUNNING": 2}, PATIENCE_S)
