@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -72,6 +73,11 @@ def measure(checkout: Path, clip: Path, portrait: Path, sessions: int, seconds: 
     return found
 
 
+def words(numbers: Sequence[int]) -> str:
+    """As they are given in a command."""
+    return " ".join(map(str, numbers))
+
+
 def main() -> None:
     """One number of sessions after the other, each in all checkouts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,6 +93,7 @@ def main() -> None:
     if given.against:
         checkouts["there"] = given.against.resolve()
     command = "PYTHONPATH=benchmarks python benchmarks/live/sessions.py CLIP PORTRAIT"
+    command += f" --sessions {words(given.sessions)} --voices {words(given.voices)}"
     content: dict[str, Any] = {
         "command": f"{command} --seconds {given.seconds:g}" + (" --against FOLDER" if given.against else ""),
         "machine": report.machine(1),
