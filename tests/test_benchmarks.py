@@ -36,6 +36,7 @@ def test_memory_of_a_run_is_measured(exported: Path, tmp_path: Path) -> None:
     assert float(printed.split("PEAK")[1]) > 50
 
 
+@pytest.mark.slow
 def test_visitors_of_a_server_are_measured() -> None:
     code = "import json; from live import visitors; print(json.dumps(visitors.run([1, 2], 2.0, None)))"
     found = json.loads(python("-c", code, PYTHONPATH=str(ROOT / "benchmarks")).splitlines()[-1])

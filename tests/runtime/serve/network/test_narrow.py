@@ -79,6 +79,7 @@ def longest(moments: list[float]) -> float:
     return max(later - earlier for earlier, later in pairwise(moments))
 
 
+@pytest.mark.slow
 def test_where_little_comes_through_the_server_sends_less_and_a_browser_goes_on_showing_pictures(
     network: BadNetwork, window: Window
 ) -> None:
