@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +37,11 @@ def visit(checkout: Path, seconds: float) -> dict[str, Any]:
     binary = find_chromium()
     if binary is None:
         sys.exit("No Chromium is installed (or name one by PFLX_CHROMIUM).")
-    with TemporaryDirectory() as folder, patch.dict("os.environ", report.of_checkout(checkout)):
+    with (
+        TemporaryDirectory() as folder,
+        patch.dict("os.environ", report.of_checkout(checkout)),
+        chdir(folder),  # a server imports what is in its folder before all else
+    ):
         flags = ["--allow-loopback-in-peer-connection", *fake_devices(Path(folder))]
         with server_process() as server, chromium(binary, Path(folder) / "profile", flags) as browser:
             server.wait_for("server.ready")
