@@ -21,7 +21,7 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.serve.chromium import chromium, find_chromium
+from support.serve.chromium import Chromium, Page, chromium, find_chromium
 from support.serve.recordings import fake_devices
 from support.serve.scene import is_red, told_last
 from support.serve.serve_client import WISH, Visitor, until
@@ -191,25 +191,39 @@ def test_the_vault_is_killed_and_who_comes_back_begins_anew_while_others_go_on(p
     asyncio.run(act())
 
 
-def test_a_page_in_a_browser_connects_again_by_itself_when_its_server_is_killed(place: Grounds, tmp_path: Path) -> None:
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chromium]:
+    """One with a camera and a microphone that are files."""
     binary = find_chromium()
     if binary is None:
         pytest.skip("no Chromium is installed (or name one by PFLX_CHROMIUM)")
     with chromium(binary, tmp_path / "profile", ["--allow-loopback-in-peer-connection", *fake_devices(tmp_path)]) as it:
-        page = it.new_page()
-        page.open(place.origin)
-        page.until("document.querySelector('#choice option')")
-        page.click("go")
-        page.until(IS_LIVE, PATIENCE_S)
-        known = "import('/scripts/state.js').then(({ state }) => [state.link?.id, state.link?.epoch])"
-        id, epoch = page.run(known)
-        page.until("document.getElementById('missed').textContent !== '–'", 60)
-        answer = "import('/scripts/state.js').then(({ state }) => state.link.peer.remoteDescription.sdp)"
-        kill(server_of(page.run(answer)))
-        page.until(f"{STATE} !== 'live'", 60)
-        page.until(IS_LIVE, PATIENCE_S)
-        assert page.run(known) == [id, epoch + 1]
-        page.click("go")
+        yield it
+
+
+def opened(browser: Chromium, place: Grounds) -> Page:
+    """The page of a site, from which one can begin."""
+    page = browser.new_page()
+    page.open(place.origin)
+    page.until("document.querySelector('#choice option')")
+    return page
+
+
+def test_a_page_in_a_browser_connects_again_by_itself_when_its_server_is_killed(
+    place: Grounds, browser: Chromium
+) -> None:
+    page = opened(browser, place)
+    page.click("go")
+    page.until(IS_LIVE, PATIENCE_S)
+    known = "import('/scripts/state.js').then(({ state }) => [state.link?.id, state.link?.epoch])"
+    id, epoch = page.run(known)
+    page.until("document.getElementById('missed').textContent !== '–'", 60)
+    answer = "import('/scripts/state.js').then(({ state }) => state.link.peer.remoteDescription.sdp)"
+    kill(server_of(page.run(answer)))
+    page.until(f"{STATE} !== 'live'", 60)
+    page.until(IS_LIVE, PATIENCE_S)
+    assert page.run(known) == [id, epoch + 1]
+    page.click("go")
 
 
 def test_a_drain_takes_nobody_new_lets_sessions_go_on_and_ends_them_at_the_grace(place: Grounds) -> None:
@@ -261,35 +275,29 @@ def roomy(place: Grounds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_four_visitors_see_and_a_fifth_with_a_browser_is_told_that_it_is_full_and_let_in_later(
-    roomy: Grounds, tmp_path: Path
+    roomy: Grounds, browser: Chromium
 ) -> None:
-    binary = find_chromium()
-    if binary is None:
-        pytest.skip("no Chromium is installed (or name one by PFLX_CHROMIUM)")
-    with chromium(binary, tmp_path / "profile", ["--allow-loopback-in-peer-connection", *fake_devices(tmp_path)]) as it:
-        page = it.new_page()
-        page.open(roomy.origin)
-        page.until("document.querySelector('#choice option')")
+    page = opened(browser, roomy)
 
-        async def in_the_browser(act: Callable[..., None], *given: object) -> None:
-            await asyncio.to_thread(act, *given)  # while the others see
+    async def in_the_browser(act: Callable[..., None], *given: object) -> None:
+        await asyncio.to_thread(act, *given)  # while the others see
 
-        async def act() -> None:
-            visitors = [await roomy.seated() for _ in range(4)]
-            assert Counter(server(each) for each in visitors) == dict.fromkeys(map(server, visitors), 2)
-            await in_the_browser(page.click, "go")
-            await in_the_browser(page.until, f"{STATE} === 'full'", PATIENCE_S)
-            assert "All 2 places are taken." in await asyncio.to_thread(page.text, "notice-text")
-            await asyncio.gather(*map(no_frame_is_lost, visitors))
-            await visitors.pop().leave()
-            await in_the_browser(page.until, IS_LIVE, PATIENCE_S)
-            await in_the_browser(page.until, f"{SHOWN} > 50", PATIENCE_S)
-            await asyncio.gather(*map(no_frame_is_lost, visitors))
-            await in_the_browser(page.click, "go")
-            for visitor in visitors:
-                await visitor.leave()
+    async def act() -> None:
+        visitors = [await roomy.seated() for _ in range(4)]
+        assert Counter(server(each) for each in visitors) == dict.fromkeys(map(server, visitors), 2)
+        await in_the_browser(page.click, "go")
+        await in_the_browser(page.until, f"{STATE} === 'full'", PATIENCE_S)
+        assert "All 2 places are taken." in await asyncio.to_thread(page.text, "notice-text")
+        await asyncio.gather(*map(no_frame_is_lost, visitors))
+        await visitors.pop().leave()
+        await in_the_browser(page.until, IS_LIVE, PATIENCE_S)
+        await in_the_browser(page.until, f"{SHOWN} > 50", PATIENCE_S)
+        await asyncio.gather(*map(no_frame_is_lost, visitors))
+        await in_the_browser(page.click, "go")
+        for visitor in visitors:
+            await visitor.leave()
 
-        asyncio.run(act())
+    asyncio.run(act())
 
 
 def test_a_visitor_sees_by_way_of_a_relay(roomy: Grounds) -> None:
