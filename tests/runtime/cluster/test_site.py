@@ -22,8 +22,8 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.serve.chromium import Chromium, Page, chromium, find_chromium
-from support.serve.recordings import fake_devices
 from support.serve.lines import Reply
+from support.serve.recordings import fake_devices
 from support.serve.scene import is_red, told_last
 from support.serve.serve_client import WISH, Visitor, until
 from support.serve.sites import PATIENCE_S, Grounds, grounds, kill, processes, server_of
