@@ -60,7 +60,7 @@ def frame_of(visitor: Visitor) -> int:
 
 
 async def shown(visitor: Visitor, frame: int) -> None:
-    await until(lambda: frame_of(visitor) >= frame, 60)
+    await until(lambda: frame_of(visitor) >= frame, PATIENCE_S)
 
 
 async def gone(visitor: Visitor) -> None:
@@ -162,9 +162,11 @@ async def no_frame_is_lost(visitor: Visitor, frames: int = 50) -> None:
 
     await shown(visitor, after["frame"] + frames)
     told = len(visitor.told)
-    await until(lambda: any(each["type"] == "panel" and is_accounted_for(each) for each in visitor.told[told:]), 60)
+    await until(
+        lambda: any(each["type"] == "panel" and is_accounted_for(each) for each in visitor.told[told:]), PATIENCE_S
+    )
     now = told_last(visitor)
-    await until(lambda: len(visitor.pictures) >= now["emitted"] // samples - now["unsent"], 60)
+    await until(lambda: len(visitor.pictures) >= now["emitted"] // samples - now["unsent"], PATIENCE_S)
     stamps = [picture.pts or 0 for picture in visitor.pictures]
     assert all(earlier < later for earlier, later in pairwise(stamps))
     assert await visitor.lost_packets() == 0
