@@ -103,8 +103,8 @@ class Playout:
 
     def is_due(self, now: int) -> bool:
         """Whether the oldest slot is due."""
-        due = self._queue.peek()
-        return due is not None and due.deadline <= now
+        look = self.next_look()
+        return look is not None and look <= now
 
     def is_short(self, now: int) -> bool:
         """Whether the oldest slot is due and not all of it is rendered."""

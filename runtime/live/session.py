@@ -386,7 +386,7 @@ class LiveSession(Steered):
                 look = self._playout.next_look()
                 if look is None and "worker" not in self._busy:
                     return False
-                if look is not None and look <= self._clock():
+                if self._playout.is_due(self._clock()):
                     look = self._playout.patience()
                 looks = [time for time in (look, self._timeline.next_look()) if time is not None]
                 self._monitor.wait(min(looks, default=None))

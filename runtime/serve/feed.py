@@ -13,6 +13,7 @@ from pflx.runtime.frames.pixels import PixelFormat
 from pflx.runtime.frames.timing import NS_PER_S, Clock
 from pflx.runtime.live.push_source import PushSource
 from pflx.runtime.live.timeline import MediaClock
+from pflx.runtime.media.decoding.converter import Converter
 from pflx.runtime.media.errors import MediaError
 
 MAX_SIDE = 1920
@@ -39,6 +40,7 @@ class PeerFeed:
         self.heard_of = self.fed_at = clock()
         self._clock = clock
         self._seen, self._heard = MediaClock(live=True), MediaClock(live=True)
+        self._converter = Converter()
 
     async def pump(self, track: MediaStreamTrack) -> None:
         """Take a track in until it ends.
@@ -64,8 +66,8 @@ class PeerFeed:
                 )
             time_s = _on_clock(self._seen, frame, 0.0, now)
             if source is not None:
-                room = (frame.width, frame.height)
-                source.put_video(_planes(frame), format=PixelFormat.I420, size=room, time_s=time_s)
+                room, planes = (frame.width, frame.height), _planes(self._converter.convert(frame, format="yuv420p"))
+                source.put_video(planes, format=PixelFormat.I420, size=room, time_s=time_s)
         elif isinstance(frame, av.AudioFrame):
             time_s = _on_clock(self._heard, frame, frame.samples / frame.sample_rate, now)
             if source is not None:
@@ -81,9 +83,7 @@ def _on_clock(clock: MediaClock, frame: av.VideoFrame | av.AudioFrame, length_s:
 
 
 def _planes(frame: av.VideoFrame) -> UInt8Array:
-    """The bytes of Y, U and V without the padding of their rows. RGB would keep the event loop for longer."""
-    if frame.format.name != "yuv420p":
-        frame = frame.reformat(format="yuv420p", threads=1)
+    """Of yuv420p, the bytes of Y, U and V without the padding of their rows. RGB would keep the loop for longer."""
     rows = [
         np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in frame.planes
